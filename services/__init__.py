@@ -1,0 +1,1 @@
+"""Simile: image similarity search as small services joined by a message broker."""

@@ -1,0 +1,1 @@
+"""Turns images into vectors, in batches."""

@@ -1,0 +1,1 @@
+"""What two or more services have in common; imports no service, no torch and no annoy."""

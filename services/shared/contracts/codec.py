@@ -1,0 +1,177 @@
+"""Messages to protobuf bytes and back: the only module that knows the generated classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from google.protobuf.message import DecodeError, Message
+
+from services.shared import contracts
+from services.shared.contracts import messages_pb2 as pb
+from services.shared.errors import UndecodableMessage
+
+_TYPES: Final[Mapping[type[contracts.AnyMessage], str]] = {
+    contracts.EmbedRequest: "simile.v1.EmbedRequest",
+    contracts.Embeddings: "simile.v1.Embeddings",
+    contracts.Replies: "simile.v1.Replies",
+}
+
+
+def encode(message: contracts.AnyMessage) -> tuple[str, bytes]:
+    """The message's type name (the AMQP property `type`) and its body."""
+    body: Message
+    match message:
+        case contracts.EmbedRequest():
+            body = pb.EmbedRequest(slip=_slip_out(message.slip), image=message.image)
+        case contracts.Embeddings():
+            body = _embeddings_out(message)
+        case contracts.Replies():
+            body = pb.Replies(items=[_reply_out(reply) for reply in message.items])
+    return _TYPES[type(message)], body.SerializeToString()
+
+
+def decode(type_name: str, body: bytes) -> contracts.AnyMessage:
+    """The message that `body` holds.
+
+    Raises UndecodableMessage for an unknown type, bytes that don't parse, or values that break
+    the contract (no correlation id, more than MAX_ITEMS items, a vector of the wrong length).
+    """
+    try:
+        match type_name:
+            case "simile.v1.EmbedRequest":
+                return _embed_request_in(pb.EmbedRequest.FromString(body))
+            case "simile.v1.Embeddings":
+                return _embeddings_in(pb.Embeddings.FromString(body))
+            case "simile.v1.Replies":
+                return _replies_in(pb.Replies.FromString(body))
+    except (DecodeError, UnicodeDecodeError) as error:
+        message = f"a {type_name} message of {len(body)} bytes does not parse: {error}"
+        raise UndecodableMessage(message) from error
+    message = f"unknown message type {type_name!r}: is a peer newer than this service?"
+    raise UndecodableMessage(message)
+
+
+def _slip_out(slip: contracts.Slip) -> pb.Slip:
+    return pb.Slip(
+        correlation_id=slip.correlation_id,
+        reply_to=slip.reply_to,
+        final_reply_to=slip.final_reply_to,
+        deadline_unix_ms=slip.deadline_unix_ms,
+        traceparent=slip.traceparent,
+        collection=slip.collection,
+        k=slip.k,
+        max_distance=slip.max_distance,
+    )
+
+
+def _slip_in(slip: pb.Slip) -> contracts.Slip:
+    _require(bool(slip.correlation_id), "a slip has no correlation id")
+    _require(bool(slip.reply_to and slip.final_reply_to), "a slip does not say where to reply")
+    _require(slip.k <= contracts.MAX_NEIGHBORS, f"a slip asks for {slip.k} neighbours")
+    _require(slip.deadline_unix_ms >= 0, "a slip has a negative deadline")
+    return contracts.Slip(
+        correlation_id=slip.correlation_id,
+        reply_to=slip.reply_to,
+        final_reply_to=slip.final_reply_to,
+        deadline_unix_ms=slip.deadline_unix_ms,
+        traceparent=slip.traceparent,
+        collection=slip.collection,
+        k=slip.k,
+        max_distance=slip.max_distance if slip.HasField("max_distance") else None,
+    )
+
+
+def _stages_out(stages: contracts.Stages) -> list[pb.StageDuration]:
+    return [pb.StageDuration(stage=stage, seconds=seconds) for stage, seconds in stages.items()]
+
+
+def _stages_in(stages: Iterable[pb.StageDuration]) -> contracts.Stages:
+    return {entry.stage: entry.seconds for entry in stages}
+
+
+def _embed_request_in(request: pb.EmbedRequest) -> contracts.EmbedRequest:
+    return contracts.EmbedRequest(slip=_slip_in(request.slip), image=request.image)
+
+
+def _embeddings_out(message: contracts.Embeddings) -> pb.Embeddings:
+    items = [
+        pb.Embedding(slip=_slip_out(item.slip), vector=item.vector, stages=_stages_out(item.stages))
+        for item in message.items
+    ]
+    return pb.Embeddings(model_id=message.model_id, dimension=message.dimension, items=items)
+
+
+def _embeddings_in(message: pb.Embeddings) -> contracts.Embeddings:
+    _require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
+    for item in message.items:
+        _require(len(item.vector) == 4 * message.dimension, "a vector has the wrong length")
+    items = tuple(
+        contracts.Embedding(_slip_in(item.slip), item.vector, _stages_in(item.stages))
+        for item in message.items
+    )
+    return contracts.Embeddings(message.model_id, message.dimension, items)
+
+
+def _reply_out(reply: contracts.Reply) -> pb.Reply:
+    stages = _stages_out(reply.stages)
+    match reply.outcome:
+        case contracts.Failure(code, detail):
+            failure = pb.Failure(code=code, detail=detail)
+            return pb.Reply(correlation_id=reply.correlation_id, failure=failure, stages=stages)
+        case contracts.Neighbors() as found:
+            neighbors = pb.Neighbors(
+                collection=found.collection,
+                index_version=found.index_version,
+                model_id=found.model_id,
+                neighbors=[_neighbor_out(neighbor) for neighbor in found.neighbors],
+            )
+            return pb.Reply(correlation_id=reply.correlation_id, neighbors=neighbors, stages=stages)
+
+
+def _neighbor_out(neighbor: contracts.Neighbor) -> pb.Neighbor:
+    return pb.Neighbor(
+        item_id=neighbor.item_id,
+        label=neighbor.label,
+        attributes=dict(neighbor.attributes),
+        distance=neighbor.distance,
+        similarity=neighbor.similarity,
+    )
+
+
+def _replies_in(message: pb.Replies) -> contracts.Replies:
+    _require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
+    return contracts.Replies(tuple(_reply_in(reply) for reply in message.items))
+
+
+def _reply_in(reply: pb.Reply) -> contracts.Reply:
+    _require(bool(reply.correlation_id), "a reply has no correlation id")
+    outcome: contracts.Neighbors | contracts.Failure
+    match reply.WhichOneof("outcome"):
+        case "neighbors":
+            outcome = _neighbors_in(reply.neighbors)
+        case "failure":
+            outcome = contracts.Failure(reply.failure.code, reply.failure.detail)
+        case _:
+            message = "a reply has neither neighbours nor a failure"
+            raise UndecodableMessage(message)
+    return contracts.Reply(reply.correlation_id, outcome, _stages_in(reply.stages))
+
+
+def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
+    neighbors = tuple(
+        contracts.Neighbor(
+            item_id=neighbor.item_id,
+            label=neighbor.label,
+            attributes=dict(neighbor.attributes),
+            distance=neighbor.distance,
+            similarity=neighbor.similarity,
+        )
+        for neighbor in found.neighbors
+    )
+    return contracts.Neighbors(found.collection, found.index_version, found.model_id, neighbors)
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    if not condition:
+        raise UndecodableMessage(message)

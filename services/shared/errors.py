@@ -1,0 +1,275 @@
+"""The one error tree: every failure a caller or an operator can meet, each with a stable code.
+
+A code travels unchanged into the reply, the problem body, the log line and the metric label.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SimileError(Exception):
+    """Base of all named failures; `str(error)` says what happened and what to do next.
+
+    code: the stable name, snake_case. status: the HTTP status it answers with.
+    retry_after_seconds: when trying again can help, after how long; else None.
+    """
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something broke inside Simile"
+    retry_after_seconds: ClassVar[int | None] = None
+
+
+# What the caller sent
+
+
+class MalformedRequest(SimileError):
+    """The request can't be understood: a missing field, a wrong type, a value out of range."""
+
+    code = "malformed_request"
+    status = 400
+    title = "The request is malformed"
+
+
+class EmptyImage(MalformedRequest):
+    """The image has no bytes."""
+
+    code = "empty_image"
+    title = "The image is empty"
+
+
+class CollectionRequired(MalformedRequest):
+    """The volume holds several collections and the request names none."""
+
+    code = "collection_required"
+    title = "Name a collection"
+
+
+class UnknownCollection(SimileError):
+    """No collection of that name is on the volume."""
+
+    code = "unknown_collection"
+    status = 404
+    title = "No such collection"
+
+
+class UnknownItem(SimileError):
+    """The collection holds no item with that id."""
+
+    code = "unknown_item"
+    status = 404
+    title = "No such item"
+
+
+class UnknownRoute(SimileError):
+    """No route of the API has this path."""
+
+    code = "unknown_route"
+    status = 404
+    title = "No such address"
+
+
+class MethodNotAllowed(SimileError):
+    """The route exists, the method doesn't."""
+
+    code = "method_not_allowed"
+    status = 405
+    title = "This address takes another method"
+
+
+class ImageTooLarge(SimileError):
+    """The image has more bytes than the limit."""
+
+    code = "image_too_large"
+    status = 413
+    title = "The image has too many bytes"
+
+
+class TooManyPixels(SimileError):
+    """The header declares more pixels than the limit: a decompression bomb or a scan."""
+
+    code = "too_many_pixels"
+    status = 413
+    title = "The image has too many pixels"
+
+
+class UnsupportedFormat(SimileError):
+    """The bytes are no image of an accepted format."""
+
+    code = "unsupported_format"
+    status = 415
+    title = "Not an accepted image format"
+
+
+class UndecodableImage(SimileError):
+    """The header is fine, the pixels are not: truncated or corrupt."""
+
+    code = "undecodable_image"
+    status = 422
+    title = "The image can't be decoded"
+
+
+class ExtremeAspect(SimileError):
+    """One side is so much longer than the other that a square crop shows nothing of the image."""
+
+    code = "extreme_aspect"
+    status = 422
+    title = "The image is too long and thin"
+
+
+# What the system can't do now
+
+
+class Overloaded(SimileError):
+    """A bound on work in flight is reached: at the door or in a queue that refuses."""
+
+    code = "overloaded"
+    status = 503
+    title = "Too much is going on"
+    retry_after_seconds = 1
+
+
+class BrokerUnavailable(SimileError):
+    """The message broker is away, blocked, or doesn't confirm in time."""
+
+    code = "broker_unavailable"
+    status = 503
+    title = "The message broker is away"
+    retry_after_seconds = 2
+
+
+class Unroutable(BrokerUnavailable):
+    """The broker has no such queue: nobody would ever receive the message."""
+
+    code = "unroutable"
+    title = "Nobody listens on that queue"
+
+
+class ReplyQueueLost(BrokerUnavailable):
+    """The queue that the answer would have come to is gone; the answer can't arrive any more."""
+
+    code = "reply_queue_lost"
+    title = "The way back for the answer is gone"
+
+
+class ShuttingDown(SimileError):
+    """This replica drains and takes no new work."""
+
+    code = "shutting_down"
+    status = 503
+    title = "This replica is stopping"
+    retry_after_seconds = 1
+
+
+class NoIndex(SimileError):
+    """The collection has no active, verified index version at this searcher."""
+
+    code = "no_index"
+    status = 503
+    title = "The collection has no index yet"
+    retry_after_seconds = 5
+
+
+class ModelMismatch(SimileError):
+    """Query and index come from different models: their vectors can't be compared."""
+
+    code = "model_mismatch"
+    status = 503
+    title = "Query and index come from different models"
+    retry_after_seconds = 30
+
+
+class DeadlineExceeded(SimileError):
+    """No answer came before the deadline."""
+
+    code = "deadline_exceeded"
+    status = 504
+    title = "No answer in time"
+
+
+class Internal(SimileError):
+    """A defect or a fault nobody foresaw; the log line has the traceback."""
+
+
+# What an operator meets: these never travel in a reply
+
+
+class UndecodableMessage(SimileError):
+    """A message body isn't what its type says."""
+
+    code = "undecodable_message"
+    title = "A message can't be decoded"
+
+
+class InvalidVector(SimileError):
+    """A vector has the wrong length, isn't finite, or is zero."""
+
+    code = "invalid_vector"
+    title = "A vector is unusable"
+
+
+class ConsumerLost(SimileError):
+    """The connection, channel or queue under a consumer is gone: consume again."""
+
+    code = "consumer_lost"
+    title = "A consumer lost its queue"
+
+
+class IndexCorrupt(SimileError):
+    """An index version on the volume fails a check and was not opened."""
+
+    code = "index_corrupt"
+    title = "An index version fails its checks"
+
+
+class BuildInProgress(SimileError):
+    """Another build of this collection holds its lock."""
+
+    code = "build_in_progress"
+    title = "This collection is being built already"
+
+
+class BuildFailed(SimileError):
+    """An index build can't go on; what it embedded so far is kept for the next run."""
+
+    code = "build_failed"
+    title = "The index build failed"
+
+
+class WeightsUnavailable(SimileError):
+    """The model's weights can't be had or don't fit the model."""
+
+    code = "weights_unavailable"
+    title = "The model's weights can't be loaded"
+
+
+class StageDied(SimileError):
+    """A supervised task or worker thread ended; the process can't do its job any more."""
+
+    code = "stage_died"
+    title = "A part of the process died"
+
+
+class InvalidSettings(SimileError):
+    """A setting is missing or out of range."""
+
+    code = "invalid_settings"
+    title = "A setting is wrong"
+
+
+def _tree(root: type[SimileError]) -> dict[str, type[SimileError]]:
+    found = {root.code: root}
+    for child in root.__subclasses__():
+        found.update(_tree(child))
+    return found
+
+
+def by_code() -> dict[str, type[SimileError]]:
+    """Every error class by its code."""
+    return _tree(SimileError)
+
+
+def from_code(code: str, detail: str) -> SimileError:
+    """The error that a `Failure` message names; an unknown code (a newer peer) is `Internal`."""
+    return by_code().get(code, Internal)(detail)

@@ -1,0 +1,111 @@
+"""How a process lives and ends: signals, supervised tasks, drain with a timeout, exit codes.
+
+A supervised task that ends by itself ends the process: half a service must not look alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from enum import IntEnum
+from typing import Any
+
+import structlog
+
+from services.shared.errors import (
+    BrokerUnavailable,
+    InvalidSettings,
+    SimileError,
+    StageDied,
+)
+
+_log = structlog.get_logger(__name__)
+
+
+class ExitCode(IntEnum):
+    """Why a process ended; the numbers are those of sysexits.h where one fits."""
+
+    DRAINED = 0
+    FAILED = 1
+    BROKER_UNAVAILABLE = 69
+    STAGE_DIED = 70
+    INVALID_SETTINGS = 78
+    ENDED_AT_ONCE = 130
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """The exit code that an error ends the process with."""
+    match error:
+        case BrokerUnavailable():
+            return ExitCode.BROKER_UNAVAILABLE
+        case StageDied():
+            return ExitCode.STAGE_DIED
+        case InvalidSettings():
+            return ExitCode.INVALID_SETTINGS
+        case _:
+            return ExitCode.FAILED
+
+
+async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any, None]]) -> None:
+    """Run the named stages until `stop` is set, then cancel them.
+
+    Raises StageDied, naming the stage, when one ends before that, by an error or by returning.
+    """
+    tasks = {asyncio.create_task(work, name=name) for name, work in stages.items()}
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {stopping}:
+            if stop.is_set() and task.exception() is None:
+                continue
+            raise _died(task)
+    finally:
+        await cancel(stopping, *tasks)
+
+
+def _died(task: asyncio.Task[Any]) -> StageDied:
+    error = task.exception()
+    reason = "returned" if error is None else f"{type(error).__name__}: {error}"
+    died = StageDied(f"stage {task.get_name()} ended by itself: {reason}")
+    died.__cause__ = error
+    return died
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel the tasks and wait until they have ended; their results are dropped."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> ExitCode:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    running = asyncio.ensure_future(main(stop))
+
+    def on_signal(name: str) -> None:
+        if stop.is_set():
+            running.cancel()
+        _log.info("draining", action="drain", signal=name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number.name)
+    try:
+        await running
+    except asyncio.CancelledError:
+        return ExitCode.ENDED_AT_ONCE
+    except SimileError as error:
+        _log.error(str(error), action=error.code, exc_info=error.__cause__)
+        return exit_code(error)
+    return ExitCode.DRAINED
+
+
+def run_process(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run `main(stop)` to its end and leave the process with the exit code that says why.
+
+    SIGTERM and SIGINT set `stop`; the second one ends at once.
+    """
+    sys.exit(asyncio.run(_until_signal(main)))

@@ -1,0 +1,1 @@
+"""How the services reach each other: one port (`broker`), two adapters (`amqp`, `memory`)."""

@@ -1,0 +1,87 @@
+"""Settings that every service reads, once, from `SIMILE_*` in the environment.
+
+One setting has one name everywhere: field, environment variable, Helm value, docs heading.
+A service's own settings are in its `settings.py`; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.shared.errors import InvalidSettings
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+"""A TCP port; 0 takes a free one."""
+
+_AnySettings = TypeVar("_AnySettings", bound=BaseSettings)
+
+
+class SharedSettings(BaseSettings):
+    """What every process has in common."""
+
+    model_config = SettingsConfigDict(env_prefix="SIMILE_", frozen=True, extra="ignore")
+
+    amqp_url: SecretStr | None = Field(
+        default=None,
+        description="RabbitMQ, as amqp://user:password@host:port/vhost or amqps://...",
+    )
+    root: Path = Field(
+        default=Path.home() / ".local" / "share" / "simile",
+        description="The volume that holds the collections' index versions.",
+    )
+    replica: str = Field(
+        default_factory=socket.gethostname,
+        pattern=r"^[A-Za-z0-9._-]{1,100}$",
+        description="This replica's name in queue names and logs: the pod's name.",
+    )
+    admin_host: str = Field(
+        default="127.0.0.1", description="Where /livez, /readyz and /metrics listen."
+    )
+    admin_port: Port = Field(default=9090, description="Port of /livez, /readyz and /metrics.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least important log line that is written."
+    )
+    log_format: Literal["auto", "json", "pretty"] = Field(
+        default="auto", description="auto is pretty on a terminal, else JSON."
+    )
+    drain_timeout_seconds: float = Field(
+        default=20.0, gt=0, le=600, description="How long work in hand may take after SIGTERM."
+    )
+    publish_timeout_seconds: float = Field(
+        default=1.0, gt=0, le=30, description="How long the broker may take to confirm a message."
+    )
+    image_max_bytes: int = Field(
+        default=15 * 2**20,
+        ge=1024,
+        le=100 * 2**20,
+        description="The largest image accepted, in bytes; RabbitMQ 4 refuses over 16 MiB.",
+    )
+    image_max_pixels: int = Field(
+        default=64_000_000, ge=1, le=1_000_000_000, description="The most pixels accepted."
+    )
+    image_max_aspect: float = Field(
+        default=100.0, ge=1, description="The longest side over the shortest, at most."
+    )
+
+
+def load(kind: type[_AnySettings], **overrides: object) -> _AnySettings:
+    """The settings of that kind from the environment, overrides (CLI options) first.
+
+    Overrides that are None count as absent. Raises InvalidSettings, naming each variable.
+    """
+    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        prefix = str(kind.model_config.get("env_prefix", ""))
+        lines = [
+            f"{prefix}{'_'.join(str(part) for part in entry['loc'])}".upper()
+            + f": {entry['msg'].lower()}"
+            for entry in error.errors(include_input=False, include_url=False)
+        ]
+        raise InvalidSettings("; ".join(lines)) from None

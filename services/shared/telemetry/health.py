@@ -1,0 +1,87 @@
+"""Truthful health: named checks, and the admin server that answers /livez, /readyz, /metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+Check = Callable[[], str | None]
+"""None when all is well, else the reason, for an operator to read."""
+
+
+class Health:
+    """The checks of a process: live = worth keeping, ready = can do its job now."""
+
+    def __init__(self) -> None:
+        """Start with no checks: live and ready."""
+        self._live: dict[str, Check] = {}
+        self._ready: dict[str, Check] = {}
+
+    def live_when(self, name: str, check: Check) -> None:
+        """Restart this process when the check keeps failing."""
+        self._live[name] = check
+
+    def ready_when(self, name: str, check: Check) -> None:
+        """Send this process no work while the check fails."""
+        self._ready[name] = check
+
+    def not_live(self) -> Mapping[str, str]:
+        """The failing liveness checks with their reasons."""
+        return _failing(self._live)
+
+    def not_ready(self) -> Mapping[str, str]:
+        """The failing readiness checks with their reasons; what isn't live isn't ready."""
+        return _failing(self._live) | _failing(self._ready)
+
+
+def _failing(checks: Mapping[str, Check]) -> dict[str, str]:
+    reasons = ((name, check()) for name, check in checks.items())
+    return {name: reason for name, reason in reasons if reason is not None}
+
+
+_HEALTH: Final = web.AppKey("health", Health)
+
+
+def _answer(failing: Mapping[str, str]) -> web.Response:
+    status = 503 if failing else 200
+    return web.json_response(
+        {"status": "failing" if failing else "ok", "failing": dict(failing)}, status=status
+    )
+
+
+async def _livez(request: web.Request) -> web.Response:
+    return _answer(request.app[_HEALTH].not_live())
+
+
+async def _readyz(request: web.Request) -> web.Response:
+    return _answer(request.app[_HEALTH].not_ready())
+
+
+def admin_app(health: Health, registry: CollectorRegistry) -> web.Application:
+    """The admin application: GET /livez, /readyz (200 or 503 with reasons) and /metrics."""
+
+    async def metrics(request: web.Request) -> web.Response:
+        del request
+        return web.Response(
+            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
+
+    app = web.Application()
+    app[_HEALTH] = health
+    app.add_routes(
+        [web.get("/livez", _livez), web.get("/readyz", _readyz), web.get("/metrics", metrics)]
+    )
+    return app
+
+
+async def start_admin(
+    health: Health, registry: CollectorRegistry, host: str, port: int
+) -> web.AppRunner:
+    """Serve the admin application; `runner.addresses` has the port, `cleanup()` ends it."""
+    runner = web.AppRunner(admin_app(health, registry), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, host, port).start()
+    return runner

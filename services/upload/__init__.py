@@ -1,0 +1,1 @@
+"""The HTTP front: takes queries, publishes them, awaits and answers replies."""

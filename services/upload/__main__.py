@@ -1,0 +1,26 @@
+"""The upload service as a process of its own; settings come from the environment."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.upload.app import run
+from services.upload.settings import UploadSettings
+from services.shared.host import host
+from services.shared.messaging.broker import Broker
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import Telemetry
+
+
+def main() -> None:
+    """Read the settings and run until a signal."""
+    settings, shared = load(UploadSettings), load(SharedSettings)
+
+    async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
+        await run(settings, shared, broker, stop=stop, telemetry=telemetry)
+
+    host("upload", shared, run_here)
+
+
+if __name__ == "__main__":
+    main()
