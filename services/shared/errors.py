@@ -258,6 +258,13 @@ class InvalidSettings(SimileError):
     title = "A setting is wrong"
 
 
+class Unreachable(SimileError):
+    """No Simile answers at that address."""
+
+    code = "unreachable"
+    title = "Simile can't be reached"
+
+
 def _tree(root: type[SimileError]) -> dict[str, type[SimileError]]:
     found = {root.code: root}
     for child in root.__subclasses__():

@@ -49,6 +49,7 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
         admin = await start_admin(
             telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port
         )
+        _log.info("starting", action="start", admin=[str(address) for address in admin.addresses])
         try:
             await broker.start(topology.ALL)
             await run(broker, stop, telemetry)

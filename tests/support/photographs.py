@@ -14,7 +14,7 @@ def _folder(name: str) -> Path:
     root = Path(os.environ.get("SIMILE_TEST_DATA", _BESIDE))
     folder = root / name
     if not folder.is_dir():
-        pytest.skip(f"no photographs at {folder}: set SIMILE_TEST_DATA to a folder that has {name}/")
+        pytest.skip(f"no {folder}: set SIMILE_TEST_DATA to a folder that has {name}/")
     return folder
 
 

@@ -1,0 +1,137 @@
+"""The codec: every message survives the way through bytes; broken bytes have one named error."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.shared import contracts
+from services.shared.contracts import codec
+from services.shared.contracts import messages_pb2 as pb
+from services.shared.errors import UndecodableMessage
+
+_words = st.text(min_size=1, max_size=20)
+_seconds = st.floats(min_value=0, max_value=1e6, allow_nan=False)
+_float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
+_stages = st.dictionaries(_words, _seconds, max_size=4)
+
+slips = st.builds(
+    contracts.Slip,
+    correlation_id=_words,
+    reply_to=_words,
+    final_reply_to=_words,
+    deadline_unix_ms=st.integers(0, 2**53),
+    traceparent=st.text(max_size=55),
+    collection=st.text(max_size=63),
+    k=st.integers(0, contracts.MAX_NEIGHBORS),
+    max_distance=st.none() | st.floats(0, 2, width=32),
+)
+embed_requests = st.builds(contracts.EmbedRequest, slips, st.binary(max_size=200))
+embeddings = st.integers(1, 8).flatmap(
+    lambda dimension: st.builds(
+        contracts.Embeddings,
+        _words,
+        st.just(dimension),
+        st.lists(
+            st.builds(
+                contracts.Embedding,
+                slips,
+                st.binary(min_size=4 * dimension, max_size=4 * dimension),
+                _stages,
+            ),
+            max_size=contracts.MAX_ITEMS,
+        ).map(tuple),
+    )
+)
+neighbors = st.builds(
+    contracts.Neighbor,
+    item_id=_words,
+    label=st.text(max_size=20),
+    attributes=st.dictionaries(_words, st.text(max_size=20), max_size=3),
+    distance=_float32,
+    similarity=_float32,
+)
+outcomes = st.builds(contracts.Failure, _words, st.text(max_size=50)) | st.builds(
+    contracts.Neighbors, _words, _words, _words, st.lists(neighbors, max_size=4).map(tuple)
+)
+replies = st.builds(
+    contracts.Replies,
+    st.lists(st.builds(contracts.Reply, _words, outcomes, _stages), max_size=4).map(tuple),
+)
+
+
+@given(embed_requests | embeddings | replies)
+def test_a_message_survives_the_way_through_bytes(message: contracts.AnyMessage) -> None:
+    """Decoding what was encoded gives an equal message."""
+    assert codec.decode(*codec.encode(message)) == message
+
+
+@given(
+    st.sampled_from(["simile.v1.EmbedRequest", "simile.v1.Embeddings", "simile.v1.Replies"]),
+    st.binary(max_size=300),
+)
+def test_any_bytes_decode_or_fail_by_name(type_name: str, body: bytes) -> None:
+    """Hostile bytes give a message or UndecodableMessage, never another error."""
+    try:
+        codec.decode(type_name, body)
+    except UndecodableMessage as error:
+        assert str(error)  # noqa: PT017 (both outcomes are right; the error must explain itself)
+
+
+def test_an_unknown_type_is_named() -> None:
+    """A type of a newer peer is refused by its name."""
+    with pytest.raises(UndecodableMessage, match=r"simile\.v9\.Unheard"):
+        codec.decode("simile.v9.Unheard", b"")
+
+
+SLIP = pb.Slip(correlation_id="c", reply_to="r", final_reply_to="f", k=10)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "message"),
+    [
+        ("simile.v1.EmbedRequest", pb.EmbedRequest(image=b"x")),
+        ("simile.v1.EmbedRequest", pb.EmbedRequest(slip=pb.Slip(correlation_id="c"))),
+        (
+            "simile.v1.EmbedRequest",
+            pb.EmbedRequest(
+                slip=pb.Slip(correlation_id="c", reply_to="r", final_reply_to="f", k=102)
+            ),
+        ),
+        (
+            "simile.v1.Embeddings",
+            pb.Embeddings(dimension=2, items=[pb.Embedding(slip=SLIP, vector=b"1234")]),
+        ),
+        ("simile.v1.Replies", pb.Replies(items=[pb.Reply(correlation_id="c")])),
+        (
+            "simile.v1.Replies",
+            pb.Replies(items=[pb.Reply(correlation_id="c", failure=pb.Failure(code="x"))] * 33),
+        ),
+    ],
+    ids=["no slip", "no reply to", "k too large", "short vector", "no outcome", "too many"],
+)
+def test_a_message_that_breaks_the_contract_is_refused(type_name: str, message: pb.Replies) -> None:
+    """Bytes that parse but break the contract are undecodable too."""
+    with pytest.raises(UndecodableMessage):
+        codec.decode(type_name, message.SerializeToString())
+
+
+def test_a_vector_is_float32_little_endian() -> None:
+    """The bytes of a vector pass through unchanged."""
+    vector = struct.pack("<2f", 0.6, 0.8)
+    slip = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f")
+    message = contracts.Embeddings("m", 2, (contracts.Embedding(slip, vector),))
+    decoded = codec.decode(*codec.encode(message))
+    assert isinstance(decoded, contracts.Embeddings)
+    assert struct.unpack("<2f", decoded.items[0].vector) == pytest.approx((0.6, 0.8))
+
+
+def test_a_slip_expires_at_its_deadline() -> None:
+    """A deadline of 0 means none; at the deadline nobody waits any more."""
+    slip = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f", deadline_unix_ms=5)
+    assert [slip.expired(now) for now in (4, 5, 6)] == [False, True, True]
+    forever = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f")
+    assert not forever.expired(2**60)

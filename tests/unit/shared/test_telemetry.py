@@ -1,0 +1,91 @@
+"""Health answers truthfully; logs are JSON lines with an action, and noise is bounded."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+import structlog
+from aiohttp.test_utils import TestClient
+from prometheus_client import CollectorRegistry, Counter
+from pytest_aiohttp.plugin import AiohttpClient
+
+from services.shared.telemetry import logs
+from services.shared.telemetry.health import Health, admin_app
+
+
+@pytest.fixture
+def health() -> Health:
+    """A process without checks."""
+    return Health()
+
+
+@pytest.fixture
+async def admin(aiohttp_client: AiohttpClient, health: Health) -> TestClient:  # type: ignore[type-arg]
+    """The admin server over `health`, with one metric."""
+    registry = CollectorRegistry()
+    Counter("simile_test_questions_total", "Questions.", registry=registry).inc()
+    return await aiohttp_client(admin_app(health, registry))
+
+
+async def test_an_unready_process_says_why(admin: TestClient, health: Health) -> None:  # type: ignore[type-arg]
+    """A failing readiness check gives 503 with its reason, and the process stays live."""
+    health.ready_when("broker", lambda: "the broker is away")
+    answer = await admin.get("/readyz")
+    assert answer.status == 503
+    assert (await answer.json())["failing"] == {"broker": "the broker is away"}
+    assert (await admin.get("/livez")).status == 200
+
+
+async def test_what_is_not_live_is_not_ready(admin: TestClient, health: Health) -> None:  # type: ignore[type-arg]
+    """A failing liveness check shows in both."""
+    health.live_when("worker", lambda: "wedged for 61 s")
+    assert (await admin.get("/livez")).status == 503
+    assert (await admin.get("/readyz")).status == 503
+
+
+async def test_a_sound_process_is_ready(admin: TestClient, health: Health) -> None:  # type: ignore[type-arg]
+    """Checks that pass give 200."""
+    health.ready_when("broker", lambda: None)
+    assert (await admin.get("/readyz")).status == 200
+
+
+async def test_metrics_are_exposed(admin: TestClient) -> None:  # type: ignore[type-arg]
+    """The registry's metrics are at /metrics in the text format."""
+    answer = await admin.get("/metrics")
+    assert answer.content_type == "text/plain"
+    assert "simile_test_questions_total 1.0" in await answer.text()
+
+
+@pytest.fixture
+def _restored_logging() -> object:
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_a_log_line_is_json_with_its_action(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each line is one JSON object: the event, its action, the level and the time."""
+    logs.configure("info", "json")
+    structlog.get_logger("simile.test").info("it happened", action="test", number=3)
+    line = json.loads(capsys.readouterr().out)
+    assert line["action"] == "test"
+    assert line["number"] == 3
+    assert {"event", "level", "timestamp"} <= set(line)
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_a_noisy_library_is_held_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """A burst of the AMQP library's lines leaves one; our own lines all pass."""
+    logs.configure("info", "json")
+    for _ in range(50):
+        logging.getLogger("aiormq.connection").warning("connection lost")
+        structlog.get_logger("simile.test").info("ours", action="test")
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("connection lost" in line for line in lines) == 1
+    assert sum('"ours"' in line for line in lines) == 50
