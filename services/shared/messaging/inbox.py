@@ -1,0 +1,138 @@
+"""Where answers arrive: futures by correlation id, and the replica's own reply queue.
+
+When the queue is lost every waiting future fails at once, and a fresh queue is opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from services.shared.contracts import Embedding, Embeddings, Replies, Reply, codec
+from services.shared.errors import (
+    BrokerUnavailable,
+    ConsumerLost,
+    ReplyQueueLost,
+    UndecodableMessage,
+)
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Broker, Delivery
+
+_log = structlog.get_logger(__name__)
+
+_AT_ONCE: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector that came back as the answer itself; `dimension` float32 values of `model_id`."""
+
+    model_id: str
+    dimension: int
+    embedding: Embedding
+
+
+Answer = Reply | Embedded
+
+
+class Inbox:
+    """The futures that wait, and the queue they wait for; `run` is a supervised stage."""
+
+    def __init__(self, broker: Broker, replica: str, *, on_late: Callable[[], None]) -> None:
+        """`on_late` is called for each answer that nobody waits for any more."""
+        self._broker = broker
+        self._replica = replica
+        self._on_late = on_late
+        self._queue: str | None = None
+        self._opened = asyncio.Event()
+        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+
+    @property
+    def queue(self) -> str:
+        """The reply queue's name now. Raises BrokerUnavailable when there is none."""
+        if self._queue is None:
+            message = "there is no way back for an answer now: the broker is away"
+            raise BrokerUnavailable(message)
+        return self._queue
+
+    @property
+    def ready(self) -> bool:
+        """Whether answers can arrive."""
+        return self._queue is not None
+
+    @property
+    def pending(self) -> int:
+        """How many futures wait."""
+        return len(self._waiting)
+
+    def expect(self, correlation_id: str) -> asyncio.Future[Answer]:
+        """A future for the answer; it fails with ReplyQueueLost when the queue is lost.
+
+        Raises BrokerUnavailable when there is no queue. `forget` the id in the end, always.
+        """
+        if self._queue is None:
+            raise BrokerUnavailable(self.queue)
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[correlation_id] = future
+        return future
+
+    def forget(self, correlation_id: str) -> None:
+        """Wait no more; an answer that comes later is counted as late."""
+        self._waiting.pop(correlation_id, None)
+
+    async def opened(self) -> None:
+        """Wait until there is a queue."""
+        await self._opened.wait()
+
+    async def run(self) -> None:
+        """Consume for ever, under a fresh queue after each loss."""
+        while True:
+            queue = topology.reply_queue(self._replica)
+            consumer = await self._broker.consume(queue, prefetch=0, auto_ack=True)
+            self._queue = consumer.queue
+            self._opened.set()
+            try:
+                while True:
+                    for delivery in await consumer.take(_AT_ONCE):
+                        self._receive(delivery)
+            except ConsumerLost as error:
+                _log.warning(str(error), action="reply_queue_lost", failed=len(self._waiting))
+            finally:
+                self._lose()
+                await consumer.close()
+
+    def _lose(self) -> None:
+        self._queue = None
+        self._opened.clear()
+        for future in self._waiting.values():
+            if not future.done():
+                message = "the connection to the broker was lost while the query was on its way"
+                future.set_exception(ReplyQueueLost(message))
+        self._waiting.clear()
+
+    def _receive(self, delivery: Delivery) -> None:
+        try:
+            message = codec.decode(delivery.type, delivery.body)
+        except UndecodableMessage as error:
+            _log.error(str(error), action=error.code)
+            return
+        match message:
+            case Replies(items):
+                for reply in items:
+                    self._resolve(reply.correlation_id, reply)
+            case Embeddings(model_id, dimension, items):
+                for item in items:
+                    self._resolve(item.slip.correlation_id, Embedded(model_id, dimension, item))
+            case _:
+                _log.error("a request came to a reply queue", action="undecodable_message")
+
+    def _resolve(self, correlation_id: str, answer: Answer) -> None:
+        future = self._waiting.pop(correlation_id, None)
+        if future is None or future.done():
+            self._on_late()
+        else:
+            future.set_result(answer)

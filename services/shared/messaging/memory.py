@@ -1,0 +1,328 @@
+"""The broker in memory: RabbitMQ's semantics inside one event loop, for one process and for tests.
+
+Expiry is looked at whenever a queue is touched, as for a queue's head in RabbitMQ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.shared.errors import (
+    BrokerUnavailable,
+    ConsumerLost,
+    Overloaded,
+    Unroutable,
+)
+from services.shared.messaging.broker import Message, Queue
+
+REASON_HEADER: Final = "x-first-death-reason"
+"""Why a message was dead-lettered: rejected | expired | delivery_limit; the name is RabbitMQ's."""
+
+
+@dataclass(slots=True)
+class _Stored:
+    """One message in a queue: its place in line, when it expires, how often it came back."""
+
+    message: Message
+    place: int
+    expires_at: float | None
+    returns: int = 0
+
+
+class _MemoryDelivery:
+    """One message handed to a consumer."""
+
+    __slots__ = ("_consumer", "_stored", "redelivered")
+
+    def __init__(self, consumer: MemoryConsumer, stored: _Stored) -> None:
+        self._consumer = consumer
+        self._stored = stored
+        self.redelivered = stored.returns > 0
+
+    @property
+    def type(self) -> str:
+        """The contract's name."""
+        return self._stored.message.type
+
+    @property
+    def body(self) -> bytes:
+        """The encoded contract message."""
+        return self._stored.message.body
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """String headers."""
+        return self._stored.message.headers
+
+    def ack(self) -> None:
+        """Forget the message and make room for the next."""
+        if self._consumer.settle(self._stored):
+            self._consumer.store.pump()
+
+    def reject(self, *, requeue: bool) -> None:
+        """Put it back in its old place, or drop it (dead-letter)."""
+        if self._consumer.settle(self._stored):
+            self._consumer.store.take_back(self._stored, requeue=requeue)
+            self._consumer.store.pump()
+
+
+class _Store:
+    """One queue: ready messages in order, and the consumers that share them."""
+
+    def __init__(self, broker: MemoryBroker, queue: Queue) -> None:
+        self.queue = queue
+        self.consumers: deque[MemoryConsumer] = deque()
+        self._broker = broker
+        self._ready: deque[_Stored] = deque()
+        self._bytes = 0
+
+    def put(self, message: Message) -> None:
+        """Append, or raise Overloaded when a bound is reached."""
+        self._expire()
+        full = self.queue.max_length is not None and len(self._ready) >= self.queue.max_length
+        limit = self.queue.max_length_bytes
+        if full or (limit is not None and self._bytes + len(message.body) > limit):
+            reason = f"queue {self.queue.name} is full: try again later, or add workers"
+            raise Overloaded(reason)
+        ttl = self.queue.message_ttl_seconds
+        expires_at = None if ttl is None else self._broker.clock() + ttl
+        self._insert(_Stored(message, self._broker.next_place(), expires_at))
+        self.pump()
+
+    def take_back(self, stored: _Stored, *, requeue: bool) -> None:
+        """What a consumer did not keep: back to its place in line, dropped, or dead-lettered."""
+        limit = self.queue.delivery_limit
+        if not requeue:
+            self._bury(stored, "rejected")
+            return
+        stored.returns += 1
+        if limit is not None and stored.returns > limit:
+            self._bury(stored, "delivery_limit")
+        else:
+            self._insert(stored)
+
+    def depth(self) -> int:
+        """Ready messages."""
+        self._expire()
+        return len(self._ready)
+
+    def pump(self) -> None:
+        """Hand ready messages to the consumers in turn, as far as their prefetch allows."""
+        self._expire()
+        while self._ready and (consumer := self._next_consumer()) is not None:
+            stored = self._ready.popleft()
+            self._bytes -= len(stored.message.body)
+            consumer.hand(stored)
+
+    def _next_consumer(self) -> MemoryConsumer | None:
+        for _ in range(len(self.consumers)):
+            self.consumers.rotate(-1)
+            if self.consumers[-1].has_room:
+                return self.consumers[-1]
+        return None
+
+    def _insert(self, stored: _Stored) -> None:
+        later = 0
+        for waiting in reversed(self._ready):
+            if waiting.place < stored.place:
+                break
+            later += 1
+        self._ready.insert(len(self._ready) - later, stored)
+        self._bytes += len(stored.message.body)
+
+    def _expire(self) -> None:
+        now = self._broker.clock()
+        while self._ready:
+            expires_at = self._ready[0].expires_at
+            if expires_at is None or expires_at > now:
+                return
+            stored = self._ready.popleft()
+            self._bytes -= len(stored.message.body)
+            self._bury(stored, "expired")
+
+    def _bury(self, stored: _Stored, reason: str) -> None:
+        if self.queue.dead_letter_to is not None:
+            headers = {**stored.message.headers, REASON_HEADER: reason}
+            self._broker.bury(self.queue.dead_letter_to, replace(stored.message, headers=headers))
+
+
+class MemoryConsumer:
+    """A stream of deliveries from one queue in memory."""
+
+    def __init__(self, store: _Store, prefetch: int, *, auto_ack: bool) -> None:
+        self.store = store
+        self._prefetch = prefetch
+        self._auto_ack = auto_ack
+        self._untaken: deque[_Stored] = deque()
+        self._unsettled: dict[int, _Stored] = {}
+        self._ended: str | None = None
+        self._arrived = asyncio.Event()
+
+    @property
+    def queue(self) -> str:
+        """The queue's name."""
+        return self.store.queue.name
+
+    @property
+    def has_room(self) -> bool:
+        """Whether prefetch lets another message in."""
+        return self._auto_ack or len(self._unsettled) < self._prefetch
+
+    def hand(self, stored: _Stored) -> None:
+        """Take a message from the store."""
+        self._untaken.append(stored)
+        if not self._auto_ack:
+            self._unsettled[stored.place] = stored
+        self._arrived.set()
+
+    def settle(self, stored: _Stored) -> bool:
+        """Whether the delivery was still unsettled; now it is settled."""
+        return self._unsettled.pop(stored.place, None) is not None
+
+    async def take(self, limit: int) -> Sequence[_MemoryDelivery]:
+        """At least one delivery, at most `limit`. Raises ConsumerLost."""
+        while self._ended is None and not self._untaken:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._ended is not None:
+            raise ConsumerLost(self._ended)
+        count = min(limit, len(self._untaken))
+        return [_MemoryDelivery(self, self._untaken.popleft()) for _ in range(count)]
+
+    async def cancel(self) -> None:
+        """Take no more; what was taken can still be settled."""
+        self._leave(f"the consumer of {self.queue} was cancelled", self._untaken)
+
+    async def close(self) -> None:
+        """Give everything unsettled back."""
+        self.lose(f"the consumer of {self.queue} was closed")
+
+    def lose(self, reason: str) -> None:
+        """End the consumer as a lost connection does."""
+        self._leave(reason, deque(self._unsettled.values()))
+
+    def _leave(self, reason: str, returned: deque[_Stored]) -> None:
+        self._ended = self._ended or reason
+        self._arrived.set()
+        if self in self.store.consumers:
+            self.store.consumers.remove(self)
+        for stored in list(returned):
+            if self.settle(stored):
+                self.store.take_back(stored, requeue=True)
+        self._untaken.clear()
+        self.store.pump()
+
+
+class MemoryBroker:
+    """Every queue of one process; `sever`, `block` and `delete` cause the faults of a real one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
+        self._stores: dict[str, _Store] = {}
+        self._places = itertools.count()
+        self._started = False
+        self._blocked = False
+
+    async def start(self, queues: Sequence[Queue]) -> None:
+        """Declare the queues; BrokerUnavailable when one exists with other arguments."""
+        for queue in queues:
+            self._declare(queue)
+        self._started = True
+
+    async def close(self) -> None:
+        """Lose every consumer and refuse publishes from now on."""
+        self._started = False
+        self.sever()
+
+    @property
+    def ready(self) -> bool:
+        """Started and not blocked."""
+        return self._started and not self._blocked
+
+    @property
+    def blocked(self) -> bool:
+        """Whether `block` was called."""
+        return self._blocked
+
+    async def publish(self, queue: str, message: Message) -> None:
+        """Put the message into the queue, as the port says."""
+        if not self.ready:
+            reason = "the broker takes no messages now"
+            raise BrokerUnavailable(reason)
+        self._store(queue).put(message)
+
+    async def consume(
+        self, queue: Queue, *, prefetch: int, auto_ack: bool = False
+    ) -> MemoryConsumer:
+        """A consumer of the queue, which is declared if it is missing."""
+        if not self._started:
+            reason = "the broker is closed"
+            raise BrokerUnavailable(reason)
+        store = self._declare(queue)
+        consumer = MemoryConsumer(store, prefetch, auto_ack=auto_ack)
+        store.consumers.append(consumer)
+        store.pump()
+        return consumer
+
+    async def depth(self, queue: str) -> int:
+        """Ready messages in the queue."""
+        return self._store(queue).depth()
+
+    def next_place(self) -> int:
+        """A place in line, later than every other."""
+        return next(self._places)
+
+    def bury(self, queue: str, message: Message) -> None:
+        """Dead-letter: dropped where the target is missing or full, as RabbitMQ does."""
+        store = self._stores.get(queue)
+        if store is not None:
+            try:
+                store.put(message)
+            except Overloaded:
+                return
+
+    def sever(self) -> None:
+        """Cut every connection: consumers are lost, exclusive queues gone, the unsettled back."""
+        for store in list(self._stores.values()):
+            for consumer in list(store.consumers):
+                consumer.lose(f"the connection under {store.queue.name} is gone")
+
+    def delete(self, queue: str) -> None:
+        """Delete a queue under its consumers."""
+        store = self._stores.pop(queue)
+        for consumer in list(store.consumers):
+            consumer.lose(f"queue {queue} was deleted")
+
+    def block(self) -> None:
+        """Refuse publishes, as under a memory or disk alarm."""
+        self._blocked = True
+
+    def unblock(self) -> None:
+        """Take publishes again."""
+        self._blocked = False
+
+    def _store(self, queue: str) -> _Store:
+        store = self._stores.get(queue)
+        if store is not None and store.queue.exclusive and not store.consumers:
+            del self._stores[queue]
+            store = None
+        if store is None:
+            reason = f"no queue {queue}: is the service that reads it running?"
+            raise Unroutable(reason)
+        return store
+
+    def _declare(self, queue: Queue) -> _Store:
+        store = self._stores.setdefault(queue.name, _Store(self, queue))
+        if store.queue != queue:
+            reason = (
+                f"queue {queue.name} exists with other arguments: "
+                "delete it, or give the new topology a new name"
+            )
+            raise BrokerUnavailable(reason)
+        return store
