@@ -21,7 +21,7 @@ from services.shared.lifecycle import cancel
 _log = structlog.get_logger(__name__)
 
 _BACKOFF_FIRST_SECONDS: Final = 0.05
-_BACKOFF_LONGEST_SECONDS: Final = 2.0
+_BACKOFF_LONGEST_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 5.0
 _BLOCKED_POLL_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 2.0

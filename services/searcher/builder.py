@@ -1,0 +1,430 @@
+"""Builds an index version from a folder of images, embedding only what changed.
+
+Vectors come through the bulk queue from the same embedders that serve queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import structlog
+
+from services.searcher import publisher
+from services.searcher.embedding import BulkEmbedder
+from services.searcher.index import Vectors, build_annoy, measure, stored_file
+from services.searcher.journal import Journal
+from services.searcher.progress import Progress
+from services.searcher.settings import IndexSettings
+from services.searcher.source import SourceImage, list_images, locate
+from services.shared import collection as files
+from services.shared import imaging, lifecycle
+from services.shared.collection import Item, ItemCatalog, Manifest, Volume
+from services.shared.errors import (
+    BuildFailed,
+    BuildInProgress,
+    ImageTooLarge,
+    SimileError,
+    UnknownItem,
+)
+from services.shared.messaging.broker import Broker
+from services.shared.messaging.inbox import Inbox
+from services.shared.settings import SharedSettings
+
+_log = structlog.get_logger(__name__)
+
+_BUILDING: Final = "building"
+_CANARIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRequest:
+    """What to build: the collection's name and the folder of its images (resolved)."""
+
+    collection: str
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """A file that was left out, and why."""
+
+    path: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did. published is False when nothing had changed since `version`."""
+
+    version: str
+    count: int
+    embedded: int
+    reused: int
+    failures: tuple[FailedImage, ...]
+    seconds: float
+    recall: float
+    published: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A file that has the header of an image."""
+
+    source: SourceImage
+    sha256: str
+    width: int
+    height: int
+
+
+async def build(  # noqa: PLR0913 (its collaborators, from a composition root only)
+    request: BuildRequest,
+    settings: IndexSettings,
+    shared: SharedSettings,
+    broker: Broker,
+    volume: Volume,
+    *,
+    progress: Progress,
+) -> BuildReport:
+    """Bring the collection's index in step with the folder, and activate it.
+
+    Raises BuildInProgress, BuildFailed; what was embedded until then is kept for the next run.
+    """
+    home = volume.home(request.collection)
+    home.mkdir(parents=True, exist_ok=True)
+    limits = imaging.Limits(
+        shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect
+    )
+    with _locked(home), contextlib.closing(Journal(home / _BUILDING / "journal.sqlite")) as journal:
+        inbox = Inbox(broker, f"index-{shared.replica}", on_late=lambda: None)
+        receiving = asyncio.create_task(inbox.run(), name="index inbox")
+        work = _Build(request, settings, volume, journal, progress)
+        building = asyncio.create_task(
+            work.run(BulkEmbedder(broker, inbox, settings), limits), name="index build"
+        )
+        try:
+            await asyncio.wait({building, receiving}, return_when=asyncio.FIRST_COMPLETED)
+            if not building.done():
+                await receiving
+            return await building
+        finally:
+            await lifecycle.cancel(building, receiving)
+
+
+class _Build:
+    """One run of a build, under the collection's lock."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        settings: IndexSettings,
+        volume: Volume,
+        journal: Journal,
+        progress: Progress,
+    ) -> None:
+        self._request = request
+        self._settings = settings
+        self._volume = volume
+        self._journal = journal
+        self._progress = progress
+        self._failures: list[FailedImage] = []
+        self._started = time.monotonic()
+
+    async def run(self, embedder: BulkEmbedder, limits: imaging.Limits) -> BuildReport:
+        images = await asyncio.to_thread(self._hash_all, limits)
+        model_id = await self._learn_model(embedder, images)
+        previous = await asyncio.to_thread(self._previous, model_id)
+        missing = self._missing(images, model_id, previous)
+        await self._embed_all(embedder, missing, model_id)
+        failed = {failure.path for failure in self._failures}
+        images = [image for image in images if image.source.path not in failed]
+        if not images:
+            message = (
+                f"no image of {self._request.folder} could be embedded: "
+                f"{self._failures[0].path}: {self._failures[0].detail}"
+            )
+            raise BuildFailed(message)
+        items = _items(images)
+        embedded = len({image.sha256 for image in missing} & {image.sha256 for image in images})
+        if previous is not None and previous.holds(items, self._request, self._settings):
+            return self._report(previous.manifest, embedded=0, published=False)
+        manifest = await asyncio.to_thread(self._publish, items, model_id, previous)
+        _log.info(
+            "index published",
+            action="index_published",
+            collection=manifest.collection,
+            index_version=manifest.version,
+            count=manifest.count,
+            embedded=embedded,
+            failed=len(self._failures),
+        )
+        return self._report(manifest, embedded=embedded, published=True)
+
+    def _hash_all(self, limits: imaging.Limits) -> list[_Hashed]:
+        """In a thread: every file's hash and header; what isn't an image becomes a failure."""
+        sources = list_images(self._request.folder)
+        if not sources:
+            message = f"{self._request.folder} holds no files: give a folder of images"
+            raise BuildFailed(message)
+        self._progress.begin("reading", len(sources))
+        hashed = []
+        for source in sources:
+            try:
+                hashed.append(self._hash(source, limits))
+                self._progress.advance()
+            except (SimileError, OSError) as error:
+                self._fail(source, error)
+        self._journal.commit()
+        return hashed
+
+    def _hash(self, source: SourceImage, limits: imaging.Limits) -> _Hashed:
+        file = locate(self._request.folder, source.path)
+        if file is None:
+            message = f"{source.path} is missing, or leads out of the folder"
+            raise UnknownItem(message)
+        stat = file.stat()
+        known = self._journal.known_hash(source.path, stat.st_size, stat.st_mtime_ns)
+        if known is not None:
+            return _Hashed(source, *known)
+        if stat.st_size > limits.max_bytes:
+            message = f"{stat.st_size} bytes; {limits.max_bytes} are accepted"
+            raise ImageTooLarge(message)
+        image = file.read_bytes()
+        header = imaging.sniff(image, limits)
+        hashed = _Hashed(source, _sha256(image), header.width, header.height)
+        self._journal.remember_hash(
+            source.path,
+            stat.st_size,
+            stat.st_mtime_ns,
+            sha256=hashed.sha256,
+            width=hashed.width,
+            height=hashed.height,
+        )
+        return hashed
+
+    async def _learn_model(self, embedder: BulkEmbedder, images: Sequence[_Hashed]) -> str:
+        """The embedders' model id, from the first image that they can embed."""
+        for image in images:
+            model_id = await self._embed(embedder, image, None)
+            if model_id is not None:
+                return model_id
+        reason = self._failures[0].detail if self._failures else "there is none"
+        message = f"no image of {self._request.folder} could be embedded: {reason}"
+        raise BuildFailed(message)
+
+    def _previous(self, model_id: str) -> _Previous | None:
+        version = publisher.active_version(self._volume, self._request.collection)
+        if version is None:
+            return None
+        try:
+            previous = _Previous(self._volume, self._request.collection, version)
+        except SimileError as error:
+            _log.warning(str(error), action=error.code, collection=self._request.collection)
+            return None
+        return previous if previous.manifest.model_id == model_id else None
+
+    def _missing(
+        self, images: Sequence[_Hashed], model_id: str, previous: _Previous | None
+    ) -> list[_Hashed]:
+        """One image for each content that has no vector yet."""
+        failed = {failure.path for failure in self._failures}
+        by_content = {
+            image.sha256: image for image in reversed(images) if image.source.path not in failed
+        }
+        return [
+            image
+            for sha256, image in by_content.items()
+            if (previous is None or sha256 not in previous.positions)
+            and self._journal.vector(sha256, model_id) is None
+        ]
+
+    async def _embed_all(
+        self, embedder: BulkEmbedder, missing: Sequence[_Hashed], model_id: str
+    ) -> None:
+        self._progress.begin("embedding", len(missing))
+        waiting = iter(missing)
+
+        async def work() -> None:
+            for image in waiting:
+                await self._embed(embedder, image, model_id)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(min(self._settings.in_flight, len(missing))):
+                    group.create_task(work())
+        except* SimileError as errors:
+            raise errors.exceptions[0] from None
+
+    async def _embed(
+        self, embedder: BulkEmbedder, image: _Hashed, model_id: str | None
+    ) -> str | None:
+        """Embed one file into the journal; its model id, or None when it failed by itself."""
+        try:
+            content = await asyncio.to_thread(self._read, image)
+            embedded = await embedder.embed(content)
+        except BuildFailed:
+            raise
+        except (SimileError, OSError) as error:
+            self._fail(image.source, error)
+            return None
+        if model_id is not None and embedded.model_id != model_id:
+            message = (
+                f"the embedders answer as {embedded.model_id} and as {model_id}: "
+                "let them all run one model, then run the build again"
+            )
+            raise BuildFailed(message)
+        self._journal.remember_vector(image.sha256, embedded.model_id, embedded.embedding.vector)
+        self._progress.advance()
+        return embedded.model_id
+
+    def _read(self, image: _Hashed) -> bytes:
+        content = (self._request.folder / image.source.path).read_bytes()
+        if _sha256(content) != image.sha256:
+            message = f"{image.source.path} changed while the index was built; run the build again"
+            raise UnknownItem(message)
+        return content
+
+    def _fail(self, source: SourceImage, error: SimileError | OSError) -> None:
+        code = error.code if isinstance(error, SimileError) else UnknownItem.code
+        self._failures.append(FailedImage(source.path, code, str(error)))
+        self._progress.advance(failed=True)
+
+    def _publish(
+        self, items: Sequence[Item], model_id: str, previous: _Previous | None
+    ) -> Manifest:
+        """In a thread: write every file of the new version, publish and activate it."""
+        version = _version(items, model_id)
+        staging = self._volume.home(self._request.collection) / _BUILDING / version
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        self._progress.begin("indexing", 1)
+        vectors = self._write_vectors(staging / files.VECTORS, items, model_id, previous)
+        files.write_items(staging / files.ITEMS, items)
+        build_annoy(vectors, self._settings.trees, staging / files.INDEX)
+        search_k, recall = measure(
+            vectors, staging / files.INDEX, trees=self._settings.trees, target=self._settings.recall
+        )
+        manifest = Manifest(
+            collection=self._request.collection,
+            version=version,
+            model_id=model_id,
+            dimension=vectors.shape[1],
+            count=len(items),
+            trees=self._settings.trees,
+            search_k=search_k,
+            recall=recall,
+            images_root=str(self._request.folder),
+            created_unix_ms=time.time_ns() // 1_000_000,
+            canaries=_canaries(len(items)),
+            files={name: stored_file(staging / name) for name in files.FILES},
+        )
+        publisher.publish(self._volume, staging, manifest)
+        self._journal.forget_vectors()
+        self._progress.advance()
+        return manifest
+
+    def _write_vectors(
+        self, path: Path, items: Sequence[Item], model_id: str, previous: _Previous | None
+    ) -> Vectors:
+        with path.open("wb") as out:
+            for item in items:
+                vector = self._journal.vector(item.sha256, model_id)
+                if vector is None and previous is not None:
+                    vector = previous.vector(item.sha256)
+                if vector is None:
+                    message = f"the vector of {item.path} is lost; run the build again"
+                    raise BuildFailed(message)
+                out.write(vector)
+        dimension = path.stat().st_size // 4 // len(items)
+        return np.memmap(path, dtype="<f4", mode="r", shape=(len(items), dimension))
+
+    def _report(self, manifest: Manifest, *, embedded: int, published: bool) -> BuildReport:
+        return BuildReport(
+            version=manifest.version,
+            count=manifest.count,
+            embedded=embedded,
+            reused=manifest.count - embedded,
+            failures=tuple(self._failures),
+            seconds=time.monotonic() - self._started,
+            recall=manifest.recall,
+            published=published,
+        )
+
+
+class _Previous:
+    """The active version, whose vectors can be used again."""
+
+    def __init__(self, volume: Volume, collection: str, version: str) -> None:
+        self.manifest = volume.manifest(collection, version)
+        self._directory = volume.directory(collection, version)
+        with contextlib.closing(ItemCatalog(self._directory / files.ITEMS)) as catalog:
+            self._items = catalog.all()
+        self.positions = {item.sha256: item.position for item in self._items}
+
+    def vector(self, sha256: str) -> bytes | None:
+        """The stored vector of that content."""
+        position = self.positions.get(sha256)
+        if position is None:
+            return None
+        return files.read_vector(self._directory, position, self.manifest.dimension)
+
+    def holds(self, items: Sequence[Item], request: BuildRequest, settings: IndexSettings) -> bool:
+        """Whether a new version would be the same."""
+        same_place = self.manifest.images_root == str(request.folder)
+        return same_place and self.manifest.trees == settings.trees and self._items == list(items)
+
+
+@contextlib.contextmanager
+def _locked(home: Path) -> Iterator[None]:
+    """Hold the collection's build lock. Raises BuildInProgress."""
+    with (home / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            message = f"another build of {home.name} runs now; wait for it, or stop it"
+            raise BuildInProgress(message) from None
+        yield
+
+
+def _items(images: Sequence[_Hashed]) -> list[Item]:
+    return [
+        Item(
+            position=position,
+            item_id=image.source.item_id,
+            path=image.source.path,
+            label=image.source.label,
+            attributes=dict(image.source.attributes),
+            width=image.width,
+            height=image.height,
+            sha256=image.sha256,
+        )
+        for position, image in enumerate(images)
+    ]
+
+
+def _version(items: Sequence[Item], model_id: str) -> str:
+    """`<utc>-<short hash>`: two builds of one second differ in what they hold."""
+    digest = hashlib.blake2b(model_id.encode(), digest_size=4)
+    for item in items:
+        row = [item.path, item.label, dict(item.attributes), item.sha256]
+        digest.update(json.dumps(row, sort_keys=True).encode())
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{digest.hexdigest()}"
+
+
+def _canaries(count: int) -> tuple[int, ...]:
+    return tuple(sorted({number * count // _CANARIES for number in range(_CANARIES)}))
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

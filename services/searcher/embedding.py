@@ -1,0 +1,71 @@
+"""Vectors for the builder: one image at a time through the bulk queue, with patience."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Final
+
+from services.searcher.settings import IndexSettings
+from services.shared.contracts import EmbedRequest, Failure, Slip
+from services.shared.errors import BrokerUnavailable, BuildFailed, Overloaded, from_code
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Broker, Message
+from services.shared.messaging.inbox import Answer, Embedded, Inbox
+
+_BACKOFF_SECONDS: Final = 0.2
+_SERVER_FAULT: Final = 500
+
+
+class BulkEmbedder:
+    """Sends images to whatever embedders run, and waits for their vectors."""
+
+    def __init__(self, broker: Broker, inbox: Inbox, settings: IndexSettings) -> None:
+        self._broker = broker
+        self._inbox = inbox
+        self._settings = settings
+
+    async def embed(self, image: bytes) -> Embedded:
+        """The image's vector.
+
+        A broker that is away or full is waited for. Raises the image's own error (a 4xx of
+        `shared.errors`), or BuildFailed when the embedders don't answer after all attempts.
+        """
+        reason = ""
+        for _ in range(self._settings.attempts):
+            try:
+                answer = await self._ask(image)
+            except TimeoutError:
+                reason = f"none within {self._settings.answer_timeout_seconds:.0f} s"
+                continue
+            if isinstance(answer, Embedded):
+                return answer
+            if isinstance(answer.outcome, Failure):
+                error = from_code(answer.outcome.code, answer.outcome.detail)
+                if error.status < _SERVER_FAULT:
+                    raise error
+                reason = str(error)
+                await asyncio.sleep(_BACKOFF_SECONDS)
+        message = f"no answer from the embedders ({reason}): is one running, and sound?"
+        raise BuildFailed(message)
+
+    async def _ask(self, image: bytes) -> Answer:
+        while True:
+            await self._inbox.opened()
+            correlation_id = uuid.uuid4().hex
+            try:
+                future = self._inbox.expect(correlation_id)
+                await self._send(image, correlation_id)
+                async with asyncio.timeout(self._settings.answer_timeout_seconds):
+                    return await future
+            except (BrokerUnavailable, Overloaded):
+                # Waited for, not counted: the build stops when its person stops it.
+                await asyncio.sleep(_BACKOFF_SECONDS)
+            finally:
+                self._inbox.forget(correlation_id)
+
+    async def _send(self, image: bytes, correlation_id: str) -> None:
+        queue = self._inbox.queue
+        slip = Slip(correlation_id=correlation_id, reply_to=queue, final_reply_to=queue)
+        request = Message.of(EmbedRequest(slip, image), persistent=True)
+        await self._broker.publish(topology.EMBED_BULK.name, request)
