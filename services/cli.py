@@ -220,10 +220,11 @@ def index_list(root: Path | None) -> None:
 
     table = Table("collection", "version", "active", "images", "recall@10", "model")
     for row in list_versions(Volume(load(SharedSettings, root=root).root)):
-        table.add_row(
-            row.collection, row.version, "*" if row.active else "",
-            str(row.count), f"{row.recall:.3f}", row.model_id,
-        )  # fmt: skip
+        facts = ("?", "?", "unreadable")
+        if row.manifest is not None:
+            manifest = row.manifest
+            facts = (str(manifest.count), f"{manifest.recall:.3f}", manifest.model_id)
+        table.add_row(row.collection, row.version, "*" if row.active else "", *facts)
     Console().print(table)
 
 

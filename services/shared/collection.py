@@ -256,6 +256,11 @@ class ItemCatalog:
         """Every item by position."""
         return self._rows("SELECT * FROM items ORDER BY position", [])
 
+    def __del__(self) -> None:
+        # A swapped-out version is closed with its last reference, whoever holds it.
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

@@ -78,6 +78,14 @@ class MethodNotAllowed(SimileError):
     title = "This address takes another method"
 
 
+class BodyTimeout(SimileError):
+    """The body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+    title = "The body took too long"
+
+
 class ImageTooLarge(SimileError):
     """The image has more bytes than the limit."""
 

@@ -75,6 +75,11 @@ class Header:
     height: int
 
 
+def formats() -> tuple[str, ...]:
+    """The formats accepted here, by Pillow's names."""
+    return tuple(_openers())
+
+
 def sniff(image: bytes, limits: Limits) -> Header:
     """The image's header; reads no pixels.
 

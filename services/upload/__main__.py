@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-from services.upload.app import run
-from services.upload.settings import UploadSettings
 from services.shared.host import host
 from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
+from services.upload.app import run
+from services.upload.settings import UploadSettings
 
 
 def main() -> None:

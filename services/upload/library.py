@@ -1,0 +1,190 @@
+"""The collections as the front shows them: what there is, an item's facts, image and thumbnail.
+
+Reads the volume only, off the event loop; a version that becomes active is picked up at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.shared import imaging
+from services.shared.collection import ITEMS, Item, ItemCatalog, Manifest, Volume, read_vector
+from services.shared.errors import (
+    CollectionRequired,
+    IndexCorrupt,
+    NoIndex,
+    SimileError,
+    UnknownItem,
+)
+from services.upload.search_client import Vector
+
+_STORED_LIMITS: Final = imaging.Limits(
+    max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
+)
+"""The builder has let these images in; serving them needs no second opinion."""
+
+_THUMBNAILS_AT_ONCE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """One collection's active version, open for reading."""
+
+    manifest: Manifest
+    directory: Path
+    items: ItemCatalog
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded image and its media type."""
+
+    content: bytes
+    media_type: str
+
+
+class Library:
+    """Read access to every collection of the volume."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        default_collection: str | None,
+        images_root: Path | None,
+        thumbnail_pixels: int,
+        thumbnail_cache_bytes: int,
+    ) -> None:
+        self._volume = volume
+        self._default_collection = default_collection
+        self._images_root = images_root
+        self._thumbnail_pixels = thumbnail_pixels
+        self._shelves: dict[str, Shelf] = {}
+        self._thumbnails = _ByteCache(thumbnail_cache_bytes)
+        self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
+
+    async def shelf(self, collection: str | None) -> Shelf:
+        """The collection, or the default one.
+
+        Raises CollectionRequired, UnknownCollection, NoIndex.
+        """
+        return await asyncio.to_thread(self._shelf, collection)
+
+    async def shelves(self) -> Sequence[Shelf]:
+        """Every collection that can be read."""
+        return await asyncio.to_thread(self._readable)
+
+    async def item(self, shelf: Shelf, item_id: str) -> Item:
+        """An item. Raises UnknownItem."""
+        return await asyncio.to_thread(shelf.items.by_id, item_id)
+
+    async def sample(self, shelf: Shelf, count: int) -> Sequence[Item]:
+        """Items spread over the collection."""
+        return await asyncio.to_thread(shelf.items.sample, count)
+
+    async def vector(self, shelf: Shelf, item: Item) -> Vector:
+        """An item's stored vector."""
+        manifest = shelf.manifest
+        raw = await asyncio.to_thread(
+            read_vector, shelf.directory, item.position, manifest.dimension
+        )
+        return Vector(manifest.model_id, manifest.dimension, raw)
+
+    async def image(self, shelf: Shelf, item: Item) -> Picture:
+        """An item's image as stored. Raises UnknownItem when the file is gone."""
+        return await asyncio.to_thread(self._image, shelf, item)
+
+    async def thumbnail(self, shelf: Shelf, item: Item) -> tuple[Picture, bool]:
+        """A small JPEG of the item, and whether it was in memory. Raises UnknownItem."""
+        key = f"{shelf.manifest.collection}/{item.sha256}"
+        known = self._thumbnails.get(key)
+        if known is not None:
+            return Picture(known, "image/jpeg"), True
+        async with self._making:
+            content = await asyncio.to_thread(self._thumbnail, shelf, item)
+        self._thumbnails.put(key, content)
+        return Picture(content, "image/jpeg"), False
+
+    def _shelf(self, collection: str | None) -> Shelf:
+        name = collection or self._default()
+        try:
+            version = self._volume.active(name)
+            shelf = self._shelves.get(name)
+            if shelf is None or shelf.manifest.version != version:
+                directory = self._volume.directory(name, version)
+                items = ItemCatalog(directory / ITEMS)
+                shelf = Shelf(self._volume.manifest(name, version), directory, items)
+                self._shelves[name] = shelf
+        except IndexCorrupt as error:
+            message = f"the active index of {name!r} can't be read: {error}"
+            raise NoIndex(message) from error
+        return shelf
+
+    def _readable(self) -> list[Shelf]:
+        readable = []
+        for name in self._volume.collections():
+            try:
+                readable.append(self._shelf(name))
+            except SimileError:
+                continue  # its searchers report it; here it just isn't there to be searched
+        return readable
+
+    def _default(self) -> str:
+        names = self._volume.collections()
+        if len(names) == 1:
+            return names[0]
+        if self._default_collection is not None:
+            return self._default_collection
+        if not names:
+            message = "there is no collection yet: `simile index build FOLDER` makes one"
+            raise NoIndex(message)
+        message = f"there are several collections; say which, as ?collection=: {', '.join(names)}"
+        raise CollectionRequired(message)
+
+    def _file(self, shelf: Shelf, item: Item) -> Path:
+        manifest = shelf.manifest
+        root = Path(manifest.images_root)
+        if self._images_root is not None:
+            root = self._images_root / manifest.collection
+        # The real path, so that neither `..` nor a link leads out of the images.
+        file, real_root = Path(os.path.realpath(root / item.path)), os.path.realpath(root)
+        if not file.is_relative_to(real_root) or not file.is_file():
+            message = f"the image of item {item.item_id} is not where the index saw it"
+            raise UnknownItem(message)
+        return file
+
+    def _image(self, shelf: Shelf, item: Item) -> Picture:
+        content = self._file(shelf, item).read_bytes()
+        return Picture(content, imaging.sniff(content, _STORED_LIMITS).media_type)
+
+    def _thumbnail(self, shelf: Shelf, item: Item) -> bytes:
+        content = self._file(shelf, item).read_bytes()
+        return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels)
+
+
+class _ByteCache:
+    """The most recently used contents, up to a number of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._contents: OrderedDict[str, bytes] = OrderedDict()
+
+    def get(self, key: str) -> bytes | None:
+        content = self._contents.get(key)
+        if content is not None:
+            self._contents.move_to_end(key)
+        return content
+
+    def put(self, key: str, content: bytes) -> None:
+        self._bytes += len(content) - len(self._contents.pop(key, b""))
+        self._contents[key] = content
+        while self._bytes > self._max_bytes:
+            _, oldest = self._contents.popitem(last=False)
+            self._bytes -= len(oldest)

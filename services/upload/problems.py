@@ -1,0 +1,58 @@
+"""Errors as RFC 9457 problem bodies; the only place where an error becomes an HTTP answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from services.shared.errors import (
+    ImageTooLarge,
+    Internal,
+    MalformedRequest,
+    MethodNotAllowed,
+    SimileError,
+    UnknownRoute,
+)
+
+_BY_STATUS: Final[Mapping[int, type[SimileError]]] = {
+    404: UnknownRoute,
+    405: MethodNotAllowed,
+    413: ImageTooLarge,
+}
+_SERVER_FAULT: Final = 500
+
+
+def problem(error: SimileError, correlation_id: str) -> web.Response:
+    """The problem body of a named error; Retry-After where trying again can help."""
+    body = {
+        "type": f"urn:simile:error:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "detail": str(error),
+        "code": error.code,
+        "correlation_id": correlation_id,
+    }
+    headers = {}
+    if error.retry_after_seconds is not None:
+        headers["Retry-After"] = str(error.retry_after_seconds)
+    return web.Response(
+        text=json.dumps(body),
+        status=error.status,
+        content_type="application/problem+json",
+        headers=headers,
+    )
+
+
+def of_http(error: web.HTTPException, path: str) -> SimileError:
+    """The named error behind an aiohttp exception of status 4xx or 5xx."""
+    if error.status >= _SERVER_FAULT:
+        return Internal("the request failed; the log says why")
+    kind = _BY_STATUS.get(error.status, MalformedRequest)
+    details = {
+        UnknownRoute: f"nothing is at {path}; GET /openapi.json lists the routes",
+        MethodNotAllowed: f"{path} takes another method; GET /openapi.json lists the routes",
+    }
+    return kind(details.get(kind, error.reason))
