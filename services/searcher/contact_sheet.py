@@ -28,9 +28,9 @@ _LIMITS: Final = imaging.Limits(max_bytes=2**30, max_pixels=10**9, max_aspect=1e
 def draw_contact_sheet(
     volume: Volume, collection: str, version: str, out: Path, *, k: int = 10
 ) -> None:
-    """Write a picture: a query a row, of up to 16 labels, then its k neighbours framed in green
+    """Write a picture: queries of up to 16 labels, each followed by its k neighbours.
 
-    (same label) or red. An image that can't be read any more is a grey cell.
+    A green frame means the same label, red another. What can't be read any more is a grey cell.
     """
     items, vectors = load(volume, collection, version)
     root = Path(volume.manifest(collection, version).images_root)

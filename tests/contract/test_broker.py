@@ -1,0 +1,317 @@
+"""The broker port's contract: the same behaviour in memory and on a real RabbitMQ."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from services.shared.errors import BrokerUnavailable, ConsumerLost, Overloaded, Unroutable
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Broker, Consumer, Delivery, Message, Queue
+from tests.support.port import Port
+
+PATIENCE_SECONDS = 20.0
+
+
+def _message(number: int) -> Message:
+    return Message("simile.v1.Replies", b"%d" % number)
+
+
+async def _publish(broker: Broker, queue: Queue, count: int) -> None:
+    for number in range(count):
+        await broker.publish(queue.name, _message(number))
+
+
+async def _take(consumer: Consumer, count: int) -> list[Delivery]:
+    """Exactly `count` deliveries, or a failure in time."""
+    taken: list[Delivery] = []
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while len(taken) < count:
+            taken += await consumer.take(count - len(taken))
+    return taken
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+async def _until_depth(broker: Broker, queue: str, depth: int) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while await broker.depth(queue) != depth:
+            await asyncio.sleep(0.01)
+
+
+def _bodies(deliveries: list[Delivery]) -> list[int]:
+    return [int(delivery.body) for delivery in deliveries]
+
+
+async def test_messages_arrive_in_order_with_type_and_headers(port: Port) -> None:
+    """What is published is taken, first in first out, as it was."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await broker.publish(queue.name, Message("a.Type", b"body", headers={"reason": "why"}))
+    await broker.publish(queue.name, _message(2))
+    first, second = await _take(await broker.consume(queue, prefetch=16), 2)
+    assert (first.type, first.body, first.headers["reason"]) == ("a.Type", b"body", "why")
+    assert not first.redelivered
+    assert second.body == b"2"
+
+
+async def test_take_gives_what_is_there_and_no_more_than_asked(port: Port) -> None:
+    """A take is bounded by its limit, and returns without waiting for a full one."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    consumer = await broker.consume(queue, prefetch=16)
+    await _publish(broker, queue, 5)
+    first = await _take(consumer, 1)
+    rest = await _take(consumer, 4)
+    assert _bodies([*first, *rest]) == [0, 1, 2, 3, 4]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await consumer.take(1)
+
+
+async def test_prefetch_bounds_the_unsettled(port: Port) -> None:
+    """No more than prefetch messages are out; an ack lets the next one in."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 5)
+    consumer = await broker.consume(queue, prefetch=2)
+    first, second = await _take(consumer, 2)
+    await _until_depth(broker, queue.name, 3)
+    first.ack()
+    (third,) = await _take(consumer, 1)
+    second.ack()
+    third.ack()
+    assert _bodies(await _take(consumer, 2)) == [3, 4]
+
+
+async def test_acks_out_of_order_settle_only_what_was_acked(port: Port) -> None:
+    """Gathered acks never cover an unsettled message: it comes back, marked redelivered."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 6)
+    consumer = await broker.consume(queue, prefetch=16)
+    taken = await _take(consumer, 6)
+    for number in (5, 1, 0, 3):
+        taken[number].ack()
+    await consumer.close()
+    back = await _take(await broker.consume(queue, prefetch=16), 2)
+    assert _bodies(back) == [2, 4]
+    assert all(delivery.redelivered for delivery in back)
+    assert await broker.depth(queue.name) == 0
+
+
+async def test_settling_twice_counts_once(port: Port) -> None:
+    """A second ack or reject of the same delivery changes nothing."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 2)
+    consumer = await broker.consume(queue, prefetch=1)
+    (first,) = await _take(consumer, 1)
+    first.ack()
+    first.ack()
+    first.reject(requeue=True)
+    (second,) = await _take(consumer, 1)
+    assert second.body == b"1"
+    assert not second.redelivered
+
+
+async def test_a_requeued_message_is_delivered_again(port: Port) -> None:
+    """Reject with requeue gives the message back, marked redelivered, ahead of later ones."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 2)
+    consumer = await broker.consume(queue, prefetch=1)
+    (first,) = await _take(consumer, 1)
+    first.reject(requeue=True)
+    (again,) = await _take(consumer, 1)
+    assert (again.body, again.redelivered) == (b"0", True)
+
+
+async def test_a_dropped_message_goes_to_the_dead_letter_queue_with_its_reason(port: Port) -> None:
+    """Reject without requeue dead-letters where the queue has a dead-letter queue."""
+    dead = Queue(name=port.name())
+    queue = Queue(name=port.name(), dead_letter_to=dead.name)
+    broker = await port.connect([dead, queue])
+    await _publish(broker, queue, 1)
+    (delivery,) = await _take(await broker.consume(queue, prefetch=1), 1)
+    delivery.reject(requeue=False)
+    (letter,) = await _take(await broker.consume(dead, prefetch=1), 1)
+    assert letter.body == b"0"
+    assert letter.headers["x-first-death-reason"] == "rejected"
+
+
+async def test_a_full_queue_refuses(port: Port) -> None:
+    """A classic queue takes exactly its bound of ready messages; the next is Overloaded."""
+    queue = Queue(name=port.name(), max_length=5)
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 5)
+    with pytest.raises(Overloaded):
+        await broker.publish(queue.name, _message(5))
+    (delivery,) = await _take(await broker.consume(queue, prefetch=1), 1)
+    delivery.ack()
+    await broker.publish(queue.name, _message(6))
+
+
+async def test_a_queue_full_of_bytes_refuses(port: Port) -> None:
+    """The bound on bytes holds: a refusal comes before twice the bound is in the queue."""
+    queue = Queue(name=port.name(), max_length_bytes=1000)
+    broker = await port.connect([queue])
+    with pytest.raises(Overloaded):
+        for _ in range(21):
+            await broker.publish(queue.name, Message("a.Type", bytes(100)))
+    assert await broker.depth(queue.name) <= 11
+
+
+async def test_a_message_expires_in_the_queue(port: Port) -> None:
+    """After its time to live a message is gone, to the dead-letter queue where there is one."""
+    dead = Queue(name=port.name())
+    queue = Queue(name=port.name(), message_ttl_seconds=0.05, dead_letter_to=dead.name)
+    broker = await port.connect([dead, queue])
+    await _publish(broker, queue, 1)
+    await _until_depth(broker, queue.name, 0)
+    (letter,) = await _take(await broker.consume(dead, prefetch=1), 1)
+    assert letter.headers["x-first-death-reason"] == "expired"
+
+
+async def test_a_quorum_queue_gives_up_after_its_delivery_limit(port: Port) -> None:
+    """A limit of 3 means 4 deliveries, then the dead-letter queue."""
+    dead = Queue(name=port.name(), kind="quorum")
+    queue = Queue(name=port.name(), kind="quorum", delivery_limit=3, dead_letter_to=dead.name)
+    broker = await port.connect([dead, queue])
+    await broker.publish(queue.name, Message("a.Type", b"poison", persistent=True))
+    consumer = await broker.consume(queue, prefetch=1)
+    for _ in range(4):
+        (delivery,) = await _take(consumer, 1)
+        delivery.reject(requeue=True)
+    (letter,) = await _take(await broker.consume(dead, prefetch=1), 1)
+    assert letter.body == b"poison"
+    assert letter.headers["x-first-death-reason"] == "delivery_limit"
+
+
+async def test_a_missing_queue_is_unroutable(port: Port) -> None:
+    """A message for nobody is refused, not lost."""
+    broker = await port.connect([])
+    with pytest.raises(Unroutable):
+        await broker.publish(port.name(), _message(0))
+    with pytest.raises(Unroutable):
+        await broker.depth(port.name())
+
+
+async def test_an_exclusive_queue_is_gone_with_its_consumer(port: Port) -> None:
+    """When a replica ends, what is sent to its reply queue is unroutable."""
+    broker = await port.connect([])
+    queue = Queue(name=port.name(), exclusive=True)
+    consumer = await broker.consume(queue, prefetch=0, auto_ack=True)
+    await broker.publish(queue.name, _message(1))
+    (delivery,) = await _take(consumer, 1)
+    assert delivery.body == b"1"
+    await consumer.close()
+    with pytest.raises(Unroutable):
+        await broker.publish(queue.name, _message(2))
+
+
+async def test_auto_ack_needs_no_settling(port: Port) -> None:
+    """With auto_ack what was delivered never comes back."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    consumer = await broker.consume(queue, prefetch=0, auto_ack=True)
+    await _publish(broker, queue, 3)
+    await _take(consumer, 3)
+    await consumer.close()
+    await _publish(broker, queue, 1)
+    (delivery,) = await _take(await broker.consume(queue, prefetch=1), 1)
+    assert not delivery.redelivered
+
+
+async def test_a_cut_connection_is_told_and_survived(port: Port) -> None:
+    """The consumer raises ConsumerLost; its owner consumes again and gets everything unsettled."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await broker.publish(queue.name, Message("a.Type", b"kept", persistent=True))
+    consumer = await broker.consume(queue, prefetch=16)
+    (held,) = await _take(consumer, 1)
+    await port.sever()
+    with pytest.raises(ConsumerLost):
+        await _take(consumer, 1)
+    held.ack()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        again = await broker.consume(queue, prefetch=16)
+    (back,) = await _take(again, 1)
+    assert (back.body, back.redelivered) == (b"kept", True)
+    await _until(lambda: broker.ready)
+    await broker.publish(queue.name, _message(7))
+    assert (await _take(again, 1))[0].body == b"7"
+
+
+async def test_a_deleted_queue_is_told_to_its_consumer(port: Port) -> None:
+    """A queue deleted by an operator does not leave a silent consumer."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    consumer = await broker.consume(queue, prefetch=16)
+    await port.delete(queue.name)
+    with pytest.raises(ConsumerLost):
+        await _take(consumer, 1)
+    again = await broker.consume(queue, prefetch=16)
+    await _publish(broker, queue, 1)
+    assert _bodies(await _take(again, 1)) == [0]
+
+
+async def test_cancel_gives_back_the_untaken_and_lets_the_taken_settle(port: Port) -> None:
+    """A drain: nothing more is taken, what is in hand is finished, the rest goes to others."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 3)
+    consumer = await broker.consume(queue, prefetch=16)
+    (taken,) = await _take(consumer, 1)
+    await consumer.cancel()
+    with pytest.raises(ConsumerLost):
+        await consumer.take(1)
+    taken.ack()
+    await consumer.close()
+    await consumer.close()
+    assert _bodies(await _take(await broker.consume(queue, prefetch=16), 2)) == [1, 2]
+    assert await broker.depth(queue.name) == 0
+
+
+async def test_consumers_of_one_queue_share_the_work(port: Port) -> None:
+    """Two consumers with room both get messages, none of them twice."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    left = await broker.consume(queue, prefetch=2)
+    right = await broker.consume(queue, prefetch=2)
+    await _publish(broker, queue, 4)
+    bodies = _bodies([*await _take(left, 2), *await _take(right, 2)])
+    assert sorted(bodies) == [0, 1, 2, 3]
+
+
+async def test_other_arguments_for_a_queue_are_refused_by_name(port: Port) -> None:
+    """A changed topology under an old name is an error that says which queue, and what to do."""
+    name = port.name()
+    await port.connect([Queue(name=name, max_length=5)])
+    with pytest.raises(BrokerUnavailable, match=name):
+        await port.connect([Queue(name=name, max_length=6)])
+
+
+async def test_starting_twice_with_the_same_queues_is_fine(port: Port) -> None:
+    """Every service declares the whole topology at its start."""
+    await port.connect(topology.ALL)
+    broker = await port.connect(topology.ALL)
+    assert broker.ready
+    assert not broker.blocked
+
+
+async def test_a_closed_broker_refuses(port: Port) -> None:
+    """After close a publish fails at once, by name, and closing again is fine."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await broker.close()
+    await broker.close()
+    assert not broker.ready
+    with pytest.raises(BrokerUnavailable):
+        await broker.publish(queue.name, _message(0))

@@ -1,0 +1,107 @@
+"""What only a real RabbitMQ can cause: a killed node, an alarm, refused credentials."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from services.shared.errors import BrokerUnavailable, ConsumerLost, ReplyQueueLost
+from services.shared.lifecycle import cancel
+from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.broker import Message, Queue
+from services.shared.messaging.inbox import Inbox
+from tests.support.rabbitmq import Node, require_server
+
+PATIENCE_SECONDS = 60.0
+QUEUE = Queue(name="faults")
+
+
+@pytest.fixture(scope="module")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node of this module's own: it is killed and alarmed."""
+    require_server()
+    node = Node(tmp_path_factory.mktemp("faults"))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+async def _until_ready(broker: AmqpBroker) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not broker.ready:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> None:
+    """Kill -9 of the node: waiting futures fail by name, and all is back by itself after it."""
+    broker = AmqpBroker(node.url, name="killed")
+    await broker.start([QUEUE])
+    inbox = Inbox(broker, "replica", on_late=lambda: None)
+    receiving = asyncio.create_task(inbox.run())
+    await inbox.opened()
+    future, before = inbox.expect("waiting"), inbox.queue
+    consumer = await broker.consume(QUEUE, prefetch=4)
+    await broker.publish(QUEUE.name, Message("a.Type", b"kept", persistent=True))
+    await asyncio.to_thread(node.kill)
+    with pytest.raises(ReplyQueueLost):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await future
+    with pytest.raises(ConsumerLost):
+        for _ in range(2):  # what had arrived before the kill may come first
+            await consumer.take(4)
+    with pytest.raises(BrokerUnavailable):
+        await broker.publish(QUEUE.name, Message("a.Type", b""))
+    await asyncio.to_thread(node.start)
+    await _until_ready(broker)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await inbox.opened()
+        again = await broker.consume(QUEUE, prefetch=4)
+        (delivery,) = await again.take(1)
+    assert delivery.body == b"kept"
+    assert inbox.queue != before
+    await cancel(receiving)
+    await broker.close()
+
+
+async def test_an_alarm_blocks_publishing_and_is_told(node: Node) -> None:
+    """Under a memory alarm a publish is refused, not silently kept; acks and takes go on."""
+    broker = AmqpBroker(node.url, name="alarmed", publish_timeout_seconds=0.5)
+    await broker.start([QUEUE])
+    await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.000001")
+    try:
+        with pytest.raises(BrokerUnavailable):
+            for _ in range(100):  # the alarm takes a moment to be raised
+                await broker.publish(QUEUE.name, Message("a.Type", b"x"))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not broker.blocked:
+                await asyncio.sleep(0.02)
+        assert not broker.ready
+        with pytest.raises(BrokerUnavailable, match="short of memory or disk"):
+            await broker.publish(QUEUE.name, Message("a.Type", b"x"))
+    finally:
+        await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6")
+    await _until_ready(broker)
+    await broker.publish(QUEUE.name, Message("a.Type", b"after"))
+    await broker.close()
+
+
+async def test_wrong_credentials_are_refused_at_once(node: Node) -> None:
+    """A wrong password is an error that says what to check, not an endless wait."""
+    broker = AmqpBroker(node.url.replace("guest:guest", "guest:wrong"), name="wrong")
+    with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_URL"):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await broker.start([QUEUE])
+    await broker.close()
+
+
+async def test_no_broker_is_an_error_in_time(node: Node) -> None:
+    """Where nothing listens, start gives up within its timeout and says so."""
+    del node
+    broker = AmqpBroker("amqp://guest:guest@127.0.0.1:1/", name="away", start_timeout_seconds=0.3)
+    with pytest.raises(BrokerUnavailable, match="is it running"):
+        await broker.start([QUEUE])
+    await broker.close()
