@@ -42,7 +42,7 @@ from services.upload.settings import UploadSettings
 
 _log = structlog.get_logger(__name__)
 
-_POLL_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.5
 _SAMPLE: Final = "sample"
 
 

@@ -88,7 +88,7 @@ class _Hashed:
     height: int
 
 
-async def build(  # noqa: PLR0913 (its collaborators, from a composition root only)
+async def build(
     request: BuildRequest,
     settings: IndexSettings,
     shared: SharedSettings,

@@ -59,7 +59,7 @@ def _queries(items: Sequence[Item]) -> list[int]:
     return [positions[len(positions) // 2] for positions in chosen]
 
 
-def _draw(  # noqa: PLR0913, PLR0917 (where and what)
+def _draw(
     sheet: Image.Image, left: int, top: int, root: Path, item: Item, frame: tuple[int, int, int]
 ) -> None:
     pen = ImageDraw.Draw(sheet)

@@ -33,7 +33,7 @@ class Journal:
         ).fetchone()
         return row
 
-    def remember_hash(  # noqa: PLR0913 (the columns of the table)
+    def remember_hash(
         self, path: str, size: int, mtime_ns: int, *, sha256: str, width: int, height: int
     ) -> None:
         """Keep a file's hash and size in pixels."""

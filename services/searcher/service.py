@@ -92,7 +92,7 @@ async def run(
 class Searcher:
     """The loop from queue to answers."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 (its collaborators, from the composition root only)
+    def __init__(
         self,
         settings: SearcherSettings,
         broker: Broker,

@@ -42,7 +42,7 @@ _SECURITY_HEADERS: Final = {
 }
 
 
-async def run(  # noqa: PLR0913 (what every service's root takes, and where the URL goes)
+async def run(
     settings: UploadSettings,
     shared: SharedSettings,
     broker: Broker,

@@ -145,7 +145,7 @@ class SearchClient:
             raise _unexpected(answer)
         return answer, Timed(answer.embedding.stages, time.perf_counter() - started)
 
-    async def _ask(  # noqa: PLR0913, PLR0917 (the slip's fields)
+    async def _ask(
         self,
         query_id: str,
         queue: str,

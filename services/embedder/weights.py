@@ -1,0 +1,68 @@
+"""Where weights come from: a package beside us, torchvision's hub, a file. Never code from a file.
+
+All of them are plain state dicts, loaded with `weights_only`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import torchvision
+
+from services.shared.errors import WeightsUnavailable
+
+State = Mapping[str, torch.Tensor]
+
+
+def from_file(path: Path) -> State:
+    """The state dict in that file. Raises WeightsUnavailable."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        message = f"{path} can't be read as weights (a state dict saved by torch.save): {error}"
+        raise WeightsUnavailable(message) from error
+    if not isinstance(state, Mapping):
+        message = f"{path} holds a {type(state).__name__}: give the file of a state dict"
+        raise WeightsUnavailable(message)
+    return state
+
+
+def from_package(package: str) -> State:
+    """The only .pth file in that package, whose code is not run. Raises WeightsUnavailable."""
+    spec = importlib.util.find_spec(package)
+    folders = spec.submodule_search_locations if spec is not None else None
+    files = [file for folder in folders or () for file in Path(folder).glob("models/*.pth")]
+    if len(files) != 1:
+        name = package.replace("_", "-")
+        message = f"the package {name} with the weights isn't installed: pip install {name}"
+        raise WeightsUnavailable(message)
+    return from_file(files[0])
+
+
+def from_hub(architecture: str, version: str) -> State:
+    """Torchvision's weights, downloaded once into TORCH_HOME. Raises WeightsUnavailable."""
+    weights = torchvision.models.get_model_weights(architecture)[version]
+    try:
+        state: State = weights.get_state_dict(progress=False, check_hash=True)
+    except (OSError, RuntimeError) as error:  # URLError is an OSError, a wrong hash a RuntimeError
+        message = (
+            f"the weights of {architecture} can't be downloaded from {weights.url} ({error}): "
+            "fetch that file where there is a network and name it in SIMILE_EMBEDDER_WEIGHTS_FILE"
+        )
+        raise WeightsUnavailable(message) from error
+    return state
+
+
+def sha256(state: State) -> str:
+    """The hash of every name and value, the same however the state was saved."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,69 @@
+"""What the written pages point to exists: files, headings, make targets, settings, codes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from services.shared import errors
+from tools import reference
+
+ROOT = reference.DOCS.parent
+PAGES = sorted([*ROOT.glob("*.md"), *reference.DOCS.glob("*.md")])
+PARSED = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+
+LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
+TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
+
+
+def _anchors(page: str) -> set[str]:
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@PARSED
+def test_links_lead_somewhere(path: Path) -> None:
+    """Each relative link names a file, and each fragment a heading of it."""
+    broken = []
+    for name, anchor in LINK.findall(path.read_text(encoding="utf-8")):
+        linked = path.parent / name if name else path
+        if not linked.exists() or (anchor and anchor not in _anchors(linked.read_text())):
+            broken.append(f"{name}#{anchor}")
+    assert broken == []
+
+
+@PARSED
+def test_make_commands_exist(path: Path) -> None:
+    """Each `make TARGET` that a page shows is a target of the Makefile."""
+    page = path.read_text(encoding="utf-8")
+    shown = re.findall(r"(?:^|`|&& )make ([a-z][a-z-]*)", page, re.MULTILINE)
+    assert set(shown) <= set(TARGET.findall((ROOT / "Makefile").read_text()))
+
+
+@PARSED
+def test_settings_named_exist(path: Path) -> None:
+    """Each SIMILE_ variable in a page is a setting, or one of the tests' own."""
+    tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "settings" in name)
+    known = {*re.findall(r"SIMILE_[A-Z_]+", tables), "SIMILE_TEST_DATA"}
+    named = set(re.findall(r"SIMILE_[A-Z_]+[A-Z]\b(?!_?\*)", path.read_text(encoding="utf-8")))
+    assert named <= known
+
+
+@PARSED
+def test_metrics_named_exist(path: Path) -> None:
+    """Each simile_ metric in a page is one that a service has."""
+    tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "metrics" in name)
+    known = set(re.findall(r"simile_[a-z_]+", tables))
+    suffixes = re.compile(r"_(bucket|count|sum)$")
+    named = re.findall(r"simile_(?:upload|embedder|searcher)_[a-z_]+", path.read_text())
+    assert {suffixes.sub("", name) for name in named} <= known
+
+
+def test_the_pages_of_failures_name_codes_that_exist() -> None:
+    """Each code in operations.md's tables is in the error tree."""
+    page = (reference.DOCS / "operations.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\[`([a-z_]+)`\]\(errors\.md\)", page))
+    assert named
+    assert named <= set(errors.by_code())

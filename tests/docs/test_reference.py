@@ -1,0 +1,22 @@
+"""The generated tables in docs/ say what the code says."""
+
+from __future__ import annotations
+
+import pytest
+
+from tools import reference
+
+PAGES = sorted(reference.DOCS.glob("*.md"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_the_page_is_current(path: reference.Path) -> None:
+    """Rendering the page again changes nothing; else run `make docs`."""
+    page = path.read_text(encoding="utf-8")
+    assert reference.render(page) == page
+
+
+def test_every_table_has_its_page() -> None:
+    """Each table that the code can make is in docs/ exactly once."""
+    found = [name for path in PAGES for name in reference.blocks_in(path.read_text())]
+    assert sorted(found) == sorted(reference.BLOCKS)

@@ -1,0 +1,163 @@
+"""The house as real processes over a real RabbitMQ: answers, a killed embedder, hostile files."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from services.sample import draw_sample
+from tests.support.rabbitmq import Node
+
+from tests.support.photographs import awkward_dir
+from tests.support.running import Process, free_port, start, wait_until
+
+QUERIES = 200
+AT_ONCE = 8
+
+
+class House:
+    """One upload, two embedders, two searchers, and an index of the drawn sample."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.folder = folder
+        self.images = folder / "sample"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "SIMILE_AMQP_URL": node.url,
+            "SIMILE_ROOT": str(folder / "root"),
+            "SIMILE_LOG_FORMAT": "json",
+            "SIMILE_UPLOAD_PORT": str(port),
+            "SIMILE_UPLOAD_DEADLINE_SECONDS": "30",
+            "SIMILE_EMBEDDER_WORKERS": "1",
+        }
+        self.processes = {
+            name: self.start(name)
+            for name in ("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
+        }
+
+    def start(self, name: str) -> Process:
+        """Start one replica, `<service>-<number>`."""
+        service = name.partition("-")[0]
+        environment = {**self.environment, "SIMILE_REPLICA": name}
+        return start(name, ["-m", f"services.{service}"], self.folder / f"{name}.log", environment)
+
+    def build(self) -> None:
+        """Build the sample's index over the broker, with the embedders that run."""
+        arguments = ["-m", "services", "index", "build", str(self.images)]
+        log = self.folder / "build.log"
+        process = start("index build", arguments, log, self.environment)
+        assert process.popen.wait(timeout=240) == 0, log.read_text()
+        for process in self.processes.values():
+            wait_until(process.ready, "ready", process)
+
+    def stop(self) -> dict[str, int]:
+        """Each process's exit code after SIGTERM."""
+        return {name: process.stop() for name, process in self.processes.items()}
+
+
+@pytest.fixture(scope="module")
+def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The running house, its index built."""
+    folder = tmp_path_factory.mktemp("house")
+    draw_sample(folder / "sample", per_class=8)
+    running = House(rabbitmq, folder)
+    try:
+        running.build()
+        yield running
+    finally:
+        running.stop()
+
+
+async def _search(session: aiohttp.ClientSession, url: str, image: bytes) -> tuple[int, dict]:  # type: ignore[type-arg]
+    async with session.post(f"{url}/v1/search", data=image) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def test_an_image_of_the_collection_finds_itself_first(house: House) -> None:
+    """A query walks upload, embedder, searcher and back, and the nearest item is the image."""
+    image = sorted(house.images.rglob("*.jpg"))[3]
+    async with aiohttp.ClientSession() as session:
+        status, answer = await _search(session, house.url, image.read_bytes())
+    assert status == 200
+    assert len(answer["neighbors"]) == 10
+    first = answer["neighbors"][0]
+    assert first["label"] == image.parent.name
+    assert first["similarity"] == pytest.approx(1.0, abs=1e-3)
+    assert set(answer["timings_ms"]) >= {"decode", "model", "search", "total"}
+
+
+async def test_killing_an_embedder_under_load_loses_no_query(house: House) -> None:
+    """SIGKILL in mid-batch: each of 200 queries is answered, or fails by name in time."""
+    images = [path.read_bytes() for path in sorted(house.images.rglob("*.jpg"))[:40]]
+    gate, outcomes = asyncio.Semaphore(AT_ONCE), []
+
+    async def ask(session: aiohttp.ClientSession, number: int) -> None:
+        async with gate:
+            if number == QUERIES // 4:
+                house.processes["embedder-1"].kill()
+            outcomes.append(await _search(session, house.url, images[number % len(images)]))
+
+    timeout = aiohttp.ClientTimeout(total=40)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        await asyncio.gather(*(ask(session, number) for number in range(QUERIES)))
+    house.processes["embedder-1"] = house.start("embedder-1")
+    assert len(outcomes) == QUERIES
+    failures = [answer.get("code") for status, answer in outcomes if status != 200]
+    assert set(failures) <= {"deadline_exceeded"}
+    # Redelivery answers even what the killed embedder held: a loss would show as a deadline.
+    assert failures == []
+    embedder = house.processes["embedder-1"]
+    await asyncio.to_thread(wait_until, embedder.ready, "ready again", embedder)
+
+
+REFUSED = {
+    "empty.jpg": (400, "empty_image"),
+    "text.jpg": (415, "unsupported_format"),
+    "vector.svg": (415, "unsupported_format"),
+    "bomb_400Mpx.png": (413, "too_many_pixels"),
+    "extreme_aspect.png": (422, "extreme_aspect"),
+    "truncated_half.jpg": (422, "undecodable_image"),
+    "truncated_header.jpg": (422, "undecodable_image"),
+}
+
+
+async def test_every_awkward_file_gets_what_its_note_calls_for(house: House) -> None:
+    """Odd files are answered, hostile ones get a 4xx with a code, and every process lives on."""
+    folder = awkward_dir()
+    with (folder / "NOTES.csv").open(newline="") as notes:
+        names = [row["file"] for row in csv.DictReader(notes)]
+    async with aiohttp.ClientSession() as session:
+        seen = {}
+        for name in names:
+            status, answer = await _search(session, house.url, (folder / name).read_bytes())
+            seen[name] = (status, answer.get("code"))
+    assert seen == {name: REFUSED.get(name, (200, None)) for name in names}
+    assert all(process.alive for process in house.processes.values())
+    assert all(process.ready() for process in house.processes.values())
+
+
+async def test_turned_photographs_are_found_alike(house: House) -> None:
+    """The three EXIF-turned files and their upright original have the same vector, nearly."""
+    folder = awkward_dir()
+    vectors = []
+    async with aiohttp.ClientSession() as session:
+        for name in ("reference", "3", "6", "8"):
+            image = (folder / f"exif_orientation_{name}.jpg").read_bytes()
+            async with session.post(f"{house.url}/v1/embed", data=image) as answer:
+                vectors.append((await answer.json())["vector"])
+    upright = vectors[0]
+    for turned in vectors[1:]:
+        assert sum(a * b for a, b in zip(upright, turned, strict=True)) > 0.97
+
+
+async def test_every_process_drains_and_exits_with_zero(house: House) -> None:
+    """SIGTERM to each process ends it with exit code 0 and no traceback in its log."""
+    codes = await asyncio.to_thread(house.stop)
+    assert codes == dict.fromkeys(codes, 0)
+    for process in house.processes.values():
+        assert "Traceback" not in process.log.read_text()

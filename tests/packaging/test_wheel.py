@@ -1,0 +1,49 @@
+"""The wheel that images install: complete, and free of everything else."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+    """The names of the files in a wheel built from a copy of the sources."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "services", source / "services")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
+         "--no-index", "--wheel-dir", out, source],
+        check=True,
+    )  # fmt: skip
+    (built,) = out.iterdir()
+    with zipfile.ZipFile(built) as archive:
+        return set(archive.namelist())
+
+
+def test_the_wheel_holds_every_source_file(wheel: set[str]) -> None:
+    """Modules, the page, the API's description and the type marker are all in it."""
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "services").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert sources <= wheel
+    assert {"services/upload/openapi.json", "services/py.typed"} <= sources
+    assert any(name.startswith("services/upload/pages/") for name in sources)
+
+
+def test_the_wheel_holds_nothing_but_services(wheel: set[str]) -> None:
+    """Tests and tools stay at home, the licence goes along."""
+    tops = {name.partition("/")[0] for name in wheel}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"services"}
+    assert any(name.endswith("/licenses/LICENSE") for name in wheel)
