@@ -20,6 +20,7 @@ from services.shared.imaging import Limits
 _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 _SEED: Final = 0
+_ERROR_CHARACTERS: Final = 400
 
 
 class TorchModel:
@@ -67,6 +68,7 @@ class TorchModel:
         return self._preprocessing.prepare(image, self._limits)
 
     def embed(self, batch: Pixels) -> Vectors:
+        """See `Model`."""
         """N vectors, not of unit length yet."""
         with torch.inference_mode():
             # N,H,W,3 in memory is what channels_last means, so permute moves nothing.
@@ -77,12 +79,13 @@ class TorchModel:
 
 
 def load(settings: EmbedderSettings, limits: Limits) -> list[Model]:
-    """A model for each worker: on CPU all share one, on GPUs each has its own.
+    """A model for each worker: one shared by all on the CPU, one on each GPU.
 
     Raises WeightsUnavailable, or InvalidSettings when there is no such device.
     """
     # One thread a worker and a worker a core: two threads on one batch waste both cores.
     torch.set_num_threads(1)
+    devices = _devices(settings.device)
     architecture = ARCHITECTURES[settings.model]
     network = _network(architecture, settings)
     name = settings.model if settings.weights == "pretrained" else f"{settings.model}-random"
@@ -92,45 +95,45 @@ def load(settings: EmbedderSettings, limits: Limits) -> list[Model]:
         architecture.preprocessing,
         architecture.dimension,
     )
-    # Batch norms folded into their convolutions: up to a third faster, the same vectors.
-    fused = fuse(architecture.cut(network))
-    models: dict[torch.device, Model] = {}
-    for device in _devices(settings):
-        if device not in models:
-            models[device] = TorchModel(
-                copy.deepcopy(fused),
-                architecture.preprocessing,
-                limits,
-                model_id=identity,
-                dimension=architecture.dimension,
-                device=device,
-            )
-    return [models[device] for device in _devices(settings)]
+    fused = fuse(network)  # batch norms folded into their convolutions: a third faster
+    models = [
+        TorchModel(
+            copy.deepcopy(fused),
+            architecture.preprocessing,
+            limits,
+            model_id=identity,
+            dimension=architecture.dimension,
+            device=device,
+        )
+        for device in devices
+    ]
+    cores = (os.cpu_count() or 1) if devices[0].type == "cpu" else len(devices)
+    return [models[index % len(models)] for index in range(settings.workers or cores)]
+
+
+def _devices(wanted: str) -> list[torch.device]:
+    cuda = torch.cuda.is_available()
+    if wanted == "cuda" and not cuda:
+        message = "SIMILE_EMBEDDER_DEVICE is cuda and torch finds no GPU: set it to auto or cpu"
+        raise InvalidSettings(message)
+    if wanted == "cpu" or not cuda:
+        return [torch.device("cpu")]
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def _network(architecture: Architecture, settings: EmbedderSettings) -> nn.Module:
-    """The whole network with the weights asked for, ready to infer. Raises WeightsUnavailable."""
     if settings.weights == "random":
-        # The same in every process, or embedder and index builder would never agree.
-        torch.manual_seed(_SEED)
-        return architecture.build().eval()
-    network = architecture.build()
-    file = settings.weights_file
-    state = architecture.published() if file is None else weights.from_file(file)
-    try:
-        network.load_state_dict(state)
-    except RuntimeError as error:
-        message = f"the weights don't fit {settings.model}: {error}"
-        raise WeightsUnavailable(message) from error
-    return network.eval()
-
-
-def _devices(settings: EmbedderSettings) -> list[torch.device]:
-    """The device of each worker: GPUs in turn, or the CPU as often as it has cores."""
-    gpus = torch.cuda.device_count() if settings.device != "cpu" else 0
-    if settings.device == "cuda" and gpus == 0:
-        message = "SIMILE_EMBEDDER_DEVICE is cuda, but torch sees no GPU here; use auto or cpu"
-        raise InvalidSettings(message)
-    if gpus:
-        return [torch.device("cuda", number % gpus) for number in range(settings.workers or gpus)]
-    return [torch.device("cpu")] * (settings.workers or os.cpu_count() or 1)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_SEED)
+            network = architecture.build()
+    else:
+        file = settings.weights_file
+        state = architecture.published() if file is None else weights.from_file(file)
+        with torch.device("meta"):  # no time spent on drawing weights that are replaced at once
+            network = architecture.build()
+        try:
+            network.load_state_dict(state, assign=True)
+        except RuntimeError as error:
+            message = f"the weights don't fit {settings.model}: {str(error)[:_ERROR_CHARACTERS]}"
+            raise WeightsUnavailable(message) from error
+    return architecture.cut(network).float().eval().requires_grad_(requires_grad=False)

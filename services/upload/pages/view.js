@@ -19,7 +19,7 @@ function card(neighbor, address) {
   const label = neighbor.label || "no label";
   const bar = element("i");
   bar.style.setProperty("--similarity", Math.min(1, Math.max(0, neighbor.similarity)));
-  const link = element("a", { href: address },
+  const link = element("a", { className: "search", href: address },
     picture(neighbor.thumbnail_url, "", true),
     element("div", { className: "label" },
       element("b", { textContent: label }),

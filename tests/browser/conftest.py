@@ -1,0 +1,70 @@
+"""A real Chromium on the page of a real `simile up` with the drawn sample collection."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support.running import simile_up
+
+CHROMIUM = Path("/usr/bin/chromium")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a running Simile."""
+    folder = tmp_path_factory.mktemp("site")
+    with simile_up(folder / "up.log", "--root", str(folder)) as (url, _):
+        yield url
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser; without one the tests skip, and fail in CI."""
+    if not CHROMIUM.exists():
+        message = "Chromium is not installed: run `make system`"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, site: str) -> Iterator[Page]:
+    """The page, loaded; fails the test for console errors and requests to anywhere else."""
+    with chromium.new_context(base_url=site, viewport={"width": 1280, "height": 860}) as context:
+        page = context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda line: _complain(complaints, line.type, line.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: _complain_of_address(complaints, request.url, site))
+        page.goto("/")
+        page.locator("#strip a").first.wait_for()
+        yield page
+        assert complaints == []
+
+
+def _complain(complaints: list[str], kind: str, text: str) -> None:
+    # Chromium reports each answer that failed as an error; the page shows those itself.
+    if kind in {"error", "warning"} and not text.startswith("Failed to load resource"):
+        complaints.append(text)
+
+
+def _complain_of_address(complaints: list[str], address: str, site: str) -> None:
+    if not address.startswith((site, "blob:", "data:")):
+        complaints.append(f"asked {address}")

@@ -1,0 +1,238 @@
+"""The web page as a person uses it, in a real browser on a running Simile."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, Route, expect
+
+from services.sample import CLASSES, draw_sample
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="session")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fish that the collection does not hold."""
+    folder = tmp_path_factory.mktemp("pictures") / "unseen"
+    draw_sample(folder, per_class=1, seed=99)
+    return folder / "fish" / "001.jpg"
+
+
+def _pick(page: Page, picture: Path) -> None:
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator("#grid .search")).to_have_count(10)
+
+
+def _labels(page: Page) -> list[str]:
+    return page.locator("#grid .label b").all_inner_texts()
+
+
+def _violations(page: Page) -> list[str]:
+    results = Axe().run(page)
+    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in results.response["violations"]]
+
+
+def _refuse(route: Route) -> None:
+    problem = {
+        "title": "Too much is going on",
+        "detail": "256 queries are on their way already",
+        "code": "overloaded",
+    }
+    route.fulfill(
+        status=503,
+        headers={"Retry-After": "1", "Content-Type": "application/problem+json"},
+        body=json.dumps(problem),
+    )
+
+
+def test_the_empty_page_invites(page: Page) -> None:
+    """A first visit shows where to drop an image, what is accepted, and images to start from."""
+    expect(page.get_by_text("Drop an image here")).to_be_visible()
+    expect(page.locator("#limits")).to_contain_text("JPEG")
+    expect(page.locator("#strip a")).to_have_count(24)
+    expect(page.locator("#result")).to_be_hidden()
+
+
+def test_a_picked_image_shows_ten_neighbours_of_its_kind(page: Page, picture: Path) -> None:
+    """The neighbours come with label, similarity and facts; most are of the image's class."""
+    _pick(page, picture)
+    assert _labels(page).count("fish") >= 8
+    expect(page.locator("#status")).to_contain_text("10 similar images")
+    expect(page.locator("#facts")).to_contain_text("efficientnet_lite0@")
+    expect(page.locator("#facts")).to_contain_text("model")
+    expect(page.locator("#query-image img")).to_be_visible()
+
+
+def test_a_dropped_image_is_searched(page: Page, picture: Path) -> None:
+    """Dropping a file anywhere on the page searches by it."""
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    page.evaluate(
+        """(encoded) => {
+            const bytes = Uint8Array.from(atob(encoded), (one) => one.charCodeAt(0));
+            const moved = new DataTransfer();
+            moved.items.add(new File([bytes], "fish.jpg", { type: "image/jpeg" }));
+            window.dispatchEvent(new DragEvent("drop", { dataTransfer: moved, cancelable: true }));
+        }""",
+        encoded,
+    )
+    expect(page.locator("#grid .search")).to_have_count(10)
+
+
+def test_a_pasted_image_is_searched(page: Page, picture: Path) -> None:
+    """Pasting an image searches by it."""
+    encoded = base64.b64encode(picture.read_bytes()).decode()
+    page.evaluate(
+        """(encoded) => {
+            const bytes = Uint8Array.from(atob(encoded), (one) => one.charCodeAt(0));
+            const clipboardData = new DataTransfer();
+            clipboardData.items.add(new File([bytes], "", { type: "image/jpeg" }));
+            window.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+        }""",
+        encoded,
+    )
+    expect(page.locator("#grid .search")).to_have_count(10)
+
+
+def test_a_click_on_a_neighbour_searches_from_it_and_back_returns(
+    page: Page, picture: Path
+) -> None:
+    """The address names the item; Back shows the uploaded image's neighbours again."""
+    _pick(page, picture)
+    before, uploaded = _labels(page), page.url
+    page.locator("#grid .search").nth(2).click()
+    expect(page).not_to_have_url(uploaded)
+    assert "item=" in page.url
+    expect(page.locator("#status")).to_contain_text("10 similar images")
+    page.go_back()
+    expect(page).to_have_url(uploaded)
+    expect(page.locator("#status")).to_contain_text("10 similar images")
+    assert _labels(page) == before
+
+
+def test_a_result_can_be_linked(page: Page) -> None:
+    """The address of an item's neighbours opens them on another visit."""
+    page.locator("#strip a").first.click()
+    expect(page.locator("#grid .search")).to_have_count(10)
+    labels, address = _labels(page), page.url
+    page.goto("about:blank")
+    page.goto(address)
+    expect(page.locator("#grid .search")).to_have_count(10)
+    assert _labels(page) == labels
+
+
+def test_more_neighbours_can_be_asked_for(page: Page, picture: Path) -> None:
+    """The number of neighbours is a choice, kept in the address."""
+    _pick(page, picture)
+    page.get_by_label("Show").select_option("20")
+    expect(page.locator("#grid .search")).to_have_count(20)
+    assert "k=20" in page.url
+
+
+def test_the_keyboard_is_enough(page: Page) -> None:
+    """Tab reaches the file field and the images; Enter on an image searches from it."""
+    page.keyboard.press("Tab")
+    reached = set()
+    for _ in range(12):
+        reached.add(page.evaluate("document.activeElement.id || document.activeElement.tagName"))
+        page.keyboard.press("Tab")
+    assert {"home", "k", "file", "A"} <= reached
+    page.locator("#strip a").first.focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#grid .search")).to_have_count(10)
+    assert page.evaluate("document.activeElement.id") == "result-title"
+
+
+def test_waiting_shows_where_the_answer_will_be(page: Page, picture: Path) -> None:
+    """Until the answer comes there are as many blank places as neighbours asked for."""
+    held: list[Route] = []
+    page.route("**/v1/search*", lambda route: held.append(route))
+    page.locator("#file").set_input_files(picture)
+    expect(page.locator("#grid .waiting")).to_have_count(10)
+    expect(page.locator("#status")).to_have_text("Searching…")
+    held[0].continue_()
+    expect(page.locator("#grid .search")).to_have_count(10)
+    expect(page.locator("#grid .waiting")).to_have_count(0)
+
+
+def test_a_refusal_says_what_to_do_with_its_code(page: Page, picture: Path) -> None:
+    """A 503 shows its title, its detail, when to try again, and its code."""
+    page.route("**/v1/search*", _refuse)
+    page.locator("#file").set_input_files(picture)
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("Too much is going on")
+    expect(problem).to_contain_text("Try again in 1 s")
+    expect(problem).to_contain_text("overloaded")
+    assert _violations(page) == []
+
+
+def test_a_file_that_is_no_image_is_refused_by_name(page: Page, tmp_path: Path) -> None:
+    """Text under an image's name gets the server's own words and code, and the page goes on."""
+    text = tmp_path / "text.jpg"
+    text.write_text("this is no image")
+    page.locator("#file").set_input_files(text)
+    expect(page.get_by_role("alert")).to_contain_text("unsupported_format")
+    page.locator("#strip a").first.click()
+    expect(page.locator("#grid .search")).to_have_count(10)
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_a_file_that_is_too_large_is_not_sent(page: Page, tmp_path: Path) -> None:
+    """The limit is checked before the upload."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    large = tmp_path / "large.jpg"
+    large.write_bytes(bytes(16 * 2**20))
+    page.locator("#file").set_input_files(large)
+    expect(page.get_by_role("alert")).to_contain_text("image_too_large")
+    assert not any("/v1/search" in address for address in asked)
+
+
+def test_a_lost_server_is_told(page: Page, picture: Path) -> None:
+    """When nothing answers, the page says so, and what to check."""
+    page.route("**/v1/search*", lambda route: route.abort())
+    page.locator("#file").set_input_files(picture)
+    expect(page.get_by_role("alert")).to_contain_text("unreachable")
+    page.unroute("**/v1/search*")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_accessibility_violations(page: Page, picture: Path, scheme: str) -> None:
+    """Axe finds nothing on the empty page and on a result, in light and in dark."""
+    colours: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
+    # Without transitions: a colour half-way is nobody's choice.
+    page.emulate_media(color_scheme=colours, reduced_motion="reduce")
+    assert _violations(page) == []
+    _pick(page, picture)
+    assert _violations(page) == []
+
+
+def test_dark_is_dark(page: Page) -> None:
+    """The page follows the system's colours."""
+    page.emulate_media(color_scheme="dark")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    channels = [int(part) for part in background.removeprefix("rgb(").rstrip(")").split(",")]
+    assert max(channels) < 64
+
+
+@pytest.mark.parametrize("width", [320, 768, 3840])
+def test_every_width_fits(page: Page, picture: Path, width: int) -> None:
+    """From a small phone to 4K nothing scrolls sideways, and a touch target is large enough."""
+    page.set_viewport_size({"width": width, "height": 740})
+    _pick(page, picture)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for box in page.locator("#grid .search").all()[:3]:
+        bounds = box.bounding_box()
+        assert bounds is not None
+        assert min(bounds["width"], bounds["height"]) >= 44
+
+
+def test_every_class_of_the_sample_is_shown(page: Page) -> None:
+    """The strip to start from spreads over the whole collection."""
+    names = page.locator("#strip a").evaluate_all("all => all.map(one => one.ariaLabel)")
+    assert {name.removeprefix("Search from ") for name in names} == set(CLASSES)
