@@ -68,7 +68,6 @@ class TorchModel:
         return self._preprocessing.prepare(image, self._limits)
 
     def embed(self, batch: Pixels) -> Vectors:
-        """See `Model`."""
         """N vectors, not of unit length yet."""
         with torch.inference_mode():
             # N,H,W,3 in memory is what channels_last means, so permute moves nothing.

@@ -43,6 +43,14 @@ def test_make_commands_exist(path: Path) -> None:
 
 
 @PARSED
+def test_simile_commands_exist(path: Path) -> None:
+    """Each `simile COMMAND` that a page shows is a command."""
+    page = path.read_text(encoding="utf-8")
+    shown = re.findall(r"(?:^|`|bin/)simile ([a-z]+)", page, re.MULTILINE)
+    assert set(shown) <= set(re.findall(r"^## simile ([a-z]+)", reference.commands(), re.MULTILINE))
+
+
+@PARSED
 def test_settings_named_exist(path: Path) -> None:
     """Each SIMILE_ variable in a page is a setting, or one of the tests' own."""
     tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "settings" in name)

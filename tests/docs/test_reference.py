@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from tools import reference
@@ -10,7 +12,7 @@ PAGES = sorted(reference.DOCS.glob("*.md"))
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_the_page_is_current(path: reference.Path) -> None:
+def test_the_page_is_current(path: Path) -> None:
     """Rendering the page again changes nothing; else run `make docs`."""
     page = path.read_text(encoding="utf-8")
     assert reference.render(page) == page

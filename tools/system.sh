@@ -1,0 +1,46 @@
+#!/bin/sh
+# Installs what pip can't: `build` (to compile Annoy) or `test` (RabbitMQ and Chromium).
+# On Debian and Ubuntu by apt; elsewhere it says what is missing.
+set -eu
+
+missing=
+
+need() { # need PACKAGE COMMAND...: the command shows whether the package is there
+	package=$1
+	shift
+	"$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+case "${1:-}" in
+build)
+	python=${PYTHON:-python3}
+	need g++ c++ --version
+	need python3-venv "$python" -c 'import ensurepip'
+	need python3-dev "$python" -c '
+import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))'
+	;;
+test)
+	need rabbitmq-server test -e /usr/lib/rabbitmq/bin/rabbitmq-server
+	need chromium test -e /usr/bin/chromium
+	;;
+*)
+	echo "usage: $0 build|test" >&2
+	exit 64
+	;;
+esac
+
+[ -n "$missing" ] || exit 0
+
+if ! command -v apt-get >/dev/null; then
+	echo "Install these with your package manager, by their names there:$missing" >&2
+	exit 1
+fi
+
+as_root=
+if [ "$(id -u)" -ne 0 ]; then
+	as_root=sudo
+fi
+$as_root apt-get update
+# shellcheck disable=SC2086 # a list of packages
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes $missing
