@@ -7,18 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec
+from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
 from rich.table import Table
 
 from services.shared import lifecycle
-from services.shared.errors import SimileError
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
 
@@ -27,8 +23,6 @@ if TYPE_CHECKING:
     from services.searcher.builder import BuildReport
     from services.shared.messaging.broker import Broker
 
-_P = ParamSpec("_P")
-
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -36,20 +30,6 @@ _root = click.option(
     "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
 )
 _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
-
-
-def _named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Show a named error as one line, with its code and its exit code, not as a traceback."""
-
-    @wraps(command)
-    def shown(*args: _P.args, **kwargs: _P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except SimileError as error:
-            click.echo(f"simile: {error} ({error.code})", err=True)
-            sys.exit(lifecycle.exit_code(error))
-
-    return shown
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -68,7 +48,7 @@ def main() -> None:
 @click.option("--searchers", type=click.IntRange(1), default=1, help="With --processes: how many.")
 @_root
 @_amqp_url
-@_named_errors
+@lifecycle.named_errors
 def up(
     *,
     images: Path | None,
@@ -133,7 +113,7 @@ def _local_settings(
 
 
 @main.command()
-@_named_errors
+@lifecycle.named_errors
 def upload() -> None:
     """Run the HTTP front; settings come from SIMILE_* in the environment."""
     from services.upload.__main__ import main as run
@@ -142,7 +122,7 @@ def upload() -> None:
 
 
 @main.command()
-@_named_errors
+@lifecycle.named_errors
 def embedder() -> None:
     """Run an embedder; settings come from SIMILE_* in the environment."""
     from services.embedder.__main__ import main as run
@@ -151,7 +131,7 @@ def embedder() -> None:
 
 
 @main.command()
-@_named_errors
+@lifecycle.named_errors
 def searcher() -> None:
     """Run a searcher; settings come from SIMILE_* in the environment."""
     from services.searcher.__main__ import main as run
@@ -169,7 +149,7 @@ def index() -> None:
 @click.option("--collection", help="The collection's name; default: the folder's.")
 @_root
 @_amqp_url
-@_named_errors
+@lifecycle.named_errors
 def index_build(
     folder: Path, collection: str | None, root: Path | None, amqp_url: str | None
 ) -> None:
@@ -212,7 +192,7 @@ def _show_report(report: BuildReport) -> None:
 
 @index.command("list")
 @_root
-@_named_errors
+@lifecycle.named_errors
 def index_list(root: Path | None) -> None:
     """Show every collection's index versions; the active one is marked."""
     from services.searcher.publisher import list_versions
@@ -232,7 +212,7 @@ def index_list(root: Path | None) -> None:
 @click.argument("collection")
 @click.argument("version")
 @_root
-@_named_errors
+@lifecycle.named_errors
 def index_activate(collection: str, version: str, root: Path | None) -> None:
     """Verify VERSION of COLLECTION and make it the one that answers."""
     from services.searcher.publisher import verify
@@ -248,7 +228,7 @@ def index_activate(collection: str, version: str, root: Path | None) -> None:
 @click.argument("collection")
 @click.argument("version", required=False)
 @_root
-@_named_errors
+@lifecycle.named_errors
 def index_verify(collection: str, version: str | None, root: Path | None) -> None:
     """Check every file of VERSION (default: the active one) and its canary queries."""
     from services.searcher.publisher import verify
@@ -266,7 +246,7 @@ def index_verify(collection: str, version: str | None, root: Path | None) -> Non
 @click.option("--collection", help="Which collection to search.")
 @click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @click.option("--json", "as_json", is_flag=True, help="The answer as it came.")
-@_named_errors
+@lifecycle.named_errors
 def query(*, file: Path, url: str, collection: str | None, k: int, as_json: bool) -> None:
     """Search a running Simile by the image in FILE."""
     from services.client import search
@@ -294,7 +274,7 @@ def query(*, file: Path, url: str, collection: str | None, k: int, as_json: bool
     help="Where to write the contact sheet of queries and their neighbours.",
 )
 @_root
-@_named_errors
+@lifecycle.named_errors
 def evaluate(*, collection: str, k: int, sheet: Path, root: Path | None) -> None:
     """Judge a collection's active version: leave-one-out precision@k and top-1, a class a row."""
     from services.searcher.contact_sheet import draw_contact_sheet

@@ -192,14 +192,16 @@ class Keeper:
         Never returns.
         """
         if self._serves():
-            await _until_answered(url, self.source.collection)
-            announce(url)
-            await self._refresh()
+            # At once, since a changed model means that nothing is answered before the refresh.
+            await asyncio.gather(self._announce(url, announce), self._refresh())
         else:
             await self.build()
-            await _until_answered(url, self.source.collection)
-            announce(url)
+            await self._announce(url, announce)
         await asyncio.Event().wait()
+
+    async def _announce(self, url: str, announce: Callable[[str], None]) -> None:
+        await _until_answered(url, self.source.collection)
+        announce(url)
 
     async def build(self) -> BuildReport:
         """Build what changed since the active version, and publish it."""

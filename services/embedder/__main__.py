@@ -7,11 +7,13 @@ import asyncio
 from services.embedder.service import run
 from services.embedder.settings import EmbedderSettings
 from services.shared.host import host
+from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 
 
+@named_errors
 def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(EmbedderSettings), load(SharedSettings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +18,7 @@ from services.shared.messaging.broker import Broker, Message
 
 _log = structlog.get_logger(__name__)
 
-_BULK_BACKOFF_SECONDS: Final = 0.2
+_RETRY_SECONDS: Final = 0.2
 
 
 class Outlet:
@@ -33,16 +34,16 @@ class Outlet:
 
     async def finish(self, jobs: Sequence[Job]) -> None:
         """Send and settle every job."""
-        made, failed = defaultdict[str, list[Job]](list), defaultdict[str, list[Job]](list)
+        made = defaultdict[tuple[str, bool], list[Job]](list)
+        failed = defaultdict[str, list[Job]](list)
         for job in jobs:
-            self._count(job)
             if job.error is None:
-                made[job.slip.reply_to].append(job)
+                made[job.slip.reply_to, job.interactive].append(job)
             elif isinstance(job.error, DeadlineExceeded):
-                job.delivery.ack()  # nobody waits, so nobody is told
+                self._settle([job])  # nobody waits, so nobody is told
             else:
                 failed[job.slip.final_reply_to].append(job)
-        for queue, together in made.items():
+        for (queue, _), together in made.items():
             for some in _lists(together):
                 await self._send_vectors(queue, some)
         for queue, together in failed.items():
@@ -53,15 +54,15 @@ class Outlet:
         items = tuple(Embedding(job.slip, job.vector or b"", job.stages) for job in jobs)
         message = Message.of(Embeddings(self._model_id, self._dimension, items))
         try:
-            await self._broker.publish(queue, message)
+            await self._publish(queue, message, jobs)
         except Overloaded as error:
             await self._refused(jobs, error)
         except Unroutable as error:
             self._unanswerable(jobs, error)
         except BrokerUnavailable as error:
-            _give_back(jobs, error)
+            self._give_back(jobs, error)
         else:
-            _settle(jobs)
+            self._settle(jobs)
 
     async def _send_failures(self, queue: str, jobs: Sequence[Job]) -> None:
         replies = tuple(
@@ -70,53 +71,65 @@ class Outlet:
             if job.error is not None
         )
         try:
-            await self._broker.publish(queue, Message.of(Replies(replies)))
+            await self._publish(queue, Message.of(Replies(replies)), jobs)
         except (Unroutable, Overloaded) as error:
             self._unanswerable(jobs, error)
         except BrokerUnavailable as error:
-            _give_back(jobs, error)
+            self._give_back(jobs, error)
         else:
-            _settle(jobs)
+            self._settle(jobs)
+
+    async def _publish(self, queue: str, message: Message, jobs: Sequence[Job]) -> None:
+        """Publish; while the broker is away (for a build: full, too) again, if somebody waits.
+
+        Giving the images back at once would embed them anew as long as a broker's alarm lasts, and
+        a bulk image that came back a few times is dead-lettered.
+        """
+        for attempt in itertools.count():
+            try:
+                await self._broker.publish(queue, message)
+            except Unroutable:
+                raise
+            except (BrokerUnavailable, Overloaded) as error:
+                if isinstance(error, Overloaded) and any(job.interactive for job in jobs):
+                    raise
+                if all(job.expired for job in jobs):
+                    raise
+                if attempt == 0:
+                    _log.warning(str(error), action=error.code, queue=queue, images=len(jobs))
+                await asyncio.sleep(_RETRY_SECONDS)
+            else:
+                return
 
     async def _refused(self, jobs: Sequence[Job], error: Overloaded) -> None:
-        """The next queue is full: a person is told at once, a build waits."""
-        for job in jobs:
-            job.error = error
+        """The next queue is full: who waits is told at once."""
         by_queue = defaultdict[str, list[Job]](list)
         for job in jobs:
-            if job.interactive:
-                by_queue[job.slip.final_reply_to].append(job)
+            job.error = error
+            by_queue[job.slip.final_reply_to].append(job)
         for queue, together in by_queue.items():
             await self._send_failures(queue, together)
-        bulk = [job for job in jobs if not job.interactive]
-        if bulk:
-            await asyncio.sleep(_BULK_BACKOFF_SECONDS)
-            _give_back(bulk, error)
 
     def _unanswerable(self, jobs: Sequence[Job], error: Exception) -> None:
         # Who asked is gone, and its callers with it.
         self._metrics.unanswerable.inc(len(jobs))
         _log.info(str(error), action="unanswerable", images=len(jobs))
-        _settle(jobs)
+        self._settle(jobs)
 
-    def _count(self, job: Job) -> None:
-        intake = "interactive" if job.interactive else "bulk"
-        code = "ok" if job.error is None else job.error.code
-        self._metrics.images.labels(intake=intake, code=code).inc()
-        for stage, seconds in job.stages.items():
-            self._metrics.stage_seconds.labels(stage=stage).observe(seconds)
+    def _settle(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            intake = "interactive" if job.interactive else "bulk"
+            code = "ok" if job.error is None else job.error.code
+            self._metrics.images.labels(intake=intake, code=code).inc()
+            for stage, seconds in job.stages.items():
+                self._metrics.stage_seconds.labels(stage=stage).observe(seconds)
+            job.delivery.ack()
+
+    def _give_back(self, jobs: Sequence[Job], error: Exception) -> None:
+        _log.warning(str(error), action="given_back", images=len(jobs))
+        for job in jobs:
+            job.delivery.reject(requeue=True)
 
 
 def _lists(jobs: Sequence[Job]) -> list[Sequence[Job]]:
     return [jobs[start : start + MAX_ITEMS] for start in range(0, len(jobs), MAX_ITEMS)]
-
-
-def _settle(jobs: Sequence[Job]) -> None:
-    for job in jobs:
-        job.delivery.ack()
-
-
-def _give_back(jobs: Sequence[Job], error: Exception) -> None:
-    _log.warning(str(error), action="given_back", images=len(jobs))
-    for job in jobs:
-        job.delivery.reject(requeue=True)

@@ -83,7 +83,9 @@ class Pipeline:
         )
 
     def close(self) -> None:
-        """Let the threads go; one that is stuck doesn't hold up the end."""
+        """Let the threads go; one that is stuck doesn't hold up the end. Unsent results are lost."""
+        for task in self._finishing:
+            task.cancel()
         for pool in (self._decoding, self._working):
             pool.shutdown(wait=False, cancel_futures=True)
 

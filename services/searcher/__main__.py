@@ -7,11 +7,13 @@ import asyncio
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
 from services.shared.host import host
+from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 
 
+@named_errors
 def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(SearcherSettings), load(SharedSettings)

@@ -70,8 +70,8 @@ async def run(
     catalog = Catalog(Volume(shared.root), metrics)
     watchdog = Watchdog(
         "search",
-        unready_seconds=settings.stall_unready_seconds,
-        dead_seconds=settings.stall_dead_seconds,
+        unready_seconds=settings.unready_after_seconds,
+        dead_seconds=settings.dead_after_seconds,
     )
     watchdog.register(telemetry.health)
     with ThreadPoolExecutor(settings.threads, thread_name_prefix="search") as threads:

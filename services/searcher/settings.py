@@ -18,10 +18,10 @@ class SearcherSettings(BaseSettings):
         default=64, ge=1, le=1000, description="Messages taken from the queue and not answered yet."
     )
     threads: int = Field(default=2, ge=1, le=64, description="Searches at the same time.")
-    stall_unready_seconds: float = Field(
+    unready_after_seconds: float = Field(
         default=10.0, gt=0, description="A search that takes longer makes the process unready."
     )
-    stall_dead_seconds: float = Field(
+    dead_after_seconds: float = Field(
         default=60.0, gt=0, description="A search that takes longer asks for a restart."
     )
 

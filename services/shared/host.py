@@ -51,13 +51,26 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
         )
         _log.info("starting", action="start", admin=[str(address) for address in admin.addresses])
         try:
-            await broker.start(topology.ALL)
-            await run(broker, stop, telemetry)
+            if await _started(broker, stop):
+                await run(broker, stop, telemetry)
         finally:
             await broker.close()
             await admin.cleanup()
 
     lifecycle.run_process(main)
+
+
+async def _started(broker: Broker, stop: asyncio.Event) -> bool:
+    """Start the broker; False when `stop` was set before it was up."""
+    starting = asyncio.create_task(broker.start(topology.ALL))
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+        return starting.done()
+    finally:
+        await lifecycle.cancel(starting, stopping)
 
 
 def _reason(broker: Broker) -> str | None:

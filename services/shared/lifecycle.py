@@ -10,7 +10,8 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import IntEnum
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 import structlog
 
@@ -20,6 +21,8 @@ from services.shared.errors import (
     SimileError,
     StageDied,
 )
+
+_P = ParamSpec("_P")
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +49,20 @@ def exit_code(error: BaseException) -> ExitCode:
             return ExitCode.INVALID_SETTINGS
         case _:
             return ExitCode.FAILED
+
+
+def named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
+    """Let a command end by a named error with one line and its exit code, not a traceback."""
+
+    @wraps(command)
+    def shown(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except SimileError as error:
+            print(f"simile: {error} ({error.code})", file=sys.stderr)  # noqa: T201 (for people)
+            sys.exit(exit_code(error))
+
+    return shown
 
 
 async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any, None]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from services.shared.host import host
+from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
@@ -12,6 +13,7 @@ from services.upload.app import run
 from services.upload.settings import UploadSettings
 
 
+@named_errors
 def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(UploadSettings), load(SharedSettings)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from services.sample import draw_sample
-from tests.support.rabbitmq import Node
 
+from services.sample import draw_sample
 from tests.support.photographs import awkward_dir
+from tests.support.rabbitmq import Node
 from tests.support.running import Process, free_port, start, wait_until
 
 QUERIES = 200

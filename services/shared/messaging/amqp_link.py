@@ -79,7 +79,7 @@ class Link:
         return self.connection
 
     async def _run(self) -> None:
-        backoff = _BACKOFF_FIRST_SECONDS
+        backoff, away = _BACKOFF_FIRST_SECONDS, False
         while True:
             try:
                 connection = await self._connect()
@@ -89,9 +89,14 @@ class Link:
             except BrokerUnavailable as error:
                 await self._set(None, None, error)
             except GONE as error:
-                _log.warning("broker away", action="broker_away", link=self._name, why=str(error))
+                # Once an outage: the attempts that follow say nothing new.
+                if not away:
+                    _log.warning(
+                        "broker away", action="broker_away", link=self._name, why=str(error)
+                    )
+                away = True
             else:
-                backoff = _BACKOFF_FIRST_SECONDS
+                backoff, away = _BACKOFF_FIRST_SECONDS, False
                 await self._hold(connection)
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
             backoff = min(2 * backoff, _BACKOFF_LONGEST_SECONDS)
