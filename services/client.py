@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import aiohttp
@@ -18,7 +19,9 @@ async def search(url: str, image: bytes, *, collection: str | None, k: int) -> d
     try:
         async with (
             aiohttp.ClientSession() as session,
-            session.post(f"{url.rstrip('/')}/v1/search", params=params, data=image) as answer,
+            session.post(
+                f"{url.rstrip('/')}/v1/search", params=params, data=io.BytesIO(image)
+            ) as answer,
         ):
             body: dict[str, Any] = await answer.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:

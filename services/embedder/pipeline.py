@@ -83,7 +83,7 @@ class Pipeline:
         )
 
     def close(self) -> None:
-        """Let the threads go; one that is stuck doesn't hold up the end. Unsent results are lost."""
+        """Let threads and unsent results go; what is stuck doesn't hold up the end."""
         for task in self._finishing:
             task.cancel()
         for pool in (self._decoding, self._working):

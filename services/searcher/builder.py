@@ -9,8 +9,9 @@ import asyncio
 import contextlib
 import fcntl
 import hashlib
-import json
+import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -102,24 +103,38 @@ async def build(
     Raises BuildInProgress, BuildFailed; what was embedded until then is kept for the next run.
     """
     home = volume.home(request.collection)
-    home.mkdir(parents=True, exist_ok=True)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with (
+            _locked(home),
+            contextlib.closing(Journal(home / _BUILDING / "journal.sqlite")) as journal,
+        ):
+            work = _Build(request, settings, volume, journal, progress)
+            return await _supervised(work, settings, shared, broker)
+    except (OSError, sqlite3.Error) as error:
+        message = f"{home} can't be used: {error}"
+        raise BuildFailed(message) from error
+
+
+async def _supervised(
+    work: _Build, settings: IndexSettings, shared: SharedSettings, broker: Broker
+) -> BuildReport:
+    """The work, with an inbox beside it that must not end first."""
     limits = imaging.Limits(
         shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect
     )
-    with _locked(home), contextlib.closing(Journal(home / _BUILDING / "journal.sqlite")) as journal:
-        inbox = Inbox(broker, f"index-{shared.replica}", on_late=lambda: None)
-        receiving = asyncio.create_task(inbox.run(), name="index inbox")
-        work = _Build(request, settings, volume, journal, progress)
-        building = asyncio.create_task(
-            work.run(BulkEmbedder(broker, inbox, settings), limits), name="index build"
-        )
-        try:
-            await asyncio.wait({building, receiving}, return_when=asyncio.FIRST_COMPLETED)
-            if not building.done():
-                await receiving
-            return await building
-        finally:
-            await lifecycle.cancel(building, receiving)
+    inbox = Inbox(broker, f"index-{shared.replica}", on_late=lambda: None)
+    receiving = asyncio.create_task(inbox.run(), name="index inbox")
+    building = asyncio.create_task(
+        work.run(BulkEmbedder(broker, inbox, settings), limits), name="index build"
+    )
+    try:
+        await asyncio.wait({building, receiving}, return_when=asyncio.FIRST_COMPLETED)
+        if not building.done():
+            await receiving
+        return await building
+    finally:
+        await lifecycle.cancel(building, receiving)
 
 
 class _Build:
@@ -139,6 +154,8 @@ class _Build:
         self._journal = journal
         self._progress = progress
         self._failures: list[FailedImage] = []
+        self._unusable: dict[str, SimileError | OSError] = {}
+        self._embedded: set[str] = set()
         self._started = time.monotonic()
 
     async def run(self, embedder: BulkEmbedder, limits: imaging.Limits) -> BuildReport:
@@ -147,8 +164,7 @@ class _Build:
         previous = await asyncio.to_thread(self._previous, model_id)
         missing = self._missing(images, model_id, previous)
         await self._embed_all(embedder, missing, model_id)
-        failed = {failure.path for failure in self._failures}
-        images = [image for image in images if image.source.path not in failed]
+        images = self._usable(images)
         if not images:
             message = (
                 f"no image of {self._request.folder} could be embedded: "
@@ -156,7 +172,8 @@ class _Build:
             )
             raise BuildFailed(message)
         items = _items(images)
-        embedded = len({image.sha256 for image in missing} & {image.sha256 for image in images})
+        known = previous.positions if previous is not None else {}
+        embedded = len(self._embedded - known.keys())
         if previous is not None and previous.holds(items, self._request, self._settings):
             return self._report(previous.manifest, embedded=0, published=False)
         manifest = await asyncio.to_thread(self._publish, items, model_id, previous)
@@ -191,7 +208,7 @@ class _Build:
     def _hash(self, source: SourceImage, limits: imaging.Limits) -> _Hashed:
         file = locate(self._request.folder, source.path)
         if file is None:
-            message = f"{source.path} is missing, or leads out of the folder"
+            message = "the file is missing, leads out of the folder, or its name is not UTF-8"
             raise UnknownItem(message)
         stat = file.stat()
         known = self._journal.known_hash(source.path, stat.st_size, stat.st_mtime_ns)
@@ -228,6 +245,8 @@ class _Build:
         if version is None:
             return None
         try:
+            # Damaged vectors must not live on in the next version.
+            publisher.verify(self._volume, self._request.collection, version)
             previous = _Previous(self._volume, self._request.collection, version)
         except SimileError as error:
             _log.warning(str(error), action=error.code, collection=self._request.collection)
@@ -238,9 +257,8 @@ class _Build:
         self, images: Sequence[_Hashed], model_id: str, previous: _Previous | None
     ) -> list[_Hashed]:
         """One image for each content that has no vector yet."""
-        failed = {failure.path for failure in self._failures}
         by_content = {
-            image.sha256: image for image in reversed(images) if image.source.path not in failed
+            image.sha256: image for image in reversed(images) if image.sha256 not in self._unusable
         }
         return [
             image
@@ -263,7 +281,7 @@ class _Build:
             async with asyncio.TaskGroup() as group:
                 for _ in range(min(self._settings.in_flight, len(missing))):
                     group.create_task(work())
-        except* SimileError as errors:
+        except* (SimileError, sqlite3.Error) as errors:
             raise errors.exceptions[0] from None
 
     async def _embed(
@@ -276,6 +294,7 @@ class _Build:
         except BuildFailed:
             raise
         except (SimileError, OSError) as error:
+            self._unusable[image.sha256] = error
             self._fail(image.source, error)
             return None
         if model_id is not None and embedded.model_id != model_id:
@@ -285,8 +304,18 @@ class _Build:
             )
             raise BuildFailed(message)
         self._journal.remember_vector(image.sha256, embedded.model_id, embedded.embedding.vector)
+        self._embedded.add(image.sha256)
         self._progress.advance()
         return embedded.model_id
+
+    def _usable(self, images: Sequence[_Hashed]) -> list[_Hashed]:
+        """The images that have a vector; the copies of one that failed have failed with it."""
+        told = {failure.path for failure in self._failures}
+        for image in images:
+            error = self._unusable.get(image.sha256)
+            if error is not None and image.source.path not in told:
+                self._fail(image.source, error)
+        return [image for image in images if image.sha256 not in self._unusable]
 
     def _read(self, image: _Hashed) -> bytes:
         content = (self._request.folder / image.source.path).read_bytes()
@@ -297,17 +326,21 @@ class _Build:
 
     def _fail(self, source: SourceImage, error: SimileError | OSError) -> None:
         code = error.code if isinstance(error, SimileError) else UnknownItem.code
-        self._failures.append(FailedImage(source.path, code, str(error)))
+        # A name that isn't UTF-8 must not break the table that shows it.
+        path = source.path.encode(errors="backslashreplace").decode()
+        self._failures.append(FailedImage(path, code, str(error)))
         self._progress.advance(failed=True)
 
     def _publish(
         self, items: Sequence[Item], model_id: str, previous: _Previous | None
     ) -> Manifest:
         """In a thread: write every file of the new version, publish and activate it."""
-        version = _version(items, model_id)
-        staging = self._volume.home(self._request.collection) / _BUILDING / version
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(parents=True)
+        version = _new_version()
+        building = self._volume.home(self._request.collection) / _BUILDING
+        for leftover in building.glob("*/"):
+            shutil.rmtree(leftover)
+        staging = building / version
+        staging.mkdir()
         self._progress.begin("indexing", 1)
         vectors = self._write_vectors(staging / files.VECTORS, items, model_id, previous)
         files.write_items(staging / files.ITEMS, items)
@@ -382,7 +415,10 @@ class _Previous:
     def holds(self, items: Sequence[Item], request: BuildRequest, settings: IndexSettings) -> bool:
         """Whether a new version would be the same."""
         same_place = self.manifest.images_root == str(request.folder)
-        return same_place and self.manifest.trees == settings.trees and self._items == list(items)
+        same_search = (
+            self.manifest.trees == settings.trees and self.manifest.recall >= settings.recall
+        )
+        return same_place and same_search and self._items == list(items)
 
 
 @contextlib.contextmanager
@@ -413,13 +449,9 @@ def _items(images: Sequence[_Hashed]) -> list[Item]:
     ]
 
 
-def _version(items: Sequence[Item], model_id: str) -> str:
-    """`<utc>-<short hash>`: two builds of one second differ in what they hold."""
-    digest = hashlib.blake2b(model_id.encode(), digest_size=4)
-    for item in items:
-        row = [item.path, item.label, dict(item.attributes), item.sha256]
-        digest.update(json.dumps(row, sort_keys=True).encode())
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{digest.hexdigest()}"
+def _new_version() -> str:
+    """`<utc>-<8 hex digits>`: two builds of one second differ, even when they hold the same."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{secrets.token_hex(4)}"
 
 
 def _canaries(count: int) -> tuple[int, ...]:

@@ -26,6 +26,7 @@ class Catalog:
         self._metrics = metrics
         self._open: dict[str, Index] = {}
         self._refused: dict[str, str] = {}
+        self._volume_away = False
 
     @property
     def open(self) -> Mapping[str, Index]:
@@ -48,7 +49,15 @@ class Catalog:
 
     async def refresh(self) -> None:
         """Open what became active, and drop the collections that are gone."""
-        collections = await asyncio.to_thread(self._volume.collections)
+        try:
+            collections = await asyncio.to_thread(self._volume.collections)
+        except OSError as error:
+            if not self._volume_away:
+                message = f"the volume can't be read: {error}; what is open keeps answering"
+                _log.error(message, action="volume_unreadable")
+            self._volume_away = True
+            return
+        self._volume_away = False
         for gone in self._open.keys() - set(collections):
             del self._open[gone]
             self._metrics.forget_index(gone)
@@ -61,8 +70,10 @@ class Catalog:
         try:
             version = await asyncio.to_thread(self._volume.active, collection)
             opened = self._open.get(collection)
-            known = opened is not None and opened.manifest.version == version
-            if known or self._refused.get(collection) == version:
+            if opened is not None and opened.manifest.version == version:
+                self._refused.pop(collection, None)
+                return
+            if self._refused.get(collection) == version:
                 return
             index = await asyncio.to_thread(self._open_version, collection, version)
         except SimileError as error:

@@ -8,7 +8,14 @@ from typing import Final
 
 from services.searcher.settings import IndexSettings
 from services.shared.contracts import EmbedRequest, Failure, Slip
-from services.shared.errors import BrokerUnavailable, BuildFailed, Overloaded, from_code
+from services.shared.errors import (
+    BrokerUnavailable,
+    BuildFailed,
+    DeadlineExceeded,
+    Overloaded,
+    SimileError,
+    from_code,
+)
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Message
 from services.shared.messaging.inbox import Answer, Embedded, Inbox
@@ -24,30 +31,35 @@ class BulkEmbedder:
         self._broker = broker
         self._inbox = inbox
         self._settings = settings
+        self._embedded = 0
 
     async def embed(self, image: bytes) -> Embedded:
         """The image's vector.
 
-        A broker that is away or full is waited for. Raises the image's own error (a 4xx of
-        `shared.errors`), or BuildFailed when the embedders don't answer after all attempts.
+        A broker that is away or full is waited for. Raises the image's own error (one of
+        `shared.errors`), or BuildFailed when the embedders answer nothing, for no image.
         """
-        reason = ""
+        error: SimileError = BuildFailed("no attempt was made")
+        before = self._embedded
         for _ in range(self._settings.attempts):
             try:
                 answer = await self._ask(image)
             except TimeoutError:
-                reason = f"none within {self._settings.answer_timeout_seconds:.0f} s"
+                message = f"no answer within {self._settings.answer_timeout_seconds:g} s"
+                error = DeadlineExceeded(message)
                 continue
             if isinstance(answer, Embedded):
+                self._embedded += 1
                 return answer
             if isinstance(answer.outcome, Failure):
                 error = from_code(answer.outcome.code, answer.outcome.detail)
                 if error.status < _SERVER_FAULT:
-                    raise error
-                reason = str(error)
+                    break
                 await asyncio.sleep(_BACKOFF_SECONDS)
-        message = f"no answer from the embedders ({reason}): is one running, and sound?"
-        raise BuildFailed(message)
+        if isinstance(error, DeadlineExceeded) and self._embedded == before:
+            message = f"the embedders are silent ({error}): is one running, and sound?"
+            raise BuildFailed(message)
+        raise error
 
     async def _ask(self, image: bytes) -> Answer:
         while True:

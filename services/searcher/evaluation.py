@@ -16,6 +16,7 @@ from services.shared.collection import Item, ItemCatalog, Volume
 from services.shared.errors import BuildFailed
 
 _ROWS_AT_ONCE: Final = 512
+_COSINES_AT_ONCE: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,9 @@ def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> E
         message = f"{collection} has {len(items)} items: too few to look at {k} neighbours of each"
         raise BuildFailed(message)
     labels = np.array([item.label for item in items])
+    if len(set(labels.tolist())) == 1:
+        message = f"all items of {collection} have one label: there is nothing to tell apart"
+        raise BuildFailed(message)
     right = np.concatenate(
         [labels[found] == labels[rows][:, None] for rows, found in _nearest(vectors, k)]
     )
@@ -80,8 +84,9 @@ def nearest_others(vectors: Vectors, rows: Sequence[int], k: int) -> NDArray[np.
 
 
 def _nearest(vectors: Vectors, k: int) -> Iterator[tuple[range, NDArray[np.int64]]]:
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        rows = range(start, min(start + _ROWS_AT_ONCE, len(vectors)))
+    at_once = min(_ROWS_AT_ONCE, max(1, _COSINES_AT_ONCE // len(vectors)))
+    for start in range(0, len(vectors), at_once):
+        rows = range(start, min(start + at_once, len(vectors)))
         yield rows, nearest_others(vectors, rows, k)
 
 

@@ -51,7 +51,11 @@ class Index:
         for name in files.FILES:
             _verify(directory / name, manifest.files[name])
         annoy = AnnoyIndex(manifest.dimension, "angular")
-        annoy.load(str(directory / files.INDEX))
+        try:
+            annoy.load(str(directory / files.INDEX))
+        except OSError as error:
+            message = f"{files.INDEX} is no index of dimension {manifest.dimension}: {error}"
+            raise IndexCorrupt(message) from error
         vectors: Vectors = np.memmap(
             directory / files.VECTORS,
             dtype="<f4",

@@ -47,6 +47,7 @@ from services.shared.telemetry.watchdog import Watchdog
 _log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 32
+_RETRY_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +109,7 @@ class Searcher:
         self._watchdog = watchdog
         self._threads = threads
         self._consumer: Consumer | None = None
+        self._broker_away = False
         self._batches: set[asyncio.Task[None]] = set()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # As many batches at once as threads: more would only wait in memory.
@@ -145,13 +147,13 @@ class Searcher:
 
     async def drain(self, timeout_seconds: float) -> None:
         """Take no more; answer what was taken, within the timeout; then close the consumer."""
-        if self._consumer is None:
-            return
-        await self._consumer.cancel()
+        if self._consumer is not None:
+            await self._consumer.cancel()
         if self._batches:
             _, unfinished = await asyncio.wait(self._batches, timeout=timeout_seconds)
             await lifecycle.cancel(*unfinished)
-        await self._consumer.close()
+        if self._consumer is not None:
+            await self._consumer.close()
 
     def _start(self, deliveries: Sequence[Delivery]) -> None:
         task = asyncio.create_task(self._answer(deliveries), name="search batch")
@@ -174,13 +176,21 @@ class Searcher:
             for queue, outcomes in _by_reply_queue(queries, replies).items():
                 await self._send(queue, outcomes)
         except BrokerUnavailable as error:
-            # Nobody has these answers: let another replica, or a later try, give them.
-            _log.warning(str(error), action=error.code, messages=len(deliveries))
-            for delivery in deliveries:
-                delivery.reject(requeue=True)
+            await self._give_back(deliveries, error)
             return
+        self._broker_away = False
         for delivery in deliveries:
             delivery.ack()
+
+    async def _give_back(self, deliveries: Sequence[Delivery], error: BrokerUnavailable) -> None:
+        """Nobody has these answers: let another replica, or a later try, give them."""
+        if not self._broker_away:
+            _log.warning(str(error), action=error.code, messages=len(deliveries))
+        self._broker_away = True
+        # Not at once: as long as a broker's alarm lasts, the same messages come straight back.
+        await asyncio.sleep(_RETRY_SECONDS)
+        for delivery in deliveries:
+            delivery.reject(requeue=True)
 
     async def _queries(self, delivery: Delivery) -> list[_Query]:
         """The message's queries that somebody still waits for."""
@@ -200,7 +210,11 @@ class Searcher:
         dead = Message(
             delivery.type, delivery.body, persistent=True, headers={"reason": str(error)}
         )
-        await self._broker.publish(topology.dead_letter_queue(topology.SEARCH.name), dead)
+        try:
+            await self._broker.publish(topology.dead_letter_queue(topology.SEARCH.name), dead)
+        except Overloaded as full:
+            # Counted and logged already; to keep it would only bring it back for ever.
+            _log.error(str(full), action=full.code, queue=topology.SEARCH.name)
 
     def _search_all(self, queries: Iterable[_Query]) -> list[Reply]:
         """In a thread: every query's reply; one that fails, fails alone."""

@@ -43,8 +43,15 @@ def list_images(folder: Path) -> list[SourceImage]:
 
 
 def locate(folder: Path, path: str) -> Path | None:
-    """The file of that relative path, or None when it is missing or leads out of the folder."""
-    found = (folder / path).resolve()
+    """The file of that relative path, or None when it is missing or leads out of the folder.
+
+    None, too, for a name that isn't UTF-8: neither the catalogue nor an answer could hold it.
+    """
+    try:
+        path.encode()
+        found = (folder / path).resolve()
+    except ValueError:  # not UTF-8, or a NUL in the listing
+        return None
     inside = found.is_relative_to(folder.resolve())
     return found if inside and found.is_file() else None
 

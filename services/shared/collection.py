@@ -114,6 +114,9 @@ def _check(manifest: Manifest) -> None:
     if not all(isinstance(size, int) and size > 0 for size in sizes):
         message = f"{MANIFEST} has a count, dimension, trees or search_k that is not positive"
         raise IndexCorrupt(message)
+    if manifest.metric != "angular":
+        message = f"the index has metric {manifest.metric!r}, this Simile reads 'angular'"
+        raise IndexCorrupt(message)
     if manifest.files[VECTORS].bytes != _FLOAT32_BYTES * manifest.count * manifest.dimension:
         message = f"{VECTORS} does not fit count x dimension"
         raise IndexCorrupt(message)
@@ -143,6 +146,9 @@ class Volume:
                 raise NoIndex(message) from None
             message = f"there is no collection {collection!r}; GET /v1/collections lists them"
             raise UnknownCollection(message) from None
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"{collection}/{_ACTIVE} can't be read: {error}"
+            raise IndexCorrupt(message) from error
         if not _VERSION.fullmatch(version):
             message = f"{collection}/{_ACTIVE} does not name a version: {version[:40]!r}"
             raise IndexCorrupt(message)

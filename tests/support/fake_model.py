@@ -1,0 +1,52 @@
+"""A model without a network: a vector is the mean colour. It can be held, or break."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+
+from services.embedder.model import Pixels, Preprocessing, Vectors
+from services.shared.imaging import Limits
+from tests.support.pictures import Color
+
+LIMITS: Final = Limits(max_bytes=2**20, max_pixels=1_000_000, max_aspect=100.0)
+RED: Final[Color] = (250, 0, 0)
+GREEN: Final[Color] = (0, 250, 0)
+BLUE: Final[Color] = (0, 0, 250)
+BLACK: Final[Color] = (0, 0, 0)
+"""Has a vector of length 0."""
+WHITE: Final[Color] = (255, 255, 255)
+"""Makes the fake model raise."""
+
+
+@dataclass
+class FakeModel:
+    """Remembers its batches' sizes; `gate` cleared holds every batch inside the model."""
+
+    batches: list[int] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    entered: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    model_id: str = "fake@0/mean/3"
+    dimension: int = 3
+    input_size: int = 8
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    def prepare(self, image: bytes) -> Pixels:
+        """The image's pixels, by the real decoder."""
+        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS)
+
+    def embed(self, batch: Pixels) -> Vectors:
+        """Mean colours; raises for a batch with a white image."""
+        self.batches.append(len(batch))
+        self.entered.release()
+        assert self.gate.wait(30), "the test never opened the gate"
+        means = batch.astype(np.float32).mean(axis=(1, 2))
+        if (means.min(axis=1) > 250).any():
+            message = "no network likes white"
+            raise ValueError(message)
+        return np.where(means < 25, np.float32(0), means)

@@ -1,0 +1,142 @@
+"""The files of a collection: written and read back, and refused by name when they are broken."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.shared.collection import ItemCatalog, Manifest, Volume, read_vector, write_items
+from services.shared.errors import (
+    IndexCorrupt,
+    MalformedRequest,
+    NoIndex,
+    UnknownCollection,
+    UnknownItem,
+)
+from tests.support.volume import items, publish_version, unit_vectors
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    """A volume with one collection of 20 items."""
+    volume = Volume(tmp_path)
+    publish_version(volume, "birds", unit_vectors(20), items(20))
+    return volume
+
+
+def test_a_published_version_reads_back(volume: Volume) -> None:
+    """Manifest, items and vectors come back as they were written."""
+    version = volume.active("birds")
+    manifest = volume.manifest("birds", version)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert (manifest.count, manifest.dimension) == (20, 8)
+    directory = volume.directory("birds", version)
+    assert ItemCatalog(directory / "items.sqlite").all() == items(20)
+    row = struct.unpack("<8f", read_vector(directory, 3, 8))
+    assert row == pytest.approx(unit_vectors(20)[3].tolist())
+    assert volume.collections() == ["birds"]
+    assert volume.versions("birds") == [version]
+
+
+def test_items_are_found_by_id_and_by_position(tmp_path: Path) -> None:
+    """Positions come in the order asked; a missing one is named."""
+    write_items(tmp_path / "items.sqlite", items(10))
+    catalog = ItemCatalog(tmp_path / "items.sqlite")
+    assert [item.position for item in catalog.at([7, 2])] == [7, 2]
+    assert catalog.by_id(items(10)[4].item_id).position == 4
+    assert [item.position for item in catalog.sample(5)] == [0, 2, 4, 6, 8]
+    assert len(catalog.sample(99)) == 10
+    with pytest.raises(UnknownItem):
+        catalog.at([10])
+    with pytest.raises(UnknownItem):
+        catalog.by_id("0" * 16)
+
+
+@pytest.mark.parametrize("name", ["..", "a/b", "", "A", ".hidden", "x" * 64, "a\n", "a\0"])
+def test_a_name_can_never_be_a_path(volume: Volume, name: str) -> None:
+    """What isn't a plain name never reaches the file system."""
+    with pytest.raises(MalformedRequest):
+        volume.home(name)
+
+
+@pytest.mark.parametrize("version", ["..", "../../etc", "", "20260101T000000Z-xyz"])
+def test_a_version_can_never_be_a_path(volume: Volume, version: str) -> None:
+    """Nor does what isn't a version."""
+    with pytest.raises(IndexCorrupt):
+        volume.directory("birds", version)
+
+
+def test_what_is_missing_is_told_apart(volume: Volume) -> None:
+    """No such collection, and a collection without an index, are different errors."""
+    with pytest.raises(UnknownCollection):
+        volume.active("fish")
+    (volume.root / "fish").mkdir()
+    with pytest.raises(NoIndex):
+        volume.active("fish")
+
+
+@pytest.mark.parametrize("text", ["", "../../etc/passwd", "nonsense\n", "\0"])
+def test_an_active_file_that_names_no_version_is_corrupt(volume: Volume, text: str) -> None:
+    """ACTIVE is never trusted as a path."""
+    (volume.root / "birds" / "ACTIVE").write_text(text)
+    with pytest.raises(IndexCorrupt):
+        volume.active("birds")
+
+
+def test_only_what_exists_can_be_activated(volume: Volume) -> None:
+    """ACTIVE can't be made to point nowhere by the product itself."""
+    before = volume.active("birds")
+    with pytest.raises(IndexCorrupt):
+        volume.activate("birds", "20200101T000000Z-00000000")
+    assert volume.active("birds") == before
+
+
+def _without(field: str) -> Callable[[dict[str, Any]], None]:
+    return lambda raw: raw.pop(field)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _without("dimension"),
+        _without("files"),
+        lambda raw: raw.update(format=2),
+        lambda raw: raw.update(metric="euclidean"),
+        lambda raw: raw.update(count=0),
+        lambda raw: raw.update(count="many"),
+        lambda raw: raw.update(dimension=9),
+        lambda raw: raw.update(canaries=None),
+        lambda raw: raw["files"].pop("index.ann"),
+        lambda raw: raw["files"]["index.ann"].update(extra=1),
+    ],
+)
+def test_a_damaged_manifest_is_corrupt(
+    volume: Volume, damage: Callable[[dict[str, Any]], None]
+) -> None:
+    """Whatever is missing or absurd in a manifest has one named error."""
+    version = volume.active("birds")
+    path = volume.directory("birds", version) / "manifest.json"
+    raw = json.loads(path.read_text())
+    damage(raw)
+    path.write_text(json.dumps(raw))
+    with pytest.raises(IndexCorrupt):
+        volume.manifest("birds", version)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '"text"'])
+def test_a_manifest_that_is_no_object_is_corrupt(text: str) -> None:
+    """Any JSON, or none, is refused by name."""
+    with pytest.raises(IndexCorrupt):
+        Manifest.from_json(text)
+
+
+def test_an_item_file_that_is_none_is_corrupt(tmp_path: Path) -> None:
+    """Bytes that are no catalogue are refused by name."""
+    (tmp_path / "items.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(IndexCorrupt):
+        ItemCatalog(tmp_path / "items.sqlite")

@@ -1,0 +1,352 @@
+"""Index builds: labels, failures, reuse, resumption, and what is published when."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.searcher.builder import BuildReport, BuildRequest, build
+from services.searcher.progress import NoProgress
+from services.searcher.settings import IndexSettings
+from services.shared.collection import Item, ItemCatalog, Volume, read_vector
+from services.shared.contracts import Failure
+from services.shared.errors import BuildFailed, BuildInProgress
+from services.shared.lifecycle import cancel
+from services.shared.messaging import topology
+from services.shared.messaging.memory import MemoryBroker
+from services.shared.settings import SharedSettings
+from tests.support.fake_embedder import FakeEmbedder, fake_embedder, vector_of
+from tests.support.pictures import plain_jpeg
+from tests.support.volume import DIMENSION
+
+NAME = "birds"
+
+
+@dataclass
+class Site:
+    """A folder of images, a volume, and a fake embedder on a broker in memory."""
+
+    folder: Path
+    volume: Volume
+    broker: MemoryBroker
+    embedder: FakeEmbedder
+    settings: IndexSettings
+
+    def draw(self, path: str, seed: int) -> bytes:
+        """Put a picture into the folder."""
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(plain_jpeg((seed, 2 * seed, 90), (40, 30)))
+        return file.read_bytes()
+
+    async def build(self) -> BuildReport:
+        """Run a build."""
+        shared = SharedSettings(root=self.volume.root, replica="test")
+        request = BuildRequest(NAME, self.folder)
+        return await build(
+            request, self.settings, shared, self.broker, self.volume, progress=NoProgress()
+        )
+
+    def items(self) -> list[Item]:
+        """The active version's items."""
+        return ItemCatalog(self.directory() / "items.sqlite").all()
+
+    def directory(self) -> Path:
+        """The active version's folder."""
+        return self.volume.directory(NAME, self.volume.active(NAME))
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    """A site with two labelled pictures and one without a label."""
+    broker = MemoryBroker()
+    await broker.start(topology.ALL)
+    async with fake_embedder(broker) as embedder:
+        folder = tmp_path / "images"
+        settings = IndexSettings(answer_timeout_seconds=5, trees=5)
+        site = Site(folder, Volume(tmp_path / "root"), broker, embedder, settings)
+        site.draw("red/one.jpg", 1)
+        site.draw("blue/deep/two.jpg", 2)
+        site.draw("three.jpg", 3)
+        yield site
+    await broker.close()
+
+
+async def test_labels_are_the_first_folders_names(site: Site) -> None:
+    """Items come in the order of their paths, with header facts and their own vectors."""
+    report = await site.build()
+    assert report.published
+    assert (report.count, report.embedded, report.failures) == (3, 3, ())
+    assert [(item.path, item.label) for item in site.items()] == [
+        ("blue/deep/two.jpg", "blue"),
+        ("red/one.jpg", "red"),
+        ("three.jpg", ""),
+    ]
+    assert {(item.width, item.height) for item in site.items()} == {(40, 30)}
+    for item in site.items():
+        stored = read_vector(site.directory(), item.position, DIMENSION)
+        assert stored == vector_of((site.folder / item.path).read_bytes())
+
+
+async def test_a_listing_gives_labels_and_attributes(site: Site) -> None:
+    """manifest.csv decides what is in, and other columns become attributes."""
+    (site.folder / "manifest.csv").write_text(
+        "path,label,author\nthree.jpg,third,Ann\nred/one.jpg,first,Bo\n"
+    )
+    await site.build()
+    found = [(item.path, item.label, dict(item.attributes)) for item in site.items()]
+    assert found == [
+        ("red/one.jpg", "first", {"author": "Bo"}),
+        ("three.jpg", "third", {"author": "Ann"}),
+    ]
+
+
+async def test_a_listing_can_not_lead_out_of_the_folder(site: Site, tmp_path: Path) -> None:
+    """Neither `..`, nor an absolute path, nor a link reaches another file."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(plain_jpeg((9, 9, 9), (40, 30)))
+    (site.folder / "link.jpg").symlink_to(secret)
+    (site.folder / "manifest.csv").write_text(
+        f"path\nthree.jpg\n../secret.jpg\n{secret}\nlink.jpg\nmissing.jpg\n"
+    )
+    report = await site.build()
+    assert report.count == 1
+    assert len(report.failures) == 4
+    assert {failure.code for failure in report.failures} == {"unknown_item"}
+
+
+async def test_a_listing_without_paths_is_refused(site: Site) -> None:
+    """The error says which column is missing."""
+    (site.folder / "manifest.csv").write_text("file,label\nthree.jpg,x\n")
+    with pytest.raises(BuildFailed, match="path"):
+        await site.build()
+
+
+async def test_bad_files_are_reported_and_left_out(site: Site) -> None:
+    """What is no image, or can't be embedded, is named with its code; the rest is built."""
+    (site.folder / "notes.txt").write_text("no image")
+    culprit = site.draw("red/bad.jpg", 4)
+    site.embedder.failing[culprit] = Failure("undecodable_image", "truncated")
+    report = await site.build()
+    failures = {failure.path: failure.code for failure in report.failures}
+    assert failures == {"notes.txt": "unsupported_format", "red/bad.jpg": "undecodable_image"}
+    assert report.count == 3
+
+
+async def test_nothing_to_build_is_an_error_that_says_so(site: Site, tmp_path: Path) -> None:
+    """An empty folder, and one without a usable image, both fail by name."""
+    site.folder = tmp_path / "empty"
+    site.folder.mkdir()
+    with pytest.raises(BuildFailed, match="holds no files"):
+        await site.build()
+    (site.folder / "notes.txt").write_text("no image")
+    with pytest.raises(BuildFailed, match="no image"):
+        await site.build()
+
+
+async def test_an_unchanged_folder_publishes_nothing(site: Site) -> None:
+    """A second build asks for one vector, to learn the model, and keeps the version."""
+    first = await site.build()
+    second = await site.build()
+    assert not second.published
+    assert second.version == first.version
+    assert len(site.embedder.embedded) == 4
+
+
+async def test_only_what_changed_is_embedded(site: Site) -> None:
+    """New content is embedded, known content reused even under a new name, the deleted gone."""
+    await site.build()
+    before = len(site.embedder.embedded)
+    added = site.draw("red/new.jpg", 5)
+    (site.folder / "three.jpg").rename(site.folder / "red" / "moved.jpg")
+    (site.folder / "red" / "one.jpg").unlink()
+    report = await site.build()
+    assert report.published
+    assert (report.count, report.embedded, report.reused) == (3, 1, 2)
+    assert added in site.embedder.embedded[before:]
+    assert len(site.embedder.embedded) - before <= 2
+    assert [item.path for item in site.items()] == [
+        "blue/deep/two.jpg",
+        "red/moved.jpg",
+        "red/new.jpg",
+    ]
+
+
+async def test_another_model_embeds_everything_again(site: Site) -> None:
+    """Vectors of one model are never mixed with those of another."""
+    await site.build()
+    site.embedder.model_id = "other@0123456789ab/pixels/8"
+    report = await site.build()
+    assert report.embedded == 3
+    manifest = site.volume.manifest(NAME, site.volume.active(NAME))
+    assert manifest.model_id == "other@0123456789ab/pixels/8"
+
+
+async def test_an_interrupted_build_goes_on_where_it_was(site: Site) -> None:
+    """What was embedded before the interruption is not embedded again, but for the first."""
+    for seed in range(10, 30):
+        site.draw(f"many/{seed}.jpg", seed)
+    site.embedder.silent_after = 12
+    building = asyncio.create_task(site.build())
+    while len(site.embedder.embedded) < 12:
+        await asyncio.sleep(0)
+    await cancel(building)
+    site.embedder.silent_after = None
+    site.broker.sever()
+    async with fake_embedder(site.broker) as second:
+        report = await site.build()
+    assert report.count == 23
+    assert len(set(second.embedded) & set(site.embedder.embedded)) <= 2
+    assert report.embedded <= 23 - 12 + 1
+
+
+async def test_two_builds_of_one_collection_do_not_meet(site: Site) -> None:
+    """The second is refused by name while the first runs."""
+    site.embedder.silent_after = 0
+    building = asyncio.create_task(site.build())
+    while not (site.volume.root / NAME / ".lock").exists():
+        await asyncio.sleep(0)
+    with pytest.raises(BuildInProgress):
+        await site.build()
+    await cancel(building)
+
+
+async def test_silent_embedders_fail_the_build_by_name(site: Site) -> None:
+    """After its attempts the build says that nobody answers, and what to look at."""
+    site.embedder.silent_after = 0
+    site.settings = IndexSettings(answer_timeout_seconds=0.02, attempts=2, trees=5)
+    with pytest.raises(BuildFailed, match="is one running"):
+        await site.build()
+
+
+async def test_a_lost_connection_is_waited_for(site: Site) -> None:
+    """When the broker goes and comes back in mid-build, the build ends complete."""
+    for seed in range(10, 20):
+        site.draw(f"many/{seed}.jpg", seed)
+    site.embedder.silent_after = 5
+    building = asyncio.create_task(site.build())
+    while len(site.embedder.embedded) < 5:
+        await asyncio.sleep(0)
+    site.embedder.silent_after = None
+    site.broker.sever()
+    async with fake_embedder(site.broker):
+        report = await building
+    assert report.count == 13
+
+
+async def test_equal_pictures_are_embedded_once_and_listed_twice(site: Site) -> None:
+    """Two files of one content share a vector and keep their own ids."""
+    copied = site.folder / "red" / "copy.jpg"
+    copied.write_bytes((site.folder / "three.jpg").read_bytes())
+    os.utime(copied)
+    report = await site.build()
+    assert (report.count, report.embedded) == (4, 3)
+    assert len({item.item_id for item in site.items()}) == 4
+    rows = [read_vector(site.directory(), item.position, DIMENSION) for item in site.items()]
+    assert len(set(rows)) == 3
+    assert np.isfinite(np.frombuffer(b"".join(rows), "<f4")).all()
+
+
+async def test_copies_of_a_picture_that_fails_fail_with_it(site: Site) -> None:
+    """A broken file that is there twice is reported twice, and stops nothing."""
+    culprit = site.draw("red/bad.jpg", 4)
+    site.draw("blue/bad.jpg", 4)
+    site.embedder.failing[culprit] = Failure("undecodable_image", "truncated")
+    report = await site.build()
+    assert report.count == 3
+    assert [failure.path for failure in report.failures] == ["blue/bad.jpg", "red/bad.jpg"]
+
+
+async def test_a_fault_of_the_embedder_costs_one_picture(site: Site) -> None:
+    """A picture that the embedder can't do, for whatever reason, is named; the rest is built."""
+    culprit = site.draw("zoo/bad.jpg", 4)
+    site.embedder.failing[culprit] = Failure("internal", "out of memory")
+    site.settings = site.settings.model_copy(update={"attempts": 2})
+    report = await site.build()
+    assert report.count == 3
+    assert [(failure.path, failure.code) for failure in report.failures] == [
+        ("zoo/bad.jpg", "internal")
+    ]
+
+
+async def test_a_picture_that_is_never_answered_costs_only_itself(site: Site) -> None:
+    """Where others are answered, the silence is about the picture, not about the embedders."""
+    site.embedder.ignoring.add(site.draw("zoo/bad.jpg", 4))
+    site.settings = IndexSettings(answer_timeout_seconds=1, attempts=2, trees=5)
+    report = await site.build()
+    assert report.count == 3
+    assert [failure.code for failure in report.failures] == ["deadline_exceeded"]
+
+
+async def test_a_name_that_is_no_text_is_reported(site: Site) -> None:
+    """Old archives hold names in other encodings: named readably, and left out."""
+    name = os.fsdecode(b"caf\xe9.jpg")
+    site.draw(name, 4)
+    report = await site.build()
+    assert report.count == 3
+    assert [failure.path for failure in report.failures] == ["caf\\udce9.jpg"]
+
+
+async def test_a_listing_may_hold_any_text(site: Site) -> None:
+    """A NUL in a path, a row too short and a row too long harm nobody."""
+    (site.folder / "manifest.csv").write_text(
+        "label,path,author\na,thr\0ee.jpg,x\nb\nc,three.jpg,Ann,too,long\n"
+    )
+    report = await site.build()
+    assert [(item.path, item.label) for item in site.items()] == [("three.jpg", "c")]
+    assert {failure.code for failure in report.failures} == {"unknown_item"}
+
+
+async def test_damaged_vectors_are_not_used_again(site: Site) -> None:
+    """A flipped bit in the active version is healed by the next build, not copied."""
+    await site.build()
+    file = site.directory() / "vectors.f32"
+    sound = file.read_bytes()
+    file.write_bytes(sound[:5] + bytes([sound[5] ^ 0xFF]) + sound[6:])
+    report = await site.build()
+    assert report.published
+    assert (site.directory() / "vectors.f32").read_bytes() == sound
+
+
+async def test_another_recall_is_a_reason_to_build(site: Site) -> None:
+    """An index that falls short of what is asked for now is built again, from the same vectors."""
+    report = await site.build()
+    manifest = site.volume.manifest(NAME, report.version)
+    poor = dataclasses.replace(manifest, recall=0.5)
+    (site.directory() / "manifest.json").write_text(poor.to_json())
+    again = await site.build()
+    assert again.published
+    assert (again.embedded, again.recall) == (0, 1.0)
+
+
+async def test_what_a_killed_build_left_is_swept(site: Site) -> None:
+    """Half-written versions don't pile up on the volume."""
+    left = site.volume.home(NAME) / "building" / "20200101T000000Z-00000000"
+    left.mkdir(parents=True)
+    (left / "vectors.f32").write_bytes(b"half")
+    await site.build()
+    assert not left.exists()
+
+
+async def test_a_volume_that_can_not_be_written_fails_by_name(site: Site) -> None:
+    """No traceback for an operator: the error says which place is unusable."""
+    site.volume.root.mkdir()
+    (site.volume.root / NAME).write_bytes(b"a file where the folder should be")
+    with pytest.raises(BuildFailed, match="can't be used"):
+        await site.build()
+
+
+async def test_a_damaged_journal_fails_by_name(site: Site) -> None:
+    """So does a journal that is none."""
+    journal = site.volume.home(NAME) / "building" / "journal.sqlite"
+    journal.parent.mkdir(parents=True)
+    journal.write_bytes(b"rubbish" * 200)
+    with pytest.raises(BuildFailed, match="can't be used"):
+        await site.build()

@@ -1,0 +1,258 @@
+"""The searcher service: from a message of vectors to replies, and what can go wrong between."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.searcher.service import run
+from services.searcher.settings import SearcherSettings
+from services.shared.collection import Volume
+from services.shared.contracts import (
+    Embedding,
+    Embeddings,
+    Failure,
+    Neighbors,
+    Replies,
+    Reply,
+    Slip,
+    codec,
+)
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Consumer, Message, Queue
+from services.shared.messaging.memory import MemoryBroker
+from services.shared.settings import SharedSettings
+from services.shared.telemetry import Telemetry
+from tests.support.volume import DIMENSION, MODEL, items, publish_version, unit_vectors
+
+COUNT = 30
+REPLIES = Queue(name="replies")
+
+
+@dataclass
+class Bench:
+    """A running searcher, and the queue that its answers come to."""
+
+    broker: MemoryBroker
+    volume: Volume
+    telemetry: Telemetry
+    stop: asyncio.Event
+    running: asyncio.Task[None]
+    replies: Consumer
+    arrived: list[Replies] = field(default_factory=list)
+
+    async def ask(self, *queries: Embedding, model_id: str = MODEL) -> None:
+        """Send vectors as the embedder does."""
+        message = Embeddings(model_id, DIMENSION, queries)
+        await self.broker.publish(topology.SEARCH.name, Message.of(message))
+
+    async def answer(self) -> Replies:
+        """The next message of replies."""
+        async with asyncio.timeout(20):
+            (delivery,) = await self.replies.take(1)
+        delivery.ack()
+        message = codec.decode(delivery.type, delivery.body)
+        assert isinstance(message, Replies)
+        return message
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        return self.telemetry.registry.get_sample_value(f"simile_searcher_{name}", labels) or 0.0
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """A searcher with one collection, ready."""
+    volume, broker = Volume(tmp_path), MemoryBroker()
+    publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT))
+    await broker.start([*topology.ALL, REPLIES])
+    telemetry, stop = Telemetry(), asyncio.Event()
+    shared = SharedSettings(root=tmp_path, drain_timeout_seconds=5)
+    work = run(SearcherSettings(), shared, broker, stop=stop, telemetry=telemetry)
+    running = asyncio.create_task(work)
+    while telemetry.health.not_ready() or "searcher" not in telemetry.health._ready:
+        await asyncio.sleep(0.01)
+    replies = await broker.consume(REPLIES, prefetch=16)
+    bench = Bench(broker, volume, telemetry, stop, running, replies)
+    yield bench
+    stop.set()
+    await running
+    await broker.close()
+
+
+def _query(
+    correlation_id: str = "query",
+    *,
+    vector: Sequence[float] | None = None,
+    collection: str = "birds",
+    k: int = 10,
+    max_distance: float | None = None,
+    deadline_unix_ms: int = 0,
+    final_reply_to: str = REPLIES.name,
+) -> Embedding:
+    values = unit_vectors(COUNT)[4].tolist() if vector is None else vector
+    slip = Slip(
+        correlation_id=correlation_id,
+        reply_to=topology.SEARCH.name,
+        final_reply_to=final_reply_to,
+        deadline_unix_ms=deadline_unix_ms,
+        collection=collection,
+        k=k,
+        max_distance=max_distance,
+    )
+    return Embedding(slip, struct.pack(f"<{DIMENSION}f", *values), {"model": 0.01})
+
+
+def _neighbors(reply: Reply) -> Neighbors:
+    assert isinstance(reply.outcome, Neighbors)
+    return reply.outcome
+
+
+async def test_a_vector_is_answered_with_its_neighbours(bench: Bench) -> None:
+    """Nearest first, from one named version, with the stages of the whole way."""
+    await bench.ask(_query())
+    (reply,) = (await bench.answer()).items
+    found = _neighbors(reply)
+    assert (found.collection, found.model_id) == ("birds", MODEL)
+    assert found.index_version == bench.volume.active("birds")
+    assert found.neighbors[0].item_id == items(COUNT)[4].item_id
+    assert len(found.neighbors) == 10
+    assert set(reply.stages) == {"model", "search"}
+
+
+async def test_one_message_of_queries_is_one_message_of_replies(bench: Bench) -> None:
+    """Answers for one replica travel together, each with its own k."""
+    await bench.ask(*(_query(str(number), k=number + 1) for number in range(5)))
+    replies = await bench.answer()
+    assert [reply.correlation_id for reply in replies.items] == ["0", "1", "2", "3", "4"]
+    assert [len(_neighbors(reply).neighbors) for reply in replies.items] == [1, 2, 3, 4, 5]
+
+
+async def test_max_distance_and_a_large_k_are_heeded(bench: Bench) -> None:
+    """A bound may leave one neighbour; asking for more than there is gives all."""
+    await bench.ask(_query("near", max_distance=0.01), _query("all", k=100))
+    near, everything = (await bench.answer()).items
+    assert len(_neighbors(near).neighbors) == 1
+    assert len(_neighbors(everything).neighbors) == COUNT
+
+
+@pytest.mark.parametrize(
+    ("query", "model_id", "code"),
+    [
+        (_query(collection="fish"), MODEL, "no_index"),
+        (_query(), "other@1/pixels/8", "model_mismatch"),
+        (_query(vector=[0.0] * DIMENSION), MODEL, "invalid_vector"),
+        (_query(vector=[float("nan")] * DIMENSION), MODEL, "invalid_vector"),
+    ],
+    ids=["no index", "other model", "zero", "nan"],
+)
+async def test_a_query_that_fails_says_why_and_fails_alone(
+    bench: Bench, query: Embedding, model_id: str, code: str
+) -> None:
+    """The failure has its code, and the next query is answered."""
+    await bench.ask(query, model_id=model_id)
+    (failed,) = (await bench.answer()).items
+    assert isinstance(failed.outcome, Failure)
+    assert failed.outcome.code == code
+    await bench.ask(_query("next"))
+    (reply,) = (await bench.answer()).items
+    assert _neighbors(reply).neighbors
+
+
+async def test_expired_queries_are_not_searched(bench: Bench) -> None:
+    """Nobody waits for them: they are dropped and counted, their neighbours answered."""
+    past = time.time_ns() // 1_000_000 - 1
+    await bench.ask(_query("late", deadline_unix_ms=past), _query("waited for"))
+    (reply,) = (await bench.answer()).items
+    assert reply.correlation_id == "waited for"
+    assert bench.metric("expired_total") == 1
+
+
+async def test_a_gone_replica_costs_nobody_else(bench: Bench) -> None:
+    """An answer without a queue is dropped and counted; others of the batch arrive."""
+    await bench.ask(_query("gone", final_reply_to="no.such.queue"), _query("here"))
+    (reply,) = (await bench.answer()).items
+    assert reply.correlation_id == "here"
+    assert bench.metric("unanswerable_total") == 1
+    while bench.metric("queries_total", code="ok") < 2:
+        await asyncio.sleep(0.01)
+    assert await bench.broker.depth(topology.SEARCH.name) == 0
+
+
+async def test_an_undecodable_message_goes_to_the_dead_letters(bench: Bench) -> None:
+    """Rubbish is put aside with its reason, and the queue goes on."""
+    await bench.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))
+    await bench.ask(_query())
+    await bench.answer()
+    dead = await bench.broker.consume(topology.SEARCH_DEAD, prefetch=1)
+    (letter,) = await dead.take(1)
+    assert letter.body == b"\xff"
+    assert "does not parse" in letter.headers["reason"]
+
+
+async def test_a_full_dead_letter_queue_stops_nobody(bench: Bench) -> None:
+    """What can be neither decoded nor put aside is dropped and counted."""
+    limit = topology.SEARCH_DEAD.max_length
+    assert limit is not None
+    for _ in range(limit):
+        await bench.broker.publish(topology.SEARCH_DEAD.name, Message("letter", b""))
+    await bench.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))
+    await bench.ask(_query())
+    assert (await bench.answer()).items
+    assert bench.metric("undecodable_total") == 1
+
+
+async def test_a_blocked_broker_is_not_hammered(bench: Bench) -> None:
+    """Under a broker's alarm a query is searched a few times a second at most, then answered."""
+    await bench.ask(_query())
+    bench.broker.block()
+    while bench.metric("queries_total", code="ok") < 2:  # it has come back once
+        await asyncio.sleep(0.01)
+    bench.broker.unblock()
+    assert (await bench.answer()).items
+    assert bench.metric("queries_total", code="ok") <= 4
+
+
+async def test_a_lost_connection_is_survived(bench: Bench) -> None:
+    """After a cut the searcher consumes again by itself."""
+    bench.broker.sever()
+    bench.replies = await bench.broker.consume(REPLIES, prefetch=16)
+    await bench.ask(_query())
+    assert (await bench.answer()).items
+
+
+async def test_without_an_index_the_searcher_is_unready(bench: Bench) -> None:
+    """Readiness says no_index once the last collection is gone."""
+    (bench.volume.root / "birds" / "ACTIVE").unlink()
+    async with asyncio.timeout(20):
+        while "searcher" not in bench.telemetry.health.not_ready():
+            await asyncio.sleep(0.05)
+    assert "no_index" in bench.telemetry.health.not_ready()["searcher"]
+
+
+async def test_stopping_answers_what_was_taken(bench: Bench) -> None:
+    """Queries that were taken before the stop are answered; run returns."""
+    for number in range(20):
+        await bench.ask(_query(str(number)))
+    await asyncio.sleep(0)
+    bench.stop.set()
+    async with asyncio.timeout(20):
+        await bench.running
+    left, arrived = await bench.broker.depth(topology.SEARCH.name), 0
+    while arrived + left < 20:
+        arrived += len((await bench.answer()).items)
+    assert arrived + left == 20
+
+
+def test_vectors_are_little_endian() -> None:
+    """The bytes of a message are read as they are written on any machine."""
+    from services.searcher.index import as_vector  # noqa: PLC0415 (used once)
+
+    assert np.array_equal(as_vector(struct.pack("<2f", 0.6, 0.8)), np.array([0.6, 0.8], "f4"))

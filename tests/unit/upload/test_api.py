@@ -1,0 +1,378 @@
+"""The HTTP API: answers, refusals by name, and nothing that ends in a 500."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import validate
+
+from services.shared import errors
+from services.shared.contracts import Failure
+from services.shared.messaging import topology
+from services.upload import app as upload
+from services.upload.handlers import Handlers
+from services.upload.settings import UploadSettings
+from tests.support.pictures import plain_jpeg, png
+from tests.unit.upload.conftest import COUNT, Answer, Api
+
+OPENAPI = json.loads(Path(upload.__file__).with_name("openapi.json").read_text())
+
+
+def _matches(name: str, answer: Answer) -> None:
+    """The answer's body fits the schema of that name in openapi.json."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": OPENAPI["components"]}
+    Draft202012Validator(schema).validate(answer.json)
+
+
+def _refused(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    assert answer.json["correlation_id"] == answer.headers["X-Correlation-Id"]
+    assert ("Retry-After" in answer.headers) == (status == 503)
+    _matches("Problem", answer)
+
+
+async def test_an_image_is_answered_with_its_neighbours(api: Api, picture: bytes) -> None:
+    """The raw body is the image; the answer names collection, version, model, and times."""
+    answer = await api.search(picture)
+    assert answer.status == 200
+    _matches("SearchAnswer", answer)
+    assert len(answer.json["neighbors"]) == 10
+    assert answer.json["index_version"] == api.volume.active("birds")
+    assert answer.json["timings_ms"].keys() == {"decode", "model", "search", "messaging", "total"}
+    assert "search;dur=3.0" in answer.headers["Server-Timing"]
+    assert api.embedder.embedded == [picture]
+
+
+async def test_a_form_is_accepted_too(api: Api, picture: bytes) -> None:
+    """Image and parameters may come as form fields; the query string wins."""
+    form = aiohttp.FormData({"k": "7", "collection": "birds"})
+    form.add_field("image", picture, filename="../../etc/passwd", content_type="text/html")
+    answer = await api.ask("POST", "/v1/search?k=3", data=form)
+    assert answer.status == 200
+    assert len(answer.json["neighbors"]) == 3
+
+
+async def test_the_vector_of_an_image(api: Api, picture: bytes) -> None:
+    """POST /v1/embed answers the unit-length vector and its model."""
+    answer = await api.search(picture, "/v1/embed")
+    _matches("EmbedAnswer", answer)
+    assert sum(value * value for value in answer.json["vector"]) == pytest.approx(1.0, abs=1e-5)
+
+
+async def test_more_like_an_item_leaves_the_item_out(api: Api) -> None:
+    """The item itself is not among its neighbours, and k of them still come."""
+    item = api.items[2]
+    answer = await api.get(f"/v1/items/birds/{item.item_id}/similar?k=5")
+    _matches("SearchAnswer", answer)
+    found = [neighbor["item_id"] for neighbor in answer.json["neighbors"]]
+    assert len(found) == 5
+    assert item.item_id not in found
+    assert api.embedder.embedded == []
+
+
+@pytest.mark.parametrize(
+    ("path", "schema"),
+    [
+        ("/v1/collections", "Collections"),
+        ("/v1/collections/birds", "Collection"),
+        ("/v1/collections/birds/sample?count=5", "Sample"),
+        (f"/v1/items/birds/{'{item}'}", "ItemOfCollection"),
+    ],
+)
+async def test_facts_fit_their_schemas(api: Api, path: str, schema: str) -> None:
+    """What is told of collections and items is what openapi.json says."""
+    answer = await api.get(path.format(item=api.items[0].item_id))
+    assert answer.status == 200
+    _matches(schema, answer)
+
+
+async def test_item_images_are_served_with_their_true_type(api: Api) -> None:
+    """The stored bytes, typed by what they are, cacheable, and 304 when known."""
+    item = api.items[1]
+    answer = await api.get(f"/v1/items/birds/{item.item_id}/image")
+    assert answer.body == (api.images / item.path).read_bytes()
+    assert answer.headers["Content-Type"] == "image/jpeg"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    again = await api.get(
+        f"/v1/items/birds/{item.item_id}/image", headers={"If-None-Match": answer.headers["ETag"]}
+    )
+    assert (again.status, again.body) == (304, b"")
+
+
+async def test_thumbnails_are_small_and_kept(api: Api) -> None:
+    """A thumbnail is made once, then served from memory."""
+    path = f"/v1/items/birds/{api.items[1].item_id}/thumbnail"
+    first, second = await api.get(path), await api.get(path)
+    assert first.headers["Content-Type"] == "image/jpeg"
+    assert first.body == second.body
+    registry = api.telemetry.registry
+    made = registry.get_sample_value("simile_upload_thumbnails_total", {"source": "made"})
+    kept = registry.get_sample_value("simile_upload_thumbnails_total", {"source": "cache"})
+    assert (made, kept) == (1, 1)
+
+
+async def test_an_image_outside_the_images_is_never_served(api: Api, tmp_path: Path) -> None:
+    """A link that leads out of the folder is as good as missing."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(plain_jpeg((1, 2, 3)))
+    linked = api.images / api.items[0].path
+    linked.unlink()
+    linked.symlink_to(secret)
+    _refused(await api.get(f"/v1/items/birds/{api.items[0].item_id}/image"), 404, "unknown_item")
+
+
+BOMB = png(30_000, 30_000, 8, 2, [])
+THIN = png(4000, 3, 8, 0, [bytes(4000)] * 3)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "empty_image"),
+        (b"this is text", 415, "unsupported_format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", 415, "unsupported_format"),
+        (b"\xff\xd8\xff\xe0", 422, "undecodable_image"),
+        (BOMB, 413, "too_many_pixels"),
+        (THIN, 422, "extreme_aspect"),
+        (bytes(16 * 2**20), 413, "image_too_large"),
+    ],
+    ids=["empty", "text", "svg", "header", "bomb", "thin", "large"],
+)
+async def test_a_useless_image_is_refused_at_the_door(
+    api: Api, body: bytes, status: int, code: str
+) -> None:
+    """The header alone decides; the embedder is not asked."""
+    _refused(await api.search(body), status, code)
+    assert api.embedder.embedded == []
+
+
+async def test_a_stream_without_a_length_is_bounded_too(api: Api) -> None:
+    """A chunked body is read up to the limit and no further."""
+
+    async def endless() -> Any:
+        for _ in range(40):
+            yield bytes(2**20)
+
+    _refused(await api.search(endless()), 413, "image_too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("POST", "/v1/search?k=0", 400, "malformed_request"),
+        ("POST", "/v1/search?k=3&k=4", 400, "malformed_request"),
+        ("POST", "/v1/search?neighbours=3", 400, "malformed_request"),
+        ("POST", "/v1/search?max_distance=nan", 400, "malformed_request"),
+        ("POST", "/v1/search?collection=fish", 404, "unknown_collection"),
+        ("POST", "/v1/search?collection=../birds", 400, "malformed_request"),
+        ("POST", "/v1/embed?k=3", 400, "malformed_request"),
+        ("GET", "/v1/search", 405, "method_not_allowed"),
+        ("GET", "/nothing/here", 404, "unknown_route"),
+        ("GET", "/static/../app.py", 404, "unknown_route"),
+        ("GET", "/static/%2e%2e/app.py", 404, "unknown_route"),
+        ("GET", "/v1/collections/fish", 404, "unknown_collection"),
+        ("GET", "/v1/collections/birds/sample?count=0", 400, "malformed_request"),
+        ("GET", "/v1/items/birds/0000000000000000", 404, "unknown_item"),
+        ("GET", "/v1/items/birds/%00", 404, "unknown_item"),
+        ("GET", "/v1/items/birds/0000000000000000/image", 404, "unknown_item"),
+        ("GET", "/v1/items/fish/0000000000000000/similar", 404, "unknown_collection"),
+    ],
+)
+async def test_a_wrong_request_is_refused_by_name(
+    api: Api, picture: bytes, method: str, path: str, status: int, code: str
+) -> None:
+    """Each mistake has its status and code."""
+    data = picture if method == "POST" else None
+    _refused(await api.ask(method, path, data=data), status, code)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no form at all",
+        b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc',
+        b"--x\r\n\r\nabc\r\n--x--\r\n",
+        b'--x\r\nContent-Disposition: form-data; name="k"\r\n\r\n3\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="k"\r\n\r\n\xff\r\n--x--\r\n',
+        b'--x\r\nContent-Disposition: form-data; name="k"\r\n\r\n' + b"1" * 9999 + b"\r\n--x--\r\n",
+        (b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\nabc\r\n' * 2) + b"--x--\r\n",
+        (
+            b'--x\r\nContent-Disposition: form-data; name="image"\r\n'
+            b"Content-Transfer-Encoding: base64\r\n\r\n!!!\r\n--x--\r\n"
+        ),
+    ],
+)
+async def test_a_hostile_form_is_refused(api: Api, body: bytes) -> None:
+    """Forms that are cut, nameless, repeated or oversized are a 4xx, and the service lives on."""
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = await api.search(body, headers=headers)
+    assert 400 <= answer.status < 500, answer.json
+    assert (await api.get("/v1/collections")).status == 200
+
+
+async def test_a_form_without_a_boundary_is_refused(api: Api) -> None:
+    """The header that announces a form must say how to read it."""
+    answer = await api.search(b"abc", headers={"Content-Type": "multipart/form-data"})
+    _refused(answer, 400, "malformed_request")
+
+
+async def test_a_failure_behind_the_queue_has_its_own_status(api: Api, picture: bytes) -> None:
+    """What the embedder says of an image is what the caller reads."""
+    api.embedder.failing[picture] = Failure("undecodable_image", "truncated at row 7")
+    answer = await api.search(picture)
+    _refused(answer, 422, "undecodable_image")
+    assert answer.json["detail"] == "truncated at row 7"
+
+
+async def test_a_blocked_broker_is_a_503_at_once(api: Api, picture: bytes) -> None:
+    """While RabbitMQ takes nothing, queries are refused and the process is unready."""
+    api.broker.block()
+    _refused(await api.search(picture), 503, "broker_unavailable")
+    api.broker.unblock()
+    assert (await api.search(picture)).status == 200
+
+
+async def test_a_lost_connection_fails_what_is_in_flight(api: Api, picture: bytes) -> None:
+    """A query whose way back is gone is answered at once, by name."""
+    api.embedder.silent_after = 0
+    asking = asyncio.create_task(api.search(picture))
+    while await api.broker.depth(topology.EMBED.name) or not api.broker.ready:
+        await asyncio.sleep(0)
+    while (api.telemetry.registry.get_sample_value("simile_upload_in_flight_queries") or 0) < 1:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.05)
+    api.broker.sever()
+    _refused(await asking, 503, "reply_queue_lost")
+
+
+async def test_without_an_index_a_search_says_so(api: Api, picture: bytes) -> None:
+    """A collection whose ACTIVE is broken, and a volume with none, are no_index."""
+    (api.volume.root / "birds" / "ACTIVE").write_text("nonsense")
+    _refused(await api.search(picture), 503, "no_index")
+    (api.volume.root / "birds" / "ACTIVE").unlink()
+    _refused(await api.search(picture), 503, "no_index")
+
+
+class TestShortDeadline:
+    """With a deadline of a moment."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """Nobody answers within this."""
+        return UploadSettings(port=0, deadline_seconds=0.05)
+
+    async def test_no_answer_is_a_504(self, api: Api, picture: bytes) -> None:
+        """The caller is told in time, and a later answer is counted as late."""
+        api.embedder.silent_after = 0
+        _refused(await api.search(picture), 504, "deadline_exceeded")
+
+
+class TestOneAtATime:
+    """With room for one query."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """One query in flight; a body must come at once."""
+        return UploadSettings(port=0, max_in_flight=1, body_timeout_seconds=0.2)
+
+    async def test_more_are_refused_before_their_body_is_read(
+        self, api: Api, picture: bytes
+    ) -> None:
+        """The refusal does not wait for the body; the first query is answered all the same."""
+        sent = asyncio.Event()
+
+        async def slow() -> Any:
+            yield picture[:10]
+            await sent.wait()
+            yield picture[10:]
+
+        first = asyncio.create_task(api.search(slow(), "/v1/search"))
+        registry = api.telemetry.registry
+        while (registry.get_sample_value("simile_upload_in_flight_queries") or 0) < 1:
+            await asyncio.sleep(0.005)
+        _refused(await api.search(picture), 503, "overloaded")
+        sent.set()
+        assert (await first).status == 200
+
+    async def test_a_body_that_does_not_come_is_given_up(self, api: Api) -> None:
+        """A caller that sends nothing holds its place for a bounded time."""
+
+        async def stuck() -> Any:
+            yield b"\xff\xd8"
+            await asyncio.sleep(2)
+
+        _refused(await api.search(stuck()), 408, "body_timeout")
+
+
+async def test_stopping_answers_what_is_in_flight(api: Api, picture: bytes) -> None:
+    """A query that was let in before the stop is answered; run returns after it."""
+    api.embedder.silent_after = 0
+    asking = asyncio.create_task(api.search(picture))
+    registry = api.telemetry.registry
+    while (registry.get_sample_value("simile_upload_in_flight_queries") or 0) < 1:
+        await asyncio.sleep(0.005)
+    await asyncio.sleep(0.05)
+    api.stop.set()
+    while "upload" not in api.telemetry.health.not_ready():
+        await asyncio.sleep(0.005)
+    api.embedder.silent_after = None
+    consumer = await api.broker.consume(topology.EMBED, prefetch=1)
+    await consumer.close()
+    api.broker._stores[topology.EMBED.name].consumers[0].lose("redelivered by the test")
+    serving = asyncio.create_task(api.embedder.serve())
+    assert (await asking).status == 200
+    await api.running
+    serving.cancel()
+
+
+async def test_the_page_is_served_under_a_strict_policy(api: Api) -> None:
+    """The page and its files come from here alone, and are asked for anew at each release."""
+    page = await api.get("/")
+    assert page.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "unsafe" not in page.headers["Content-Security-Policy"]
+    script = await api.get("/static/app.js")
+    assert "javascript" in script.headers["Content-Type"]
+    assert script.headers["Cache-Control"] == "no-cache"
+
+
+async def test_the_description_is_served_as_checked_in(api: Api) -> None:
+    """/openapi.json is the file, and valid OpenAPI 3.1."""
+    answer = await api.get("/openapi.json")
+    assert answer.json == OPENAPI
+    validate(OPENAPI)
+
+
+def test_the_description_knows_every_route_and_no_other() -> None:
+    """Paths and methods of openapi.json are those of the application."""
+    described = {
+        (method.upper(), path) for path, methods in OPENAPI["paths"].items() for method in methods
+    }
+    handlers = Handlers(None, None, None, None, 1.0)  # type: ignore[arg-type]
+    app = web.Application()
+    app.add_routes(handlers.routes())
+    served = {
+        (route.method, route.resource.canonical) for route in app.router.routes() if route.resource
+    }
+    own = {("GET", "/"), ("GET", "/openapi.json")}
+    assert described == {pair for pair in served if pair[0] != "HEAD"} | own
+
+
+def test_the_description_knows_every_code() -> None:
+    """The codes of openapi.json are those a caller can meet."""
+    callers = {kind.code for kind in errors.by_code().values() if kind.status != 500} | {"internal"}
+    assert set(OPENAPI["components"]["schemas"]["Code"]["enum"]) == callers
+
+
+async def test_the_sample_has_what_there_is(api: Api) -> None:
+    """Asking for more than the collection holds gives everything, once."""
+    answer = await api.get("/v1/collections/birds/sample?count=200")
+    assert len({item["item_id"] for item in answer.json["items"]}) == COUNT
