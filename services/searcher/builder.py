@@ -8,9 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
-import secrets
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -18,26 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import structlog
 
 from services.searcher import publisher
 from services.searcher.embedding import BulkEmbedder
-from services.searcher.index import Vectors, build_annoy, measure, stored_file
+from services.searcher.hashing import HashedImage, hash_image, read_image
 from services.searcher.journal import Journal
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
-from services.searcher.source import SourceImage, list_images, locate
-from services.shared import collection as files
+from services.searcher.source import SourceImage, list_images
+from services.searcher.staging import Previous, Vectorbook, write_version
 from services.shared import imaging, lifecycle
-from services.shared.collection import Item, ItemCatalog, Manifest, Volume
-from services.shared.errors import (
-    BuildFailed,
-    BuildInProgress,
-    ImageTooLarge,
-    SimileError,
-    UnknownItem,
-)
+from services.shared.collection import Item, Manifest, Volume
+from services.shared.errors import BuildFailed, BuildInProgress, SimileError, UnknownItem
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.inbox import Inbox
 from services.shared.settings import SharedSettings
@@ -45,7 +35,6 @@ from services.shared.settings import SharedSettings
 _log = structlog.get_logger(__name__)
 
 _BUILDING: Final = "building"
-_CANARIES: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +66,6 @@ class BuildReport:
     seconds: float
     recall: float
     published: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Hashed:
-    """A file that has the header of an image."""
-
-    source: SourceImage
-    sha256: str
-    width: int
-    height: int
 
 
 async def build(
@@ -174,9 +153,10 @@ class _Build:
         items = _items(images)
         known = previous.positions if previous is not None else {}
         embedded = len(self._embedded - known.keys())
-        if previous is not None and previous.holds(items, self._request, self._settings):
+        if previous is not None and previous.holds(items, self._request.folder, self._settings):
             return self._report(previous.manifest, embedded=0, published=False)
-        manifest = await asyncio.to_thread(self._publish, items, model_id, previous)
+        vectorbook = Vectorbook(self._journal, model_id, previous)
+        manifest = await asyncio.to_thread(self._publish, items, vectorbook)
         _log.info(
             "index published",
             action="index_published",
@@ -188,7 +168,7 @@ class _Build:
         )
         return self._report(manifest, embedded=embedded, published=True)
 
-    def _hash_all(self, limits: imaging.Limits) -> list[_Hashed]:
+    def _hash_all(self, limits: imaging.Limits) -> list[HashedImage]:
         """In a thread: every file's hash and header; what isn't an image becomes a failure."""
         sources = list_images(self._request.folder)
         if not sources:
@@ -198,39 +178,14 @@ class _Build:
         hashed = []
         for source in sources:
             try:
-                hashed.append(self._hash(source, limits))
+                hashed.append(hash_image(self._request.folder, source, limits, self._journal))
                 self._progress.advance()
             except (SimileError, OSError) as error:
                 self._fail(source, error)
         self._journal.commit()
         return hashed
 
-    def _hash(self, source: SourceImage, limits: imaging.Limits) -> _Hashed:
-        file = locate(self._request.folder, source.path)
-        if file is None:
-            message = "the file is missing, leads out of the folder, or its name is not UTF-8"
-            raise UnknownItem(message)
-        stat = file.stat()
-        known = self._journal.known_hash(source.path, stat.st_size, stat.st_mtime_ns)
-        if known is not None:
-            return _Hashed(source, *known)
-        if stat.st_size > limits.max_bytes:
-            message = f"{stat.st_size} bytes; {limits.max_bytes} are accepted"
-            raise ImageTooLarge(message)
-        image = file.read_bytes()
-        header = imaging.sniff(image, limits)
-        hashed = _Hashed(source, _sha256(image), header.width, header.height)
-        self._journal.remember_hash(
-            source.path,
-            stat.st_size,
-            stat.st_mtime_ns,
-            sha256=hashed.sha256,
-            width=hashed.width,
-            height=hashed.height,
-        )
-        return hashed
-
-    async def _learn_model(self, embedder: BulkEmbedder, images: Sequence[_Hashed]) -> str:
+    async def _learn_model(self, embedder: BulkEmbedder, images: Sequence[HashedImage]) -> str:
         """The embedders' model id, from the first image that they can embed."""
         for image in images:
             model_id = await self._embed(embedder, image, None)
@@ -240,22 +195,20 @@ class _Build:
         message = f"no image of {self._request.folder} could be embedded: {reason}"
         raise BuildFailed(message)
 
-    def _previous(self, model_id: str) -> _Previous | None:
+    def _previous(self, model_id: str) -> Previous | None:
         version = publisher.active_version(self._volume, self._request.collection)
         if version is None:
             return None
         try:
-            # Damaged vectors must not live on in the next version.
-            publisher.verify(self._volume, self._request.collection, version)
-            previous = _Previous(self._volume, self._request.collection, version)
+            previous = Previous(self._volume, self._request.collection, version)
         except SimileError as error:
             _log.warning(str(error), action=error.code, collection=self._request.collection)
             return None
         return previous if previous.manifest.model_id == model_id else None
 
     def _missing(
-        self, images: Sequence[_Hashed], model_id: str, previous: _Previous | None
-    ) -> list[_Hashed]:
+        self, images: Sequence[HashedImage], model_id: str, previous: Previous | None
+    ) -> list[HashedImage]:
         """One image for each content that has no vector yet."""
         by_content = {
             image.sha256: image for image in reversed(images) if image.sha256 not in self._unusable
@@ -268,7 +221,7 @@ class _Build:
         ]
 
     async def _embed_all(
-        self, embedder: BulkEmbedder, missing: Sequence[_Hashed], model_id: str
+        self, embedder: BulkEmbedder, missing: Sequence[HashedImage], model_id: str
     ) -> None:
         self._progress.begin("embedding", len(missing))
         waiting = iter(missing)
@@ -285,11 +238,11 @@ class _Build:
             raise errors.exceptions[0] from None
 
     async def _embed(
-        self, embedder: BulkEmbedder, image: _Hashed, model_id: str | None
+        self, embedder: BulkEmbedder, image: HashedImage, model_id: str | None
     ) -> str | None:
         """Embed one file into the journal; its model id, or None when it failed by itself."""
         try:
-            content = await asyncio.to_thread(self._read, image)
+            content = await asyncio.to_thread(read_image, self._request.folder, image)
             embedded = await embedder.embed(content)
         except BuildFailed:
             raise
@@ -308,7 +261,7 @@ class _Build:
         self._progress.advance()
         return embedded.model_id
 
-    def _usable(self, images: Sequence[_Hashed]) -> list[_Hashed]:
+    def _usable(self, images: Sequence[HashedImage]) -> list[HashedImage]:
         """The images that have a vector; the copies of one that failed have failed with it."""
         told = {failure.path for failure in self._failures}
         for image in images:
@@ -317,13 +270,6 @@ class _Build:
                 self._fail(image.source, error)
         return [image for image in images if image.sha256 not in self._unusable]
 
-    def _read(self, image: _Hashed) -> bytes:
-        content = (self._request.folder / image.source.path).read_bytes()
-        if _sha256(content) != image.sha256:
-            message = f"{image.source.path} changed while the index was built; run the build again"
-            raise UnknownItem(message)
-        return content
-
     def _fail(self, source: SourceImage, error: SimileError | OSError) -> None:
         code = error.code if isinstance(error, SimileError) else UnknownItem.code
         # A name that isn't UTF-8 must not break the table that shows it.
@@ -331,56 +277,21 @@ class _Build:
         self._failures.append(FailedImage(path, code, str(error)))
         self._progress.advance(failed=True)
 
-    def _publish(
-        self, items: Sequence[Item], model_id: str, previous: _Previous | None
-    ) -> Manifest:
+    def _publish(self, items: Sequence[Item], vectorbook: Vectorbook) -> Manifest:
         """In a thread: write every file of the new version, publish and activate it."""
-        version = _new_version()
-        building = self._volume.home(self._request.collection) / _BUILDING
-        for leftover in building.glob("*/"):
-            shutil.rmtree(leftover)
-        staging = building / version
-        staging.mkdir()
         self._progress.begin("indexing", 1)
-        vectors = self._write_vectors(staging / files.VECTORS, items, model_id, previous)
-        files.write_items(staging / files.ITEMS, items)
-        build_annoy(vectors, self._settings.trees, staging / files.INDEX)
-        search_k, recall = measure(
-            vectors, staging / files.INDEX, trees=self._settings.trees, target=self._settings.recall
-        )
-        manifest = Manifest(
-            collection=self._request.collection,
-            version=version,
-            model_id=model_id,
-            dimension=vectors.shape[1],
-            count=len(items),
-            trees=self._settings.trees,
-            search_k=search_k,
-            recall=recall,
-            images_root=str(self._request.folder),
-            created_unix_ms=time.time_ns() // 1_000_000,
-            canaries=_canaries(len(items)),
-            files={name: stored_file(staging / name) for name in files.FILES},
+        staging, manifest = write_version(
+            self._volume.home(self._request.collection) / _BUILDING,
+            self._request.collection,
+            self._request.folder,
+            items,
+            vectorbook,
+            self._settings,
         )
         publisher.publish(self._volume, staging, manifest)
         self._journal.forget_vectors()
         self._progress.advance()
         return manifest
-
-    def _write_vectors(
-        self, path: Path, items: Sequence[Item], model_id: str, previous: _Previous | None
-    ) -> Vectors:
-        with path.open("wb") as out:
-            for item in items:
-                vector = self._journal.vector(item.sha256, model_id)
-                if vector is None and previous is not None:
-                    vector = previous.vector(item.sha256)
-                if vector is None:
-                    message = f"the vector of {item.path} is lost; run the build again"
-                    raise BuildFailed(message)
-                out.write(vector)
-        dimension = path.stat().st_size // 4 // len(items)
-        return np.memmap(path, dtype="<f4", mode="r", shape=(len(items), dimension))
 
     def _report(self, manifest: Manifest, *, embedded: int, published: bool) -> BuildReport:
         return BuildReport(
@@ -395,32 +306,6 @@ class _Build:
         )
 
 
-class _Previous:
-    """The active version, whose vectors can be used again."""
-
-    def __init__(self, volume: Volume, collection: str, version: str) -> None:
-        self.manifest = volume.manifest(collection, version)
-        self._directory = volume.directory(collection, version)
-        with contextlib.closing(ItemCatalog(self._directory / files.ITEMS)) as catalog:
-            self._items = catalog.all()
-        self.positions = {item.sha256: item.position for item in self._items}
-
-    def vector(self, sha256: str) -> bytes | None:
-        """The stored vector of that content."""
-        position = self.positions.get(sha256)
-        if position is None:
-            return None
-        return files.read_vector(self._directory, position, self.manifest.dimension)
-
-    def holds(self, items: Sequence[Item], request: BuildRequest, settings: IndexSettings) -> bool:
-        """Whether a new version would be the same."""
-        same_place = self.manifest.images_root == str(request.folder)
-        same_search = (
-            self.manifest.trees == settings.trees and self.manifest.recall >= settings.recall
-        )
-        return same_place and same_search and self._items == list(items)
-
-
 @contextlib.contextmanager
 def _locked(home: Path) -> Iterator[None]:
     """Hold the collection's build lock. Raises BuildInProgress."""
@@ -433,7 +318,7 @@ def _locked(home: Path) -> Iterator[None]:
         yield
 
 
-def _items(images: Sequence[_Hashed]) -> list[Item]:
+def _items(images: Sequence[HashedImage]) -> list[Item]:
     return [
         Item(
             position=position,
@@ -447,16 +332,3 @@ def _items(images: Sequence[_Hashed]) -> list[Item]:
         )
         for position, image in enumerate(images)
     ]
-
-
-def _new_version() -> str:
-    """`<utc>-<8 hex digits>`: two builds of one second differ, even when they hold the same."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{secrets.token_hex(4)}"
-
-
-def _canaries(count: int) -> tuple[int, ...]:
-    return tuple(sorted({number * count // _CANARIES for number in range(_CANARIES)}))
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -200,6 +200,13 @@ class Internal(SimileError):
     """A defect or a fault nobody foresaw; the log line has the traceback."""
 
 
+class InvalidVector(SimileError):
+    """A vector has the wrong length, isn't finite, or is zero."""
+
+    code = "invalid_vector"
+    title = "A vector is unusable"
+
+
 # What an operator meets: these never travel in a reply
 
 
@@ -208,13 +215,6 @@ class UndecodableMessage(SimileError):
 
     code = "undecodable_message"
     title = "A message can't be decoded"
-
-
-class InvalidVector(SimileError):
-    """A vector has the wrong length, isn't finite, or is zero."""
-
-    code = "invalid_vector"
-    title = "A vector is unusable"
 
 
 class ConsumerLost(SimileError):

@@ -46,7 +46,7 @@ def configure(level: str, log_format: str) -> None:
     if not pretty:
         shared.append(structlog.processors.format_exc_info)
     renderer = (
-        structlog.dev.ConsoleRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if pretty
         else structlog.processors.JSONRenderer(sort_keys=True)
     )

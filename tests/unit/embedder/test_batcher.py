@@ -1,0 +1,93 @@
+"""What makes a batch: who is there, interactive first, suspects alone."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.embedder.batcher import Batcher
+from services.embedder.job import Job
+from services.shared.contracts import Slip
+
+
+class _Delivery:
+    type = "simile.v1.EmbedRequest"
+    body = b""
+    headers: dict[str, str] = {}  # noqa: RUF012 (the port's shape; nobody writes it)
+
+    def __init__(self, *, redelivered: bool) -> None:
+        self.redelivered = redelivered
+
+    def ack(self) -> None:
+        """Nothing to settle here."""
+
+    def reject(self, *, requeue: bool) -> None:
+        """Nothing to settle here."""
+
+
+def _job(name: str, *, interactive: bool = True, redelivered: bool = False) -> Job:
+    slip = Slip(correlation_id=name, reply_to="next", final_reply_to="asker")
+    return Job(slip, b"", _Delivery(redelivered=redelivered), interactive)
+
+
+async def _batches(jobs: list[Job], count: int, *, max_batch_size: int = 4) -> list[list[str]]:
+    batcher = Batcher(max_batch_size=max_batch_size, max_batch_wait_seconds=0)
+    for job in jobs:
+        await batcher.put(job)
+    taken = [await batcher.take() for _ in range(count)]
+    return [[job.slip.correlation_id for job in batch] for batch in taken]
+
+
+async def test_one_job_is_a_batch_at_once() -> None:
+    """A free worker gets a single image without waiting for company."""
+    assert await _batches([_job("a")], 1) == [["a"]]
+
+
+async def test_a_waiting_worker_gets_the_next_job() -> None:
+    """Who asks before there is anything gets the first job that comes."""
+    batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
+    taking = asyncio.create_task(batcher.take())
+    await asyncio.sleep(0)
+    await batcher.put(_job("a"))
+    assert [job.slip.correlation_id for job in await taking] == ["a"]
+
+
+async def test_batches_are_full_but_not_fuller() -> None:
+    """What gathered is handed out in its order, at most `max_batch_size` at a time."""
+    jobs = [_job(name) for name in "abcdef"]
+    assert await _batches(jobs, 2) == [["a", "b", "c", "d"], ["e", "f"]]
+
+
+async def test_interactive_goes_first_and_bulk_fills_the_rest() -> None:
+    """Bulk waits for interactive, however long it has been there."""
+    jobs = [_job(name, interactive=False) for name in "ABC"] + [_job(name) for name in "abc"]
+    assert await _batches(jobs, 2) == [["a", "b", "c", "A"], ["B", "C"]]
+
+
+async def test_a_redelivered_job_is_alone() -> None:
+    """What may have killed an embedder takes no neighbours with it, on either queue."""
+    jobs = [
+        _job("a"),
+        _job("b", redelivered=True),
+        _job("c"),
+        _job("D", interactive=False, redelivered=True),
+        _job("E", interactive=False),
+    ]
+    assert await _batches(jobs, 5) == [["a"], ["b"], ["c"], ["D"], ["E"]]
+
+
+async def test_a_wait_gathers_a_full_batch() -> None:
+    """With a wait asked for, a worker takes as soon as the batch is full, not later."""
+    batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=30)
+    await batcher.put(_job("a"))
+    taking = asyncio.create_task(batcher.take())
+    await asyncio.sleep(0)
+    await batcher.put(_job("b"))
+    async with asyncio.timeout(10):
+        assert len(await taking) == 2
+
+
+async def test_a_wait_ends() -> None:
+    """With a wait asked for, one image is still a batch when nothing else comes."""
+    batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=0.001)
+    await batcher.put(_job("a"))
+    assert len(await batcher.take()) == 1
