@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
@@ -198,7 +198,8 @@ def index_list(root: Path | None) -> None:
     from services.searcher.publisher import list_versions
     from services.shared.collection import Volume
 
-    table = Table("collection", "version", "active", "images", "recall@10", "model")
+    table = Table("collection", Column("version", no_wrap=True), "active", "images", "recall@10",
+                  Column("model", overflow="fold"))  # fmt: skip
     for row in list_versions(Volume(load(SharedSettings, root=root).root)):
         facts = ("?", "?", "unreadable")
         if row.manifest is not None:

@@ -6,11 +6,13 @@ import asyncio
 import csv
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from services.sample import draw_sample
+from services.shared.collection import ITEMS, ItemCatalog, Volume
 from tests.support.photographs import awkward_dir
 from tests.support.rabbitmq import Node
 from tests.support.running import Process, free_port, start, wait_until
@@ -73,7 +75,9 @@ def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         running.stop()
 
 
-async def _search(session: aiohttp.ClientSession, url: str, image: bytes) -> tuple[int, dict]:  # type: ignore[type-arg]
+async def _search(
+    session: aiohttp.ClientSession, url: str, image: bytes
+) -> tuple[int, dict[str, Any]]:
     async with session.post(f"{url}/v1/search", data=image) as answer:
         return answer.status, await answer.json(content_type=None)
 
@@ -153,6 +157,52 @@ async def test_turned_photographs_are_found_alike(house: House) -> None:
     upright = vectors[0]
     for turned in vectors[1:]:
         assert sum(a * b for a, b in zip(upright, turned, strict=True)) > 0.97
+
+
+async def test_swapping_the_index_under_load_mixes_nothing(house: House) -> None:
+    """While two versions take turns every query is answered, from the one version it names."""
+    volume = Volume(house.folder / "root")
+    first = volume.active("sample")
+    extra = house.images / "extra"
+    extra.mkdir()
+    for number, file in enumerate(sorted(house.images.rglob("*.jpg"))[::4]):
+        # Other bytes, the same picture: new items that must never be named by the old version.
+        (extra / f"{number}.jpg").write_bytes(file.read_bytes() + bytes(number + 1))
+    await asyncio.to_thread(house.build)
+    second = volume.active("sample")
+    assert second != first
+    known = {version: _item_ids(volume, version) for version in (first, second)}
+    images = [path.read_bytes() for path in sorted(extra.iterdir())[:10]]
+    answers: list[tuple[int, dict[str, Any]]] = []
+    swapping = True
+
+    async def ask(session: aiohttp.ClientSession, number: int) -> None:
+        while swapping:
+            answers.append(await _search(session, house.url, images[number]))
+
+    async with aiohttp.ClientSession() as session:
+        asking = [asyncio.create_task(ask(session, number)) for number in range(4)]
+        for swap in range(10):
+            volume.activate("sample", (first, second)[swap % 2])
+            await asyncio.sleep(1.2)
+        swapping = False
+        await asyncio.gather(*asking)
+    assert [answer for status, answer in answers if status != 200] == []
+    versions = {answer["index_version"] for _, answer in answers}
+    assert versions == {first, second}
+    for _, answer in answers:
+        found = {neighbor["item_id"] for neighbor in answer["neighbors"]}
+        assert found <= known[answer["index_version"]]
+    strangers = known[second] - known[first]
+    assert any(
+        {neighbor["item_id"] for neighbor in answer["neighbors"]} & strangers
+        for _, answer in answers
+    )
+
+
+def _item_ids(volume: Volume, version: str) -> set[str]:
+    catalog = ItemCatalog(volume.directory("sample", version) / ITEMS)
+    return {item.item_id for item in catalog.all()}
 
 
 async def test_every_process_drains_and_exits_with_zero(house: House) -> None:
