@@ -214,7 +214,10 @@ class Intake:
         dead = Message(delivery.type, delivery.body, persistent=True, headers={"reason": reason})
         try:
             await self._broker.publish(topology.dead_letter_queue(self.queue.name), dead)
-        except (BrokerUnavailable, Overloaded):
+        except BrokerUnavailable:
             delivery.reject(requeue=True)
-        else:
-            delivery.ack()
+            return
+        except Overloaded as error:
+            # Requeued it would come back at once, for ever: the log line is all that is kept.
+            _log.error(str(error), action="dead_letter_dropped", queue=self.queue.name)
+        delivery.ack()
