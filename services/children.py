@@ -23,7 +23,7 @@ _log = structlog.get_logger(__name__)
 _RESTART_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Child:
     """One process: the service's name, its replica's name, and its own environment."""
 

@@ -22,7 +22,7 @@ ARGUMENTS = [
 ]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of a running Simile."""
     folder = tmp_path_factory.mktemp("site")
@@ -30,7 +30,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session")
+# Not for the session: Playwright keeps an event loop running, beside which no other can.
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     """A browser; without one the tests skip, and fail in CI."""
     if not CHROMIUM.exists():

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 
-from tests.support.running import log_lines, simile_up
+from services.shared.lifecycle import ExitCode
+from tests.support.rabbitmq import Node
+from tests.support.running import START_SECONDS, Process, log_lines, simile_up, start
 
 BUILT = "index_published"
 
@@ -44,3 +49,56 @@ async def test_up_again_reuses_the_index(root: Path) -> None:
         code = process.stop()
     assert code == 0
     assert sorted(path.name for path in (root / "sample" / "versions").iterdir()) == versions
+
+
+async def test_up_as_processes_restarts_what_dies(root: Path, rabbitmq: Node) -> None:
+    """Over RabbitMQ: a killed child comes back by itself, and stopping leaves no process behind."""
+    arguments = ["--root", str(root), "--processes", "--amqp-url", rabbitmq.url]
+    with simile_up(root / "processes.log", *arguments) as (url, process):
+        children = psutil.Process(process.popen.pid).children()
+        assert len(children) == 3
+        victim = next(child for child in children if "services.searcher" in child.cmdline())
+        victim.kill()
+        await _until(lambda: len(_services(process)) == 3 and victim.pid not in _services(process))
+        async with aiohttp.ClientSession() as session:
+            sample = await (await session.get(f"{url}/v1/collections/sample/sample")).json()
+            similar = sample["items"][0]["image_url"].removesuffix("image") + "similar"
+            async with asyncio.timeout(START_SECONDS):
+                while (await session.get(f"{url}{similar}")).status != 200:
+                    await asyncio.sleep(0.2)
+        left = _services(process)
+        assert process.stop() == 0
+    assert not any(psutil.pid_exists(pid) for pid in left)
+
+
+def _services(process: Process) -> set[int]:
+    """The pids of the services that run as children."""
+    return {
+        child.pid
+        for child in psutil.Process(process.popen.pid).children()
+        if child.status() != psutil.STATUS_ZOMBIE
+    }
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(START_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.1)
+
+
+def test_a_wrong_setting_ends_by_name(tmp_path: Path) -> None:
+    """A process with a bad setting says which, and exits with the code that means it."""
+    log = tmp_path / "embedder.log"
+    wrong = {"SIMILE_EMBEDDER_MAX_BATCH_SIZE": "none"}
+    process = start("embedder", ["-m", "services.embedder"], log, wrong)
+    assert process.popen.wait(timeout=START_SECONDS) == ExitCode.INVALID_SETTINGS
+    assert "SIMILE_EMBEDDER_MAX_BATCH_SIZE" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+def test_processes_without_a_broker_are_refused(tmp_path: Path) -> None:
+    """The error says what to give."""
+    log = tmp_path / "up.log"
+    process = start("up", ["-m", "services", "up", "--processes", "--root", str(tmp_path)], log, {})
+    assert process.popen.wait(timeout=START_SECONDS) == ExitCode.INVALID_SETTINGS
+    assert "--amqp-url" in log.read_text()

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from structlog.typing import Processor
 
-_NOISY: Final = ("aio_pika", "aiormq")
+_NOISY: Final = "aiormq"
 _NOISY_LINE_SECONDS: Final = 5.0
 
 
