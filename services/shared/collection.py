@@ -1,36 +1,29 @@
-"""The files of a collection on the shared volume: their names and format, read and written.
+"""The shared volume: collections, their index versions, which is active, and who holds which.
 
 <root>/<collection>/ACTIVE               one line: the active version
-<root>/<collection>/versions/<version>/  manifest.json index.ann vectors.f32 items.sqlite
+<root>/<collection>/versions/<version>/  manifest.json, items.sqlite, vectors.f32 and, as the plan
+                                         needs, reduction.npz, reduced.f32, index-<n>.ann
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import re
-import sqlite3
-import threading
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from services.shared.errors import (
     IndexCorrupt,
     MalformedRequest,
     NoIndex,
     UnknownCollection,
-    UnknownItem,
+    UnknownVersion,
 )
-
-FORMAT: Final = 1
-MANIFEST: Final = "manifest.json"
-INDEX: Final = "index.ann"
-VECTORS: Final = "vectors.f32"
-ITEMS: Final = "items.sqlite"
-FILES: Final = (INDEX, VECTORS, ITEMS)
-"""The files that a manifest vouches for."""
+from services.shared.manifest import MANIFEST, VECTORS, Manifest
 
 _ACTIVE: Final = "ACTIVE"
 _VERSIONS: Final = "versions"
@@ -39,87 +32,33 @@ _VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _FLOAT32_BYTES: Final = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One image of a collection; position is its number in the index version.
+class Lease:
+    """Says, for as long as it is referenced, that somebody reads a version: none may remove it.
 
-    path is relative to the manifest's images_root; width and height are in pixels, as stored.
+    A shared lock on the version's manifest, which a read-only mount allows too. It ends with the
+    last reference, or with the process.
     """
 
-    position: int
-    item_id: str
-    path: str
-    label: str
-    attributes: Mapping[str, str]
-    width: int
-    height: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class StoredFile:
-    """What a file of a version must be, to the byte."""
-
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What an index version is made of.
-
-    recall is recall@10 against exact search, measured at build; canaries are positions whose
-    vectors must find themselves; images_root is where the builder saw the images.
-    """
-
-    collection: str
-    version: str
-    model_id: str
-    dimension: int
-    count: int
-    trees: int
-    search_k: int
-    recall: float
-    images_root: str
-    created_unix_ms: int
-    canaries: tuple[int, ...]
-    files: Mapping[str, StoredFile]
-    format: int = FORMAT
-    metric: str = "angular"
-
-    def to_json(self) -> str:
-        """The manifest's text."""
-        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> Manifest:
-        """The manifest of that text. Raises IndexCorrupt when it isn't one of this format."""
+    def __init__(self, manifest: Path) -> None:
+        """Raises IndexCorrupt when the version is gone, or is being removed now."""
+        version = manifest.parent.name
         try:
-            raw: dict[str, Any] = json.loads(text)
-            if raw["format"] != FORMAT:
-                message = f"the index has format {raw['format']}, this Simile reads {FORMAT}"
-                raise IndexCorrupt(message)
-            raw["canaries"] = tuple(int(position) for position in raw["canaries"])
-            raw["files"] = {name: StoredFile(**raw["files"][name]) for name in FILES}
-            manifest = cls(**{field.name: raw[field.name] for field in fields(cls)})
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            message = f"{MANIFEST} is no manifest: {error!r}"
+            self._handle = os.open(manifest, os.O_RDONLY)
+        except OSError as error:
+            message = f"version {version} can't be held: {error}"
             raise IndexCorrupt(message) from error
-        _check(manifest)
-        return manifest
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"version {version} is being removed"
+            raise IndexCorrupt(message) from error
+        except OSError:
+            # A file system without locks: there, only a version's age protects it.
+            return
 
-
-def _check(manifest: Manifest) -> None:
-    sizes = (manifest.count, manifest.dimension, manifest.trees, manifest.search_k)
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        message = f"{MANIFEST} has a count, dimension, trees or search_k that is not positive"
-        raise IndexCorrupt(message)
-    if manifest.metric != "angular":
-        message = f"the index has metric {manifest.metric!r}, this Simile reads 'angular'"
-        raise IndexCorrupt(message)
-    if manifest.files[VECTORS].bytes != _FLOAT32_BYTES * manifest.count * manifest.dimension:
-        message = f"{VECTORS} does not fit count x dimension"
-        raise IndexCorrupt(message)
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
 
 
 class Volume:
@@ -187,8 +126,10 @@ class Volume:
         After this the version exists whole or not at all; it isn't active yet.
         """
         write_synced(staging / MANIFEST, manifest.to_json())
-        for name in FILES:
+        for name in (*manifest.files, MANIFEST):
             _sync(staging / name)
+            # Read-only, so that nothing is written into a mapped file by mistake.
+            (staging / name).chmod(0o444)
         _sync(staging)
         directory = self.directory(manifest.collection, manifest.version)
         directory.parent.mkdir(parents=True, exist_ok=True)
@@ -204,6 +145,26 @@ class Volume:
         incoming.replace(home / _ACTIVE)
         _sync(home)
 
+    def hold(self, collection: str, version: str) -> Lease:
+        """Keep the version from being removed while the lease lives. Raises IndexCorrupt."""
+        return Lease(self.directory(collection, version) / MANIFEST)
+
+    def held(self, collection: str, version: str) -> bool:
+        """Whether somebody reads the version now."""
+        with _locked(self.directory(collection, version) / MANIFEST) as free:
+            return not free
+
+    def remove(self, collection: str, version: str) -> bool:
+        """Remove a version that nobody holds; whether it was removed. Raises UnknownVersion."""
+        directory = self.directory(collection, version)
+        if not directory.is_dir():
+            message = f"{collection} has no version {version}; `simile index list` shows them"
+            raise UnknownVersion(message)
+        with _locked(directory / MANIFEST) as free:
+            if free:
+                shutil.rmtree(directory)
+            return free
+
     def home(self, collection: str) -> Path:
         """The collection's folder. Raises MalformedRequest for what can't be a name."""
         if not _NAME.fullmatch(collection):
@@ -215,92 +176,25 @@ class Volume:
         return self.root / collection
 
 
-class ItemCatalog:
-    """Read access to a version's items.sqlite; usable from several threads."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises IndexCorrupt when the file isn't a catalogue of items."""
-        self._lock = threading.Lock()
-        try:
-            # immutable: published versions never change, so no locks on a shared volume.
-            self._connection = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=ro&immutable=1",
-                uri=True,
-                check_same_thread=False,
-            )
-            self._connection.row_factory = sqlite3.Row
-            self.count = int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
-        except sqlite3.Error as error:
-            message = f"{ITEMS} can't be read: {error}"
-            raise IndexCorrupt(message) from error
-
-    def at(self, positions: Sequence[int]) -> list[Item]:
-        """The items at these positions, in the order asked. Raises UnknownItem."""
-        marks = ",".join("?" * len(positions))
-        rows = self._rows(f"SELECT * FROM items WHERE position IN ({marks})", positions)  # noqa: S608 (only question marks)
-        found = {item.position: item for item in rows}
-        try:
-            return [found[position] for position in positions]
-        except KeyError as error:
-            message = f"no item at position {error}"
-            raise UnknownItem(message) from None
-
-    def by_id(self, item_id: str) -> Item:
-        """The item of that id. Raises UnknownItem."""
-        rows = self._rows("SELECT * FROM items WHERE item_id = ?", [item_id])
-        if not rows:
-            message = f"no item {item_id[:40]!r} in this collection"
-            raise UnknownItem(message)
-        return rows[0]
-
-    def sample(self, count: int) -> list[Item]:
-        """Up to `count` items spread evenly over the collection."""
-        taken = min(count, self.count)
-        return self.at([number * self.count // taken for number in range(taken)])
-
-    def all(self) -> list[Item]:
-        """Every item by position."""
-        return self._rows("SELECT * FROM items ORDER BY position", [])
-
-    def __del__(self) -> None:
-        # A swapped-out version is closed with its last reference, whoever holds it.
-        if hasattr(self, "_connection"):
-            self._connection.close()
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock:
-            self._connection.close()
-
-    def _rows(self, query: str, parameters: Sequence[object]) -> list[Item]:
-        with self._lock:
-            rows = self._connection.execute(query, parameters).fetchall()
-        return [Item(**{**row, "attributes": json.loads(row["attributes"])}) for row in rows]
-
-
-def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write a new items.sqlite."""
-    connection = sqlite3.connect(path)
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the file; while inside, nobody can. What isn't there nobody holds."""
     try:
-        with connection:
-            connection.execute(
-                "CREATE TABLE items (position INTEGER PRIMARY KEY, item_id TEXT NOT NULL UNIQUE,"
-                " path TEXT NOT NULL, label TEXT NOT NULL, attributes TEXT NOT NULL,"
-                " width INTEGER NOT NULL, height INTEGER NOT NULL, sha256 TEXT NOT NULL)"
-            )
-            connection.executemany(
-                "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    (
-                        item.position, item.item_id, item.path, item.label,
-                        json.dumps(dict(item.attributes), sort_keys=True),
-                        item.width, item.height, item.sha256,
-                    )
-                    for item in items
-                ),
-            )  # fmt: skip
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            free = True
+        yield free
     finally:
-        connection.close()
+        os.close(handle)
 
 
 def read_vector(directory: Path, position: int, dimension: int) -> bytes:

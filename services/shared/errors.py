@@ -12,13 +12,14 @@ class SimileError(Exception):
     """Base of all named failures; `str(error)` says what happened and what to do next.
 
     code: the stable name, snake_case. status: the HTTP status it answers with.
-    retry_after_seconds: when trying again can help, after how long; else None.
+    retry_after_seconds: when trying again can help, after how long; else None. One error may know
+    better than its class.
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something broke inside Simile"
-    retry_after_seconds: ClassVar[int | None] = None
+    retry_after_seconds: int | None = None
 
 
 # What the caller sent
@@ -37,6 +38,29 @@ class EmptyImage(MalformedRequest):
 
     code = "empty_image"
     title = "The image is empty"
+
+
+class UrlNotAllowed(MalformedRequest):
+    """An image's address is one that Simile does not fetch from: its host, port or scheme."""
+
+    code = "url_not_allowed"
+    title = "Simile does not fetch from that address"
+
+
+class Unauthenticated(SimileError):
+    """No API key came with the request, or none that is known."""
+
+    code = "unauthenticated"
+    status = 401
+    title = "An API key is needed"
+
+
+class Forbidden(SimileError):
+    """The API key is known, but may not do this; or another site's page asks with its cookie."""
+
+    code = "forbidden"
+    status = 403
+    title = "That is not allowed"
 
 
 class CollectionRequired(MalformedRequest):
@@ -78,6 +102,14 @@ class MethodNotAllowed(SimileError):
     title = "This address takes another method"
 
 
+class CursorExpired(SimileError):
+    """The index changed since the page before: there is no page after it any more."""
+
+    code = "cursor_expired"
+    status = 410
+    title = "The index changed between two pages"
+
+
 class BodyTimeout(SimileError):
     """The body did not arrive in time."""
 
@@ -100,6 +132,22 @@ class TooManyPixels(SimileError):
     code = "too_many_pixels"
     status = 413
     title = "The image has too many pixels"
+
+
+class DecodingTooSlow(SimileError):
+    """The image's pixels did not come in time; it was set aside."""
+
+    code = "decoding_too_slow"
+    status = 422
+    title = "The image takes too long to decode"
+
+
+class ImageQuarantined(SimileError):
+    """Embedders died with the image in hand, again and again; it was set aside."""
+
+    code = "image_quarantined"
+    status = 422
+    title = "The image stops embedders"
 
 
 class UnsupportedFormat(SimileError):
@@ -126,6 +174,31 @@ class ExtremeAspect(SimileError):
     title = "The image is too long and thin"
 
 
+class BoxTooSmall(SimileError):
+    """The box holds too few pixels of the image to be compared with anything."""
+
+    code = "box_too_small"
+    status = 422
+    title = "The box holds too little of the image"
+
+
+class UrlUnreachable(SimileError):
+    """The image's address did not give an image's bytes: no such host, an error, too slow."""
+
+    code = "url_unreachable"
+    status = 422
+    title = "The image can't be fetched"
+
+
+class RateLimited(SimileError):
+    """The API key, or the address of a caller without one, asks more often than it may."""
+
+    code = "rate_limited"
+    status = 429
+    title = "Too many queries"
+    retry_after_seconds = 1
+
+
 # What the system can't do now
 
 
@@ -144,7 +217,7 @@ class BrokerUnavailable(SimileError):
     code = "broker_unavailable"
     status = 503
     title = "The message broker is away"
-    retry_after_seconds = 2
+    retry_after_seconds = 1
 
 
 class Unroutable(BrokerUnavailable):
@@ -217,6 +290,20 @@ class UndecodableMessage(SimileError):
     title = "A message can't be decoded"
 
 
+class UnknownRecord(SimileError):
+    """The quarantine holds no record of that id."""
+
+    code = "unknown_record"
+    title = "No such record in quarantine"
+
+
+class NotReplayable(SimileError):
+    """A record of the quarantine holds no image that could be tried again."""
+
+    code = "not_replayable"
+    title = "The record can't be replayed"
+
+
 class ConsumerLost(SimileError):
     """The connection, channel or queue under a consumer is gone: consume again."""
 
@@ -224,11 +311,32 @@ class ConsumerLost(SimileError):
     title = "A consumer lost its queue"
 
 
+class WrongAnswer(SimileError):
+    """A canary's answer does not hold the item that it asked by, nor one just like it."""
+
+    code = "wrong_answer"
+    title = "A canary does not find itself"
+
+
+class Disconnected(SimileError):
+    """The caller went away before the answer; what was still in hand was given up."""
+
+    code = "disconnected"
+    title = "The caller went away"
+
+
 class IndexCorrupt(SimileError):
     """An index version on the volume fails a check and was not opened."""
 
     code = "index_corrupt"
     title = "An index version fails its checks"
+
+
+class UnknownVersion(SimileError):
+    """The collection has no such index version."""
+
+    code = "unknown_version"
+    title = "No such index version"
 
 
 class BuildInProgress(SimileError):
@@ -252,6 +360,27 @@ class WeightsUnavailable(SimileError):
     title = "The model's weights can't be loaded"
 
 
+class RuntimeUnfit(SimileError):
+    """A runtime makes other vectors of the network than torch does; it is not used."""
+
+    code = "runtime_unfit"
+    title = "The runtime does not compute this network well enough"
+
+
+class ModelBroken(SimileError):
+    """The model fails on everything: a new process may find its device mended."""
+
+    code = "model_broken"
+    title = "The model does not work any more"
+
+
+class DecodersStuck(SimileError):
+    """More threads are stuck in images than there are spares: a new process begins afresh."""
+
+    code = "decoders_stuck"
+    title = "No thread is left to decode"
+
+
 class StageDied(SimileError):
     """A supervised task or worker thread ended; the process can't do its job any more."""
 
@@ -264,6 +393,13 @@ class InvalidSettings(SimileError):
 
     code = "invalid_settings"
     title = "A setting is wrong"
+
+
+class MissingExtra(SimileError):
+    """The command needs a library that is not installed; the message says how to install it."""
+
+    code = "missing_extra"
+    title = "An optional library is missing"
 
 
 class Unreachable(SimileError):

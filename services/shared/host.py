@@ -11,10 +11,15 @@ from services.shared import lifecycle
 from services.shared.errors import InvalidSettings
 from services.shared.messaging import topology
 from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.amqp_tls import AmqpTls
 from services.shared.messaging.broker import Broker
+from services.shared.messaging.gauges import BrokerMetrics
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry, logs
-from services.shared.telemetry.health import start_admin
+from services.shared.telemetry.health import Check, start_admin
+from services.shared.telemetry.loop import watched_loop
+from services.shared.telemetry.metrics import ReleaseMetrics
+from services.shared.telemetry.tracing import tracing
 
 _log = structlog.get_logger(__name__)
 
@@ -22,15 +27,29 @@ Run = Callable[[Broker, asyncio.Event, Telemetry], Awaitable[None]]
 """A service's composition root, its settings already given."""
 
 
-def amqp_broker(shared: SharedSettings, name: str) -> AmqpBroker:
-    """The RabbitMQ adapter that the settings name. Raises InvalidSettings without a URL."""
+def amqp_broker(
+    shared: SharedSettings, name: str, on_reconnect: Callable[[str], None] = lambda _: None
+) -> AmqpBroker:
+    """The RabbitMQ adapter that the settings name.
+
+    Raises InvalidSettings without a URL, and for TLS files that can't be used.
+    """
     if shared.amqp_url is None:
         message = "SIMILE_AMQP_URL is missing: a service in its own process needs RabbitMQ"
         raise InvalidSettings(message)
+    url = shared.amqp_url.get_secret_value()
+    tls = AmqpTls(shared.amqp_ca_file, shared.amqp_cert_file, shared.amqp_key_file)
+    if tls.given and not url.startswith("amqps://"):
+        # Else everything would travel in the clear while the settings speak of TLS.
+        message = "SIMILE_AMQP_CA_FILE and the like need a SIMILE_AMQP_URL of amqps://"
+        raise InvalidSettings(message)
+    tls.context()
     return AmqpBroker(
-        shared.amqp_url.get_secret_value(),
+        url,
         name=f"{name} {shared.replica}",
         publish_timeout_seconds=shared.publish_timeout_seconds,
+        tls=tls,
+        on_reconnect=on_reconnect,
     )
 
 
@@ -43,37 +62,44 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
     structlog.contextvars.bind_contextvars(service=name, replica=shared.replica)
 
     async def main(stop: asyncio.Event) -> None:
-        broker = amqp_broker(shared, name)
-        telemetry = Telemetry()
-        telemetry.health.ready_when("broker", lambda: _reason(broker))
+        telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
+        ReleaseMetrics(telemetry.registry).show(name)
+        seen = BrokerMetrics(telemetry.registry)
+        broker = amqp_broker(shared, name, seen.reconnected)
+        telemetry.health.ready_when("broker", broker_check(broker))
+        telemetry.health.ready_when("draining", lambda: "draining" if stop.is_set() else None)
         admin = await start_admin(
             telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port
         )
         _log.info("starting", action="start", admin=[str(address) for address in admin.addresses])
         try:
-            if await _started(broker, stop):
-                await run(broker, stop, telemetry)
+            async with watched_loop(telemetry.health, telemetry.registry), seen.watching(broker):
+                if await _started(broker, stop):
+                    await run(broker, stop, telemetry)
         finally:
             await broker.close()
+            await asyncio.to_thread(telemetry.tracing.close)
             await admin.cleanup()
 
-    lifecycle.run_process(main)
+    lifecycle.run_process(main, shared.event_loop)
 
 
 async def _started(broker: Broker, stop: asyncio.Event) -> bool:
     """Start the broker; False when `stop` was set before it was up."""
-    starting = asyncio.create_task(broker.start(topology.ALL))
-    stopping = asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            await starting
-        return starting.done()
-    finally:
-        await lifecycle.cancel(starting, stopping)
+
+    async def start() -> bool:
+        await broker.start(topology.ALL)
+        return True
+
+    return bool(await lifecycle.unless_stopped(stop, start()))
 
 
-def _reason(broker: Broker) -> str | None:
-    if broker.blocked:
-        return "the broker takes no messages now (memory or disk alarm)"
-    return None if broker.ready else "the broker is away"
+def broker_check(broker: Broker) -> Check:
+    """Ready while it is connected, its queues are declared, and it takes messages."""
+
+    def check() -> str | None:
+        if broker.blocked:
+            return "the broker takes no messages now (memory or disk alarm)"
+        return None if broker.ready else "the broker is away"
+
+    return check

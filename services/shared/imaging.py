@@ -8,15 +8,18 @@ from __future__ import annotations
 import functools
 import importlib
 import io
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
+from services.shared.contracts import Box
 from services.shared.errors import (
+    BoxTooSmall,
     EmptyImage,
     ExtremeAspect,
     ImageTooLarge,
@@ -24,6 +27,21 @@ from services.shared.errors import (
     TooManyPixels,
     UndecodableImage,
     UnsupportedFormat,
+)
+from services.shared.image_cost import (
+    JPEG_FAMILY,
+    Reader,
+    check_scans,
+    check_tiles,
+    decoding_bytes,
+    in_scans,
+)
+from services.shared.orientation import (
+    Edges,
+    orientation_of,
+    stored_edges,
+    upright,
+    upright_size,
 )
 
 PIXELS: Final = "pillow-v1"
@@ -39,19 +57,10 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     "AVIF": "image/avif",
     "HEIF": "image/heif",
 }
-_JPEG_FAMILY: Final = ("JPEG", "MPO")
-"""A JPEG of several pictures (many phones write them) is to Pillow an MPO."""
+_JPEG_START: Final = b"\xff\xd8\xff"
+_START_BYTES: Final = 8 * 1024
 
-_UPRIGHT: Final[Mapping[int, Image.Transpose]] = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes each EXIF orientation."""
+_BOX_PIXELS: Final = 16
 
 _THUMBNAIL_QUALITY: Final = 85
 
@@ -73,11 +82,30 @@ class Header:
     media_type: str
     width: int
     height: int
+    progressive: bool = False
+    """A JPEG in several scans: each finer than the one before, or of one colour component."""
 
 
 def formats() -> tuple[str, ...]:
     """The formats accepted here, by Pillow's names."""
     return tuple(_openers())
+
+
+def format_of(image: bytes) -> str:
+    """The format that the first bytes claim, nothing read beyond them; empty when it is none."""
+    names = (name for name, accept in _openers().items() if accept(image[:16]) is True)
+    return next(names, "")
+
+
+def memory_of(header: Header, target: int | None = None) -> int:
+    """The most memory that `decode` takes for this image and target, in bytes, as measured."""
+    shrunk = 1
+    # One in several scans is held whole, however small it is wanted.
+    if target is not None and header.format == "JPEG" and not header.progressive:
+        short = min(header.width, header.height)
+        shrunk = next((scale for scale in (8, 4, 2) if short >= scale * target), 1)
+    pixels = math.ceil(header.width / shrunk) * math.ceil(header.height / shrunk)
+    return decoding_bytes(header.format, pixels, progressive=header.progressive)
 
 
 def sniff(image: bytes, limits: Limits) -> Header:
@@ -87,23 +115,46 @@ def sniff(image: bytes, limits: Limits) -> Header:
     ExtremeAspect.
     """
     with _opened(image, limits) as opened:
-        name = "JPEG" if opened.format in _JPEG_FAMILY else str(opened.format)
-        return Header(name, _MEDIA_TYPES[name], opened.width, opened.height)
+        name = "JPEG" if opened.format in JPEG_FAMILY else str(opened.format)
+        media_type, (width, height) = _MEDIA_TYPES[name], opened.size
+        return Header(name, media_type, width, height, in_scans(opened, image))
 
 
-def decode(image: bytes, limits: Limits, *, target: int | None = None) -> Image.Image:
-    """The first frame in RGB, upright, over white where it is transparent.
+def sniff_start(image: bytes, limits: Limits) -> Header | None:
+    """The header of a JPEG whose first bytes tell it; None where that takes `sniff`.
 
-    target: so many pixels on the short side are enough; a JPEG is then decoded at a fraction of
-    its size, which costs a fraction of the time. Raises what `sniff` raises.
+    Takes some 30 us, and few milliseconds of bytes that are made to take long: an event loop can
+    afford it.
+    """
+    if not image.startswith(_JPEG_START) or len(image) > limits.max_bytes:
+        return None
+    try:
+        return sniff(image[:_START_BYTES], limits)
+    except SimileError:
+        return None  # `sniff` says what is wrong, if anything is
+
+
+def decode(
+    image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
+) -> Image.Image:
+    """The first frame in RGB, upright, over white where it is transparent; only the box, if any.
+
+    target: so many pixels on the short side (of the box) are enough; a JPEG is then decoded at a
+    fraction of its size, which costs a fraction of the time. Raises what `sniff` raises, and
+    BoxTooSmall.
     """
     with _opened(image, limits) as opened:
-        if target is not None and opened.format in _JPEG_FAMILY:
-            opened.draft(None, (target, target))
+        if box is not None:
+            _check_box(opened, box, limits)
+        if target is not None and opened.format in JPEG_FAMILY:
+            opened.draft(None, _draft_size(opened, target, box))
         opened.load()
-        turn = _UPRIGHT.get(_orientation(opened))
-        rgb = _rgb(opened)
-        return rgb if turn is None else rgb.transpose(turn)
+        rgb, orientation = _rgb(opened), orientation_of(opened)
+        if box is not None:
+            # Before the turn, which takes long on a whole photograph.
+            edges = _edges(box, upright_size(rgb.size, orientation))
+            rgb = rgb.crop(stored_edges(edges, rgb.size, orientation))
+        return upright(rgb, orientation)
 
 
 def thumbnail(image: bytes, limits: Limits, size: int) -> bytes:
@@ -121,7 +172,7 @@ def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
     for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif"):
         importlib.import_module(f"PIL.{name}ImagePlugin")
     with suppress(ImportError):  # no wheel for this platform: HEIC answers `unsupported_format`
-        importlib.import_module("pillow_heif").register_heif_opener()
+        importlib.import_module("pi_heif").register_heif_opener()
     # Once and for the process, since warnings.catch_warnings isn't safe among threads. The rest of
     # what Pillow warns of is broken metadata, which nobody here reads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -145,8 +196,10 @@ def _opened(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
-        with Image.open(io.BytesIO(image), formats=tuple(openers)) as opened:
+        check_tiles(image)
+        with Image.open(Reader(image), formats=tuple(openers)) as opened:
             _check(opened, limits)
+            check_scans(opened, image)
             yield opened
     except SimileError:
         raise
@@ -183,11 +236,34 @@ def _check(opened: ImageFile.ImageFile, limits: Limits) -> None:
         raise UnsupportedFormat(message)
 
 
-def _orientation(loaded: ImageFile.ImageFile) -> int:
-    try:
-        return int(loaded.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 (broken EXIF raises anything and spoils no pixels)
-        return 1
+def _check_box(opened: ImageFile.ImageFile, box: Box, limits: Limits) -> None:
+    left, top, right, bottom = _edges(box, upright_size(opened.size, orientation_of(opened)))
+    short, long = sorted((right - left, bottom - top))
+    if short < _BOX_PIXELS:
+        message = f"the box holds {right - left} x {bottom - top} pixels of the image; "
+        raise BoxTooSmall(message + f"draw it at least {_BOX_PIXELS} pixels wide and high")
+    if long > limits.max_aspect * short:
+        message = f"the box is more than {limits.max_aspect:g} times as long as wide"
+        raise ExtremeAspect(message)
+
+
+def _draft_size(opened: ImageFile.ImageFile, target: int, box: Box | None) -> tuple[int, int]:
+    """The least size to decode at, so that the short side (of the box) has `target` pixels."""
+    if box is None:
+        return target, target
+    left, top, right, bottom = _edges(box, upright_size(opened.size, orientation_of(opened)))
+    scale = target / min(right - left, bottom - top)
+    return math.ceil(opened.width * scale), math.ceil(opened.height * scale)
+
+
+def _edges(box: Box, size: tuple[int, int]) -> Edges:
+    """Left, top, right and bottom in pixels; never empty, never outside an image of that size."""
+    width, height = size
+    left = min(max(0, math.floor(box.left * width)), width - 1)
+    top = min(max(0, math.floor(box.top * height)), height - 1)
+    right = min(max(left + 1, math.ceil((box.left + box.width) * width)), width)
+    bottom = min(max(top + 1, math.ceil((box.top + box.height) * height)), height)
+    return left, top, right, bottom
 
 
 def _rgb(loaded: Image.Image) -> Image.Image:
@@ -197,7 +273,8 @@ def _rgb(loaded: Image.Image) -> Image.Image:
             loaded.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
         )
     if not loaded.has_transparency_data:
-        return loaded.convert("RGB")
+        # `convert` copies even where there is nothing to convert.
+        return loaded if loaded.mode == "RGB" else loaded.convert("RGB")
     rgba = loaded.convert("RGBA")
     white = Image.new("RGB", loaded.size, "white")
     white.paste(rgba, mask=rgba)

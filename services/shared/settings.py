@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.errors import InvalidSettings
@@ -28,7 +29,19 @@ class SharedSettings(BaseSettings):
 
     amqp_url: SecretStr | None = Field(
         default=None,
-        description="RabbitMQ, as amqp://user:password@host:port/vhost or amqps://...",
+        description="RabbitMQ, as amqp://user:password@host:port/vhost or amqps://...; heartbeats "
+        "are 5 s, or what ?heartbeat= says.",
+    )
+    amqp_ca_file: Path | None = Field(
+        default=None,
+        description="The CA (PEM) that RabbitMQ's certificate must come from, with amqps://; "
+        "default: those of the system.",
+    )
+    amqp_cert_file: Path | None = Field(
+        default=None, description="A client certificate (PEM) to show to RabbitMQ, with amqps://."
+    )
+    amqp_key_file: Path | None = Field(
+        default=None, description="The client certificate's key (PEM)."
     )
     root: Path = Field(
         default=Path.home() / ".local" / "share" / "simile",
@@ -49,8 +62,23 @@ class SharedSettings(BaseSettings):
     log_format: Literal["auto", "json", "pretty"] = Field(
         default="auto", description="auto is pretty on a terminal, else JSON."
     )
+    tracing: Literal["off", "otlp"] = Field(
+        default="off",
+        description="otlp sends a trace of each query; where to, and of how many, say the standard "
+        "`OTEL_*` variables.",
+    )
+    event_loop: Literal["auto", "asyncio", "uvloop"] = Field(
+        default="auto", description="auto is uvloop where it is installed: less CPU a message."
+    )
     drain_timeout_seconds: float = Field(
         default=20.0, gt=0, le=600, description="How long work in hand may take after SIGTERM."
+    )
+    canary_seconds: float = Field(
+        default=15.0,
+        ge=0,
+        le=3600,
+        description="How often upload and searcher each try the whole path with a query whose "
+        "answer is known; 0 turns it off.",
     )
     publish_timeout_seconds: float = Field(
         default=1.0, gt=0, le=30, description="How long the broker may take to confirm a message."
@@ -79,9 +107,13 @@ def load(kind: type[_AnySettings], **overrides: object) -> _AnySettings:
         return kind(**given)
     except ValidationError as error:
         prefix = str(kind.model_config.get("env_prefix", ""))
-        lines = [
-            f"{prefix}{'_'.join(str(part) for part in entry['loc'])}".upper()
-            + f": {entry['msg'].lower()}"
-            for entry in error.errors(include_input=False, include_url=False)
-        ]
-        raise InvalidSettings("; ".join(lines)) from None
+        entries = error.errors(include_input=False, include_url=False)
+        raise InvalidSettings("; ".join(_told(prefix, entry) for entry in entries)) from None
+
+
+def _told(prefix: str, entry: ErrorDetails) -> str:
+    if not entry["loc"]:
+        # Of several settings together: the validator's own words name them.
+        return str(entry["ctx"]["error"])
+    name = f"{prefix}{'_'.join(str(part) for part in entry['loc'])}".upper()
+    return f"{name}: {entry['msg'].lower()}"

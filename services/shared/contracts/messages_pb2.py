@@ -24,35 +24,45 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18simile/v1/messages.proto\x12\tsimile.v1\"\xc2\x01\n\x04Slip\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08reply_to\x18\x02 \x01(\t\x12\x16\n\x0e\x66inal_reply_to\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x04 \x01(\x03\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x12\n\ncollection\x18\x06 \x01(\t\x12\t\n\x01k\x18\x07 \x01(\r\x12\x19\n\x0cmax_distance\x18\x08 \x01(\x02H\x00\x88\x01\x01\x42\x0f\n\r_max_distance\"/\n\rStageDuration\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"<\n\x0c\x45mbedRequest\x12\x1d\n\x04slip\x18\x01 \x01(\x0b\x32\x0f.simile.v1.Slip\x12\r\n\x05image\x18\x02 \x01(\x0c\"d\n\tEmbedding\x12\x1d\n\x04slip\x18\x01 \x01(\x0b\x32\x0f.simile.v1.Slip\x12\x0e\n\x06vector\x18\x02 \x01(\x0c\x12(\n\x06stages\x18\x03 \x03(\x0b\x32\x18.simile.v1.StageDuration\"V\n\nEmbeddings\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12#\n\x05items\x18\x03 \x03(\x0b\x32\x14.simile.v1.Embedding\"\xbc\x01\n\x08Neighbor\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x37\n\nattributes\x18\x03 \x03(\x0b\x32#.simile.v1.Neighbor.AttributesEntry\x12\x10\n\x08\x64istance\x18\x04 \x01(\x02\x12\x12\n\nsimilarity\x18\x05 \x01(\x02\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"p\n\tNeighbors\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rindex_version\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12&\n\tneighbors\x18\x04 \x03(\x0b\x32\x13.simile.v1.Neighbor\"\'\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xa6\x01\n\x05Reply\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12)\n\tneighbors\x18\x02 \x01(\x0b\x32\x14.simile.v1.NeighborsH\x00\x12%\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.simile.v1.FailureH\x00\x12(\n\x06stages\x18\x04 \x03(\x0b\x32\x18.simile.v1.StageDurationB\t\n\x07outcome\"*\n\x07Replies\x12\x1f\n\x05items\x18\x01 \x03(\x0b\x32\x10.simile.v1.Replyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18simile/v1/messages.proto\x12\tsimile.v1\"\xee\x02\n\x04Slip\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12\x10\n\x08reply_to\x18\x02 \x01(\t\x12\x16\n\x0e\x66inal_reply_to\x18\x03 \x01(\t\x12\x18\n\x10\x64\x65\x61\x64line_unix_ms\x18\x04 \x01(\x03\x12\x13\n\x0btraceparent\x18\x05 \x01(\t\x12\x12\n\ncollection\x18\x06 \x01(\t\x12\t\n\x01k\x18\x07 \x01(\r\x12\x19\n\x0cmax_distance\x18\x08 \x01(\x02H\x00\x88\x01\x01\x12\x1b\n\x03\x62ox\x18\t \x01(\x0b\x32\x0e.simile.v1.Box\x12!\n\x06\x66ilter\x18\n \x01(\x0b\x32\x11.simile.v1.Filter\x12\x0e\n\x06\x63ursor\x18\x0b \x01(\t\x12\x15\n\x08\x63ollapse\x18\x0c \x01(\x02H\x01\x88\x01\x01\x12\x0f\n\x07\x65xclude\x18\r \x01(\t\x12\x15\n\rreturn_vector\x18\x0e \x01(\x08\x12\x0e\n\x06\x63\x61nary\x18\x0f \x01(\x08\x42\x0f\n\r_max_distanceB\x0b\n\t_collapse\"?\n\x03\x42ox\x12\x0c\n\x04left\x18\x01 \x01(\x02\x12\x0b\n\x03top\x18\x02 \x01(\x02\x12\r\n\x05width\x18\x03 \x01(\x02\x12\x0e\n\x06height\x18\x04 \x01(\x02\"\x18\n\x06Values\x12\x0e\n\x06values\x18\x01 \x03(\t\"\x95\x01\n\x06\x46ilter\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x35\n\nattributes\x18\x02 \x03(\x0b\x32!.simile.v1.Filter.AttributesEntry\x1a\x44\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12 \n\x05value\x18\x02 \x01(\x0b\x32\x11.simile.v1.Values:\x02\x38\x01\"/\n\rStageDuration\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x0f\n\x07seconds\x18\x02 \x01(\x01\"<\n\x0c\x45mbedRequest\x12\x1d\n\x04slip\x18\x01 \x01(\x0b\x32\x0f.simile.v1.Slip\x12\r\n\x05image\x18\x02 \x01(\x0c\"z\n\tEmbedding\x12\x1d\n\x04slip\x18\x01 \x01(\x0b\x32\x0f.simile.v1.Slip\x12\x0e\n\x06vector\x18\x02 \x01(\x0c\x12(\n\x06stages\x18\x03 \x03(\x0b\x32\x18.simile.v1.StageDuration\x12\x14\n\x0c\x62\x61tch_images\x18\x04 \x01(\r\"V\n\nEmbeddings\x12\x10\n\x08model_id\x18\x01 \x01(\t\x12\x11\n\tdimension\x18\x02 \x01(\r\x12#\n\x05items\x18\x03 \x03(\x0b\x32\x14.simile.v1.Embedding\"\xd0\x01\n\x08Neighbor\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05label\x18\x02 \x01(\t\x12\x37\n\nattributes\x18\x03 \x03(\x0b\x32#.simile.v1.Neighbor.AttributesEntry\x12\x10\n\x08\x64istance\x18\x04 \x01(\x02\x12\x12\n\nsimilarity\x18\x05 \x01(\x02\x12\x12\n\nduplicates\x18\x06 \x03(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x97\x01\n\tNeighbors\x12\x12\n\ncollection\x18\x01 \x01(\t\x12\x15\n\rindex_version\x18\x02 \x01(\t\x12\x10\n\x08model_id\x18\x03 \x01(\t\x12&\n\tneighbors\x18\x04 \x03(\x0b\x32\x13.simile.v1.Neighbor\x12\x10\n\x08matching\x18\x05 \x01(\x04\x12\x13\n\x0bnext_cursor\x18\x06 \x01(\t\"\'\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x02 \x01(\t\"\xcc\x01\n\x05Reply\x12\x16\n\x0e\x63orrelation_id\x18\x01 \x01(\t\x12)\n\tneighbors\x18\x02 \x01(\x0b\x32\x14.simile.v1.NeighborsH\x00\x12%\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x12.simile.v1.FailureH\x00\x12(\n\x06stages\x18\x04 \x03(\x0b\x32\x18.simile.v1.StageDuration\x12\x0e\n\x06vector\x18\x05 \x01(\x0c\x12\x14\n\x0c\x62\x61tch_images\x18\x06 \x01(\rB\t\n\x07outcome\"*\n\x07Replies\x12\x1f\n\x05items\x18\x01 \x03(\x0b\x32\x10.simile.v1.Replyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'simile.v1.messages_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_FILTER_ATTRIBUTESENTRY']._loaded_options = None
+  _globals['_FILTER_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_NEIGHBOR_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_NEIGHBOR_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_SLIP']._serialized_start=40
-  _globals['_SLIP']._serialized_end=234
-  _globals['_STAGEDURATION']._serialized_start=236
-  _globals['_STAGEDURATION']._serialized_end=283
-  _globals['_EMBEDREQUEST']._serialized_start=285
-  _globals['_EMBEDREQUEST']._serialized_end=345
-  _globals['_EMBEDDING']._serialized_start=347
-  _globals['_EMBEDDING']._serialized_end=447
-  _globals['_EMBEDDINGS']._serialized_start=449
-  _globals['_EMBEDDINGS']._serialized_end=535
-  _globals['_NEIGHBOR']._serialized_start=538
-  _globals['_NEIGHBOR']._serialized_end=726
-  _globals['_NEIGHBOR_ATTRIBUTESENTRY']._serialized_start=677
-  _globals['_NEIGHBOR_ATTRIBUTESENTRY']._serialized_end=726
-  _globals['_NEIGHBORS']._serialized_start=728
-  _globals['_NEIGHBORS']._serialized_end=840
-  _globals['_FAILURE']._serialized_start=842
-  _globals['_FAILURE']._serialized_end=881
-  _globals['_REPLY']._serialized_start=884
-  _globals['_REPLY']._serialized_end=1050
-  _globals['_REPLIES']._serialized_start=1052
-  _globals['_REPLIES']._serialized_end=1094
+  _globals['_SLIP']._serialized_end=406
+  _globals['_BOX']._serialized_start=408
+  _globals['_BOX']._serialized_end=471
+  _globals['_VALUES']._serialized_start=473
+  _globals['_VALUES']._serialized_end=497
+  _globals['_FILTER']._serialized_start=500
+  _globals['_FILTER']._serialized_end=649
+  _globals['_FILTER_ATTRIBUTESENTRY']._serialized_start=581
+  _globals['_FILTER_ATTRIBUTESENTRY']._serialized_end=649
+  _globals['_STAGEDURATION']._serialized_start=651
+  _globals['_STAGEDURATION']._serialized_end=698
+  _globals['_EMBEDREQUEST']._serialized_start=700
+  _globals['_EMBEDREQUEST']._serialized_end=760
+  _globals['_EMBEDDING']._serialized_start=762
+  _globals['_EMBEDDING']._serialized_end=884
+  _globals['_EMBEDDINGS']._serialized_start=886
+  _globals['_EMBEDDINGS']._serialized_end=972
+  _globals['_NEIGHBOR']._serialized_start=975
+  _globals['_NEIGHBOR']._serialized_end=1183
+  _globals['_NEIGHBOR_ATTRIBUTESENTRY']._serialized_start=1134
+  _globals['_NEIGHBOR_ATTRIBUTESENTRY']._serialized_end=1183
+  _globals['_NEIGHBORS']._serialized_start=1186
+  _globals['_NEIGHBORS']._serialized_end=1337
+  _globals['_FAILURE']._serialized_start=1339
+  _globals['_FAILURE']._serialized_end=1378
+  _globals['_REPLY']._serialized_start=1381
+  _globals['_REPLY']._serialized_end=1585
+  _globals['_REPLIES']._serialized_start=1587
+  _globals['_REPLIES']._serialized_end=1629
 # @@protoc_insertion_point(module_scope)

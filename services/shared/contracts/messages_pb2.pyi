@@ -38,6 +38,13 @@ class Slip(_message.Message):
     COLLECTION_FIELD_NUMBER: _builtins.int
     K_FIELD_NUMBER: _builtins.int
     MAX_DISTANCE_FIELD_NUMBER: _builtins.int
+    BOX_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    CURSOR_FIELD_NUMBER: _builtins.int
+    COLLAPSE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_FIELD_NUMBER: _builtins.int
+    RETURN_VECTOR_FIELD_NUMBER: _builtins.int
+    CANARY_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.str
     """Names the query from the HTTP answer to every log line."""
     reply_to: _builtins.str
@@ -51,9 +58,27 @@ class Slip(_message.Message):
     collection: _builtins.str
     """The collection to search."""
     k: _builtins.int
-    """How many neighbours are wanted, 1..101."""
+    """How many neighbours are wanted, 1..100."""
     max_distance: _builtins.float
     """Neighbours farther than this (angular distance, 0..2) are left out; absent means no bound."""
+    cursor: _builtins.str
+    """Where a page before this one ended, as the searcher gave it; empty for the first page."""
+    collapse: _builtins.float
+    """Items within this angular distance of a nearer one are folded into it; absent means none are."""
+    exclude: _builtins.str
+    """Id of an item that must not be in the answer: the one that asks for others like it."""
+    return_vector: _builtins.bool
+    """The answer is to carry the query's vector back, for who asks by the same image again."""
+    canary: _builtins.bool
+    """It is a replica's trial of the whole path, which is not counted among people's queries."""
+    @_builtins.property
+    def box(self) -> Global___Box:
+        """The part of the image to embed; absent means all of it."""
+
+    @_builtins.property
+    def filter(self) -> Global___Filter:
+        """Only items that pass this may answer; absent means all."""
+
     def __init__(
         self,
         *,
@@ -65,16 +90,129 @@ class Slip(_message.Message):
         collection: _builtins.str = ...,
         k: _builtins.int = ...,
         max_distance: _builtins.float | None = ...,
+        box: Global___Box | None = ...,
+        filter: Global___Filter | None = ...,
+        cursor: _builtins.str = ...,
+        collapse: _builtins.float | None = ...,
+        exclude: _builtins.str = ...,
+        return_vector: _builtins.bool = ...,
+        canary: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance", "max_distance", b"max_distance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_collapse", b"_collapse", "_max_distance", b"_max_distance", "box", b"box", "collapse", b"collapse", "filter", b"filter", "max_distance", b"max_distance"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance", "collection", b"collection", "correlation_id", b"correlation_id", "deadline_unix_ms", b"deadline_unix_ms", "final_reply_to", b"final_reply_to", "k", b"k", "max_distance", b"max_distance", "reply_to", b"reply_to", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_collapse", b"_collapse", "_max_distance", b"_max_distance", "box", b"box", "canary", b"canary", "collapse", b"collapse", "collection", b"collection", "correlation_id", b"correlation_id", "cursor", b"cursor", "deadline_unix_ms", b"deadline_unix_ms", "exclude", b"exclude", "filter", b"filter", "final_reply_to", b"final_reply_to", "k", b"k", "max_distance", b"max_distance", "reply_to", b"reply_to", "return_vector", b"return_vector", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__collapse: _TypeAlias = _typing.Literal["collapse"]  # noqa: Y015
+    _WhichOneofArgType__collapse: _TypeAlias = _typing.Literal["_collapse", b"_collapse"]  # noqa: Y015
     _WhichOneofReturnType__max_distance: _TypeAlias = _typing.Literal["max_distance"]  # noqa: Y015
     _WhichOneofArgType__max_distance: _TypeAlias = _typing.Literal["_max_distance", b"_max_distance"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__collapse) -> _WhichOneofReturnType__collapse | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_distance) -> _WhichOneofReturnType__max_distance | None: ...
 
 Global___Slip: _TypeAlias = Slip  # noqa: Y015
+
+@_typing.final
+class Box(_message.Message):
+    """Box is a part of an image, in fractions (0..1) of its width and height, upright."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LEFT_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
+    HEIGHT_FIELD_NUMBER: _builtins.int
+    left: _builtins.float
+    top: _builtins.float
+    width: _builtins.float
+    height: _builtins.float
+    def __init__(
+        self,
+        *,
+        left: _builtins.float = ...,
+        top: _builtins.float = ...,
+        width: _builtins.float = ...,
+        height: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height", b"height", "left", b"left", "top", b"top", "width", b"width"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Box: _TypeAlias = Box  # noqa: Y015
+
+@_typing.final
+class Values(_message.Message):
+    """Values are alternatives of which one has to fit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Values: _TypeAlias = Values  # noqa: Y015
+
+@_typing.final
+class Filter(_message.Message):
+    """Filter says which items may answer: those of one of these labels (any, when there are none) and,
+    for each attribute named, one of its values.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        @_builtins.property
+        def value(self) -> Global___Values: ...
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: Global___Values | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def attributes(self) -> _containers.MessageMap[_builtins.str, Global___Values]: ...
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        attributes: _abc.Mapping[_builtins.str, Global___Values] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Filter: _TypeAlias = Filter  # noqa: Y015
 
 @_typing.final
 class StageDuration(_message.Message):
@@ -85,7 +223,7 @@ class StageDuration(_message.Message):
     STAGE_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """decode, wait, model, search"""
+    """embed_queue, decode, batch_wait, model, search_queue, search, rerank"""
     seconds: _builtins.float
     def __init__(
         self,
@@ -136,8 +274,11 @@ class Embedding(_message.Message):
     SLIP_FIELD_NUMBER: _builtins.int
     VECTOR_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
+    BATCH_IMAGES_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """Unit-length vector: float32, little-endian, `dimension` values."""
+    batch_images: _builtins.int
+    """How many images the model was given together with this one."""
     @_builtins.property
     def slip(self) -> Global___Slip: ...
     @_builtins.property
@@ -148,10 +289,11 @@ class Embedding(_message.Message):
         slip: Global___Slip | None = ...,
         vector: _builtins.bytes = ...,
         stages: _abc.Iterable[Global___StageDuration] | None = ...,
+        batch_images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["slip", b"slip"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["slip", b"slip", "stages", b"stages", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_images", b"batch_images", "slip", b"slip", "stages", b"stages", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,6 +359,7 @@ class Neighbor(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     DISTANCE_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
+    DUPLICATES_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     label: _builtins.str
     distance: _builtins.float
@@ -225,6 +368,10 @@ class Neighbor(_message.Message):
     """Cosine, -1..1."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def duplicates(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ids of the items that were folded into this one, nearest to the query first."""
+
     def __init__(
         self,
         *,
@@ -233,10 +380,11 @@ class Neighbor(_message.Message):
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         distance: _builtins.float = ...,
         similarity: _builtins.float = ...,
+        duplicates: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "distance", b"distance", "item_id", b"item_id", "label", b"label", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "distance", b"distance", "duplicates", b"duplicates", "item_id", b"item_id", "label", b"label", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -252,9 +400,15 @@ class Neighbors(_message.Message):
     INDEX_VERSION_FIELD_NUMBER: _builtins.int
     MODEL_ID_FIELD_NUMBER: _builtins.int
     NEIGHBORS_FIELD_NUMBER: _builtins.int
+    MATCHING_FIELD_NUMBER: _builtins.int
+    NEXT_CURSOR_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     index_version: _builtins.str
     model_id: _builtins.str
+    matching: _builtins.int
+    """How many items of the collection pass the query's filter, near or far."""
+    next_cursor: _builtins.str
+    """Asks for the page after this one; empty when there is none."""
     @_builtins.property
     def neighbors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbor]: ...
     def __init__(
@@ -264,10 +418,12 @@ class Neighbors(_message.Message):
         index_version: _builtins.str = ...,
         model_id: _builtins.str = ...,
         neighbors: _abc.Iterable[Global___Neighbor] | None = ...,
+        matching: _builtins.int = ...,
+        next_cursor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index_version", b"index_version", "model_id", b"model_id", "neighbors", b"neighbors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index_version", b"index_version", "matching", b"matching", "model_id", b"model_id", "neighbors", b"neighbors", "next_cursor", b"next_cursor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -309,7 +465,13 @@ class Reply(_message.Message):
     NEIGHBORS_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
+    VECTOR_FIELD_NUMBER: _builtins.int
+    BATCH_IMAGES_FIELD_NUMBER: _builtins.int
     correlation_id: _builtins.str
+    vector: _builtins.bytes
+    """The query's vector, as in Embedding, where the slip asked for it and the outcome is neighbors."""
+    batch_images: _builtins.int
+    """As in Embedding."""
     @_builtins.property
     def neighbors(self) -> Global___Neighbors: ...
     @_builtins.property
@@ -323,10 +485,12 @@ class Reply(_message.Message):
         neighbors: Global___Neighbors | None = ...,
         failure: Global___Failure | None = ...,
         stages: _abc.Iterable[Global___StageDuration] | None = ...,
+        vector: _builtins.bytes = ...,
+        batch_images: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "neighbors", b"neighbors", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation_id", b"correlation_id", "failure", b"failure", "neighbors", b"neighbors", "outcome", b"outcome", "stages", b"stages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_images", b"batch_images", "correlation_id", b"correlation_id", "failure", b"failure", "neighbors", b"neighbors", "outcome", b"outcome", "stages", b"stages", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["neighbors", "failure"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015

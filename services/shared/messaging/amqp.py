@@ -6,11 +6,13 @@ Publishes are mandatory, confirmed, and bounded in time. A blocked connection ca
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final
 
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import (
+    ChannelAccessRefused,
     ChannelNotFoundEntity,
     ChannelPreconditionFailed,
     DeliveryError,
@@ -22,11 +24,13 @@ from pamqp.common import FieldTable
 from services.shared.errors import BrokerUnavailable, Overloaded, Unroutable
 from services.shared.messaging.amqp_consumer import AmqpConsumer
 from services.shared.messaging.amqp_link import GONE, Link
+from services.shared.messaging.amqp_tls import AmqpTls
 from services.shared.messaging.broker import Message, Queue
 
 _TRANSIENT: Final = 1
 _PERSISTENT: Final = 2
 _AWAY: Final = "RabbitMQ is away; the service connects again by itself"
+_BLOCKED: Final = "RabbitMQ takes no messages now: it is short of memory or disk"
 
 
 class AmqpBroker:
@@ -39,19 +43,27 @@ class AmqpBroker:
         name: str,
         publish_timeout_seconds: float = 1.0,
         start_timeout_seconds: float = 60.0,
-        heartbeat_seconds: int = 10,
+        heartbeat_seconds: int = 5,
+        tls: AmqpTls | None = None,
+        on_reconnect: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`name` is shown in RabbitMQ's list of connections."""
+        """`name` is shown in RabbitMQ's list of connections.
+
+        on_reconnect gets `publishes` or `consumes` when that connection is made anew.
+        """
         self._publish_timeout_seconds = publish_timeout_seconds
         self._start_timeout_seconds = start_timeout_seconds
         self._queues: tuple[Queue, ...] = ()
         self._consumers: set[AmqpConsumer] = set()
+        self._unconfirmed = False
         self._publishing, self._consuming = (
             Link(
                 url,
                 name=f"{name} {role}",
                 heartbeat_seconds=heartbeat_seconds,
                 prepare=self._declare_all,
+                tls=tls or AmqpTls(),
+                on_reconnect=partial(on_reconnect, role),
             )
             for role in ("publishes", "consumes")
         )
@@ -94,21 +106,24 @@ class AmqpBroker:
         if channel is None:
             raise BrokerUnavailable(_AWAY)
         if self.blocked:
-            reason = "RabbitMQ takes no messages now: it is short of memory or disk"
-            raise BrokerUnavailable(reason)
+            raise BrokerUnavailable(_BLOCKED)
         properties = spec.Basic.Properties(
             message_type=message.type,
             delivery_mode=_PERSISTENT if message.persistent else _TRANSIENT,
             headers=dict(message.headers) or None,
         )
         try:
-            await channel.basic_publish(
-                message.body,
-                routing_key=queue,
-                properties=properties,
-                mandatory=True,
-                timeout=self._publish_timeout_seconds,
-            )
+            async with self._publishing.unblocked(self._publish_timeout_seconds):
+                await channel.basic_publish(
+                    message.body,
+                    routing_key=queue,
+                    properties=properties,
+                    mandatory=True,
+                    # The confirm says all that a drained socket would, and one publish need not
+                    # wait for another's. But where no confirms come, what is unsent must not
+                    # pile up.
+                    wait=self._unconfirmed,
+                )
         except PublishError:
             reason = f"no queue {queue}: is the service that reads it running?"
             raise Unroutable(reason) from None
@@ -116,10 +131,16 @@ class AmqpBroker:
             reason = f"queue {queue} is full: try again later, or add workers"
             raise Overloaded(reason) from None
         except TimeoutError:
+            self._unconfirmed = True
+            if self.blocked:
+                raise BrokerUnavailable(_BLOCKED) from None
+            self._publishing.doubt()
+            self._consuming.doubt()
             reason = f"RabbitMQ did not confirm within {self._publish_timeout_seconds:g} s"
             raise BrokerUnavailable(reason) from None
         except GONE as error:
             raise BrokerUnavailable(_AWAY) from error
+        self._unconfirmed = False
 
     async def consume(self, queue: Queue, *, prefetch: int, auto_ack: bool = False) -> AmqpConsumer:
         """Consume on a channel of its own; waits for a connection, through any number of losses."""
@@ -132,6 +153,9 @@ class AmqpBroker:
                     await channel.basic_qos(prefetch_count=prefetch)
                 consumer = AmqpConsumer(channel, queue.name, auto_ack=auto_ack)
                 await consumer.start()
+            except ChannelAccessRefused as error:
+                reason = f"RabbitMQ refuses queue {queue.name}: {error}; check SIMILE_AMQP_URL"
+                raise BrokerUnavailable(reason) from error
             except GONE:
                 await asyncio.sleep(0.05)
                 continue
@@ -180,7 +204,7 @@ async def _declare(channel: AbstractChannel, queue: Queue) -> None:
 def _arguments(queue: Queue) -> FieldTable:
     arguments: FieldTable = {"x-queue-type": queue.kind}
     if queue.max_length is not None or queue.max_length_bytes is not None:
-        arguments["x-overflow"] = "reject-publish"
+        arguments["x-overflow"] = "drop-head" if queue.drops_oldest else "reject-publish"
     if queue.max_length is not None:
         arguments["x-max-length"] = queue.max_length
     if queue.max_length_bytes is not None:

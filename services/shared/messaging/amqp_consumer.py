@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
@@ -18,7 +19,7 @@ from services.shared.messaging.amqp_link import GONE
 class AmqpDelivery:
     """One message of a RabbitMQ queue."""
 
-    __slots__ = ("_consumer", "_message", "_settled", "redelivered", "tag")
+    __slots__ = ("_consumer", "_message", "_settled", "received", "redelivered", "tag")
 
     def __init__(self, consumer: AmqpConsumer, message: DeliveredMessage) -> None:
         self._consumer = consumer
@@ -26,6 +27,7 @@ class AmqpDelivery:
         self._settled = False
         self.tag: int = message.delivery_tag or 0
         self.redelivered = bool(message.redelivered)
+        self.received = time.perf_counter()
 
     @property
     def type(self) -> str:
@@ -42,6 +44,13 @@ class AmqpDelivery:
         """The headers that are strings."""
         headers = self._message.header.properties.headers or {}
         return {name: value for name, value in headers.items() if isinstance(value, str)}
+
+    @property
+    def redeliveries(self) -> int:
+        """As a quorum queue counts them; else 0 or 1."""
+        headers = self._message.header.properties.headers or {}
+        count = headers.get("x-delivery-count")
+        return max(int(self.redelivered), count if isinstance(count, int) else 0)
 
     def ack(self) -> None:
         """Mark it done; the ack goes out with its neighbours'."""
@@ -72,6 +81,7 @@ class AmqpConsumer:
         self._settled_above: set[int] = set()
         self._settled_below = 0
         self._unsent = asyncio.Event()
+        self._sending = asyncio.Lock()
         self._sender: asyncio.Task[None] | None = None
 
     @property
@@ -109,13 +119,15 @@ class AmqpConsumer:
     async def close(self) -> None:
         """Send the acks that wait, then close the channel: the rest goes back to the queue."""
         self._end("it was closed")
-        if self._sender is not None:
-            await cancel(self._sender)
         try:
             await self._send()
             await self._channel.close()
         except GONE:
             return
+        finally:
+            # Not earlier: it may be in the middle of sending.
+            if self._sender is not None:
+                await cancel(self._sender)
 
     def settle(self, tag: int, *, requeue: bool | None) -> None:
         """Remember to ack (requeue None) or reject the tag."""
@@ -154,16 +166,19 @@ class AmqpConsumer:
             self._end(str(error))
 
     async def _send(self) -> None:
-        rejects, self._rejects = self._rejects, []
-        for tag, requeue in rejects:
-            await self._channel.basic_nack(tag, requeue=requeue, wait=False)
-        acks, self._acks = self._acks, set()
-        while self._settled_below + 1 in self._settled_above:
-            self._settled_below += 1
-            self._settled_above.discard(self._settled_below)
-        # `multiple` acks everything up to a tag: safe only where all below it is settled.
-        together = [tag for tag in acks if tag <= self._settled_below]
-        if together:
-            await self._channel.basic_ack(max(together), multiple=True, wait=False)
-        for tag in acks.difference(together):
-            await self._channel.basic_ack(tag, wait=False)
+        async with self._sending:
+            # One look at all that is settled, before the first wait: what is rejected while
+            # this is being sent must not count as settled for the `multiple` below.
+            rejects, self._rejects = self._rejects, []
+            acks, self._acks = self._acks, set()
+            while self._settled_below + 1 in self._settled_above:
+                self._settled_below += 1
+                self._settled_above.discard(self._settled_below)
+            # `multiple` acks everything up to a tag: safe only where all below it is settled.
+            together = [tag for tag in acks if tag <= self._settled_below]
+            for tag, requeue in rejects:
+                await self._channel.basic_nack(tag, requeue=requeue, wait=False)
+            if together:
+                await self._channel.basic_ack(max(together), multiple=True, wait=False)
+            for tag in acks.difference(together):
+                await self._channel.basic_ack(tag, wait=False)

@@ -20,7 +20,7 @@ class Queue:
     """A queue and everything about it that can't change once it is declared.
 
     kind: classic | quorum. max_length and max_length_bytes bound the ready messages; a full
-    queue refuses.
+    queue refuses, or drops its oldest (drops_oldest).
     message_ttl_seconds: after that in the queue a message is dropped (or dead-lettered).
     delivery_limit: redeliveries before a quorum queue dead-letters. dead_letter_to: queue name.
     exclusive: of this connection only, gone with it (implies auto-delete, not durable).
@@ -34,6 +34,7 @@ class Queue:
     message_ttl_seconds: float | None = None
     delivery_limit: int | None = None
     dead_letter_to: str | None = None
+    drops_oldest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,14 @@ class Delivery(Protocol):
     @property
     def redelivered(self) -> bool:
         """Whether it was handed out before and not settled."""
+
+    @property
+    def redeliveries(self) -> int:
+        """How often it came back unsettled; a classic queue tells no more than 0 or 1."""
+
+    @property
+    def received(self) -> float:
+        """When it came into this process, by `time.perf_counter()`: its wait here began then."""
 
     def ack(self) -> None:
         """It is done. Acks are gathered and sent as `multiple` where that is safe; never blocks."""

@@ -6,21 +6,32 @@ When the queue is lost every waiting future fails at once, and a fresh queue is 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from services.shared.contracts import Embedding, Embeddings, Replies, Reply, codec
+from services.shared.contracts import (
+    Embedding,
+    Embeddings,
+    Failure,
+    Neighbors,
+    Replies,
+    Reply,
+    codec,
+)
 from services.shared.errors import (
     BrokerUnavailable,
     ConsumerLost,
     ReplyQueueLost,
+    SimileError,
     UndecodableMessage,
+    from_code,
 )
 from services.shared.messaging import topology
-from services.shared.messaging.broker import Broker, Delivery
+from services.shared.messaging.broker import Broker, Delivery, Message
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +50,25 @@ class Embedded:
 Answer = Reply | Embedded
 
 
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """An answer, and when it came into this process by `time.perf_counter()`."""
+
+    answer: Answer
+    received: float
+
+    @property
+    def told(self) -> Reply | Embedding:
+        """What says which stages the query took."""
+        return self.answer.embedding if isinstance(self.answer, Embedded) else self.answer
+
+    def unfailed(self) -> Answer:
+        """The answer. Raises the named error that it is."""
+        if isinstance(self.answer, Reply) and isinstance(self.answer.outcome, Failure):
+            raise from_code(self.answer.outcome.code, self.answer.outcome.detail)
+        return self.answer
+
+
 class Inbox:
     """The futures that wait, and the queue they wait for; `run` is a supervised stage."""
 
@@ -49,14 +79,13 @@ class Inbox:
         self._on_late = on_late
         self._queue: str | None = None
         self._opened = asyncio.Event()
-        self._waiting: dict[str, asyncio.Future[Answer]] = {}
+        self._waiting: dict[str, asyncio.Future[Arrival]] = {}
 
     @property
     def queue(self) -> str:
         """The reply queue's name now. Raises BrokerUnavailable when there is none."""
         if self._queue is None:
-            message = "there is no way back for an answer now: the broker is away"
-            raise BrokerUnavailable(message)
+            raise _no_way_back()
         return self._queue
 
     @property
@@ -69,20 +98,69 @@ class Inbox:
         """How many futures wait."""
         return len(self._waiting)
 
-    def expect(self, correlation_id: str) -> asyncio.Future[Answer]:
+    def expect(self, correlation_id: str) -> asyncio.Future[Arrival]:
         """A future for the answer; it fails with ReplyQueueLost when the queue is lost.
 
         Raises BrokerUnavailable when there is no queue. `forget` the id in the end, always.
         """
         if self._queue is None:
-            raise BrokerUnavailable(self.queue)
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            raise _no_way_back()
+        future: asyncio.Future[Arrival] = asyncio.get_running_loop().create_future()
         self._waiting[correlation_id] = future
         return future
 
     def forget(self, correlation_id: str) -> None:
         """Wait no more; an answer that comes later is counted as late."""
         self._waiting.pop(correlation_id, None)
+
+    async def ask(
+        self, queue: str, correlation_id: str, message: Message, timeout_seconds: float
+    ) -> Answer:
+        """Publish a message whose slip has that id, and wait for the answer.
+
+        Raises what the publish raises, ReplyQueueLost, the named error that any stage answers
+        with, or TimeoutError.
+        """
+        arrival = await self.asked(
+            queue, correlation_id, message, timeout_seconds, on_sent=lambda: None
+        )
+        return arrival.unfailed()
+
+    async def asked(
+        self,
+        queue: str,
+        correlation_id: str,
+        message: Message,
+        timeout_seconds: float,
+        *,
+        on_sent: Callable[[], object],
+    ) -> Arrival:
+        """As `ask`, but a failure is an answer, too; on_sent: once it is published, or was not.
+
+        Raises what the publish raises, ReplyQueueLost, or TimeoutError.
+        """
+        future = self.expect(correlation_id)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                try:
+                    await self._broker.publish(queue, message)
+                finally:
+                    on_sent()
+                return await future
+        finally:
+            self.forget(correlation_id)
+            # A queue lost after we gave up must not shout about an error nobody collects.
+            future.cancel()
+
+    async def hears_itself(self, timeout_seconds: float) -> bool:
+        """Whether what it publishes to its own queue arrives: its half of the path works."""
+        name = f"echo-{secrets.token_hex(8)}"
+        echo = Replies((Reply(name, Neighbors("", "", "", ())),))
+        try:
+            await self.ask(self.queue, name, Message.of(echo), timeout_seconds)
+        except (SimileError, TimeoutError):
+            return False
+        return True
 
     async def opened(self) -> None:
         """Wait until there is a queue."""
@@ -123,16 +201,21 @@ class Inbox:
         match message:
             case Replies(items):
                 for reply in items:
-                    self._resolve(reply.correlation_id, reply)
+                    self._resolve(reply.correlation_id, reply, delivery.received)
             case Embeddings(model_id, dimension, items):
                 for item in items:
-                    self._resolve(item.slip.correlation_id, Embedded(model_id, dimension, item))
+                    embedded = Embedded(model_id, dimension, item)
+                    self._resolve(item.slip.correlation_id, embedded, delivery.received)
             case _:
                 _log.error("a request came to a reply queue", action="undecodable_message")
 
-    def _resolve(self, correlation_id: str, answer: Answer) -> None:
+    def _resolve(self, correlation_id: str, answer: Answer, received: float) -> None:
         future = self._waiting.pop(correlation_id, None)
         if future is None or future.done():
             self._on_late()
         else:
-            future.set_result(answer)
+            future.set_result(Arrival(answer, received))
+
+
+def _no_way_back() -> BrokerUnavailable:
+    return BrokerUnavailable("there is no way back for an answer now: the broker is away")

@@ -22,28 +22,30 @@ from services.shared.errors import (
 from services.shared.messaging.broker import Message, Queue
 
 REASON_HEADER: Final = "x-first-death-reason"
-"""Why a message was dead-lettered: rejected | expired | delivery_limit; the name is RabbitMQ's."""
+"""Why it was dead-lettered, as RabbitMQ says it: rejected, expired, delivery_limit, maxlen."""
 
 
 @dataclass(slots=True)
 class _Stored:
-    """One message in a queue: its place in line, when it expires, how often it came back."""
+    """One message: its place in line, when it expires, how often it came back, when handed out."""
 
     message: Message
     place: int
     expires_at: float | None
     returns: int = 0
+    handed: float = 0.0
 
 
 class _MemoryDelivery:
     """One message handed to a consumer."""
 
-    __slots__ = ("_consumer", "_stored", "redelivered")
+    __slots__ = ("_consumer", "_stored", "received", "redelivered")
 
     def __init__(self, consumer: MemoryConsumer, stored: _Stored) -> None:
         self._consumer = consumer
         self._stored = stored
         self.redelivered = stored.returns > 0
+        self.received = stored.handed
 
     @property
     def type(self) -> str:
@@ -59,6 +61,12 @@ class _MemoryDelivery:
     def headers(self) -> Mapping[str, str]:
         """String headers."""
         return self._stored.message.headers
+
+    @property
+    def redeliveries(self) -> int:
+        """As a quorum queue counts them; else 0 or 1."""
+        quorum = self._consumer.store.queue.kind == "quorum"
+        return self._stored.returns if quorum else int(self.redelivered)
 
     def ack(self) -> None:
         """Forget the message and make room for the next."""
@@ -83,17 +91,29 @@ class _Store:
         self._bytes = 0
 
     def put(self, message: Message) -> None:
-        """Append, or raise Overloaded when a bound is reached."""
+        """Append; at a bound raise Overloaded, or drop what is oldest."""
         self._expire()
-        full = self.queue.max_length is not None and len(self._ready) >= self.queue.max_length
-        limit = self.queue.max_length_bytes
-        if full or (limit is not None and self._bytes + len(message.body) > limit):
+        if not self.queue.drops_oldest and self._full(1, len(message.body)):
             reason = f"queue {self.queue.name} is full: try again later, or add workers"
             raise Overloaded(reason)
         ttl = self.queue.message_ttl_seconds
         expires_at = None if ttl is None else self._broker.clock() + ttl
         self._insert(_Stored(message, self._broker.next_place(), expires_at))
         self.pump()
+        self._drop_oldest()
+
+    def _full(self, more: int, more_bytes: int) -> bool:
+        """Whether so much more would be too much."""
+        length, size = self.queue.max_length, self.queue.max_length_bytes
+        return (length is not None and len(self._ready) + more > length) or (
+            size is not None and self._bytes + more_bytes > size
+        )
+
+    def _drop_oldest(self) -> None:
+        while self.queue.drops_oldest and self._ready and self._full(0, 0):
+            stored = self._ready.popleft()
+            self._bytes -= len(stored.message.body)
+            self._bury(stored, "maxlen")
 
     def take_back(self, stored: _Stored, *, requeue: bool) -> None:
         """What a consumer did not keep: back to its place in line, dropped, or dead-lettered."""
@@ -106,6 +126,7 @@ class _Store:
             self._bury(stored, "delivery_limit")
         else:
             self._insert(stored)
+            self._drop_oldest()
 
     def depth(self) -> int:
         """Ready messages."""
@@ -171,11 +192,12 @@ class MemoryConsumer:
 
     @property
     def has_room(self) -> bool:
-        """Whether prefetch lets another message in."""
-        return self._auto_ack or len(self._unsettled) < self._prefetch
+        """Whether prefetch lets another message in; 0 is no bound, as in RabbitMQ."""
+        return self._auto_ack or not self._prefetch or len(self._unsettled) < self._prefetch
 
     def hand(self, stored: _Stored) -> None:
         """Take a message from the store."""
+        stored.handed = time.perf_counter()
         self._untaken.append(stored)
         if not self._auto_ack:
             self._unsettled[stored.place] = stored
@@ -272,6 +294,9 @@ class MemoryBroker:
 
     async def depth(self, queue: str) -> int:
         """Ready messages in the queue."""
+        if not self._started:
+            reason = "the broker is closed"
+            raise BrokerUnavailable(reason)
         return self._store(queue).depth()
 
     def next_place(self) -> int:
@@ -289,9 +314,12 @@ class MemoryBroker:
 
     def sever(self) -> None:
         """Cut every connection: consumers are lost, exclusive queues gone, the unsettled back."""
-        for store in list(self._stores.values()):
-            for consumer in list(store.consumers):
-                consumer.lose(f"the connection under {store.queue.name} is gone")
+        lost = [consumer for store in self._stores.values() for consumer in store.consumers]
+        # All leave before anything goes back: a message must not pass from one to the next.
+        for store in self._stores.values():
+            store.consumers.clear()
+        for consumer in lost:
+            consumer.lose(f"the connection under {consumer.queue} is gone")
 
     def delete(self, queue: str) -> None:
         """Delete a queue under its consumers."""

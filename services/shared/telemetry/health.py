@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
 Check = Callable[[], str | None]
 """None when all is well, else the reason, for an operator to read."""
+
+
+def lasting(check: Check, seconds: float, clock: Callable[[], float] = time.monotonic) -> Check:
+    """Fails once `check` has failed at every look for longer than so long."""
+    since: float | None = None
+
+    def lasts() -> str | None:
+        nonlocal since
+        reason = check()
+        if reason is None:
+            since = None
+            return None
+        since = clock() if since is None else since
+        still = clock() - since
+        return None if still <= seconds else f"{reason}, for {still:.0f} s"
+
+    return lasts
 
 
 class Health:
@@ -64,10 +84,9 @@ def admin_app(health: Health, registry: CollectorRegistry) -> web.Application:
     """The admin application: GET /livez, /readyz (200 or 503 with reasons) and /metrics."""
 
     async def metrics(request: web.Request) -> web.Response:
-        del request
-        return web.Response(
-            body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
-        )
+        # OpenMetrics where that is asked for: it alone has exemplars.
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
     app = web.Application()
     app[_HEALTH] = health
@@ -85,3 +104,15 @@ async def start_admin(
     await runner.setup()
     await web.TCPSite(runner, host, port).start()
     return runner
+
+
+@asynccontextmanager
+async def admin(
+    health: Health, registry: CollectorRegistry, host: str, port: int
+) -> AsyncIterator[None]:
+    """Serve the admin application while inside."""
+    runner = await start_admin(health, registry, host, port)
+    try:
+        yield
+    finally:
+        await runner.cleanup()

@@ -5,41 +5,62 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
 
+import orjson
 import structlog
 from structlog.typing import Processor
 
-_NOISY: Final = "aiormq"
+_NOISY: Final = ("aiormq", "opentelemetry", "urllib3")
 _NOISY_LINE_SECONDS: Final = 5.0
 
 
 class _NoisyRateLimit(logging.Filter):
-    """Lets the noisy libraries say one thing every few seconds: a down broker fills logs."""
+    """Lets each noisy library say one thing every few seconds: a down peer fills logs."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._quiet_until = 0.0
+        self._quiet_until: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(_NOISY):
+        library = record.name.partition(".")[0]
+        if library not in _NOISY:
             return True
         now = time.monotonic()
-        if now < self._quiet_until:
+        if now < self._quiet_until.get(library, 0.0):
             return False
-        self._quiet_until = now + _NOISY_LINE_SECONDS
+        self._quiet_until[library] = now + _NOISY_LINE_SECONDS
         return True
 
 
+class _Stdout:
+    """Where our own lines go, without the standard library's way round: a third of its cost."""
+
+    def __init__(self, name: str = "") -> None:
+        self.name = name
+
+    def msg(self, line: str) -> None:
+        """Write one line; from any thread."""
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+    debug = info = warning = error = critical = exception = msg
+
+
+def _json(line: object, default: Callable[[object], object]) -> str:
+    return orjson.dumps(line, default, orjson.OPT_SORT_KEYS).decode()
+
+
 def configure(level: str, log_format: str) -> None:
-    """Route structlog and the standard library's loggers to one handler on stdout.
+    """Let structlog write to stdout, and the standard library's loggers by one handler, too.
 
     level: debug | info | warning | error. log_format: auto | json | pretty.
     """
     pretty = log_format == "pretty" or (log_format == "auto" and sys.stdout.isatty())
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
+        structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -48,12 +69,12 @@ def configure(level: str, log_format: str) -> None:
     renderer = (
         structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
         if pretty
-        else structlog.processors.JSONRenderer(sort_keys=True)
+        else structlog.processors.JSONRenderer(_json)
     )
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[*shared, renderer],
+        logger_factory=_Stdout,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)

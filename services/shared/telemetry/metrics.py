@@ -1,16 +1,54 @@
-"""What the services' metrics have in common: buckets; each service owns its metrics."""
+"""What the services' metrics have in common; each service owns its metrics."""
 
 from __future__ import annotations
 
-from typing import Final
+from importlib import metadata
+from typing import Final, Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics import MetricWrapperBase
 
 DURATION_BUCKETS: Final = (
-    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5, 5.0, 10.0, 30.0,
 )  # fmt: skip
-"""Seconds; a query takes tens of milliseconds, a deadline some seconds."""
+"""Seconds; a look at a header takes a tenth of a millisecond, a deadline is some seconds."""
 
 SIZE_BUCKETS: Final = tuple(float(2**power) for power in range(10, 25, 2))
 """Bytes, 1 KiB to 16 MiB."""
 
 BATCH_BUCKETS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
 """Items."""
+
+_Metric = TypeVar("_Metric", bound=MetricWrapperBase)
+
+
+class Children(Generic[_Metric]):
+    """A metric's children by their labels' values: to find them anew costs more than to count."""
+
+    def __init__(self, metric: _Metric) -> None:
+        self._metric = metric
+        self._known: dict[tuple[str, ...], _Metric] = {}
+
+    def of(self, *values: str) -> _Metric:
+        """The child of these values, in the order of the labels."""
+        known = self._known.get(values)
+        if known is None:
+            known = self._known[values] = self._metric.labels(*values)
+        return known
+
+
+class ReleaseMetrics:
+    """What a process is."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.info = Gauge(
+            "simile_process_info",
+            "1, with the service that runs here (up: all in one) and the version of Simile.",
+            ["service", "version"],
+            registry=registry,
+        )
+
+    def show(self, service: str) -> None:
+        """Say which service this is."""
+        self.info.labels(service, metadata.version("simile-search")).set(1)

@@ -1,0 +1,126 @@
+"""What an image may cost a decoder beyond its bytes and pixels: reads, scans, tiles, memory.
+
+Some formats let a few bytes buy much work. Here is what is counted before the work is done.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import Final
+
+from PIL import ImageFile
+
+from services.shared.errors import UndecodableImage
+
+JPEG_FAMILY: Final = ("JPEG", "MPO")
+"""A JPEG of several pictures (many phones write them) is to Pillow an MPO."""
+
+_MOST_READS: Final = 200_000
+"""Of a sound picture Pillow reads some thousands of pieces; each is a turn of a Python loop."""
+
+_MOST_SCANS: Final = 100
+"""Encoders write some 10. Each makes libjpeg visit all pixels, and takes but a hundred bytes."""
+
+_MOST_TILES: Final = 100_000
+"""Each is a Python object, and 64 megapixels are 977 of the usual tiles."""
+
+_MOST_SEGMENTS: Final = 1_000
+_SCAN_START: Final = b"\xff\xda"
+
+_BIG_TIFF: Final = 43
+_TILE_OFFSETS: Final = (273, 324)
+"""A TIFF's tags of where its strips and tiles are."""
+
+_BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12}
+_MOST_BYTES_A_PIXEL: Final = 16
+
+_AVIF_BYTES: Final = 2 * 2**30
+"""An AVIF's container may say fewer pixels than it holds: then only libavif's bound counts."""
+
+
+class Reader(io.BytesIO):
+    """An image's bytes, readable in so many pieces and no more.
+
+    Millions of empty chunks, comments or segments would each be a turn of a Python loop, and
+    some would be kept.
+    """
+
+    _reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Up to so many bytes. Raises UndecodableImage."""
+        self._reads += 1
+        if self._reads > _MOST_READS:
+            message = f"the image is made of more than {_MOST_READS} pieces"
+            raise UndecodableImage(message)
+        return super().read(size)
+
+
+def check_tiles(image: bytes) -> None:
+    """Refuse a TIFF in countless strips or tiles, unopened: opening lists them all."""
+    tiles = _tiles(image)
+    if tiles > _MOST_TILES:
+        message = f"the TIFF is made of {tiles} strips or tiles; {_MOST_TILES} are accepted"
+        raise UndecodableImage(message)
+
+
+def in_scans(opened: ImageFile.ImageFile, image: bytes) -> bool:
+    """Whether it is a JPEG in several scans; its header has just been read.
+
+    libjpeg holds all of its coefficients, and visits all of them for each scan.
+    """
+    if opened.format not in JPEG_FAMILY:
+        return False
+    return "progressive" in opened.info or _components(image) < getattr(opened, "layers", 1)
+
+
+def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
+    """Refuse a JPEG in countless scans; its header has just been read."""
+    # Marker bytes may also be in what follows the picture: where there is one scan they say
+    # nothing.
+    scans = image.count(_SCAN_START) if in_scans(opened, image) else 1
+    if scans > _MOST_SCANS:
+        message = f"the JPEG is made of {scans} scans; {_MOST_SCANS} are accepted"
+        raise UndecodableImage(message)
+
+
+def decoding_bytes(name: str, pixels: int, *, progressive: bool) -> int:
+    """The most memory, in bytes, that decoding so many pixels of that format takes, as measured."""
+    if name == "AVIF":
+        return _AVIF_BYTES
+    bytes_a_pixel = _MOST_BYTES_A_PIXEL
+    if not progressive:  # whose coefficients are all held
+        bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MOST_BYTES_A_PIXEL)
+    return bytes_a_pixel * pixels
+
+
+def _components(image: bytes) -> int:
+    """How many components the first scan of a JPEG holds; 0 where its segments are not in a row."""
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        if image[place : place + 2] == _SCAN_START:
+            return image[place + 4] if place + 4 < len(image) else 0
+        if image[place : place + 1] != b"\xff" or place + 4 > len(image):
+            return 0
+        (length,) = struct.unpack_from(">H", image, place + 2)
+        place += 2 + length
+    return 0
+
+
+def _tiles(image: bytes) -> int:
+    """How many strips or tiles a TIFF's first directory counts; 0 where it can't be read."""
+    order = {b"II": "<", b"MM": ">"}.get(image[:2])
+    if order is None:
+        return 0
+    try:
+        big = struct.unpack_from(f"{order}H", image, 2)[0] == _BIG_TIFF
+        (start,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", image, 8 if big else 4)
+        head, entry = (f"{order}Q", f"{order}HHQ8x") if big else (f"{order}H", f"{order}HHL4x")
+        (count,) = struct.unpack_from(head, image, start)
+        lines = image[start + struct.calcsize(head) :][: count * struct.calcsize(entry)]
+        lines = lines[: len(lines) - len(lines) % struct.calcsize(entry)]
+        entries = list(struct.iter_unpack(entry, lines))
+    except struct.error:
+        return 0
+    return max((many for tag, _, many in entries if tag in _TILE_OFFSETS), default=0)

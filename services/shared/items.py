@@ -1,0 +1,220 @@
+"""A version's catalogue of items: position -> id, path, label, attributes; written once, then read.
+
+Pure sqlite, no numpy: upload reads items too.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.shared.contracts import Filter
+from services.shared.errors import IndexCorrupt, UnknownItem
+
+ITEMS: Final = "items.sqlite"
+
+_SCHEMA: Final = """
+CREATE TABLE items (position INTEGER PRIMARY KEY, item_id TEXT NOT NULL, path TEXT NOT NULL,
+  label TEXT NOT NULL, attributes TEXT NOT NULL, width INTEGER NOT NULL, height INTEGER NOT NULL,
+  sha256 TEXT NOT NULL);
+CREATE TABLE attributes (name TEXT NOT NULL, value TEXT NOT NULL, position INTEGER NOT NULL,
+  PRIMARY KEY (name, value, position)) WITHOUT ROWID;
+"""
+_INDEXES: Final = """
+CREATE UNIQUE INDEX items_item_id ON items (item_id);
+CREATE INDEX items_label ON items (label);
+CREATE INDEX items_sha256 ON items (sha256);
+"""
+_ROWS_AT_ONCE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One image of a collection; position is its number in the index version.
+
+    path is relative to the manifest's images_root; width and height are in pixels, as stored.
+    """
+
+    position: int
+    item_id: str
+    path: str
+    label: str
+    attributes: Mapping[str, str]
+    width: int
+    height: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One value that items have, and how many."""
+
+    value: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """What a filter can ask for: labels, and the values of each attribute; most frequent first."""
+
+    labels: tuple[Facet, ...]
+    attributes: Mapping[str, tuple[Facet, ...]]
+
+
+class ItemCatalog:
+    """Read access to a version's items.sqlite; usable from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises IndexCorrupt when the file isn't a catalogue of items."""
+        self._lock = threading.Lock()
+        try:
+            # immutable: published versions never change, so no locks on a shared volume.
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=ro&immutable=1",
+                uri=True,
+                check_same_thread=False,
+            )
+            self._connection.row_factory = sqlite3.Row
+            self.count = int(self._connection.execute("SELECT count(*) FROM items").fetchone()[0])
+        except sqlite3.Error as error:
+            message = f"{ITEMS} can't be read: {error}"
+            raise IndexCorrupt(message) from error
+
+    def at(self, positions: Sequence[int]) -> list[Item]:
+        """The items at these positions, in the order asked. Raises UnknownItem."""
+        found: dict[int, Item] = {}
+        for start in range(0, len(positions), _ROWS_AT_ONCE):
+            wanted = positions[start : start + _ROWS_AT_ONCE]
+            rows = self._rows(
+                f"SELECT * FROM items WHERE position IN ({_marks(wanted)})",  # noqa: S608 (only question marks)
+                wanted,
+            )
+            found.update((item.position, item) for item in map(_item, rows))
+        try:
+            return [found[position] for position in positions]
+        except KeyError as error:
+            message = f"no item at position {error}"
+            raise UnknownItem(message) from None
+
+    def by_id(self, item_id: str) -> Item:
+        """The item of that id. Raises UnknownItem."""
+        rows = self._rows("SELECT * FROM items WHERE item_id = ?", [item_id])
+        if not rows:
+            message = f"no item {item_id[:40]!r} in this collection"
+            raise UnknownItem(message)
+        return _item(rows[0])
+
+    def position_of(self, sha256: str) -> int | None:
+        """The first position that holds these bytes, if any does."""
+        rows = self._rows("SELECT min(position) FROM items WHERE sha256 = ?", [sha256])
+        position: int | None = rows[0][0]
+        return position
+
+    def sample(self, count: int) -> list[Item]:
+        """Up to `count` items spread evenly over the collection."""
+        taken = min(count, self.count)
+        return self.at([number * self.count // taken for number in range(taken)])
+
+    def matching(self, wanted: Filter) -> array[int]:
+        """The positions (int64) of the items that pass the filter, ascending."""
+        parts, parameters = ["SELECT position FROM items"], list[object]()
+        if wanted.labels:
+            parts = [f"SELECT position FROM items WHERE label IN ({_marks(wanted.labels)})"]  # noqa: S608 (only question marks)
+            parameters += wanted.labels
+        for name, values in wanted.attributes.items():
+            parts.append(
+                "SELECT position FROM attributes"  # noqa: S608 (only question marks)
+                f" WHERE name = ? AND value IN ({_marks(values)})"
+            )
+            parameters += [name, *values]
+        query = " INTERSECT ".join(parts)
+        with self._lock:
+            found = array("q", (row[0] for row in self._connection.execute(query, parameters)))
+        return array("q", sorted(found))
+
+    def facets(self, limit: int) -> Facets:
+        """The `limit` most frequent labels, and of each attribute as many values."""
+        labels = self._rows(
+            "SELECT label, count(*) FROM items GROUP BY label ORDER BY count(*) DESC, label"
+            " LIMIT ?",
+            [limit],
+        )
+        names = [row[0] for row in self._rows("SELECT DISTINCT name FROM attributes", [])]
+        return Facets(
+            tuple(Facet(*row) for row in labels),
+            {name: self._values(name, limit) for name in names},
+        )
+
+    def _values(self, name: str, limit: int) -> tuple[Facet, ...]:
+        rows = self._rows(
+            "SELECT value, count(*) FROM attributes WHERE name = ? GROUP BY value"
+            " ORDER BY count(*) DESC, value LIMIT ?",
+            [name, limit],
+        )
+        return tuple(Facet(*row) for row in rows)
+
+    def __iter__(self) -> Iterator[Item]:
+        """Every item by position; a few at a time in memory."""
+        position = -1
+        while rows := self._rows(
+            "SELECT * FROM items WHERE position > ? ORDER BY position LIMIT ?",
+            [position, _ROWS_AT_ONCE],
+        ):
+            yield from map(_item, rows)
+            position = rows[-1]["position"]
+
+    def __del__(self) -> None:
+        # A swapped-out version is closed with its last reference, whoever holds it.
+        if hasattr(self, "_connection"):
+            self._connection.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._connection.close()
+
+    def _rows(self, query: str, parameters: Sequence[object]) -> list[sqlite3.Row]:
+        with self._lock:
+            return self._connection.execute(query, parameters).fetchall()
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write a new items.sqlite; items are taken one by one."""
+    with closing(sqlite3.connect(path)) as connection:
+        # Nobody reads it before it is finished and synced.
+        connection.execute("PRAGMA journal_mode=OFF")
+        connection.executescript(_SCHEMA)
+        with connection:
+            for item in items:
+                _insert(connection, item)
+        connection.executescript(_INDEXES)
+
+
+def _insert(connection: sqlite3.Connection, item: Item) -> None:
+    attributes = dict(item.attributes)
+    connection.execute(
+        "INSERT INTO items VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            item.position, item.item_id, item.path, item.label,
+            json.dumps(attributes, sort_keys=True), item.width, item.height, item.sha256,
+        ),
+    )  # fmt: skip
+    connection.executemany(
+        "INSERT INTO attributes VALUES (?, ?, ?)",
+        [(name, value, item.position) for name, value in attributes.items()],
+    )
+
+
+def _item(row: sqlite3.Row) -> Item:
+    return Item(**{**row, "attributes": json.loads(row["attributes"])})
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))

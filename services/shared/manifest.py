@@ -1,0 +1,188 @@
+"""What an index version is made of, and how it is searched: `manifest.json`, read and written."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Literal, get_args
+
+from services.shared.errors import IndexCorrupt
+from services.shared.items import ITEMS
+
+FORMAT: Final = 2
+MANIFEST: Final = "manifest.json"
+VECTORS: Final = "vectors.f32"
+REDUCTION: Final = "reduction.npz"
+REDUCED: Final = "reduced.f32"
+
+Method = Literal["exact", "reduced", "annoy", "reduced-annoy"]
+"""exact: scan all vectors. reduced: scan PCA-reduced vectors, re-rank the best by the full ones.
+annoy: Annoy on the full vectors. reduced-annoy: Annoy on the reduced ones, then re-rank."""
+
+_FILE_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+")
+_FLOAT32_BYTES: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """What a file of a version must be, to the byte."""
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One Annoy file: it holds the positions from `first` on, `count` of them."""
+
+    file: str
+    first: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How to search. What a method has no use for is 0.
+
+    dimension: of the vectors scanned or held by Annoy. search_k: Annoy nodes inspected for 10
+    neighbours, in each shard. rerank: candidates whose exact distance decides the best 10.
+    """
+
+    method: Method
+    dimension: int
+    trees: int = 0
+    search_k: int = 0
+    rerank: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """A plan tried at build: recall@10 of held-out vectors against exact search, and its speed.
+
+    recall_low: lower end of its 95 % confidence interval. queries_per_second: one thread, 32
+    queries at hand. milliseconds: one query alone. bytes: the files that it searches.
+    """
+
+    plan: Plan
+    recall: float
+    recall_low: float
+    queries_per_second: float
+    milliseconds: float
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What an index version is made of.
+
+    measured holds every plan tried; the one in `plan` was the fastest that reached recall_target,
+    with the measured recall in `recall`. energy: the share of the vectors' variance that the
+    reduction keeps, 1 without one. canaries are positions whose vectors must find themselves;
+    images_root is where the builder saw the images.
+    """
+
+    collection: str
+    version: str
+    model_id: str
+    dimension: int
+    count: int
+    plan: Plan
+    recall: float
+    recall_target: float
+    energy: float
+    measured: tuple[Measurement, ...]
+    shards: tuple[Shard, ...]
+    images_root: str
+    created_unix_ms: int
+    canaries: tuple[int, ...]
+    files: Mapping[str, StoredFile]
+    format: int = FORMAT
+    metric: str = "angular"
+
+    def to_json(self) -> str:
+        """The manifest's text."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @property
+    def bytes(self) -> int:
+        """The size of all its files: what a reader maps at most."""
+        return sum(file.bytes for file in self.files.values())
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """The manifest of that text. Raises IndexCorrupt when it isn't one of this format."""
+        try:
+            raw: dict[str, Any] = json.loads(text)
+            if raw["format"] != FORMAT:
+                message = (
+                    f"the index has format {raw['format']}, this Simile reads {FORMAT}: "
+                    "build it again"
+                )
+                raise IndexCorrupt(message)
+            raw["canaries"] = tuple(int(position) for position in raw["canaries"])
+            raw["files"] = {name: StoredFile(**file) for name, file in raw["files"].items()}
+            raw["plan"] = Plan(**raw["plan"])
+            raw["measured"] = tuple(
+                Measurement(**{**one, "plan": Plan(**one["plan"])}) for one in raw["measured"]
+            )
+            raw["shards"] = tuple(Shard(**shard) for shard in raw["shards"])
+            manifest = cls(**{field.name: raw[field.name] for field in fields(cls)})
+            _check(manifest)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            message = f"{MANIFEST} is no manifest: {error!r}"
+            raise IndexCorrupt(message) from error
+        return manifest
+
+
+def required_files(plan: Plan, shards: tuple[Shard, ...]) -> tuple[str, ...]:
+    """The files that a version of this plan is made of, besides its manifest."""
+    names = [VECTORS, ITEMS]
+    if plan.method in {"reduced", "reduced-annoy"}:
+        names.append(REDUCTION)
+    if plan.method == "reduced":
+        names.append(REDUCED)
+    return (*names, *(shard.file for shard in shards))
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise IndexCorrupt for what would be searched wrongly, or read from elsewhere."""
+    plan = manifest.plan
+    _require(plan.method in get_args(Method), f"names a search method {plan.method!r}")
+    for size in (manifest.count, manifest.dimension, plan.dimension):
+        _require(isinstance(size, int) and size > 0, "has a count or dimension that isn't positive")
+    _require(plan.dimension <= manifest.dimension, "searches more dimensions than there are")
+    _require(manifest.metric == "angular", f"has metric {manifest.metric!r}, not 'angular'")
+    if "annoy" in plan.method:
+        _require(plan.search_k > 0 and plan.trees > 0, "has no search_k or no trees")
+        _require(_covers(manifest.shards, manifest.count), "has shards that don't hold all items")
+    else:
+        _require(not manifest.shards, f"has shards, which {plan.method} does not search")
+    for name in manifest.files:
+        _require(bool(_FILE_NAME.fullmatch(name)), f"names a file {name[:40]!r}")
+    missing = set(required_files(plan, manifest.shards)) - set(manifest.files)
+    _require(not missing, f"says nothing of {sorted(missing)}")
+    _require_rows(manifest, VECTORS, manifest.dimension)
+    if plan.method == "reduced":
+        _require_rows(manifest, REDUCED, plan.dimension)
+
+
+def _require_rows(manifest: Manifest, name: str, dimension: int) -> None:
+    expected = _FLOAT32_BYTES * manifest.count * dimension
+    _require(manifest.files[name].bytes == expected, f"has a {name} that isn't count x dimension")
+
+
+def _covers(shards: tuple[Shard, ...], count: int) -> bool:
+    end = 0
+    for shard in shards:
+        if shard.first != end or shard.count <= 0:
+            return False
+        end += shard.count
+    return end == count
+
+
+def _require(condition: bool, fault: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    if not condition:
+        message = f"{MANIFEST} {fault}"
+        raise IndexCorrupt(message)

@@ -1,0 +1,75 @@
+"""What samples say of the queries: the few figures that a person looks at first, by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from services.shared.telemetry.samples import Histogram, Samples
+
+QUERY_ROUTES: Final = frozenset(
+    {
+        "/v1/search",
+        "/v1/search/batch",
+        "/v1/embed",
+        "/v1/items/{collection}/{item_id}/similar",
+    }
+)
+"""Requests whose answer a person waits for; images and pages are not among them."""
+
+REQUESTS: Final = "simile_upload_requests_total"
+REQUEST_SECONDS: Final = "simile_upload_request_seconds"
+STAGE_SECONDS: Final = "simile_upload_stage_seconds"
+IN_FLIGHT: Final = "simile_upload_in_flight_queries"
+IN_FLIGHT_LIMIT: Final = "simile_upload_in_flight_limit_queries"
+CANARIES: Final = "simile_upload_canary_total"
+CANARY_SUCCESS: Final = "simile_upload_canary_success_timestamp_seconds"
+QUEUE_MESSAGES: Final = "simile_broker_queue_messages"
+PROCESS_INFO: Final = "simile_process_info"
+PROCESS_START: Final = "process_start_time_seconds"
+
+SERVICES: Final = ("upload", "embedder", "searcher")
+
+_STAGES: Final = (
+    "receive", "sniff", "lookup", "publish", "embed_queue", "decode", "batch_wait", "model",
+    "search_queue", "search", "rerank", "messaging", "reply",
+)  # fmt: skip
+"""In the order of a query's way."""
+
+
+def services_of(samples: Samples) -> Sequence[str]:
+    """The services that the process holds: one, or all in a `simile up`."""
+    return [
+        service
+        for service in SERVICES
+        if any(name.startswith(f"simile_{service}_") for name in samples.values)
+    ]
+
+
+def queries_by_code(risen: Samples) -> Mapping[str, float]:
+    """How many queries were answered, by code; the most frequent first."""
+    counts = risen.by("code", REQUESTS, route=QUERY_ROUTES)
+    return {code: counts[code] for code in sorted(counts, key=lambda code: (-counts[code], code))}
+
+
+def query_seconds(risen: Samples) -> Histogram:
+    """How long the queries took, failed ones too."""
+    return risen.histogram(REQUEST_SECONDS, route=QUERY_ROUTES)
+
+
+def stage_seconds(risen: Samples) -> Mapping[str, Histogram]:
+    """How long answered queries were in each stage, in the order of their way."""
+    known = {labels["stage"] for labels, _ in risen.labels(f"{STAGE_SECONDS}_sum")}
+    ordered = [stage for stage in _STAGES if stage in known] + sorted(known - {*_STAGES})
+    found = {stage: risen.histogram(STAGE_SECONDS, stage=stage) for stage in ordered}
+    return {stage: histogram for stage, histogram in found.items() if histogram.count}
+
+
+def queue_messages(several: Iterable[Samples]) -> Mapping[str, int]:
+    """How many messages wait, by queue. All processes see the same queues: the most counts."""
+    most: dict[str, int] = {}
+    for samples in several:
+        for labels, value in samples.labels(QUEUE_MESSAGES):
+            queue = labels["queue"]
+            most[queue] = max(most.get(queue, 0), int(value))
+    return dict(sorted(most.items()))

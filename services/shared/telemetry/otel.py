@@ -1,0 +1,150 @@
+"""Tracing by OpenTelemetry's SDK, sent over OTLP; the only importer of it.
+
+Where to, how much of it and with which attributes is read by the SDK from the standard OTEL_*
+variables. Needs the extra `tracing`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from typing import Final
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    Tracer,
+    set_span_in_context,
+)
+
+from services.shared.telemetry import tracing
+from services.shared.telemetry.stopwatch import Stopwatch, clock
+from services.shared.telemetry.tracing import Attributes
+
+_CLOSE_SECONDS: Final = 3.0
+
+
+class Otlp:
+    """Spans of every service of this process, sent in the background."""
+
+    def __init__(self, replica: str) -> None:
+        self._replica = replica
+        self._providers: list[TracerProvider] = []
+
+    def tracer(self, service: str) -> OtelTracer:
+        """One service's tracer, with what it sends by."""
+        resource = Resource.create(
+            {
+                "service.name": f"simile-{service}",
+                "service.version": metadata.version("simile-search"),
+                "service.instance.id": self._replica,
+            }
+        )
+        provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._providers.append(provider)
+        return OtelTracer(provider.get_tracer("simile"))
+
+    def close(self) -> None:
+        """Send what is left, for some seconds at most: a collector may be away."""
+        closing = [
+            threading.Thread(target=provider.shutdown, daemon=True) for provider in self._providers
+        ]
+        for thread in closing:
+            thread.start()
+        until = time.monotonic() + _CLOSE_SECONDS
+        for thread in closing:
+            thread.join(max(0.0, until - time.monotonic()))
+
+
+class OtelTracer:
+    """Makes spans of stopwatches."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    def begin(self, traceparent: str, began: float) -> OtelTrace:
+        """A request's span; the sampler decides whether anything is kept."""
+        parent = set_span_in_context(NonRecordingSpan(_context(traceparent)))
+        span = self._tracer.start_span(
+            "request", parent, kind=SpanKind.SERVER, start_time=_unix_ns(began)
+        )
+        return OtelTrace(self._tracer, span)
+
+    def record(
+        self,
+        name: str,
+        watch: Stopwatch,
+        parent: str,
+        attributes: Attributes,
+        links: Sequence[str] = (),
+    ) -> str:
+        """A span from the watch's start to its last lap, and one for each lap."""
+        span = self._tracer.start_span(
+            name,
+            set_span_in_context(NonRecordingSpan(_context(parent))),
+            kind=SpanKind.CONSUMER,
+            attributes=attributes,
+            links=[Link(_context(link)) for link in links],
+            start_time=_unix_ns(watch.began),
+        )
+        _end(self._tracer, span, watch, watch.last)
+        return _traceparent(span)
+
+
+class OtelTrace:
+    """A request's span, open until its answer."""
+
+    def __init__(self, tracer: Tracer, span: Span) -> None:
+        self._tracer = tracer
+        self._span = span
+        self.traceparent = _traceparent(span)
+        self.trace_id = tracing.trace_id(self.traceparent)
+        self.sampled = tracing.sampled(self.traceparent)
+
+    def end(self, name: str, watch: Stopwatch, attributes: Attributes, *, failed: bool) -> None:
+        """End it now."""
+        self._span.update_name(name)
+        self._span.set_attributes(attributes)
+        if failed:
+            self._span.set_status(Status(StatusCode.ERROR))
+        _end(self._tracer, self._span, watch, clock())
+
+
+def _end(tracer: Tracer, span: Span, watch: Stopwatch, ended: float) -> None:
+    if span.is_recording():
+        parent = set_span_in_context(span)
+        for lap in watch.laps:
+            stage = tracer.start_span(lap.stage, parent, start_time=_unix_ns(lap.began))
+            stage.end(_unix_ns(lap.ended))
+    span.end(_unix_ns(ended))
+
+
+def _unix_ns(at: float) -> int:
+    """When that was: spans of several services share the one time that there is."""
+    return time.time_ns() - round(1e9 * (clock() - at))
+
+
+def _context(traceparent: str) -> SpanContext:
+    """What a traceparent says; an invalid context, which begins a trace, of none."""
+    if not tracing.sound(traceparent):
+        return SpanContext(0, 0, is_remote=True)
+    _, trace, span, flags = traceparent.split("-")
+    return SpanContext(int(trace, 16), int(span, 16), True, TraceFlags(int(flags, 16)))  # noqa: FBT003
+
+
+def _traceparent(span: Span) -> str:
+    context = span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
