@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Literal
 
 from services.embedder.job import Job
+
+Reason = Literal["full", "free", "waited", "alone"]
+"""Why a batch goes: it holds as many as one may; a worker is free; it was waited for more; one
+that was redelivered goes alone."""
 
 
 class Batcher:
@@ -24,8 +29,8 @@ class Batcher:
             (self._interactive if job.interactive else self._bulk).append(job)
             self._changed.notify_all()
 
-    async def take(self) -> list[Job]:
-        """The next batch: at least one job, as soon as there is one.
+    async def take(self) -> tuple[list[Job], Reason]:
+        """The next batch, at least one job, as soon as there is one; and why it is as it is.
 
         A redelivered job is a batch of its own: it may be what killed the embedder before us.
         """
@@ -33,15 +38,23 @@ class Batcher:
             await self._changed.wait_for(lambda: self._waiting > 0)
             if self._max_batch_wait_seconds > 0:
                 await self._linger()
-            batch: list[Job] = []
-            for jobs in (self._interactive, self._bulk):
-                while jobs and len(batch) < self._max_batch_size:
-                    if jobs[0].redelivered and batch:
-                        return batch
-                    batch.append(jobs.popleft())
-                    if batch[0].redelivered:
-                        return batch
-            return batch
+            batch = self._next()
+        if batch[0].redelivered:
+            return batch, "alone"
+        if len(batch) == self._max_batch_size:
+            return batch, "full"
+        return batch, "waited" if self._max_batch_wait_seconds > 0 else "free"
+
+    def _next(self) -> list[Job]:
+        batch: list[Job] = []
+        for jobs in (self._interactive, self._bulk):
+            while jobs and len(batch) < self._max_batch_size:
+                if jobs[0].redelivered and batch:
+                    return batch
+                batch.append(jobs.popleft())
+                if batch[0].redelivered:
+                    return batch
+        return batch
 
     @property
     def _waiting(self) -> int:

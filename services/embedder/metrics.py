@@ -4,30 +4,58 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.shared.telemetry.metrics import BATCH_BUCKETS, DURATION_BUCKETS
+from services.embedder.batcher import Reason
+from services.shared.telemetry.durations import Durations
+from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
+from services.shared.telemetry.stopwatch import Stopwatch
 
 
 class EmbedderMetrics:
     """What an embedder counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.images = Counter(
+        images = Counter(
             "simile_embedder_images_total",
-            "Images by intake (interactive or bulk) and outcome: ok, or an error's code.",
+            "Images by intake (interactive, bulk, or canary) and outcome: ok, or an error's code.",
             ["intake", "code"],
             registry=registry,
         )
+        self._images = Children(images)
         self.batch_images = Histogram(
             "simile_embedder_batch_images",
             "Images in one batch.",
             buckets=BATCH_BUCKETS,
             registry=registry,
         )
-        self.stage_seconds = Histogram(
+        self.batch_limit = Gauge(
+            "simile_embedder_batch_limit_images",
+            "The most images in one batch.",
+            registry=registry,
+        )
+        batches = Counter(
+            "simile_embedder_batches_total",
+            "Batches by the reason why they went: full; a worker was free; waited for more; alone, "
+            "as redelivered images go.",
+            ["reason"],
+            registry=registry,
+        )
+        reasons: tuple[Reason, ...] = ("full", "free", "waited", "alone")
+        self.batches = {reason: batches.labels(reason) for reason in reasons}
+        self.worker_busy = Counter(
+            "simile_embedder_worker_busy_seconds_total",
+            "Time that the model's workers worked; over that of all workers, how busy they are.",
+            registry=registry,
+        )
+        self._stages = Durations(
             "simile_embedder_stage_seconds",
-            "Time an image spent in each stage: decode, wait, model.",
-            ["stage"],
-            buckets=DURATION_BUCKETS,
+            "Time of an image in each stage, by intake: embed_queue, decode, batch_wait, model "
+            "(that of its batch), publish.",
+            ["intake", "stage"],
+            registry,
+        )
+        self.decode_threads = Gauge(
+            "simile_embedder_decode_threads",
+            "Images that can be decoded at a time.",
             registry=registry,
         )
         self.in_hand = Gauge(
@@ -46,14 +74,54 @@ class EmbedderMetrics:
             "Images that another embedder had taken and not finished.",
             registry=registry,
         )
+        self.suspects = Counter(
+            "simile_embedder_suspects_total",
+            "Redelivered images that were handed over to be tried one at a time.",
+            registry=registry,
+        )
+        self.quarantined = Counter(
+            "simile_embedder_quarantined_total",
+            "Images and messages that were set aside, by the code of what they did.",
+            ["code"],
+            registry=registry,
+        )
+        self.stuck_decodes = Gauge(
+            "simile_embedder_stuck_decode_threads",
+            "Threads that are still busy with an image that was given up.",
+            registry=registry,
+        )
         self.unanswerable = Counter(
             "simile_embedder_unanswerable_total",
             "Results whose next queue was gone.",
             registry=registry,
         )
+        self.device_memory_used = Gauge(
+            "simile_embedder_device_memory_used_bytes",
+            "Memory of a GPU that is taken, by this process or another; absent without a GPU.",
+            ["device"],
+            registry=registry,
+        )
+        self.device_memory_total = Gauge(
+            "simile_embedder_device_memory_total_bytes",
+            "Memory of a GPU; absent without one.",
+            ["device"],
+            registry=registry,
+        )
+        self.device_utilization = Gauge(
+            "simile_embedder_device_utilization_ratio",
+            "Share of the last second or less in which a GPU worked, 0 to 1; absent without a GPU, "
+            "or without nvidia-ml-py.",
+            ["device"],
+            registry=registry,
+        )
+        self.given_back = Counter(
+            "simile_embedder_given_back_total",
+            "Images given back to their queue: the broker did not take what was made of them.",
+            registry=registry,
+        )
         self.undecodable = Counter(
             "simile_embedder_undecodable_total",
-            "Messages that could not be decoded and went to the dead-letter queue.",
+            "Messages that could not be decoded and were set aside.",
             registry=registry,
         )
         self.model_faults = Counter(
@@ -63,7 +131,15 @@ class EmbedderMetrics:
         )
         self.model = Gauge(
             "simile_embedder_model_workers",
-            "Workers of the model that this embedder runs.",
-            ["model_id"],
+            "Workers of the model that this embedder runs, and what runs it.",
+            ["model_id", "runtime", "precision", "device"],
             registry=registry,
         )
+
+    def count(self, code: str, intake: str) -> None:
+        """Count an image by what became of it."""
+        self._images.of(intake, code).inc()
+
+    def observe(self, watch: Stopwatch, intake: str, trace: str) -> None:
+        """Count an image's time; trace: the id of its trace, empty without one."""
+        self._stages.observe_stages(watch.stages, intake, trace_id=trace)

@@ -15,6 +15,8 @@ from services.embedder.metrics import EmbedderMetrics
 from services.shared.contracts import MAX_ITEMS, Embedding, Embeddings, Failure, Replies, Reply
 from services.shared.errors import BrokerUnavailable, DeadlineExceeded, Overloaded, Unroutable
 from services.shared.messaging.broker import Broker, Message
+from services.shared.telemetry.tracing import Tracer, sampled, trace_id
+from services.shared.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -25,10 +27,20 @@ class Outlet:
     """The embedder's one rule: send what you made to `reply_to`, and pass the slip on."""
 
     def __init__(
-        self, broker: Broker, metrics: EmbedderMetrics, *, model_id: str, dimension: int
+        self,
+        broker: Broker,
+        metrics: EmbedderMetrics,
+        watchdog: Watchdog,
+        tracer: Tracer,
+        *,
+        model_id: str,
+        dimension: int,
     ) -> None:
+        """watchdog: watches each publish."""
         self._broker = broker
         self._metrics = metrics
+        self._watchdog = watchdog
+        self._tracer = tracer
         self._model_id = model_id
         self._dimension = dimension
 
@@ -40,7 +52,7 @@ class Outlet:
             if job.error is None:
                 made[job.slip.reply_to, job.interactive].append(job)
             elif isinstance(job.error, DeadlineExceeded):
-                self._settle([job])  # nobody waits, so nobody is told
+                self._drop(job)
             else:
                 failed[job.slip.final_reply_to].append(job)
         for (queue, _), together in made.items():
@@ -51,7 +63,10 @@ class Outlet:
                 await self._send_failures(queue, some)
 
     async def _send_vectors(self, queue: str, jobs: Sequence[Job]) -> None:
-        items = tuple(Embedding(job.slip, job.vector or b"", job.stages) for job in jobs)
+        items = tuple(
+            Embedding(job.slip, job.vector or b"", job.watch.stages, job.batch_images)
+            for job in jobs
+        )
         message = Message.of(Embeddings(self._model_id, self._dimension, items))
         try:
             await self._publish(queue, message, jobs)
@@ -66,7 +81,12 @@ class Outlet:
 
     async def _send_failures(self, queue: str, jobs: Sequence[Job]) -> None:
         replies = tuple(
-            Reply(job.slip.correlation_id, Failure(job.error.code, str(job.error)), job.stages)
+            Reply(
+                job.slip.correlation_id,
+                Failure(job.error.code, str(job.error)),
+                job.watch.stages,
+                batch_images=job.batch_images,
+            )
             for job in jobs
             if job.error is not None
         )
@@ -87,7 +107,8 @@ class Outlet:
         """
         for attempt in itertools.count():
             try:
-                await self._broker.publish(queue, message)
+                with self._watchdog.work():
+                    await self._broker.publish(queue, message)
             except Unroutable:
                 raise
             except (BrokerUnavailable, Overloaded) as error:
@@ -118,14 +139,33 @@ class Outlet:
 
     def _settle(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
-            intake = "interactive" if job.interactive else "bulk"
-            code = "ok" if job.error is None else job.error.code
-            self._metrics.images.labels(intake=intake, code=code).inc()
-            for stage, seconds in job.stages.items():
-                self._metrics.stage_seconds.labels(stage=stage).observe(seconds)
-            job.delivery.ack()
+            job.watch.lap("publish")
+            if not job.slip.canary:
+                self._metrics.observe(job.watch, job.intake, _trace(job))
+            self._end(job)
+
+    def _drop(self, job: Job) -> None:
+        """Nobody waits, so nobody is told; and what was not done took no time worth knowing."""
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
+        code = "ok" if job.error is None else job.error.code
+        self._metrics.count(code, job.intake)
+        if sampled(job.slip.traceparent):
+            self._record(job, code)
+        job.delivery.ack()
+
+    def _record(self, job: Job, code: str) -> None:
+        facts: dict[str, str | int | float] = {
+            "simile.code": code,
+            "simile.correlation_id": job.slip.correlation_id,
+            "simile.batch_images": job.batch_images,
+        }
+        links = [job.batch_span] if job.batch_span else []
+        self._tracer.record("embed", job.watch, job.slip.traceparent, facts, links)
 
     def _give_back(self, jobs: Sequence[Job], error: Exception) -> None:
+        self._metrics.given_back.inc(len(jobs))
         _log.warning(str(error), action="given_back", images=len(jobs))
         for job in jobs:
             job.delivery.reject(requeue=True)
@@ -133,3 +173,9 @@ class Outlet:
 
 def _lists(jobs: Sequence[Job]) -> list[Sequence[Job]]:
     return [jobs[start : start + MAX_ITEMS] for start in range(0, len(jobs), MAX_ITEMS)]
+
+
+def _trace(job: Job) -> str:
+    """The id of the trace that its times are an example of; empty when there is none."""
+    parent = job.slip.traceparent
+    return trace_id(parent) if sampled(parent) else ""

@@ -7,20 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
-import numpy as np
 import structlog
 
 from services.embedder.batcher import Batcher
+from services.embedder.decoding import Decoder
 from services.embedder.job import Job
 from services.embedder.metrics import EmbedderMetrics
-from services.embedder.model import Model, unit_bytes
+from services.embedder.model import Model
 from services.embedder.settings import EmbedderSettings
-from services.shared.errors import DeadlineExceeded, Internal, SimileError
+from services.embedder.worker import Worker
+from services.shared.errors import DeadlineExceeded, SimileError
+from services.shared.telemetry.stopwatch import Stopwatch, clock
+from services.shared.telemetry.tracing import Tracer, sampled
 from services.shared.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
@@ -39,23 +41,24 @@ class Pipeline:
         self,
         settings: EmbedderSettings,
         models: Sequence[Model],
+        decoder: Decoder,
         metrics: EmbedderMetrics,
         watchdog: Watchdog,
+        tracer: Tracer,
         finish: Finish,
     ) -> None:
-        """`models` has one entry a worker; an entry may occur several times."""
-        self._models = models
+        """`models` has one entry a worker."""
+        self._decoder = decoder
+        self._workers = [Worker(model, metrics, watchdog) for model in models]
         self._metrics = metrics
-        self._watchdog = watchdog
+        self._tracer = tracer
         self._finish = finish
-        self._decode_threads = settings.decode_threads
         self._batcher = Batcher(
-            max_batch_size=settings.max_batch_size,
+            max_batch_size=settings.max_batch_size or models[0].batch_limit,
             max_batch_wait_seconds=settings.max_batch_wait_seconds,
         )
         self._encoded: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
         self._order = itertools.count()
-        self._decoding = ThreadPoolExecutor(settings.decode_threads, thread_name_prefix="decode")
         self._working = ThreadPoolExecutor(len(models), thread_name_prefix="model")
         self._finishing: set[asyncio.Task[None]] = set()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -65,101 +68,74 @@ class Pipeline:
         priority = _INTERACTIVE if job.interactive else _BULK
         self._encoded.put_nowait((priority, next(self._order), job))
 
+    def refuse(self, job: Job, error: SimileError) -> None:
+        """Answer and set aside what must not be tried any more."""
+        job.error, job.culprit = error, True
+        self._done([job])
+
+    def give_up_unstarted(self) -> list[Job]:
+        """Take back what no stage has begun with: another embedder will be quicker."""
+        unstarted = []
+        while not self._encoded.empty():
+            unstarted.append(self._encoded.get_nowait()[2])
+        return unstarted
+
     def stages(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """What must run for ever."""
-        decoders = {f"decode {number}": self._decode() for number in range(self._decode_threads)}
+        decoders = {f"decode {number}": self._decode() for number in range(self._decoder.threads)}
         workers = {
-            f"model {number}": self._work(model) for number, model in enumerate(self._models)
+            f"model {number}": self._work(worker) for number, worker in enumerate(self._workers)
         }
         return {**decoders, **workers, "results": self._watch()}
 
     async def warm(self) -> None:
         """Run every worker once, so that the first query isn't the slow one."""
         loop = asyncio.get_running_loop()
-        size = self._models[0].input_size
-        blank = np.zeros((1, size, size, 3), np.uint8)
         await asyncio.gather(
-            *(loop.run_in_executor(self._working, model.embed, blank) for model in self._models)
+            *(loop.run_in_executor(self._working, worker.warm) for worker in self._workers)
         )
 
     def close(self) -> None:
         """Let threads and unsent results go; what is stuck doesn't hold up the end."""
         for task in self._finishing:
             task.cancel()
-        for pool in (self._decoding, self._working):
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._decoder.close()
+        self._working.shutdown(wait=False, cancel_futures=True)
 
     async def _decode(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             _, _, job = await self._encoded.get()
             if self._drop_expired([job], before="decode"):
                 continue
-            await loop.run_in_executor(self._decoding, self._prepare, job)
+            await self._decoder.decode(job)
             if job.error is not None:
                 self._done([job])
             else:
                 await self._batcher.put(job)
 
-    def _prepare(self, job: Job) -> None:
-        """In a thread: the job's pixels, or why there are none."""
-        started = time.perf_counter()
-        try:
-            job.pixels = self._models[0].prepare(job.image)
-        except SimileError as error:
-            job.error = error
-        except Exception:  # noqa: BLE001 (one image must not end the stage for all)
-            _log.exception(
-                "decode failed", action=Internal.code, correlation_id=job.slip.correlation_id
-            )
-            job.error = Internal("the image could not be prepared; the log says why")
-        job.image = b""
-        job.decoded = time.perf_counter()
-        job.stages["decode"] = job.decoded - started
-
-    async def _work(self, model: Model) -> None:
+    async def _work(self, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            jobs = await self._batcher.take()
+            jobs, reason = await self._batcher.take()
             expired = self._drop_expired(jobs, before="model")
             batch = [job for job in jobs if job not in expired]
             if batch:
                 self._metrics.batch_images.observe(len(batch))
-                await loop.run_in_executor(self._working, self._embed, model, batch)
+                self._metrics.batches[reason].inc()
+                watch = Stopwatch(clock())
+                await loop.run_in_executor(self._working, worker.embed, batch)
+                self._trace(batch, watch)
                 self._done(batch)
 
-    def _embed(self, model: Model, batch: Sequence[Job]) -> None:
-        """In a worker's thread: every job's vector or error."""
-        with self._watchdog.work():
-            try:
-                self._embed_together(model, batch)
-            except Exception as error:  # noqa: BLE001 (whatever a model raises has a culprit)
-                self._metrics.model_faults.inc()
-                _log.warning("the model failed", action="model_fault", images=len(batch),
-                             why=repr(error))  # fmt: skip
-                for job in batch:
-                    self._embed_alone(model, job)
-
-    def _embed_alone(self, model: Model, job: Job) -> None:
-        try:
-            self._embed_together(model, [job])
-        except Exception:  # noqa: BLE001 (this job is the culprit, or the model is broken)
-            _log.exception(
-                "the model failed", action=Internal.code, correlation_id=job.slip.correlation_id
-            )
-            job.error = Internal("the model failed on this image; the log says why")
-
-    def _embed_together(self, model: Model, batch: Sequence[Job]) -> None:
-        started = time.perf_counter()
-        vectors = model.embed(np.stack([job.pixels for job in batch if job.pixels is not None]))
-        seconds = time.perf_counter() - started
-        for job, vector in zip(batch, vectors, strict=True):
-            job.stages["wait"] = max(0.0, started - job.decoded)
-            job.stages["model"] = seconds
-            try:
-                job.vector = unit_bytes(vector)
-            except SimileError as error:
-                job.error = error
+    def _trace(self, batch: Sequence[Job], watch: Stopwatch) -> None:
+        """One span for the batch, linked to every query in it."""
+        links = [job.slip.traceparent for job in batch if sampled(job.slip.traceparent)]
+        if not links:
+            return
+        watch.lap("model")
+        span = self._tracer.record("batch", watch, "", {"simile.images": len(batch)}, links)
+        for job in batch:
+            job.batch_span = span
 
     def _drop_expired(self, jobs: Sequence[Job], *, before: str) -> Sequence[Job]:
         expired = [job for job in jobs if job.expired]

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Final
 
 import structlog
 
+from services.embedder.decoding import Decoder
+from services.embedder.device_use import show_devices
 from services.embedder.job import Job
+from services.embedder.loading import load
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.model import Model
 from services.embedder.outlet import Outlet
 from services.embedder.pipeline import Pipeline
 from services.embedder.settings import EmbedderSettings
+from services.embedder.suspects import Suspects, deaths_of, origin_of
 from services.shared import lifecycle
 from services.shared.contracts import EmbedRequest, codec
-from services.shared.errors import BrokerUnavailable, ConsumerLost, Overloaded, UndecodableMessage
+from services.shared.errors import ConsumerLost, UndecodableMessage
 from services.shared.imaging import Limits
 from services.shared.messaging import topology
-from services.shared.messaging.broker import Broker, Consumer, Delivery, Message, Queue
+from services.shared.messaging.broker import Broker, Consumer, Delivery, Queue
+from services.shared.messaging.quarantine import Quarantine
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
-from services.shared.telemetry.watchdog import Watchdog
+from services.shared.telemetry.health import lasting
+from services.shared.telemetry.watchdog import Flow, Patience, Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -42,11 +50,8 @@ async def run(
 ) -> None:
     """Serve with the model that the settings name until `stop`, then finish what was taken.
 
-    Raises StageDied, WeightsUnavailable, InvalidSettings.
+    Raises StageDied, WeightsUnavailable, InvalidSettings, MissingExtra, RuntimeUnfit.
     """
-    # Here and not above: importing torch takes seconds, and tests bring a model of their own.
-    from services.embedder.torch_model import load  # noqa: PLC0415
-
     await run_with(load, settings, shared, broker, stop=stop, telemetry=telemetry)
 
 
@@ -61,35 +66,92 @@ async def run_with(
 ) -> None:
     """`run` with any model."""
     limits = Limits(shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect)
-    telemetry.health.ready_when("model", lambda: "the model is being loaded")
-    models = await asyncio.to_thread(load, settings, limits)
+    health = telemetry.health
+    health.ready_when("model", lambda: "the model is being loaded")
+    models = await lifecycle.unless_stopped(stop, asyncio.to_thread(load, settings, limits))
+    if models is None:
+        return
     metrics = EmbedderMetrics(telemetry.registry)
-    watchdog = Watchdog(
-        "model",
-        unready_seconds=settings.unready_after_seconds,
-        dead_seconds=settings.dead_after_seconds,
+    decoding, modelling, sending = (Watchdog(what) for what in ("decode", "model", "results"))
+    tracer = telemetry.tracing.tracer("embedder")
+    outlet = Outlet(
+        broker,
+        metrics,
+        sending,
+        tracer,
+        model_id=models[0].model_id,
+        dimension=models[0].dimension,
     )
-    outlet = Outlet(broker, metrics, model_id=models[0].model_id, dimension=models[0].dimension)
-    desk = _Desk()
-    metrics.in_hand.set_function(lambda: desk.in_hand)
+    desk = _Desk(Flow([decoding, modelling, sending]))
+    metrics.in_hand.set_function(lambda: desk.flow.in_hand)
+
+    quarantine = Quarantine(
+        broker,
+        replica=shared.replica,
+        model_id=models[0].model_id,
+        keeps_messages=settings.quarantine_images,
+    )
 
     async def finish(jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.culprit and job.error is not None:
+                metrics.quarantined.labels(job.error.code).inc()
+                queue = topology.EMBED if job.interactive else topology.EMBED_BULK
+                await quarantine.put(job.delivery, queue, job.error, deaths=job.deaths)
         await outlet.finish(jobs)
         desk.settled(len(jobs))
 
-    pipeline = Pipeline(settings, models, metrics, watchdog, finish)
+    decoder = Decoder(
+        models[0].prepare,
+        limits,
+        metrics,
+        decoding,
+        input_size=models[0].input_size,
+        threads=settings.decode_threads,
+        timeout_seconds=settings.decode_timeout_seconds,
+    )
+    pipeline = Pipeline(settings, models, decoder, metrics, modelling, tracer, finish)
     try:
         await pipeline.warm()
-        watchdog.register(telemetry.health)
-        metrics.model.labels(model_id=models[0].model_id).set(len(models))
-        _log.info("model ready", action="model_ready", model_id=models[0].model_id)
-        prefetch = max(_LEAST_PREFETCH, 2 * settings.max_batch_size * len(models))
+        patience = Patience(settings.unready_after_seconds, settings.dead_after_seconds)
+        for stage in (decoding, modelling, sending):
+            patience.watch(health, stage.what, stage.stalled)
+        patience.watch(health, "images", desk.flow.stalled)
+        runs = models[0].runtime
+        metrics.model.labels(models[0].model_id, runs.library, runs.precision, runs.device).set(
+            len(models)
+        )
+        _log.info("model ready", action="model_ready", model_id=models[0].model_id,
+                  workers=len(models), **asdict(runs))  # fmt: skip
+        batch_limit = settings.max_batch_size or models[0].batch_limit
+        metrics.batch_limit.set(batch_limit)
+        if runs.device != "cpu":
+            # Not earlier: importing torch takes seconds, and an image for CPUs holds none.
+            show_devices(metrics, importlib.import_module("torch").cuda)
+        metrics.decode_threads.set(settings.decode_threads)
+        prefetch = max(_LEAST_PREFETCH, 2 * batch_limit * len(models))
+        suspects = Suspects(broker, metrics, most_deaths=settings.most_deaths)
         intakes = [
-            Intake(broker, queue, prefetch, pipeline, metrics, desk)
-            for queue in (topology.EMBED, topology.EMBED_BULK)
+            Intake(
+                broker,
+                queue,
+                prefetch_of,
+                pipeline,
+                metrics,
+                desk,
+                suspects=suspects,
+                quarantine=quarantine,
+            )
+            for queue, prefetch_of in (
+                (topology.EMBED, prefetch),
+                (topology.EMBED_BULK, prefetch),
+                (topology.EMBED_SUSPECTS, 1),
+            )
         ]
         for intake in intakes:
-            telemetry.health.ready_when(f"intake {intake.queue.name}", intake.unready)
+            health.ready_when(f"intake {intake.queue.name}", intake.unready)
+            deaf = lasting(intake.deaf, settings.dead_after_seconds)
+            health.live_when(f"intake {intake.queue.name}", deaf)
         await _serve(pipeline, intakes, desk, stop, shared.drain_timeout_seconds)
     finally:
         pipeline.close()
@@ -108,11 +170,15 @@ async def _serve(
         await stop.wait()
         for intake in intakes:
             await intake.cancel()
+        unstarted = pipeline.give_up_unstarted()
+        for job in unstarted:
+            job.delivery.reject(requeue=True)
+        desk.settled(len(unstarted))
         try:
             async with asyncio.timeout(drain_timeout_seconds):
                 await desk.idle.wait()
         except TimeoutError:
-            _log.warning("drain timed out", action="drain_timeout", in_hand=desk.in_hand)
+            _log.warning("drain timed out", action="drain_timeout", in_hand=desk.flow.in_hand)
         drained.set()
         await asyncio.Event().wait()
 
@@ -127,18 +193,18 @@ async def _serve(
 class _Desk:
     """How many images are in hand."""
 
-    def __init__(self) -> None:
-        self.in_hand = 0
+    def __init__(self, flow: Flow) -> None:
+        self.flow = flow
         self.idle = asyncio.Event()
         self.idle.set()
 
     def taken(self) -> None:
-        self.in_hand += 1
+        self.flow.taken()
         self.idle.clear()
 
     def settled(self, count: int) -> None:
-        self.in_hand -= count
-        if self.in_hand == 0:
+        self.flow.settled(count)
+        if self.flow.in_hand == 0:
             self.idle.set()
 
 
@@ -153,6 +219,9 @@ class Intake:
         pipeline: Pipeline,
         metrics: EmbedderMetrics,
         desk: _Desk,
+        *,
+        suspects: Suspects,
+        quarantine: Quarantine,
     ) -> None:
         self.queue = queue
         self._broker = broker
@@ -160,12 +229,18 @@ class Intake:
         self._pipeline = pipeline
         self._metrics = metrics
         self._desk = desk
+        self._suspects = suspects
+        self._quarantine = quarantine
         self._consumer: Consumer | None = None
         self._cancelled = False
 
     def unready(self) -> str | None:
         """Why no image can be taken now."""
         return None if self._consumer is not None else "not consuming: the broker is away"
+
+    def deaf(self) -> str | None:
+        """Why it takes nothing although the broker is there: what only a restart may mend."""
+        return self.unready() if self._broker.ready and not self._cancelled else None
 
     async def run(self) -> None:
         """Take for ever, again after each loss of the queue, until cancelled."""
@@ -196,28 +271,27 @@ class Intake:
         try:
             message = codec.decode(delivery.type, delivery.body)
             if not isinstance(message, EmbedRequest):
-                await self._bury(delivery, f"{delivery.type} is not for {self.queue.name}")
-                return
+                reason = f"{delivery.type} is not for {self.queue.name}"
+                raise UndecodableMessage(reason)  # noqa: TRY301 (one way for both)
         except UndecodableMessage as error:
-            await self._bury(delivery, str(error))
+            await self._bury(delivery, error)
             return
         if delivery.redelivered:
             self._metrics.redelivered.inc()
+            if await self._suspects.moved(delivery, self.queue):
+                return
         self._desk.taken()
-        interactive = self.queue is topology.EMBED
-        self._pipeline.submit(Job(message.slip, message.image, delivery, interactive))
+        interactive = origin_of(delivery, self.queue) is topology.EMBED
+        deaths = deaths_of(delivery, self.queue)
+        job = Job(message.slip, message.image, delivery, interactive, deaths)
+        if verdict := self._suspects.verdict(deaths):
+            self._pipeline.refuse(job, verdict)
+        else:
+            self._pipeline.submit(job)
 
-    async def _bury(self, delivery: Delivery, reason: str) -> None:
-        """What can never be handled goes to the dead-letter queue with its reason."""
+    async def _bury(self, delivery: Delivery, error: UndecodableMessage) -> None:
+        """What can never be handled is set aside; requeued it would come back for ever."""
         self._metrics.undecodable.inc()
-        _log.error(reason, action=UndecodableMessage.code, queue=self.queue.name)
-        dead = Message(delivery.type, delivery.body, persistent=True, headers={"reason": reason})
-        try:
-            await self._broker.publish(topology.dead_letter_queue(self.queue.name), dead)
-        except BrokerUnavailable:
-            delivery.reject(requeue=True)
-            return
-        except Overloaded as error:
-            # Requeued it would come back at once, for ever: the log line is all that is kept.
-            _log.error(str(error), action="dead_letter_dropped", queue=self.queue.name)
+        self._metrics.quarantined.labels(error.code).inc()
+        await self._quarantine.put(delivery, self.queue, error)
         delivery.ack()

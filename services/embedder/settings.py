@@ -9,6 +9,10 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.shared import cores
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
 ModelName = Literal[
     "efficientnet_lite0",
     "efficientnet_lite1",
@@ -19,6 +23,11 @@ ModelName = Literal[
     "convnext_tiny",
     "vit_b_16",
 ]
+
+
+def _models_dir() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "simile" / "models"
 
 
 class EmbedderSettings(BaseSettings):
@@ -38,23 +47,57 @@ class EmbedderSettings(BaseSettings):
     weights_file: Path | None = Field(
         default=None, description="A state dict to use instead of the published weights."
     )
+    models_dir: Path = Field(
+        default_factory=_models_dir,
+        description="Where exported networks are kept, to start in seconds and without torch.",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(
         default="auto", description="auto is cuda where there is a GPU, else cpu."
+    )
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
+        default="auto",
+        description="What runs the network: auto is torch on a GPU; on a CPU the fastest of those "
+        "installed, measured at the first start.",
+    )
+    precision: Precision = Field(
+        default="fp32",
+        description="bf16 (openvino, torch) and fp16 (torch on a GPU) are faster where the "
+        "hardware has them, and change a few neighbours.",
     )
     workers: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Batches in the model at a time; by default one a core, or one a GPU.",
+        description="Batches in the model at a time; by default one a core, or two a GPU.",
     )
     decode_threads: int = Field(
-        default_factory=lambda: os.cpu_count() or 1,
+        default_factory=cores.available,
         ge=1,
         le=64,
         description="Images decoded at a time; by default one a core.",
     )
-    max_batch_size: int = Field(
-        default=8, ge=1, le=256, description="The most images in one batch; a GPU likes 32 or more."
+    decode_timeout_seconds: float = Field(
+        default=20.0,
+        gt=0,
+        le=600,
+        description="An image that takes longer to decode is answered with decoding_too_slow.",
+    )
+    most_deaths: int = Field(
+        default=3,
+        ge=2,
+        le=20,
+        description="An image that so many embedders died with in hand is not tried again.",
+    )
+    quarantine_images: bool = Field(
+        default=False,
+        description="Keep the bytes of what is set aside, to look at and to try again.",
+    )
+    max_batch_size: int | None = Field(
+        default=None,
+        ge=1,
+        le=256,
+        description="The most images in one batch; by default 4 on a CPU, which gains nothing from "
+        "more, and on a GPU what was measured as the fastest, up to 64.",
     )
     max_batch_wait_seconds: float = Field(
         default=0.0,
@@ -63,10 +106,13 @@ class EmbedderSettings(BaseSettings):
         description="How long an idle worker waits for a fuller batch; 0 is best for almost all.",
     )
     unready_after_seconds: float = Field(
-        default=10.0, gt=0, description="A batch this long in the model makes the embedder unready."
+        default=8.0,
+        gt=0,
+        description="A stage (decode, model, results) that stands still for so long makes the "
+        "embedder unready.",
     )
     dead_after_seconds: float = Field(
-        default=60.0,
+        default=50.0,
         gt=0,
-        description="A batch this long in the model gets the embedder restarted.",
+        description="A stage that stands still for so long gets the embedder restarted.",
     )

@@ -1,0 +1,1 @@
+"""The libraries that run networks, each behind `model.Runtime`; one module imports one of them."""
