@@ -7,27 +7,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from services.searcher import publisher
+from services.searcher import publisher, shortage
+from services.searcher.build_lock import locked
 from services.searcher.embedding import BulkEmbedder
-from services.searcher.hashing import HashedImage, hash_image, read_image
-from services.searcher.journal import Journal
+from services.searcher.hashing import examine, read_image
+from services.searcher.interruptible import Interruptible
+from services.searcher.journal import Content, FailedImage, FileFacts, Journal
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
-from services.searcher.source import SourceImage, list_images
-from services.searcher.staging import Previous, Vectorbook, write_version
-from services.shared import imaging, lifecycle
-from services.shared.collection import Item, Manifest, Volume
-from services.shared.errors import BuildFailed, BuildInProgress, SimileError, UnknownItem
+from services.searcher.source import list_images
+from services.searcher.staging import Previous, sweep, write_version
+from services.shared import cores, imaging, lifecycle
+from services.shared.collection import Volume
+from services.shared.errors import BuildFailed, SimileError, UnknownItem
+from services.shared.items import ITEMS
+from services.shared.manifest import Manifest
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.inbox import Inbox
 from services.shared.settings import SharedSettings
@@ -35,6 +39,9 @@ from services.shared.settings import SharedSettings
 _log = structlog.get_logger(__name__)
 
 _BUILDING: Final = "building"
+_PRUNED_AFTER_SECONDS: Final = 600
+_READERS: Final = min(4, cores.available())
+_FILES_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,25 +53,14 @@ class BuildRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class FailedImage:
-    """A file that was left out, and why."""
-
-    path: str
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did. published is False when nothing had changed since `version`."""
+    """What a build did. published is False when nothing had changed since that version."""
 
-    version: str
-    count: int
+    manifest: Manifest
     embedded: int
     reused: int
     failures: tuple[FailedImage, ...]
     seconds: float
-    recall: float
     published: bool
 
 
@@ -84,15 +80,13 @@ async def build(
     home = volume.home(request.collection)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with (
-            _locked(home),
-            contextlib.closing(Journal(home / _BUILDING / "journal.sqlite")) as journal,
-        ):
-            work = _Build(request, settings, volume, journal, progress)
-            return await _supervised(work, settings, shared, broker)
+        with locked(home):
+            sweep(home / _BUILDING)  # before anything is written: the disk may be full of it
+            with contextlib.closing(Journal(home / _BUILDING / "journal.sqlite")) as journal:
+                work = _Build(request, settings, volume, journal, progress)
+                return await _supervised(work, settings, shared, broker)
     except (OSError, sqlite3.Error) as error:
-        message = f"{home} can't be used: {error}"
-        raise BuildFailed(message) from error
+        raise shortage.explained(home, error) from error
 
 
 async def _supervised(
@@ -131,69 +125,78 @@ class _Build:
         self._settings = settings
         self._volume = volume
         self._journal = journal
-        self._progress = progress
-        self._failures: list[FailedImage] = []
-        self._unusable: dict[str, SimileError | OSError] = {}
-        self._embedded: set[str] = set()
+        self._progress = Interruptible(progress)
+        self._embedded = 0
         self._started = time.monotonic()
 
     async def run(self, embedder: BulkEmbedder, limits: imaging.Limits) -> BuildReport:
-        images = await asyncio.to_thread(self._hash_all, limits)
-        model_id = await self._learn_model(embedder, images)
-        previous = await asyncio.to_thread(self._previous, model_id)
-        missing = self._missing(images, model_id, previous)
-        await self._embed_all(embedder, missing, model_id)
-        images = self._usable(images)
-        if not images:
-            message = (
-                f"no image of {self._request.folder} could be embedded: "
-                f"{self._failures[0].path}: {self._failures[0].detail}"
-            )
-            raise BuildFailed(message)
-        items = _items(images)
-        known = previous.positions if previous is not None else {}
-        embedded = len(self._embedded - known.keys())
-        if previous is not None and previous.holds(items, self._request.folder, self._settings):
-            return self._report(previous.manifest, embedded=0, published=False)
-        vectorbook = Vectorbook(self._journal, model_id, previous)
-        manifest = await asyncio.to_thread(self._publish, items, vectorbook)
+        await self._progress.run(self._read_all, limits)
+        first, model_id = await self._learn_model(embedder)
+        previous = await self._progress.run(self._previous, model_id)
+        if previous is not None and previous.holds_content(first.sha256):
+            self._embedded -= 1
+        await self._embed_all(embedder, model_id, previous)
+        if not self._journal.usable():
+            raise self._nothing_usable()
+        if previous is not None and await self._progress.run(
+            previous.is_current, self._journal, self._request.folder, self._settings
+        ):
+            self._journal.forget_vectors()
+            return self._report(previous.manifest, published=False)
+        manifest = await self._progress.run(self._publish, model_id, previous)
+        report = self._report(manifest, published=True)
         _log.info(
             "index published",
             action="index_published",
             collection=manifest.collection,
             index_version=manifest.version,
             count=manifest.count,
-            embedded=embedded,
-            failed=len(self._failures),
+            embedded=report.embedded,
+            failed=len(report.failures),
         )
-        return self._report(manifest, embedded=embedded, published=True)
+        return report
 
-    def _hash_all(self, limits: imaging.Limits) -> list[HashedImage]:
-        """In a thread: every file's hash and header; what isn't an image becomes a failure."""
-        sources = list_images(self._request.folder)
-        if not sources:
-            message = f"{self._request.folder} holds no files: give a folder of images"
+    def _read_all(self, limits: imaging.Limits) -> None:
+        """In a thread: every file's hash and header; what isn't an image is left out."""
+        folder = self._request.folder
+        total = self._journal.list_images(list_images(folder))
+        if not total:
+            message = f"{folder} holds no files: give a folder of images"
             raise BuildFailed(message)
-        self._progress.begin("reading", len(sources))
-        hashed = []
-        for source in sources:
-            try:
-                hashed.append(hash_image(self._request.folder, source, limits, self._journal))
-                self._progress.advance()
-            except (SimileError, OSError) as error:
-                self._fail(source, error)
+        self._progress.begin("reading", total)
+        with ThreadPoolExecutor(_READERS, "read") as readers:
+            unread = self._journal.unread()
+            while some := list(islice(unread, _FILES_AT_ONCE)):
+                reading = [
+                    (path, readers.submit(examine, folder, path, known, limits))
+                    for path, known in some
+                ]
+                for path, facts in reading:
+                    self._note_file(path, facts)
         self._journal.commit()
-        return hashed
 
-    async def _learn_model(self, embedder: BulkEmbedder, images: Sequence[HashedImage]) -> str:
-        """The embedders' model id, from the first image that they can embed."""
-        for image in images:
-            model_id = await self._embed(embedder, image, None)
+    def _note_file(self, path: str, facts: Future[FileFacts]) -> None:
+        try:
+            self._journal.remember_file(path, facts.result())
+        except (SimileError, OSError) as error:
+            self._journal.fail_file(path, _code(error), str(error))
+            self._progress.advance(failed=True)
+        else:
+            self._progress.advance()
+
+    async def _learn_model(self, embedder: BulkEmbedder) -> tuple[Content, str]:
+        """The first image that the embedders can embed, and their model id."""
+        self._progress.begin("asking an embedder", None)
+        for content in self._journal.contents():
+            model_id = await self._embed(embedder, content, None)
             if model_id is not None:
-                return model_id
-        reason = self._failures[0].detail if self._failures else "there is none"
-        message = f"no image of {self._request.folder} could be embedded: {reason}"
-        raise BuildFailed(message)
+                return content, model_id
+        raise self._nothing_usable()
+
+    def _nothing_usable(self) -> BuildFailed:
+        failure = next(self._journal.failures(), None)
+        why = "there is none" if failure is None else f"{failure.path}: {failure.detail}"
+        return BuildFailed(f"no image of {self._request.folder} could be embedded: {why}")
 
     def _previous(self, model_id: str) -> Previous | None:
         version = publisher.active_version(self._volume, self._request.collection)
@@ -206,49 +209,39 @@ class _Build:
             return None
         return previous if previous.manifest.model_id == model_id else None
 
-    def _missing(
-        self, images: Sequence[HashedImage], model_id: str, previous: Previous | None
-    ) -> list[HashedImage]:
-        """One image for each content that has no vector yet."""
-        by_content = {
-            image.sha256: image for image in reversed(images) if image.sha256 not in self._unusable
-        }
-        return [
-            image
-            for sha256, image in by_content.items()
-            if (previous is None or sha256 not in previous.positions)
-            and self._journal.vector(sha256, model_id) is None
-        ]
-
     async def _embed_all(
-        self, embedder: BulkEmbedder, missing: Sequence[HashedImage], model_id: str
+        self, embedder: BulkEmbedder, model_id: str, previous: Previous | None
     ) -> None:
-        self._progress.begin("embedding", len(missing))
-        waiting = iter(missing)
+        """Embed each content that has no vector yet, once."""
+        known = None if previous is None else previous.directory / ITEMS
+        count = await self._progress.run(self._journal.missing, model_id, known)
+        self._progress.begin("embedding", count)
+        waiting = self._journal.missing_contents()
 
         async def work() -> None:
-            for image in waiting:
-                await self._embed(embedder, image, model_id)
+            for content in waiting:
+                await self._embed(embedder, content, model_id)
 
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._settings.in_flight, len(missing))):
+                for _ in range(min(self._settings.in_flight, count)):
                     group.create_task(work())
-        except* (SimileError, sqlite3.Error) as errors:
+        except* (SimileError, OSError, sqlite3.Error) as errors:
             raise errors.exceptions[0] from None
 
     async def _embed(
-        self, embedder: BulkEmbedder, image: HashedImage, model_id: str | None
+        self, embedder: BulkEmbedder, content: Content, model_id: str | None
     ) -> str | None:
-        """Embed one file into the journal; its model id, or None when it failed by itself."""
+        """Embed one content into the journal; its model id, or None when it failed by itself."""
         try:
-            content = await asyncio.to_thread(read_image, self._request.folder, image)
-            embedded = await embedder.embed(content)
+            image = await asyncio.to_thread(read_image, self._request.folder, content)
+            embedded = await embedder.embed(image)
         except BuildFailed:
             raise
         except (SimileError, OSError) as error:
-            self._unusable[image.sha256] = error
-            self._fail(image.source, error)
+            # Its copies fail with it.
+            files = self._journal.fail_content(content.sha256, _code(error), str(error))
+            self._progress.advance(files, failed=True)
             return None
         if model_id is not None and embedded.model_id != model_id:
             message = (
@@ -256,79 +249,49 @@ class _Build:
                 "let them all run one model, then run the build again"
             )
             raise BuildFailed(message)
-        self._journal.remember_vector(image.sha256, embedded.model_id, embedded.embedding.vector)
-        self._embedded.add(image.sha256)
+        self._journal.remember_vector(content.sha256, embedded.model_id, embedded.embedding.vector)
+        self._embedded += 1
         self._progress.advance()
         return embedded.model_id
 
-    def _usable(self, images: Sequence[HashedImage]) -> list[HashedImage]:
-        """The images that have a vector; the copies of one that failed have failed with it."""
-        told = {failure.path for failure in self._failures}
-        for image in images:
-            error = self._unusable.get(image.sha256)
-            if error is not None and image.source.path not in told:
-                self._fail(image.source, error)
-        return [image for image in images if image.sha256 not in self._unusable]
-
-    def _fail(self, source: SourceImage, error: SimileError | OSError) -> None:
-        code = error.code if isinstance(error, SimileError) else UnknownItem.code
-        # A name that isn't UTF-8 must not break the table that shows it.
-        path = source.path.encode(errors="backslashreplace").decode()
-        self._failures.append(FailedImage(path, code, str(error)))
-        self._progress.advance(failed=True)
-
-    def _publish(self, items: Sequence[Item], vectorbook: Vectorbook) -> Manifest:
+    def _publish(self, model_id: str, previous: Previous | None) -> Manifest:
         """In a thread: write every file of the new version, publish and activate it."""
-        self._progress.begin("indexing", 1)
-        staging, manifest = write_version(
-            self._volume.home(self._request.collection) / _BUILDING,
-            self._request.collection,
-            self._request.folder,
-            items,
-            vectorbook,
-            self._settings,
-        )
-        publisher.publish(self._volume, staging, manifest)
+        building = self._volume.home(self._request.collection) / _BUILDING
+        try:
+            staging, manifest = write_version(
+                building,
+                self._request.collection,
+                self._request.folder,
+                self._journal,
+                model_id,
+                previous,
+                self._settings,
+                progress=self._progress,
+            )
+            publisher.publish(self._volume, staging, manifest)
+        finally:
+            sweep(building)
         self._journal.forget_vectors()
-        self._progress.advance()
+        if self._settings.keep_versions:
+            publisher.prune(
+                self._volume,
+                manifest.collection,
+                keep=self._settings.keep_versions,
+                min_age_seconds=_PRUNED_AFTER_SECONDS,
+            )
         return manifest
 
-    def _report(self, manifest: Manifest, *, embedded: int, published: bool) -> BuildReport:
+    def _report(self, manifest: Manifest, *, published: bool) -> BuildReport:
+        embedded = self._embedded if published else 0
         return BuildReport(
-            version=manifest.version,
-            count=manifest.count,
+            manifest=manifest,
             embedded=embedded,
             reused=manifest.count - embedded,
-            failures=tuple(self._failures),
+            failures=tuple(self._journal.failures()),
             seconds=time.monotonic() - self._started,
-            recall=manifest.recall,
             published=published,
         )
 
 
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """Hold the collection's build lock. Raises BuildInProgress."""
-    with (home / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            message = f"another build of {home.name} runs now; wait for it, or stop it"
-            raise BuildInProgress(message) from None
-        yield
-
-
-def _items(images: Sequence[HashedImage]) -> list[Item]:
-    return [
-        Item(
-            position=position,
-            item_id=image.source.item_id,
-            path=image.source.path,
-            label=image.source.label,
-            attributes=dict(image.source.attributes),
-            width=image.width,
-            height=image.height,
-            sha256=image.sha256,
-        )
-        for position, image in enumerate(images)
-    ]
+def _code(error: SimileError | OSError) -> str:
+    return error.code if isinstance(error, SimileError) else UnknownItem.code

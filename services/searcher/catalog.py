@@ -1,19 +1,22 @@
 """Which index versions are open: follows ACTIVE, verifies the new beside the old, swaps.
 
-A version that fails its checks is refused and the old one keeps answering.
+A version that fails its checks is refused and the old one keeps answering. Where not all
+collections fit into the memory allowed, those asked for least recently are closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import structlog
 
+from services.searcher.finder import Finder
 from services.searcher.index import Index
 from services.searcher.metrics import SearcherMetrics
 from services.shared.collection import Volume
-from services.shared.errors import NoIndex, SimileError
+from services.shared.errors import IndexCorrupt, NoIndex, SimileError
 
 _log = structlog.get_logger(__name__)
 
@@ -21,25 +24,62 @@ _log = structlog.get_logger(__name__)
 class Catalog:
     """The open index of each collection on the volume."""
 
-    def __init__(self, volume: Volume, metrics: SearcherMetrics) -> None:
+    def __init__(
+        self, volume: Volume, metrics: SearcherMetrics, *, memory_bytes: int | None = None
+    ) -> None:
+        """memory_bytes: how much may be mapped at once; None means no bound."""
         self._volume = volume
         self._metrics = metrics
-        self._open: dict[str, Index] = {}
+        self._memory_bytes = memory_bytes
+        # In the order of use, the least recently used first.
+        self._open: OrderedDict[str, Finder] = OrderedDict()
         self._refused: dict[str, str] = {}
+        self._closed: set[str] = set()
+        self._opening = asyncio.Lock()
         self._volume_away = False
 
     @property
-    def open(self) -> Mapping[str, Index]:
+    def open(self) -> Mapping[str, Finder]:
         """The open indexes by collection."""
         return self._open
 
-    def get(self, collection: str) -> Index:
+    @property
+    def recent(self) -> Finder | None:
+        """The open index that was asked last."""
+        return next(reversed(self._open.values()), None)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is no collection that a query could be answered from."""
+        return not self._open and not self._closed
+
+    @property
+    def mapped_bytes(self) -> int:
+        """The size of all open indexes."""
+        return sum(finder.index.manifest.bytes for finder in self._open.values())
+
+    def get(self, collection: str) -> Finder:
         """The collection's open index. Raises NoIndex; keep the reference for the whole query."""
         try:
+            self._open.move_to_end(collection)
             return self._open[collection]
         except KeyError:
             message = f"no index of {collection!r} is open here: build one, or wait until it is"
             raise NoIndex(message) from None
+
+    async def opened(self, collection: str) -> Finder:
+        """The collection's index, opened now if it was closed to save memory. Raises NoIndex."""
+        if collection in self._closed:
+            async with self._opening:
+                if collection in self._closed:
+                    await self._refresh_one(collection, wanted=True)
+        return self.get(collection)
+
+    def drop(self, collection: str, finder: Finder, error: IndexCorrupt) -> None:
+        """Answer no more from an index whose files were written to."""
+        if self._open.get(collection) is finder:
+            self._close(collection)
+            self._refuse(collection, finder.index.manifest.version, error)
 
     async def follow(self, poll_seconds: float) -> None:
         """Refresh for ever."""
@@ -58,54 +98,92 @@ class Catalog:
             self._volume_away = True
             return
         self._volume_away = False
+        for gone in (self._open.keys() | self._closed | self._refused.keys()) - set(collections):
+            self._refused.pop(gone, None)
+            self._metrics.index_refused.remove(gone)
+        self._closed &= set(collections)
         for gone in self._open.keys() - set(collections):
-            del self._open[gone]
-            self._metrics.forget_index(gone)
+            self._close(gone)
             _log.info("collection closed", action="index_closed", collection=gone)
         for collection in collections:
-            await self._refresh_one(collection)
+            async with self._opening:
+                await self._refresh_one(collection, wanted=False)
 
-    async def _refresh_one(self, collection: str) -> None:
+    async def _refresh_one(self, collection: str, *, wanted: bool) -> None:
+        """Bring one collection up to date; `wanted`: for a query, so others make room for it."""
         version = ""
         try:
             version = await asyncio.to_thread(self._volume.active, collection)
             opened = self._open.get(collection)
-            if opened is not None and opened.manifest.version == version:
-                self._refused.pop(collection, None)
+            if opened is not None and opened.index.manifest.version == version:
+                self._forget_refusal(collection)
                 return
             if self._refused.get(collection) == version:
                 return
-            index = await asyncio.to_thread(self._open_version, collection, version)
+            manifest = await asyncio.to_thread(self._volume.manifest, collection, version)
+            if opened is None and not wanted and not self._fits(manifest.bytes):
+                self._closed.add(collection)
+                return
+            with self._metrics.open_seconds.time():
+                index = await asyncio.to_thread(Index.open, self._volume, collection, version)
         except SimileError as error:
             self._refuse(collection, version, error)
             return
-        self._refused.pop(collection, None)
+        self._install(collection, Finder(index))
+
+    def _install(self, collection: str, finder: Finder) -> None:
+        self._forget_refusal(collection)
+        self._closed.discard(collection)
+        if collection in self._open:
+            self._metrics.swaps.labels(collection).inc()
         # One assignment: a query holds either the old index or the new, never both.
-        self._open[collection] = index
-        self._metrics.show_index(index.manifest)
+        self._open[collection] = finder
+        manifest = finder.index.manifest
+        self._metrics.show_index(manifest)
         _log.info(
             "index opened",
             action="index_opened",
             collection=collection,
-            index_version=version,
-            model_id=index.manifest.model_id,
-            count=index.manifest.count,
+            index_version=manifest.version,
+            model_id=manifest.model_id,
+            count=manifest.count,
+            method=manifest.plan.method,
+            recall=round(manifest.recall, 4),
         )
+        self._make_room(collection)
 
-    def _open_version(self, collection: str, version: str) -> Index:
-        manifest = self._volume.manifest(collection, version)
-        return Index.open(self._volume.directory(collection, version), manifest)
+    def _fits(self, size: int) -> bool:
+        return self._memory_bytes is None or self.mapped_bytes + size <= self._memory_bytes
+
+    def _make_room(self, newest: str) -> None:
+        """Close what was asked for least recently; it opens again with its next query."""
+        while not self._fits(0):
+            oldest = next((name for name in self._open if name != newest), None)
+            if oldest is None:
+                return
+            self._close(oldest)
+            self._closed.add(oldest)
+            _log.info("collection closed to save memory", action="index_closed", collection=oldest)
+
+    def _close(self, collection: str) -> None:
+        del self._open[collection]
+        self._metrics.forget_index(collection)
+
+    def _forget_refusal(self, collection: str) -> None:
+        self._refused.pop(collection, None)
+        self._metrics.index_refused.labels(collection).set(0)
 
     def _refuse(self, collection: str, version: str, error: SimileError) -> None:
         if self._refused.get(collection) == version:
             return
         self._refused[collection] = version
         self._metrics.refused.labels(collection=collection, code=error.code).inc()
+        self._metrics.index_refused.labels(collection).set(1)
         answering = self._open.get(collection)
         _log.error(
             str(error),
             action=error.code,
             collection=collection,
             refused_version=version,
-            answering_version=answering.manifest.version if answering else None,
+            answering_version=answering.index.manifest.version if answering else None,
         )

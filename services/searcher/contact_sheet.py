@@ -8,16 +8,20 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from services.searcher.duplicates import Group
 from services.searcher.evaluation import load, nearest_others
 from services.shared import imaging
-from services.shared.collection import Item, Volume
+from services.shared.collection import Volume
 from services.shared.errors import SimileError
+from services.shared.items import Item
 
 _CELL: Final = 120
 _GAP: Final = 8
 _CAPTION: Final = 16
 _FRAME: Final = 4
 _ROWS: Final = 16
+_MOST_GROUPS: Final = 40
+_MOST_IN_LINE: Final = 11
 _RIGHT: Final = (46, 139, 87)
 _WRONG: Final = (200, 60, 50)
 _QUERY: Final = (70, 80, 100)
@@ -33,17 +37,37 @@ def draw_contact_sheet(
     A green frame means the same label, red another. What can't be read any more is a grey cell.
     """
     items, vectors = load(volume, collection, version)
-    root = Path(volume.manifest(collection, version).images_root)
     rows = _queries(items)
     neighbors = nearest_others(vectors, rows, min(k, len(items) - 1))
-    width = (_CELL + _GAP) * (neighbors.shape[1] + 1) + 2 * _GAP
-    sheet = Image.new("RGB", (width, (_CELL + _CAPTION + _GAP) * len(rows) + _GAP), "white")
-    for line, (row, found) in enumerate(zip(rows, neighbors.tolist(), strict=True)):
-        query, top = items[row], _GAP + line * (_CELL + _CAPTION + _GAP)
-        _draw(sheet, _GAP, top, root, query, _QUERY)
-        for column, position in enumerate(found, start=1):
-            item = items[position]
-            frame = _RIGHT if item.label == query.label else _WRONG
+    lines = [
+        (items[row], [items[position] for position in found])
+        for row, found in zip(rows, neighbors.tolist(), strict=True)
+    ]
+    _draw_lines(Path(volume.manifest(collection, version).images_root), lines, out)
+
+
+def draw_groups(
+    volume: Volume, collection: str, version: str, groups: Sequence[Group], out: Path
+) -> None:
+    """Write a picture: up to 40 groups of near-duplicates, a line each, the first in front.
+
+    A red frame means another label than the first one's.
+    """
+    lines = [
+        (group.items[0], group.items[1 : _MOST_IN_LINE + 1]) for group in groups[:_MOST_GROUPS]
+    ]
+    _draw_lines(Path(volume.manifest(collection, version).images_root), lines, out)
+
+
+def _draw_lines(root: Path, lines: Sequence[tuple[Item, Sequence[Item]]], out: Path) -> None:
+    longest = max(len(others) for _, others in lines)
+    width = (_CELL + _GAP) * (longest + 1) + 2 * _GAP
+    sheet = Image.new("RGB", (width, (_CELL + _CAPTION + _GAP) * len(lines) + _GAP), "white")
+    for number, (first, others) in enumerate(lines):
+        top = _GAP + number * (_CELL + _CAPTION + _GAP)
+        _draw(sheet, _GAP, top, root, first, _QUERY)
+        for column, item in enumerate(others, start=1):
+            frame = _RIGHT if item.label == first.label else _WRONG
             _draw(sheet, 2 * _GAP + column * (_CELL + _GAP), top, root, item, frame)
     sheet.save(out)
 

@@ -32,6 +32,7 @@ class BulkEmbedder:
         self._inbox = inbox
         self._settings = settings
         self._embedded = 0
+        self._sound: bytes | None = None
 
     async def embed(self, image: bytes) -> Embedded:
         """The image's vector.
@@ -50,16 +51,30 @@ class BulkEmbedder:
                 continue
             if isinstance(answer, Embedded):
                 self._embedded += 1
+                self._sound = image
                 return answer
             if isinstance(answer.outcome, Failure):
                 error = from_code(answer.outcome.code, answer.outcome.detail)
                 if error.status < _SERVER_FAULT:
                     break
                 await asyncio.sleep(_BACKOFF_SECONDS)
-        if isinstance(error, DeadlineExceeded) and self._embedded == before:
+        silent = isinstance(error, DeadlineExceeded) and self._embedded == before
+        if silent and not await self._answers():
             message = f"the embedders are silent ({error}): is one running, and sound?"
             raise BuildFailed(message)
         raise error
+
+    async def _answers(self) -> bool:
+        """Whether an image that was embedded before still is; the silence is about another, then.
+
+        Nothing else tells, where only the last images of a build are waited for.
+        """
+        if self._sound is None:
+            return False
+        try:
+            return isinstance(await self._ask(self._sound), Embedded)
+        except TimeoutError:
+            return False
 
     async def _ask(self, image: bytes) -> Answer:
         while True:
@@ -69,7 +84,7 @@ class BulkEmbedder:
                 future = self._inbox.expect(correlation_id)
                 await self._send(image, correlation_id)
                 async with asyncio.timeout(self._settings.answer_timeout_seconds):
-                    return await future
+                    return (await future).answer
             except (BrokerUnavailable, Overloaded):
                 # Waited for, not counted: the build stops when its person stops it.
                 await asyncio.sleep(_BACKOFF_SECONDS)

@@ -10,10 +10,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.searcher.index import Vectors
-from services.shared import collection as files
-from services.shared.collection import Item, ItemCatalog, Volume
+from services.searcher.scan import Vectors
+from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
+from services.shared.items import ITEMS, Item, ItemCatalog
+from services.shared.manifest import VECTORS
 
 _ROWS_AT_ONCE: Final = 512
 _COSINES_AT_ONCE: Final = 2**24
@@ -63,10 +64,10 @@ def load(volume: Volume, collection: str, version: str) -> tuple[list[Item], Vec
     """The items and the vectors (count, dimension), mapped, of a version."""
     manifest = volume.manifest(collection, version)
     directory = volume.directory(collection, version)
-    with contextlib.closing(ItemCatalog(directory / files.ITEMS)) as catalog:
-        items = catalog.all()
+    with contextlib.closing(ItemCatalog(directory / ITEMS)) as catalog:
+        items = list(catalog)
     vectors: Vectors = np.memmap(
-        directory / files.VECTORS,
+        directory / VECTORS,
         dtype="<f4",
         mode="r",
         shape=(manifest.count, manifest.dimension),

@@ -6,113 +6,126 @@ It is never unloaded: the maps are freed with the last reference, when its last 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from annoy import AnnoyIndex
-from numpy.typing import NDArray
 
-from services.shared import collection as files
-from services.shared.collection import ItemCatalog, Manifest
-from services.shared.contracts import Neighbor
+from services.searcher.engine import Engine, Found
+from services.searcher.scan import Vectors
+from services.shared.collection import Lease, Volume
 from services.shared.errors import IndexCorrupt, InvalidVector
-
-Vectors = NDArray[np.float32]
-"""Shape (n, dimension); rows are unit length."""
-
-MEASURED_AT: Final = 10
-"""The k at which search_k was measured; more neighbours take proportionally more nodes."""
+from services.shared.items import ITEMS, ItemCatalog
+from services.shared.manifest import Manifest, StoredFile
 
 _UNIT_TOLERANCE: Final = 1e-2
 _CANARY_DISTANCE: Final = 1e-2
 _READ_BYTES: Final = 4 * 2**20
 
+_State = tuple[int, int]
+"""Size and time of the last change of an open file."""
+
 
 class Index:
-    """A version's Annoy file, vectors and items, opened together."""
+    """A version's engine and items, opened together and held against removal."""
 
     def __init__(
-        self, manifest: Manifest, annoy: AnnoyIndex, vectors: Vectors, items: ItemCatalog
+        self,
+        manifest: Manifest,
+        engine: Engine,
+        items: ItemCatalog,
+        lease: Lease,
+        seals: Mapping[str, _Seal],
     ) -> None:
         self.manifest = manifest
-        self._annoy = annoy
-        self._vectors = vectors
-        self._items = items
+        self.engine = engine
+        self.items = items
+        self._lease = lease
+        self._seals = seals
 
     @classmethod
-    def open(cls, directory: Path, manifest: Manifest) -> Index:
-        """Verify sizes and sha256, open, and try the canary queries. Blocking: use a thread.
+    def open(cls, volume: Volume, collection: str, version: str) -> Index:
+        """Verify sizes and sha256, map, and try the canary queries. Blocking: use a thread.
 
         Raises IndexCorrupt for any file that is missing or isn't what the manifest says.
         """
-        # Before anything is mapped: a damaged Annoy file crashes the process, or lies.
-        for name in files.FILES:
-            _verify(directory / name, manifest.files[name])
-        annoy = AnnoyIndex(manifest.dimension, "angular")
-        try:
-            annoy.load(str(directory / files.INDEX))
-        except OSError as error:
-            message = f"{files.INDEX} is no index of dimension {manifest.dimension}: {error}"
-            raise IndexCorrupt(message) from error
-        vectors: Vectors = np.memmap(
-            directory / files.VECTORS,
-            dtype="<f4",
-            mode="r",
-            shape=(manifest.count, manifest.dimension),
+        lease = volume.hold(collection, version)
+        manifest = volume.manifest(collection, version)
+        directory = volume.directory(collection, version)
+        # Before anything is mapped: a damaged Annoy file crashes the process, or lies. To read
+        # them also brings them into the page cache, so that the first query is not the slow one.
+        seals = {name: _verified(directory / name, file) for name, file in manifest.files.items()}
+        engine = Engine.open(
+            directory, manifest.plan, manifest.shards, manifest.count, manifest.dimension
         )
-        items = ItemCatalog(directory / files.ITEMS)
-        if not annoy.get_n_items() == items.count == manifest.count:
-            message = (
-                f"{manifest.version} has {annoy.get_n_items()} indexed and {items.count} listed "
-                f"items where its manifest says {manifest.count}"
-            )
+        items = ItemCatalog(directory / ITEMS)
+        if items.count != manifest.count:
+            message = f"{version} lists {items.count} items, its manifest says {manifest.count}"
             raise IndexCorrupt(message)
-        index = cls(manifest, annoy, vectors, items)
+        index = cls(manifest, engine, items, lease, seals)
         index._try_canaries()
+        index.require_intact()
         return index
 
-    def search(self, query: Vectors, k: int) -> list[tuple[int, float]]:
-        """The k nearest (position, angular distance), nearest first, for one vector (dimension,).
+    def require_intact(self) -> None:
+        """Raise IndexCorrupt when an open file was written to since it was verified.
 
-        Annoy proposes; distances and order are exact, from the stored vectors. Fewer than k only
-        where the collection has fewer. Raises InvalidVector.
+        Files are never changed in place, by Simile; by others, a query must not answer from them.
         """
-        _require_unit(query, self.manifest.dimension)
-        wanted = min(k, self.manifest.count)
-        nodes = self.manifest.search_k * max(1, -(-wanted // MEASURED_AT))
-        # A list, not the array: Annoy holds the GIL while it converts, and a list converts faster.
-        positions = self._annoy.get_nns_by_vector(query.tolist(), wanted, nodes)
-        cosines = self._vectors[positions] @ query
-        order = np.argsort(-cosines, kind="stable")
-        distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines))
-        return [(positions[rank], float(distances[rank])) for rank in order]
+        for name, seal in self._seals.items():
+            if seal.broken:
+                message = (
+                    f"{name} of {self.manifest.collection} {self.manifest.version} was written to "
+                    "while it was open: activate another version, or build again"
+                )
+                raise IndexCorrupt(message)
 
-    def neighbors(self, query: Vectors, k: int, max_distance: float | None) -> list[Neighbor]:
-        """The items near one vector (dimension,), nearest first. Raises InvalidVector."""
-        found = self.search(query, k)
-        if max_distance is not None:
-            found = [
-                (position, distance) for position, distance in found if distance <= max_distance
-            ]
-        items = self._items.at([position for position, _ in found])
-        return [
-            Neighbor(item.item_id, item.label, item.attributes, distance, 1.0 - distance**2 / 2.0)
-            for item, (_, distance) in zip(items, found, strict=True)
-        ]
+    def check_vector(self, vector: Vectors) -> None:
+        """Raise InvalidVector for what has another dimension or isn't of unit length."""
+        if vector.shape != (self.manifest.dimension,):
+            message = f"the vector has shape {vector.shape}, not ({self.manifest.dimension},)"
+            raise InvalidVector(message)
+        length = float(np.linalg.norm(vector))
+        # NaN compares false: one test refuses NaN, infinity, zero, and what isn't unit length.
+        if not abs(length - 1.0) <= _UNIT_TOLERANCE:
+            message = f"the vector has length {length}, not 1"
+            raise InvalidVector(message)
 
     def _try_canaries(self) -> None:
         """Some stored vectors must find an item at no distance: themselves, or a duplicate."""
         for position in self.manifest.canaries:
             try:
-                found = self.search(np.array(self._vectors[position]), 1)
+                vector = np.array(self.engine.vectors[position])
+                self.check_vector(vector)
             except (IndexError, InvalidVector) as error:
                 message = f"canary {position} of {self.manifest.version} fails: {error}"
                 raise IndexCorrupt(message) from error
-            if not found or found[0][1] > _CANARY_DISTANCE:
+            if not _finds_itself(self.engine.search(vector[None], 1)[0]):
                 message = f"canary {position} of {self.manifest.version} does not find itself"
                 raise IndexCorrupt(message)
+
+
+class _Seal:
+    """Notices when an open file is written to; a file put in its place is no matter."""
+
+    def __init__(self, handle: int) -> None:
+        """The seal closes the handle with its last reference."""
+        self._handle = handle
+        self._state = self._now()
+
+    @property
+    def broken(self) -> bool:
+        """Whether the file has changed since."""
+        return self._now() != self._state
+
+    def _now(self) -> _State:
+        status = os.fstat(self._handle)
+        return status.st_size, status.st_mtime_ns
+
+    def __del__(self) -> None:
+        os.close(self._handle)
 
 
 def as_vector(raw: bytes) -> Vectors:
@@ -120,49 +133,19 @@ def as_vector(raw: bytes) -> Vectors:
     return np.frombuffer(raw, dtype="<f4")
 
 
-def build_annoy(vectors: Vectors, trees: int, path: Path) -> None:
-    """Write an Annoy file over the rows of `vectors`; the same rows give the same trees."""
-    annoy = AnnoyIndex(vectors.shape[1], "angular")
-    annoy.set_seed(1)
-    annoy.on_disk_build(str(path))
-    for position, vector in enumerate(vectors):
-        annoy.add_item(position, vector.tolist())
-    annoy.build(trees)
+def stored_file(path: Path) -> StoredFile:
+    """Size and sha256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as content:
+        while block := content.read(_READ_BYTES):
+            digest.update(block)
+            size += len(block)
+    return StoredFile(bytes=size, sha256=digest.hexdigest())
 
 
-def measure(vectors: Vectors, path: Path, *, trees: int, target: float) -> tuple[int, float]:
-    """The smallest search_k of a doubling series that reaches the recall target, and its recall.
-
-    Recall@10 against exact search, over up to 200 of the vectors themselves. When even a search
-    of every item falls short, that search_k and its recall.
-    """
-    count, dimension = vectors.shape
-    annoy = AnnoyIndex(dimension, "angular")
-    annoy.load(str(path))
-    k = min(MEASURED_AT, count)
-    rows = np.linspace(0, count - 1, min(200, count)).astype(int)
-    queries = np.array(vectors[rows])
-    exact = [_kth_cosine(vectors, query, k) for query in queries]
-    search_k, recall = trees * k, 0.0
-    while True:
-        hits = 0
-        for query, bound in zip(queries, exact, strict=True):
-            positions = annoy.get_nns_by_vector(query.tolist(), k, search_k)
-            # By distance, not by id: of several at the same distance any is right.
-            hits += int(np.count_nonzero(vectors[positions] @ query >= bound - 1e-6))
-        recall = hits / (k * len(queries))
-        if recall >= target or search_k >= 2 * trees * count:
-            return search_k, recall
-        search_k *= 2
-
-
-def _kth_cosine(vectors: Vectors, query: Vectors, k: int) -> float:
-    cosines = vectors @ query
-    return float(np.partition(cosines, len(cosines) - k)[len(cosines) - k])
-
-
-def _verify(path: Path, expected: files.StoredFile) -> None:
+def _verified(path: Path, expected: StoredFile) -> _Seal:
     try:
+        seal = _Seal(os.open(path, os.O_RDONLY))
         found = stored_file(path)
     except OSError as error:
         message = f"{path.name} can't be read: {error}"
@@ -170,25 +153,9 @@ def _verify(path: Path, expected: files.StoredFile) -> None:
     if found != expected:
         message = f"{path.name} is not what the manifest says: {found} instead of {expected}"
         raise IndexCorrupt(message)
+    return seal
 
 
-def stored_file(path: Path) -> files.StoredFile:
-    """Size and sha256 of a file; reading it also brings it into the page cache."""
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as content:
-        while block := content.read(_READ_BYTES):
-            digest.update(block)
-            size += len(block)
-    return files.StoredFile(bytes=size, sha256=digest.hexdigest())
-
-
-def _require_unit(query: Sequence[float] | Vectors, dimension: int) -> None:
-    vector = np.asarray(query)
-    if vector.shape != (dimension,):
-        message = f"the vector has shape {vector.shape}, the index takes ({dimension},)"
-        raise InvalidVector(message)
-    length = float(np.linalg.norm(vector))
-    # NaN compares false: one test refuses NaN, infinity, zero, and what isn't unit length.
-    if not abs(length - 1.0) <= _UNIT_TOLERANCE:
-        message = f"the vector has length {length}, not 1"
-        raise InvalidVector(message)
+def _finds_itself(found: Found) -> bool:
+    _, distances = found
+    return len(distances) > 0 and float(distances[0]) <= _CANARY_DISTANCE

@@ -2,26 +2,61 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.shared.collection import Manifest
-from services.shared.telemetry.metrics import BATCH_BUCKETS, DURATION_BUCKETS
+from services.shared.canary import CanaryMetrics
+from services.shared.manifest import Manifest
+from services.shared.telemetry.durations import Durations
+from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
+from services.shared.telemetry.stopwatch import Stopwatch
+
+_DISTANCE_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 2.0)
+_OPEN_BUCKETS: Final = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class SearcherMetrics:
     """What a searcher counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.queries = Counter(
+        queries = Counter(
             "simile_searcher_queries_total",
             "Queries by outcome: ok or an error's code.",
             ["code"],
             registry=registry,
         )
-        self.search_seconds = Histogram(
-            "simile_searcher_search_seconds",
-            "Time to find the neighbours of one query.",
-            buckets=DURATION_BUCKETS,
+        self._queries = Children(queries)
+        self._stages = Durations(
+            "simile_searcher_stage_seconds",
+            "Time of a query in each stage: search_queue, search, rerank (those two of its batch), "
+            "publish.",
+            ["stage"],
+            registry,
+        )
+        self.busy = Counter(
+            "simile_searcher_busy_seconds_total",
+            "Time that threads searched; over that of all threads, how busy they are.",
+            registry=registry,
+        )
+        self.threads = Gauge(
+            "simile_searcher_threads",
+            "Searches that can run at a time.",
+            registry=registry,
+        )
+        self.in_hand = Gauge(
+            "simile_searcher_in_hand_batches",
+            "Batches of queries taken from the queue and not answered yet.",
+            registry=registry,
+        )
+        self.redelivered = Counter(
+            "simile_searcher_redelivered_total",
+            "Messages that another searcher had taken and not answered.",
+            registry=registry,
+        )
+        self.given_back = Counter(
+            "simile_searcher_given_back_total",
+            "Messages given back to the queue, since the broker did not take their answers.",
             registry=registry,
         )
         self.batch_items = Histogram(
@@ -42,7 +77,7 @@ class SearcherMetrics:
         )
         self.undecodable = Counter(
             "simile_searcher_undecodable_total",
-            "Messages that could not be decoded and went to the dead-letter queue.",
+            "Messages that could not be decoded and were set aside.",
             registry=registry,
         )
         self.refused = Counter(
@@ -51,23 +86,102 @@ class SearcherMetrics:
             ["collection", "code"],
             registry=registry,
         )
-        self._index = Gauge(
-            "simile_searcher_index_items",
-            "Items of the open index version.",
-            ["collection", "index_version", "model_id"],
+        self.live_expected = Counter(
+            "simile_searcher_live_recall_expected_total",
+            "Right neighbours of sampled queries, found by exact search.",
+            ["collection"],
             registry=registry,
         )
-        self._shown: dict[str, tuple[str, str, str]] = {}
+        self.live_found = Counter(
+            "simile_searcher_live_recall_found_total",
+            "Those of them that the answer held; over expected, this is the live recall.",
+            ["collection"],
+            registry=registry,
+        )
+        distance = Histogram(
+            "simile_searcher_neighbor_distance",
+            "Angular distance (0..2) of an answer's nearest and farthest neighbour.",
+            ["collection", "rank"],
+            buckets=_DISTANCE_BUCKETS,
+            registry=registry,
+        )
+        self.canary = CanaryMetrics("searcher", registry)
+        self.distance = Children(distance)
+        self.swaps = Counter(
+            "simile_searcher_index_swaps_total",
+            "Index versions opened in place of another.",
+            ["collection"],
+            registry=registry,
+        )
+        self.open_seconds = Histogram(
+            "simile_searcher_index_open_seconds",
+            "Time to verify, map and try an index version.",
+            buckets=_OPEN_BUCKETS,
+            registry=registry,
+        )
+        self.index_refused = Gauge(
+            "simile_searcher_index_refused",
+            "1 while the collection's active version is refused here.",
+            ["collection"],
+            registry=registry,
+        )
+        self._items = Gauge(
+            "simile_searcher_index_items",
+            "Items of the open index version.",
+            ["collection", "index_version", "model_id", "method"],
+            registry=registry,
+        )
+        self._recall = Gauge(
+            "simile_searcher_index_recall",
+            "Recall@10 of the open index version, as measured when it was built.",
+            ["collection"],
+            registry=registry,
+        )
+        self._recall_target = Gauge(
+            "simile_searcher_index_recall_target",
+            "The recall@10 that the build of the open index version was to reach.",
+            ["collection"],
+            registry=registry,
+        )
+        self._created = Gauge(
+            "simile_searcher_index_created_timestamp_seconds",
+            "When the open index version was built, in seconds since the Unix epoch.",
+            ["collection"],
+            registry=registry,
+        )
+        self._bytes = Gauge(
+            "simile_searcher_index_bytes",
+            "Size of the files of the open index version, all mapped.",
+            ["collection"],
+            registry=registry,
+        )
+        self._shown: dict[str, tuple[str, ...]] = {}
 
     def show_index(self, manifest: Manifest) -> None:
         """Show the version that is open now, in place of the one before."""
         self.forget_index(manifest.collection)
-        labels = (manifest.collection, manifest.version, manifest.model_id)
+        labels = (
+            manifest.collection, manifest.version, manifest.model_id, manifest.plan.method,
+        )  # fmt: skip
         self._shown[manifest.collection] = labels
-        self._index.labels(*labels).set(manifest.count)
+        self._items.labels(*labels).set(manifest.count)
+        for gauge, value in (
+            (self._recall, manifest.recall),
+            (self._recall_target, manifest.recall_target),
+            (self._created, manifest.created_unix_ms / 1000),
+            (self._bytes, manifest.bytes),
+        ):
+            gauge.labels(manifest.collection).set(value)
 
     def forget_index(self, collection: str) -> None:
         """Show no version of the collection."""
         labels = self._shown.pop(collection, None)
         if labels is not None:
-            self._index.remove(*labels)
+            self._items.remove(*labels)
+            for gauge in (self._recall, self._recall_target, self._created, self._bytes):
+                gauge.remove(collection)
+
+    def count(self, code: str, watch: Stopwatch, trace: str) -> None:
+        """Count an answered query; trace: the id of its trace, empty without one."""
+        self._queries.of(code).inc()
+        self._stages.observe_stages(watch.stages, trace_id=trace)

@@ -21,25 +21,28 @@ from rich.progress import (
 class Progress(Protocol):
     """What a build tells while it works."""
 
-    def begin(self, stage: str, total: int) -> None:
-        """A new stage of `total` images; the one before is over."""
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
+        """A new stage of `total` units (None: nobody knows); the one before is over.
 
-    def advance(self, *, failed: bool = False) -> None:
-        """One image more is done, or has failed."""
+        unit: what is counted, in the plural; "" where a rate would tell nothing.
+        """
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        """So many units more are done, or have failed."""
 
 
 class NoProgress:
     """Tells nobody."""
 
-    def begin(self, stage: str, total: int) -> None:
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
         """Say nothing."""
 
-    def advance(self, *, failed: bool = False) -> None:
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
         """Say nothing."""
 
 
 class RichProgress:
-    """A bar on a terminal's standard error: images, images a second, time left, failures."""
+    """A bar on a terminal's standard error: units done, units a second, time left, failures."""
 
     def __init__(self) -> None:
         self._bar = RichBar(
@@ -54,6 +57,7 @@ class RichProgress:
         )
         self._stage: TaskID | None = None
         self._failed = 0
+        self._unit = ""
 
     def __enter__(self) -> Self:
         if self._bar.console.is_terminal:
@@ -68,20 +72,21 @@ class RichProgress:
     ) -> None:
         self._bar.stop()
 
-    def begin(self, stage: str, total: int) -> None:
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
         """Start a new line's bar."""
         self._failed = 0
+        self._unit = unit
         self._stage = self._bar.add_task(stage, total=total, rate="", failures="")
 
-    def advance(self, *, failed: bool = False) -> None:
-        """Move the bar by one image."""
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        """Move the bar."""
         if self._stage is None:
             return
-        self._failed += failed
-        self._bar.advance(self._stage)
+        self._failed += count * failed
+        self._bar.advance(self._stage, count)
         speed = self._bar.tasks[self._stage].speed
         self._bar.update(
             self._stage,
-            rate=f"{speed:.0f} images/s" if speed else "",
+            rate=f"{speed:.0f} {self._unit}/s" if speed and self._unit else "",
             failures=f"{self._failed} failed" if self._failed else "",
         )

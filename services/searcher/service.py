@@ -5,57 +5,46 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import structlog
+from threadpoolctl import threadpool_limits
 
+from services.searcher.answerer import Answerer, Query, by_collection
+from services.searcher.canary import CanaryChoice, judge
 from services.searcher.catalog import Catalog
-from services.searcher.index import Index, as_vector
 from services.searcher.metrics import SearcherMetrics
+from services.searcher.quality import LiveQuality
 from services.searcher.settings import SearcherSettings
 from services.shared import lifecycle
+from services.shared.canary import Canary
 from services.shared.collection import Volume
-from services.shared.contracts import (
-    MAX_ITEMS,
-    Embedding,
-    Embeddings,
-    Failure,
-    Neighbors,
-    Replies,
-    Reply,
-    codec,
-)
+from services.shared.contracts import MAX_ITEMS, Embeddings, Replies, Reply, codec
 from services.shared.errors import (
     BrokerUnavailable,
     ConsumerLost,
-    Internal,
-    ModelMismatch,
     Overloaded,
-    SimileError,
     UndecodableMessage,
     Unroutable,
 )
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Consumer, Delivery, Message
+from services.shared.messaging.inbox import Inbox
+from services.shared.messaging.quarantine import Quarantine
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
-from services.shared.telemetry.watchdog import Watchdog
+from services.shared.telemetry.health import Health, lasting
+from services.shared.telemetry.stopwatch import Stopwatch
+from services.shared.telemetry.tracing import Tracer, sampled, trace_id
+from services.shared.telemetry.watchdog import Patience, Watchdog
 
 _log = structlog.get_logger(__name__)
 
 _AT_ONCE: Final = 32
 _RETRY_SECONDS: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class _Query:
-    """One vector to search, and the model it came from."""
-
-    item: Embedding
-    model_id: str
+_CANARY_TIMEOUT_SECONDS: Final = 5.0
 
 
 async def run(
@@ -68,26 +57,63 @@ async def run(
 ) -> None:
     """Serve until `stop`, then answer what was taken. Raises StageDied."""
     metrics = SearcherMetrics(telemetry.registry)
-    catalog = Catalog(Volume(shared.root), metrics)
-    watchdog = Watchdog(
-        "search",
-        unready_seconds=settings.unready_after_seconds,
-        dead_seconds=settings.dead_after_seconds,
-    )
-    watchdog.register(telemetry.health)
-    with ThreadPoolExecutor(settings.threads, thread_name_prefix="search") as threads:
-        searcher = Searcher(settings, broker, catalog, metrics, watchdog, threads)
-        telemetry.health.ready_when("searcher", searcher.unready)
-        await catalog.refresh()
+    catalog = Catalog(Volume(shared.root), metrics, memory_bytes=settings.memory_bytes)
+    # A search has a core to itself: threads that share one product would only wait for each other.
+    threadpool_limits(1, user_api="blas")
+    health = telemetry.health
+    searching, sending = Watchdog("search"), Watchdog("replies")
+    patience = Patience(settings.unready_after_seconds, settings.dead_after_seconds)
+    for stage in (searching, sending):
+        patience.watch(health, stage.what, stage.stalled)
+    threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="search")
+    quality = LiveQuality(settings.live_recall_share, metrics)
+    try:
+        answerer = Answerer(catalog, quality, metrics, searching, threads)
+        # What it keeps are vectors and slips, no images.
+        quarantine = Quarantine(broker, replica=shared.replica, keeps_messages=True)
+        tracer = telemetry.tracing.tracer("searcher")
+        searcher = Searcher(settings, broker, answerer, metrics, tracer, sending, quarantine)
+        metrics.threads.set(settings.threads)
+        metrics.in_hand.set_function(lambda: searcher.in_hand)
+        health.ready_when("searcher", lambda: searcher.unready or _empty(catalog))
+        health.live_when("searcher", lasting(searcher.deaf, settings.dead_after_seconds))
+        await lifecycle.unless_stopped(stop, catalog.refresh())
         stages = {
             "catalog": catalog.follow(settings.poll_seconds),
             "queries": searcher.consume(),
             "batches": searcher.watch_batches(),
+            **_canary_stages(shared, broker, catalog, metrics, health),
         }
         try:
             await lifecycle.supervise(stop, stages)
         finally:
             await searcher.drain(shared.drain_timeout_seconds)
+    finally:
+        # What is stuck doesn't hold up the end.
+        threads.shutdown(wait=False, cancel_futures=True)
+        quality.close()
+
+
+def _canary_stages(
+    shared: SharedSettings,
+    broker: Broker,
+    catalog: Catalog,
+    metrics: SearcherMetrics,
+    health: Health,
+) -> Mapping[str, Coroutine[Any, Any, None]]:
+    if shared.canary_seconds == 0:
+        return {}
+    inbox = Inbox(broker, shared.replica, on_late=lambda: None)
+    canary = Canary(
+        inbox,
+        metrics.canary,
+        CanaryChoice(catalog, shared.replica).choose,
+        judge,
+        period_seconds=shared.canary_seconds,
+        timeout_seconds=_CANARY_TIMEOUT_SECONDS,
+    )
+    health.ready_when("searcher canary", lambda: canary.unready)
+    return {"canary inbox": inbox.run(), "canary": canary.run()}
 
 
 class Searcher:
@@ -97,17 +123,20 @@ class Searcher:
         self,
         settings: SearcherSettings,
         broker: Broker,
-        catalog: Catalog,
+        answerer: Answerer,
         metrics: SearcherMetrics,
+        tracer: Tracer,
         watchdog: Watchdog,
-        threads: ThreadPoolExecutor,
+        quarantine: Quarantine,
     ) -> None:
+        """watchdog: watches each publish."""
+        self._quarantine = quarantine
         self._settings = settings
         self._broker = broker
-        self._catalog = catalog
+        self._answerer = answerer
         self._metrics = metrics
         self._watchdog = watchdog
-        self._threads = threads
+        self._tracer = tracer
         self._consumer: Consumer | None = None
         self._broker_away = False
         self._batches: set[asyncio.Task[None]] = set()
@@ -115,13 +144,19 @@ class Searcher:
         # As many batches at once as threads: more would only wait in memory.
         self._room = asyncio.Semaphore(settings.threads)
 
+    @property
     def unready(self) -> str | None:
-        """Why no query can be answered now."""
-        if self._consumer is None:
-            return "not consuming: the broker is away"
-        if not self._catalog.open:
-            return "no_index: no collection on the volume has a usable active version"
-        return None
+        """Why no query is taken now."""
+        return "not consuming: the broker is away" if self._consumer is None else None
+
+    def deaf(self) -> str | None:
+        """Why it takes nothing although the broker is there: what only a restart may mend."""
+        return self.unready if self._broker.ready else None
+
+    @property
+    def in_hand(self) -> int:
+        """Batches taken and not answered yet."""
+        return len(self._batches)
 
     async def consume(self) -> None:
         """Take batches for ever, again after each loss of the queue."""
@@ -171,10 +206,8 @@ class Searcher:
         try:
             queries = [query for one in deliveries for query in await self._queries(one)]
             self._metrics.batch_items.observe(len(queries))
-            loop = asyncio.get_running_loop()
-            replies = await loop.run_in_executor(self._threads, self._search_all, queries)
-            for queue, outcomes in _by_reply_queue(queries, replies).items():
-                await self._send(queue, outcomes)
+            # By collection: one that has to be opened first doesn't hold up the others.
+            await asyncio.gather(*(self._answer_some(some) for some in by_collection(queries)))
         except BrokerUnavailable as error:
             await self._give_back(deliveries, error)
             return
@@ -182,77 +215,69 @@ class Searcher:
         for delivery in deliveries:
             delivery.ack()
 
+    async def _answer_some(self, queries: Sequence[Query]) -> None:
+        """Answer queries of one collection, in one message for each replica that asked."""
+        replies = await self._answerer.answer(queries)
+        for queue, answered in _by_reply_queue(queries, replies).items():
+            for start in range(0, len(answered), MAX_ITEMS):
+                await self._send(queue, answered[start : start + MAX_ITEMS])
+
     async def _give_back(self, deliveries: Sequence[Delivery], error: BrokerUnavailable) -> None:
         """Nobody has these answers: let another replica, or a later try, give them."""
         if not self._broker_away:
             _log.warning(str(error), action=error.code, messages=len(deliveries))
         self._broker_away = True
+        self._metrics.given_back.inc(len(deliveries))
         # Not at once: as long as a broker's alarm lasts, the same messages come straight back.
         await asyncio.sleep(_RETRY_SECONDS)
         for delivery in deliveries:
             delivery.reject(requeue=True)
 
-    async def _queries(self, delivery: Delivery) -> list[_Query]:
+    async def _queries(self, delivery: Delivery) -> list[Query]:
         """The message's queries that somebody still waits for."""
         try:
             message = _decode(delivery)
         except UndecodableMessage as error:
             await self._bury(delivery, error)
             return []
+        if delivery.redelivered:
+            self._metrics.redelivered.inc()
         now = time.time_ns() // 1_000_000
         waited_for = [item for item in message.items if not item.slip.expired(now)]
         self._metrics.expired.inc(len(message.items) - len(waited_for))
-        return [_Query(item, message.model_id) for item in waited_for]
+        return [Query(item, message.model_id, Stopwatch(delivery.received)) for item in waited_for]
 
     async def _bury(self, delivery: Delivery, error: UndecodableMessage) -> None:
         self._metrics.undecodable.inc()
         _log.error(str(error), action=error.code, queue=topology.SEARCH.name)
-        dead = Message(
-            delivery.type, delivery.body, persistent=True, headers={"reason": str(error)}
-        )
+        await self._quarantine.put(delivery, topology.SEARCH, error)
+
+    async def _send(self, queue: str, answered: Sequence[tuple[Query, Reply]]) -> None:
+        message = Replies(tuple(reply for _, reply in answered))
         try:
-            await self._broker.publish(topology.dead_letter_queue(topology.SEARCH.name), dead)
-        except Overloaded as full:
-            # Counted and logged already; to keep it would only bring it back for ever.
-            _log.error(str(full), action=full.code, queue=topology.SEARCH.name)
-
-    def _search_all(self, queries: Iterable[_Query]) -> list[Reply]:
-        """In a thread: every query's reply; one that fails, fails alone."""
-        # One reference per collection for the whole batch: a swap can't come between.
-        indexes: dict[str, Index] = {}
-        with self._watchdog.work():
-            return [self._search(query, indexes) for query in queries]
-
-    def _search(self, query: _Query, indexes: dict[str, Index]) -> Reply:
-        slip, started = query.item.slip, time.perf_counter()
-        outcome: Neighbors | Failure
-        try:
-            if slip.collection not in indexes:
-                indexes[slip.collection] = self._catalog.get(slip.collection)
-            outcome = _neighbors(indexes[slip.collection], query)
-            code = "ok"
-        except SimileError as error:
-            outcome, code = Failure(error.code, str(error)), error.code
-        except Exception:  # noqa: BLE001 (a query must not take its batch along)
-            _log.exception("search failed", action=Internal.code, query=slip.correlation_id)
-            outcome, code = (
-                Failure(Internal.code, "the search failed; the log says why"),
-                "internal",
-            )
-        seconds = time.perf_counter() - started
-        self._metrics.search_seconds.observe(seconds)
-        self._metrics.queries.labels(code=code).inc()
-        return Reply(slip.correlation_id, outcome, {**query.item.stages, "search": seconds})
-
-    async def _send(self, queue: str, replies: Sequence[Reply]) -> None:
-        for start in range(0, len(replies), MAX_ITEMS):
-            message = Replies(tuple(replies[start : start + MAX_ITEMS]))
-            try:
+            with self._watchdog.work():
                 await self._broker.publish(queue, Message.of(message))
-            except (Unroutable, Overloaded) as error:
-                # The replica that asked is gone, and its callers with it.
-                self._metrics.unanswerable.inc(len(message.items))
-                _log.info(str(error), action="unanswerable", queue=queue)
+        except (Unroutable, Overloaded) as error:
+            # The replica that asked is gone, and its callers with it.
+            self._metrics.unanswerable.inc(len(message.items))
+            _log.info(str(error), action="unanswerable", queue=queue)
+        for query, _ in answered:
+            query.watch.lap("publish")
+            if not query.item.slip.canary:
+                self._account(query)
+
+    def _account(self, query: Query) -> None:
+        """Tell of a query what it took and what became of it."""
+        slip = query.item.slip
+        traced = sampled(slip.traceparent)
+        self._metrics.count(query.code, query.watch, trace_id(slip.traceparent) if traced else "")
+        if traced:
+            facts = {
+                "simile.code": query.code,
+                "simile.correlation_id": slip.correlation_id,
+                "simile.collection": slip.question.collection,
+            }
+            self._tracer.record("search", query.watch, slip.traceparent, facts)
 
 
 def _decode(delivery: Delivery) -> Embeddings:
@@ -263,22 +288,16 @@ def _decode(delivery: Delivery) -> Embeddings:
     return message
 
 
-def _neighbors(index: Index, query: _Query) -> Neighbors:
-    manifest, slip = index.manifest, query.item.slip
-    if query.model_id != manifest.model_id:
-        message = (
-            f"the query is of {query.model_id}, the index of {manifest.model_id}: "
-            "run one model everywhere, then build the index again"
-        )
-        raise ModelMismatch(message)
-    found = index.neighbors(as_vector(query.item.vector), slip.k, slip.max_distance)
-    return Neighbors(manifest.collection, manifest.version, manifest.model_id, tuple(found))
+def _empty(catalog: Catalog) -> str | None:
+    if catalog.empty:
+        return "no_index: no collection on the volume has a usable active version"
+    return None
 
 
 def _by_reply_queue(
-    queries: Sequence[_Query], replies: Sequence[Reply]
-) -> Mapping[str, list[Reply]]:
-    grouped: dict[str, list[Reply]] = defaultdict(list)
+    queries: Sequence[Query], replies: Sequence[Reply]
+) -> Mapping[str, list[tuple[Query, Reply]]]:
+    grouped: dict[str, list[tuple[Query, Reply]]] = defaultdict(list)
     for query, reply in zip(queries, replies, strict=True):
-        grouped[query.item.slip.final_reply_to].append(reply)
+        grouped[query.item.slip.final_reply_to].append((query, reply))
     return grouped

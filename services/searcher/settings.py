@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.shared.manifest import Method
+from services.shared.settings import Port
 
 
 class SearcherSettings(BaseSettings):
@@ -18,11 +23,28 @@ class SearcherSettings(BaseSettings):
         default=64, ge=1, le=1000, description="Messages taken from the queue and not answered yet."
     )
     threads: int = Field(default=2, ge=1, le=64, description="Searches at the same time.")
+    memory_bytes: int | None = Field(
+        default=None,
+        ge=1,
+        description="How many bytes of indexes are open at once; beyond, collections are opened "
+        "when asked for. Default: all are open.",
+    )
+    live_recall_share: float = Field(
+        default=0.01,
+        ge=0,
+        le=1,
+        description="Share of the queries that are answered exactly, too, to measure recall.",
+    )
     unready_after_seconds: float = Field(
-        default=10.0, gt=0, description="A search that takes longer makes the process unready."
+        default=8.0,
+        gt=0,
+        description="A stage (search, replies) that stands still for so long makes the searcher "
+        "unready.",
     )
     dead_after_seconds: float = Field(
-        default=60.0, gt=0, description="A search that takes longer asks for a restart."
+        default=50.0,
+        gt=0,
+        description="A stage that stands still for so long gets the searcher restarted.",
     )
 
 
@@ -31,15 +53,42 @@ class IndexSettings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_INDEX_", frozen=True, extra="ignore")
 
-    trees: int = Field(default=50, ge=1, le=1000, description="Annoy trees; more find more.")
     recall: float = Field(
-        default=0.99, gt=0, le=1, description="The recall@10 against exact search to reach."
+        default=0.99,
+        gt=0,
+        le=1,
+        description="The recall@10 against exact search to reach; the fastest way that does is "
+        "chosen by measuring.",
+    )
+    method: Literal["auto"] | Method = Field(
+        default="auto", description="The only way of searching to try; auto tries all."
+    )
+    trees: int = Field(default=50, ge=1, le=1000, description="Annoy trees; more find more.")
+    reduced_dimension: int = Field(
+        default=256,
+        ge=0,
+        le=4096,
+        description="The most dimensions that vectors are reduced to; 0: never reduce.",
+    )
+    shard_items: int = Field(
+        default=2_000_000, ge=1000, description="Items in one Annoy file; more make several files."
+    )
+    keep_versions: int = Field(
+        default=3,
+        ge=0,
+        le=1000,
+        description="Versions besides the active one that a build leaves; 0: all.",
     )
     in_flight: int = Field(
         default=64, ge=1, le=1000, description="Images sent to the embedders and not answered yet."
     )
     answer_timeout_seconds: float = Field(
         default=120.0, gt=0, description="How long one image may take before it is sent again."
+    )
+    admin_port: Port | None = Field(
+        default=None,
+        description="Where /livez, /readyz and /metrics of a build listen, at SIMILE_ADMIN_HOST, "
+        "while it runs; default: nowhere.",
     )
     attempts: int = Field(
         default=5, ge=1, le=100, description="How often one image is sent before the build fails."

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from services.shared.errors import BuildFailed
+from services.shared.errors import BuildFailed, UnknownItem
 
 LISTING: Final = "manifest.csv"
 _PATH: Final = "path"
@@ -18,11 +20,15 @@ _LABEL: Final = "label"
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image file: path is relative to the folder, with forward slashes."""
+    """One image file: path is relative to the folder, with forward slashes.
+
+    fault: code and reason, where the file can't be in a collection whatever it holds.
+    """
 
     path: str
     label: str
     attributes: Mapping[str, str]
+    fault: tuple[str, str] | None = None
 
     @property
     def item_id(self) -> str:
@@ -30,39 +36,65 @@ class SourceImage:
         return hashlib.blake2b(self.path.encode(), digest_size=8).hexdigest()
 
 
-def list_images(folder: Path) -> list[SourceImage]:
-    """The folder's images by path: those of manifest.csv if there is one, else every file.
+def list_images(folder: Path) -> Iterator[SourceImage]:
+    """The folder's images: those of manifest.csv if there is one, else every file; in any order.
 
     Files whose name or folder begins with a dot are left out. Whether a file is an image shows
     when it is read. Raises BuildFailed for a listing that can't be used.
     """
     listing = folder / LISTING
-    images = _listed(listing) if listing.is_file() else _walked(folder)
-    by_path = {image.path: image for image in images}
-    return [by_path[path] for path in sorted(by_path)]
+    for image in _listed(listing) if listing.is_file() else _walked(folder):
+        yield _named(image)
 
 
 def locate(folder: Path, path: str) -> Path | None:
-    """The file of that relative path, or None when it is missing or leads out of the folder.
-
-    None, too, for a name that isn't UTF-8: neither the catalogue nor an answer could hold it.
-    """
+    """The file of that relative path, or None when it is missing or leads out of the folder."""
     try:
-        path.encode()
         found = (folder / path).resolve()
-    except ValueError:  # not UTF-8, or a NUL in the listing
+    except ValueError:  # a NUL in the listing
         return None
     inside = found.is_relative_to(folder.resolve())
     return found if inside and found.is_file() else None
 
 
+def _named(image: SourceImage) -> SourceImage:
+    """The same, or a fault for a name that neither the catalogue nor an answer could hold."""
+    try:
+        "".join((image.path, image.label, *chain(*image.attributes.items()))).encode()
+    except UnicodeEncodeError:
+        readable = image.path.encode(errors="backslashreplace").decode()
+        fault = (UnknownItem.code, "its name, label or an attribute is not UTF-8")
+        return SourceImage(readable, "", {}, fault)
+    return image
+
+
 def _walked(folder: Path) -> Iterator[SourceImage]:
-    for file in folder.rglob("*"):
-        path = PurePosixPath(file.relative_to(folder))
-        if not file.is_file() or any(part.startswith(".") for part in path.parts):
-            continue
-        label = path.parts[0] if len(path.parts) > 1 else ""
-        yield SourceImage(str(path), label, {})
+    """Every file, as the disk lists it: a folder of a million is never held as a whole."""
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        label = inside.partition("/")[0]
+        try:
+            with os.scandir(folder / inside) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    path = f"{inside}/{entry.name}" if inside else entry.name
+                    if _is(entry.is_dir, follow_symlinks=False):
+                        waiting.append(path)
+                    elif _is(entry.is_file):
+                        yield SourceImage(path, label, {})
+        except OSError as error:
+            fault = (UnknownItem.code, f"the folder can't be read: {error.strerror}")
+            yield SourceImage(inside or ".", label, {}, fault)
+
+
+def _is(asked: Callable[..., bool], **how: bool) -> bool:
+    """Whether the entry is that; what can't even be asked is nothing."""
+    try:
+        return asked(**how)
+    except OSError:
+        return False
 
 
 def _listed(listing: Path) -> Iterator[SourceImage]:

@@ -1,121 +1,155 @@
-"""The files of a new index version, written beside the published ones, and where vectors are."""
+"""The files of a new index version, written beside the published ones, a row at a time."""
 
 from __future__ import annotations
 
-import contextlib
+import os
 import secrets
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Final
 
-import numpy as np
-
 from services.searcher import publisher
-from services.searcher.index import Vectors, build_annoy, measure, stored_file
+from services.searcher.index import stored_file
 from services.searcher.journal import Journal
+from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
-from services.shared import collection as files
-from services.shared.collection import Item, ItemCatalog, Manifest, Volume
+from services.searcher.tuning import tune
+from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
+from services.shared.items import ITEMS, Item, ItemCatalog, write_items
+from services.shared.manifest import VECTORS, Manifest, required_files
 
 _CANARIES: Final = 5
+_FLOAT32_BYTES: Final = 4
 
 
 class Previous:
-    """The active version, whose vectors can be used again."""
+    """The active version, whose vectors can be used again; held while this lives."""
 
     def __init__(self, volume: Volume, collection: str, version: str) -> None:
         """Raises IndexCorrupt: damaged vectors must not live on in the next version."""
+        self._lease = volume.hold(collection, version)
         publisher.verify(volume, collection, version)
         self.manifest = volume.manifest(collection, version)
-        self._directory = volume.directory(collection, version)
-        with contextlib.closing(ItemCatalog(self._directory / files.ITEMS)) as catalog:
-            self._items = catalog.all()
-        self.positions = {item.sha256: item.position for item in self._items}
+        self.directory = volume.directory(collection, version)
+        self._items = ItemCatalog(self.directory / ITEMS)
+        self._vectors = os.open(self.directory / VECTORS, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        if hasattr(self, "_vectors"):
+            os.close(self._vectors)
+
+    def holds_content(self, sha256: str) -> bool:
+        """Whether there is a vector of those bytes."""
+        return self._items.position_of(sha256) is not None
 
     def vector(self, sha256: str) -> bytes | None:
         """The stored vector of that content."""
-        position = self.positions.get(sha256)
+        position = self._items.position_of(sha256)
         if position is None:
             return None
-        return files.read_vector(self._directory, position, self.manifest.dimension)
+        size = _FLOAT32_BYTES * self.manifest.dimension
+        return os.pread(self._vectors, size, position * size)
 
-    def holds(self, items: Sequence[Item], folder: Path, settings: IndexSettings) -> bool:
-        """Whether a new version would be the same, or no better."""
+    def is_current(self, journal: Journal, folder: Path, settings: IndexSettings) -> bool:
+        """Whether a new version of what is listed would be the same, or no better."""
         manifest = self.manifest
-        same_search = manifest.trees == settings.trees and manifest.recall >= settings.recall
-        same_place = manifest.images_root == str(folder)
-        return same_place and same_search and self._items == list(items)
-
-
-class Vectorbook:
-    """Where the vector of any content is: in the journal, or in the version before."""
-
-    def __init__(self, journal: Journal, model_id: str, previous: Previous | None) -> None:
-        self._journal = journal
-        self._previous = previous
-        self.model_id = model_id
-
-    def find(self, sha256: str) -> bytes | None:
-        """The vector of that content, if there is one."""
-        vector = self._journal.vector(sha256, self.model_id)
-        if vector is None and self._previous is not None:
-            return self._previous.vector(sha256)
-        return vector
+        searched_alike = (
+            settings.method in {"auto", manifest.plan.method}
+            and manifest.recall_target == settings.recall
+            and manifest.plan.trees in {0, settings.trees}
+        )
+        if not searched_alike or manifest.images_root != str(folder):
+            return False
+        return all(old == new for old, new in zip_longest(self._items, journal.items()))
 
 
 def write_version(
     building: Path,
     collection: str,
     folder: Path,
-    items: Sequence[Item],
-    vectorbook: Vectorbook,
+    journal: Journal,
+    model_id: str,
+    previous: Previous | None,
     settings: IndexSettings,
+    *,
+    progress: Progress,
 ) -> tuple[Path, Manifest]:
     """Write every file of a new version into a directory of `building`; which, and its manifest.
 
-    Blocking: use a thread. What an interrupted build left there is swept.
+    Blocking: use a thread. Memory does not grow with the collection. Raises BuildFailed.
     """
-    for leftover in building.glob("*/"):
-        shutil.rmtree(leftover)
     version = _new_version()
     staging = building / version
     staging.mkdir()
-    vectors = _write_vectors(staging / files.VECTORS, items, vectorbook)
-    files.write_items(staging / files.ITEMS, items)
-    build_annoy(vectors, settings.trees, staging / files.INDEX)
-    search_k, recall = measure(
-        vectors, staging / files.INDEX, trees=settings.trees, target=settings.recall
-    )
+    count = journal.usable()
+    dimension = _write_rows(staging, journal, model_id, previous, progress)
+    tuned = tune(staging, count, dimension, settings, progress)
     manifest = Manifest(
         collection=collection,
         version=version,
-        model_id=vectorbook.model_id,
-        dimension=vectors.shape[1],
-        count=len(items),
-        trees=settings.trees,
-        search_k=search_k,
-        recall=recall,
+        model_id=model_id,
+        dimension=dimension,
+        count=count,
+        plan=tuned.plan,
+        recall=tuned.recall,
+        recall_target=settings.recall,
+        energy=tuned.energy,
+        measured=tuned.measured,
+        shards=tuned.shards,
         images_root=str(folder),
         created_unix_ms=time.time_ns() // 1_000_000,
-        canaries=_canaries(len(items)),
-        files={name: stored_file(staging / name) for name in files.FILES},
+        canaries=_canaries(count),
+        files={
+            name: stored_file(staging / name) for name in required_files(tuned.plan, tuned.shards)
+        },
     )
     return staging, manifest
 
 
-def _write_vectors(path: Path, items: Sequence[Item], vectorbook: Vectorbook) -> Vectors:
-    with path.open("wb") as out:
-        for item in items:
-            vector = vectorbook.find(item.sha256)
-            if vector is None:
-                message = f"the vector of {item.path} is lost; run the build again"
-                raise BuildFailed(message)
-            out.write(vector)
-    dimension = path.stat().st_size // 4 // len(items)
-    return np.memmap(path, dtype="<f4", mode="r", shape=(len(items), dimension))
+def sweep(building: Path) -> None:
+    """Remove what a build that didn't end well has written of its version."""
+    for leftover in building.glob("*/"):
+        shutil.rmtree(leftover)
+
+
+def _write_rows(
+    staging: Path, journal: Journal, model_id: str, previous: Previous | None, progress: Progress
+) -> int:
+    """Write catalogue and vectors in one pass; the vectors' dimension."""
+    journal.commit()
+    progress.begin("writing", journal.usable(), "items")
+    sizes = set[int]()
+    with (staging / VECTORS).open("wb") as vectors:
+
+        def written() -> Iterator[Item]:
+            """Each item on its way into the catalogue, once its vector is in the file."""
+            for item in journal.items():
+                vector = _vector(item, journal, model_id, previous)
+                sizes.add(len(vector))
+                if len(sizes) > 1:  # rows could no longer be told apart
+                    message = f"{model_id} gave vectors of {sorted(sizes)} bytes: all must be alike"
+                    raise BuildFailed(message)
+                vectors.write(vector)
+                progress.advance()
+                yield item
+
+        write_items(staging / ITEMS, written())
+    return sizes.pop() // _FLOAT32_BYTES
+
+
+def _vector(item: Item, journal: Journal, model_id: str, previous: Previous | None) -> bytes:
+    vector = journal.vector(item.sha256, model_id)
+    if vector is None and previous is not None:
+        vector = previous.vector(item.sha256)
+    if vector is None:
+        journal.forget_damaged(model_id)  # one is damaged: others may be, too
+        message = f"the vector of {item.path} is lost; run the build again"
+        raise BuildFailed(message)
+    return vector
 
 
 def _new_version() -> str:

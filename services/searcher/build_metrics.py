@@ -1,0 +1,84 @@
+"""A build's metrics: how far it is, for who watches it from afar."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Gauge
+
+from services.searcher.progress import Progress
+
+
+class BuildMetrics:
+    """How far the builds of this process are; after a build they stay as they were in the end."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.started = Gauge(
+            "simile_index_build_started_timestamp_seconds",
+            "When the last build began, in seconds since the Unix epoch.",
+            ["collection"],
+            registry=registry,
+        )
+        self.stage = Gauge(
+            "simile_index_build_stage",
+            "1 for the stage that the build is in, 0 for those that are over.",
+            ["collection", "stage"],
+            registry=registry,
+        )
+        self.done = Gauge(
+            "simile_index_build_done_units",
+            "What the stage has done: images, or what else it counts.",
+            ["collection", "stage"],
+            registry=registry,
+        )
+        self.expected = Gauge(
+            "simile_index_build_expected_units",
+            "What the stage has to do; absent where nobody knows.",
+            ["collection", "stage"],
+            registry=registry,
+        )
+        self.failed = Gauge(
+            "simile_index_build_failed_images",
+            "Images that could not be used, and are left out.",
+            ["collection"],
+            registry=registry,
+        )
+
+
+class MeasuredProgress:
+    """Shows a build's progress in metrics, and passes it on."""
+
+    def __init__(self, collection: str, metrics: BuildMetrics, progress: Progress) -> None:
+        self._collection = collection
+        self._metrics = metrics
+        self._progress = progress
+        self._stage: str | None = None
+        self._failed = metrics.failed.labels(collection)
+
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
+        """Count the stage from nothing; the first one of a build begins the build."""
+        metrics, labels = self._metrics, (self._collection, stage)
+        if self._stage is None:
+            metrics.started.labels(self._collection).set_to_current_time()
+        else:
+            metrics.stage.labels(self._collection, self._stage).set(0)
+        self._stage = stage
+        metrics.stage.labels(*labels).set(1)
+        metrics.done.labels(*labels).set(0)
+        if total is None:
+            metrics.expected.remove(*labels)
+        else:
+            metrics.expected.labels(*labels).set(total)
+        self._progress.begin(stage, total, unit)
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        """Count on."""
+        if self._stage is not None:
+            self._metrics.done.labels(self._collection, self._stage).inc(count)
+        if failed:
+            self._failed.inc(count)
+        self._progress.advance(count, failed=failed)
+
+    def end(self) -> None:
+        """The build is over, whatever came of it."""
+        if self._stage is not None:
+            self._metrics.stage.labels(self._collection, self._stage).set(0)
+        self._stage = None

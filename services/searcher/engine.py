@@ -1,0 +1,178 @@
+"""Searches one version's files by their plan: candidates from Annoy or a scan, then exact order.
+
+Distances are always exact, from the full vectors; only which items are looked at is approximate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from annoy import AnnoyIndex
+from numpy.typing import NDArray
+
+from services.searcher import annoy_file, scan
+from services.searcher.reduction import Reduction
+from services.searcher.scan import Positions, Vectors
+from services.shared.manifest import REDUCED, REDUCTION, VECTORS, Plan, Shard
+from services.shared.telemetry.stopwatch import clock
+
+Distances = NDArray[np.float32]
+"""Angular: sqrt(2 - 2 cos), 0..2."""
+
+Found = tuple[Positions, Distances]
+"""The answer to one query, nearest first."""
+
+MEASURED_AT: Final = 10
+"""The k that a plan is for; more neighbours take proportionally more candidates."""
+
+
+class Proposer(Protocol):
+    """Names the items that may be near."""
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """Up to `depth` candidates (per shard) for each query (n, plan.dimension).
+
+        tens: how many times ten neighbours are wanted.
+        """
+
+
+class ScanProposer:
+    """Looks at every reduced vector."""
+
+    def __init__(self, reduced: Vectors, without: Positions | None = None) -> None:
+        """without: positions (ascending) that are never named."""
+        self._reduced = reduced
+        self._without = np.empty(0, np.int64) if without is None else without
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """The best by their reduced vectors."""
+        del tens
+        found = scan.nearest(self._reduced, queries, depth, without=self._without)
+        return [positions for positions, _ in found]
+
+
+class AnnoyProposer:
+    """Asks the trees of every shard."""
+
+    def __init__(self, shards: Sequence[tuple[int, AnnoyIndex]], search_k: int) -> None:
+        """shards: the first position of each, and its trees."""
+        self._shards = shards
+        self._search_k = search_k
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """Every shard's best."""
+        nodes = self._search_k * tens
+        # Lists, not arrays: Annoy holds the GIL while it converts, and a list converts faster.
+        return [self._ask(query, depth, nodes) for query in queries.tolist()]
+
+    def _ask(self, query: list[float], depth: int, nodes: int) -> Positions:
+        parts = [
+            np.array(trees.get_nns_by_vector(query, depth, nodes), np.int64) + first
+            for first, trees in self._shards
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        # In turn, so that the first so many hold each shard's best.
+        ranks = np.concatenate([np.arange(len(part)) for part in parts])
+        return np.concatenate(parts)[np.argsort(ranks, kind="stable")]
+
+
+@dataclass(slots=True)
+class Spent:
+    """The part of a search that the engine alone knows: to order candidates exactly, in seconds."""
+
+    rerank_seconds: float = 0.0
+
+
+class Engine:
+    """The mapped files of a version; used from several threads at once, never unloaded."""
+
+    def __init__(
+        self, vectors: Vectors, plan: Plan, reduction: Reduction | None, proposer: Proposer | None
+    ) -> None:
+        """Without a proposer every vector is looked at."""
+        self.vectors = vectors
+        self.plan = plan
+        self._reduction = reduction
+        self._proposer = proposer
+
+    @classmethod
+    def open(
+        cls, directory: Path, plan: Plan, shards: Sequence[Shard], count: int, dimension: int
+    ) -> Engine:
+        """Map the files of a version. Raises IndexCorrupt.
+
+        Only after their hashes were checked: a damaged Annoy file crashes the process, or lies.
+        """
+        vectors = mapped(directory / VECTORS, count, dimension)
+        reduction: Reduction | None = None
+        proposer: Proposer | None = None
+        if plan.method in {"reduced", "reduced-annoy"}:
+            reduction = Reduction.load(directory / REDUCTION, (plan.dimension, dimension))
+        if plan.method == "reduced":
+            proposer = ScanProposer(mapped(directory / REDUCED, count, plan.dimension))
+        if plan.method in {"annoy", "reduced-annoy"}:
+            proposer = open_shards(directory, plan, shards)
+        return cls(vectors, plan, reduction, proposer)
+
+    def search(self, queries: Vectors, k: int, spent: Spent | None = None) -> list[Found]:
+        """The k nearest of each query (n, dimension) by the plan; `spent` gets what it took.
+
+        Fewer than k only where the collection has fewer, or Annoy finds no more.
+        """
+        if self._proposer is None:
+            return self.exact(queries, k)
+        candidates = self.candidates(queries, k, self._depth(k))
+        began = clock()
+        found = [
+            self.among(query, some, k) for query, some in zip(queries, candidates, strict=True)
+        ]
+        if spent is not None:
+            spent.rerank_seconds += clock() - began
+        return found
+
+    def exact(self, queries: Vectors, k: int) -> list[Found]:
+        """The k nearest of each query (n, dimension), whatever the plan."""
+        return [
+            (positions, _distances(dots))
+            for positions, dots in scan.nearest(self.vectors, queries, k)
+        ]
+
+    def among(self, query: Vectors, positions: Positions, k: int) -> Found:
+        """The k nearest of one query (dimension,) among those positions only."""
+        best, dots = scan.nearest_among(self.vectors, positions, query, k)
+        return best, _distances(dots)
+
+    def candidates(self, queries: Vectors, k: int, depth: int) -> Sequence[Positions]:
+        """What the plan would re-rank for k neighbours, up to `depth` items a query and shard."""
+        if self._proposer is None:
+            return [positions for positions, _ in self.exact(queries, depth)]
+        reduced = queries if self._reduction is None else self._reduction.apply(queries)
+        return self._proposer.propose(reduced, -(-k // MEASURED_AT), depth)
+
+    def _depth(self, k: int) -> int:
+        return min(max(k, -(-k * self.plan.rerank // MEASURED_AT)), len(self.vectors))
+
+
+def open_shards(directory: Path, plan: Plan, shards: Sequence[Shard]) -> AnnoyProposer:
+    """The Annoy files of a version, mapped. Raises IndexCorrupt."""
+    trees = [
+        (shard.first, annoy_file.load(directory / shard.file, plan.dimension, shard.count))
+        for shard in shards
+    ]
+    return AnnoyProposer(trees, plan.search_k)
+
+
+def mapped(path: Path, count: int, dimension: int) -> Vectors:
+    """A matrix file (count, dimension), float32 little-endian, mapped read-only."""
+    matrix: Vectors = np.memmap(path, "<f4", mode="r", shape=(count, dimension)).view(np.ndarray)
+    return matrix
+
+
+def _distances(dots: Vectors) -> Distances:
+    distances: Distances = np.sqrt(np.maximum(0.0, 2.0 - 2.0 * dots))
+    return distances

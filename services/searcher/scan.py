@@ -1,0 +1,98 @@
+"""Exact nearest rows by matrix products: the whole of a matrix, or some of its rows."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+"""Shape (n, dimension); rows are unit length."""
+
+Positions = NDArray[np.int64]
+"""Rows of a matrix."""
+
+AT_ONCE: Final = 32
+"""Queries that share one pass over the matrix."""
+
+_BLOCK_ROWS: Final = 16_384
+_CHUNK: Final = 64
+_GATHERED_ROWS: Final = 4096
+_NONE: Final[Positions] = np.empty(0, np.int64)
+
+
+def nearest(
+    matrix: Vectors, queries: Vectors, k: int, *, without: Positions = _NONE
+) -> list[tuple[Positions, Vectors]]:
+    """For each query (n, dimension): the k rows of highest dot product and those products.
+
+    Highest first; fewer than k only where the matrix has fewer rows. Rows in `without`
+    (ascending) are never found.
+    """
+    found: list[tuple[Positions, Vectors]] = []
+    k = min(k, len(matrix) - len(without))
+    for start in range(0, len(queries), AT_ONCE):
+        found += _nearest(matrix, queries[start : start + AT_ONCE], k, without)
+    return found
+
+
+def nearest_among(
+    matrix: Vectors, positions: Positions, query: Vectors, k: int
+) -> tuple[Positions, Vectors]:
+    """The same for one query (dimension,) among the rows at `positions` only."""
+    best: tuple[Positions, Vectors] = (positions[:0], query[:0])
+    for start in range(0, len(positions), _GATHERED_ROWS):
+        some = positions[start : start + _GATHERED_ROWS]
+        dots = np.take(matrix, some, axis=0) @ query
+        best = _best(np.append(best[0], some), np.append(best[1], dots), k)
+    return best
+
+
+def _nearest(
+    matrix: Vectors, queries: Vectors, k: int, without: Positions
+) -> list[tuple[Positions, Vectors]]:
+    # A column a query: BLAS multiplies a tall block by a few columns much faster than their
+    # transposes the other way round.
+    columns = np.ascontiguousarray(queries.T)
+    bounds = np.full(len(queries), -np.inf, np.float32)
+    kept: list[tuple[Positions, Positions, Vectors]] = []
+    for start in range(0, len(matrix), _BLOCK_ROWS):
+        dots = matrix[start : start + _BLOCK_ROWS] @ columns
+        first, last = np.searchsorted(without, (start, start + _BLOCK_ROWS))
+        dots[without[first:last] - start] = -np.inf
+        bounds = np.maximum(bounds, _lower_bounds(dots, k))
+        hits = np.flatnonzero(dots >= bounds)
+        rows, asked = np.divmod(hits, len(queries))
+        kept.append((asked, rows + start, dots.ravel()[hits]))
+    asked, positions, scores = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    order = np.argsort(asked, kind="stable")
+    edges = np.searchsorted(asked[order], np.arange(1, len(queries)))
+    return [_best(positions[some], scores[some], k) for some in np.split(order, edges)]
+
+
+def _lower_bounds(dots: Vectors, k: int) -> Vectors:
+    """For each column a value that at least k of its entries reach.
+
+    The k-th largest of the chunks' maxima: many times cheaper than to partition the column itself.
+    """
+    rows, queries = dots.shape
+    chunks = rows // _CHUNK
+    if chunks < k:
+        if rows <= k:
+            return np.full(queries, -np.inf, np.float32)
+        bounds: Vectors = np.partition(dots, rows - k, axis=0)[rows - k]
+        return bounds
+    maxima = dots[: chunks * _CHUNK].reshape(chunks, _CHUNK, queries).max(axis=1)
+    highest: Vectors = np.partition(maxima, chunks - k, axis=0)[chunks - k]
+    return highest
+
+
+def _best(positions: Positions, dots: Vectors, k: int) -> tuple[Positions, Vectors]:
+    if len(dots) > 4 * k:  # what isn't among the best needs no sorting
+        chosen = np.argpartition(-dots, k)[: k + 1]
+        chosen = np.flatnonzero(dots >= dots[chosen].min())
+        positions, dots = positions[chosen], dots[chosen]
+    # By position where equal, so that the same question gets the same answer.
+    order = np.lexsort((positions, -dots))[:k]
+    return positions[order], dots[order]

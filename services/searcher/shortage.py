@@ -1,0 +1,58 @@
+"""Tells a full disk from what else goes wrong with a build's files, and says what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import sqlite3
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from services.shared.errors import BuildFailed
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NUMPY_SHORT_WRITE: Final = re.compile(r"\d+ requested and \d+ written")
+"""An array that fits only in part is an OSError without a number."""
+_PRIMARY_CODE: Final = 0xFF
+_HARDLY_ANY_BYTES: Final = 2**20
+_SQLITE_TEMPORARY: Final = "/var/tmp"  # noqa: S108 (where SQLite sorts, if nobody tells it where)
+
+
+def explained(home: Path, error: OSError | sqlite3.Error) -> BuildFailed:
+    """The failure of a build whose files are in `home`, in words for who can mend it."""
+    full = _full_place(home)
+    if not _is_full(error, hardly_any=full is not None):
+        return BuildFailed(f"{home} can't be used: {error}")
+    return BuildFailed(
+        f"no space left for {full or home} ({error}): make room there, by `simile index prune` "
+        "or a larger volume, then run the build again; it goes on where it was, and the active "
+        "version answers meanwhile"
+    )
+
+
+def _is_full(error: OSError | sqlite3.Error, *, hardly_any: bool) -> bool:
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", 0)
+        # The file that its processes share is an I/O error where it finds no space.
+        return code == sqlite3.SQLITE_FULL or (
+            hardly_any and code & _PRIMARY_CODE == sqlite3.SQLITE_IOERR
+        )
+    return error.errno in _FULL or _NUMPY_SHORT_WRITE.search(str(error)) is not None
+
+
+def _full_place(home: Path) -> Path | None:
+    """The volume, or where SQLite sorts, if one of them is full: nothing is written elsewhere."""
+    given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
+    others = (*filter(None, given), _SQLITE_TEMPORARY, tempfile.gettempdir())
+    places = [home, *(Path(other) for other in others if Path(other).is_dir())]
+    return next((place for place in places if _free(place) < _HARDLY_ANY_BYTES), None)
+
+
+def _free(place: Path) -> int:
+    try:
+        return shutil.disk_usage(place).free
+    except OSError:
+        return _HARDLY_ANY_BYTES
