@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 
+from prometheus_client import CollectorRegistry
+
 from services.shared.host import host
 from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.upload.app import run
+from services.upload.guard import Guard
+from services.upload.metrics import UploadMetrics
 from services.upload.settings import UploadSettings
 
 
@@ -17,6 +21,8 @@ from services.upload.settings import UploadSettings
 def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(UploadSettings), load(SharedSettings)
+    # A file that can't be read ends the process now, not after a wait for RabbitMQ.
+    Guard.of(settings, UploadMetrics(CollectorRegistry()))
 
     async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
         await run(settings, shared, broker, stop=stop, telemetry=telemetry)

@@ -4,42 +4,47 @@ from __future__ import annotations
 
 import asyncio
 import time
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Middleware
 
 from services.shared import imaging, lifecycle
+from services.shared.canary import Canary
 from services.shared.collection import Volume
-from services.shared.errors import Internal, SimileError
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.inbox import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
-from services.upload.handlers import FACTS, QUERY_ID, Handlers
+from services.shared.telemetry.health import lasting
+from services.upload.body import FORM_OVERHEAD_BYTES, BodyLimits
+from services.upload.canary import CanaryChoice, OwnHalf
+from services.upload.embedding_memory import EmbeddingMemory
+from services.upload.guard import Guard
+from services.upload.handlers import Handlers
+from services.upload.http_server import TimedRunner
 from services.upload.library import Library
 from services.upload.metrics import UploadMetrics
-from services.upload.problems import of_http, problem
-from services.upload.search_client import SearchClient, new_query_id
+from services.upload.observed import observed
+from services.upload.present import Present
+from services.upload.remote_image import RemoteImages, SystemNames
+from services.upload.search_client import SearchClient
+from services.upload.session import SessionHandlers
 from services.upload.settings import UploadSettings
+from services.upload.shrink import Shrinker
+from services.upload.status import Recent, StatusHandlers
 
 _log = structlog.get_logger(__name__)
 
 _HERE: Final = Path(__file__).parent
 _PAGES: Final = _HERE / "pages"
 _OPENAPI: Final = _HERE / "openapi.json"
-_FORM_OVERHEAD_BYTES: Final = 64 * 1024
-
-_SECURITY_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Content-Security-Policy": (
-        "default-src 'self'; img-src 'self' blob: data:; object-src 'none'; "
-        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
-    ),
-}
+_DEAF_SECONDS: Final = 50.0
+_LAST_SECONDS: Final = 2.0
+"""For answers that are made to reach their callers, when the drain is over."""
 
 
 async def run(
@@ -57,126 +62,141 @@ async def run(
     """
     metrics = UploadMetrics(telemetry.registry)
     inbox = Inbox(broker, shared.replica, on_late=metrics.late_replies.inc)
-    client = SearchClient(
-        broker,
-        inbox,
-        deadline_seconds=settings.deadline_seconds,
-        max_in_flight=settings.max_in_flight,
-    )
+    client = _search_client(settings, broker, inbox, metrics)
     telemetry.health.ready_when("upload", lambda: _unready(client, inbox))
-    app = application(settings, shared, client, metrics)
-    runner = web.AppRunner(
+    health = telemetry.health
+    health.live_when("reply queue", lasting(lambda: _deaf(broker, inbox), _DEAF_SECONDS))
+    library = _library(settings, shared)
+    present, guard = Present(), Guard.of(settings, metrics)
+    tracer = telemetry.tracing.tracer("upload")
+    app = application(
+        settings,
+        shared,
+        client,
+        library,
+        guard,
+        observed(client, metrics, present, tracer),
+        metrics,
+    )
+    recent = Recent(telemetry.registry)
+    version, now_unix_ms = metadata.version("simile-search"), time.time_ns() // 1_000_000
+    status = StatusHandlers(shared.replica, version, health, recent, library, now_unix_ms)
+    app.add_routes(status.routes())
+    runner = TimedRunner(
         app,
-        access_log=None,
-        handler_cancellation=True,
-        shutdown_timeout=shared.drain_timeout_seconds,
+        header_timeout_seconds=settings.header_timeout_seconds,
+        shutdown_timeout_seconds=_LAST_SECONDS,
     )
     drained = asyncio.Event()
 
     async def serve() -> None:
         try:
             await runner.setup()
-            site = web.TCPSite(runner, settings.host, settings.port)
+            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=guard.tls)
             await site.start()
-            url = _url(settings.host, runner)
+            url = _url("https" if guard.tls else "http", settings.host, runner)
             _log.info("serving", action="serving", url=url)
             if started is not None:
                 started.set_result(url)
             await stop.wait()
             client.draining = True
+            await site.stop()
+            # The inbox runs until this is over. aiohttp's own end comes after it: it reads no more
+            # of the bodies that are still on their way.
+            await present.leave(shared.drain_timeout_seconds)
         finally:
-            # Answers what is in flight: the inbox runs until this is over.
             await runner.cleanup()
         drained.set()
         await asyncio.Event().wait()
 
-    await lifecycle.supervise(drained, {"inbox": inbox.run(), "http": serve()})
+    stages = {"inbox": inbox.run(), "http": serve(), "guard": guard.watch(), "recent": recent.run()}
+    if shared.canary_seconds > 0:
+        canary = Canary(
+            inbox,
+            metrics.canary,
+            CanaryChoice(library, shared.replica).choose,
+            OwnHalf(broker, inbox).judge,
+            period_seconds=shared.canary_seconds,
+            timeout_seconds=settings.deadline_seconds,
+        )
+        health.ready_when("upload canary", lambda: canary.unready)
+        stages["canary"] = canary.run()
+    await lifecycle.supervise(drained, stages)
 
 
 def application(
-    settings: UploadSettings, shared: SharedSettings, client: SearchClient, metrics: UploadMetrics
+    settings: UploadSettings,
+    shared: SharedSettings,
+    client: SearchClient,
+    library: Library,
+    guard: Guard,
+    around: Middleware,
+    metrics: UploadMetrics,
 ) -> web.Application:
     """The web application: API, page, and one way to answer errors."""
-    limits = imaging.Limits(
-        shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect
+    limits = BodyLimits(
+        image=imaging.Limits(
+            shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect
+        ),
+        batch_images=settings.max_batch_images,
+        batch_bytes=settings.batch_max_bytes,
+        timeout_seconds=settings.body_timeout_seconds,
     )
-    library = Library(
+    shrinker = Shrinker(limits.image, on=settings.shrink)
+    remote = RemoteImages(
+        settings.allowed_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
+    )
+    handlers = Handlers(
+        client, library, metrics, limits, shrinker, remote if settings.query_by_url else None
+    )
+    app = web.Application(
+        middlewares=[
+            around,
+            guard.headers.middleware(),
+            guard.access.middleware(),
+        ],
+        client_max_size=max(shared.image_max_bytes, settings.batch_max_bytes) + FORM_OVERHEAD_BYTES,
+    )
+    app.add_routes(
+        [
+            *handlers.routes(),
+            *SessionHandlers(guard.access, settings.body_timeout_seconds).routes(),
+            web.get("/openapi.json", _openapi),
+            web.get("/", _page),
+            web.static("/static", _PAGES),
+        ]
+    )
+    app.on_response_prepare.append(guard.headers.add)
+    return app
+
+
+def _search_client(
+    settings: UploadSettings, broker: Broker, inbox: Inbox, metrics: UploadMetrics
+) -> SearchClient:
+    embeddings = EmbeddingMemory(settings.embedding_cache_bytes, metrics.embeddings)
+    metrics.embedding_cache_bytes.set_function(lambda: embeddings.held_bytes)
+    client = SearchClient(
+        broker,
+        inbox,
+        embeddings,
+        deadline_seconds=settings.deadline_seconds,
+        max_in_flight=settings.max_in_flight,
+        on_expired=metrics.expired.labels(before="publish").inc,
+        on_admission=metrics.count_admission,
+    )
+    metrics.in_flight.set_function(lambda: client.in_flight)
+    metrics.in_flight_limit.set_function(lambda: client.in_flight_limit)
+    return client
+
+
+def _library(settings: UploadSettings, shared: SharedSettings) -> Library:
+    return Library(
         Volume(shared.root),
         default_collection=settings.default_collection,
         images_root=settings.images_root,
         thumbnail_pixels=settings.thumbnail_pixels,
         thumbnail_cache_bytes=settings.thumbnail_cache_bytes,
     )
-    handlers = Handlers(client, library, metrics, limits, settings.body_timeout_seconds)
-    app = web.Application(
-        middlewares=[_observed(metrics)],
-        client_max_size=shared.image_max_bytes + _FORM_OVERHEAD_BYTES,
-    )
-    app.add_routes(
-        [
-            *handlers.routes(),
-            web.get("/openapi.json", _openapi),
-            web.get("/", _page),
-            web.static("/static", _PAGES),
-        ]
-    )
-    app.on_response_prepare.append(_add_headers)
-    return app
-
-
-def _observed(metrics: UploadMetrics) -> Middleware:
-    @web.middleware
-    async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Name the request, answer its errors as problems, and write its one log line."""
-        query_id, begun = new_query_id(), time.perf_counter()
-        request[QUERY_ID], request[FACTS] = query_id, {}
-        code = "ok"
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:
-            named = of_http(error, request.path)
-            code, response = named.code, problem(named, query_id)
-            if "Allow" in error.headers:
-                response.headers["Allow"] = error.headers["Allow"]
-        except SimileError as error:
-            code, response = error.code, problem(error, query_id)
-            request[FACTS]["detail"] = str(error)
-        except Exception:  # noqa: BLE001 (the last line: a defect becomes a 500, not a dead connection)
-            _log.exception("request failed", action=Internal.code, correlation_id=query_id)
-            unforeseen = Internal("the request failed; the log says why")
-            code, response = unforeseen.code, problem(unforeseen, query_id)
-        response.headers["X-Correlation-Id"] = query_id
-        _record(request, response.status, code, time.perf_counter() - begun, metrics)
-        return response
-
-    return observe
-
-
-def _record(
-    request: web.Request, status: int, code: str, seconds: float, metrics: UploadMetrics
-) -> None:
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource is not None else "unknown"
-    metrics.requests.labels(route=route, status=str(status), code=code).inc()
-    metrics.request_seconds.labels(route=route).observe(seconds)
-    action = "query" if request.method == "POST" or route.endswith("/similar") else "request"
-    write = _log.info if action == "query" or code != "ok" else _log.debug
-    write(
-        f"{request.method} {route}",
-        action=action,
-        correlation_id=request[QUERY_ID],
-        status=status,
-        code=code,
-        seconds=round(seconds, 6),
-        **request[FACTS],
-    )
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_SECURITY_HEADERS)
-    if request.path == "/" or request.path.startswith("/static/"):
-        # A new release must show at once; the ETag makes asking cheap.
-        response.headers["Cache-Control"] = "no-cache"
 
 
 async def _openapi(request: web.Request) -> web.FileResponse:
@@ -195,7 +215,12 @@ def _unready(client: SearchClient, inbox: Inbox) -> str | None:
     return None if inbox.ready else "no reply queue: the broker is away"
 
 
-def _url(host: str, runner: web.AppRunner) -> str:
+def _deaf(broker: Broker, inbox: Inbox) -> str | None:
+    """There is a broker and no way back from it: what only a restart may mend."""
+    return "no reply queue" if broker.ready and not inbox.ready else None
+
+
+def _url(scheme: str, host: str, runner: web.AppRunner) -> str:
     port = runner.addresses[0][1]
     shown = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 (compared, not bound)
-    return f"http://{shown}:{port}"
+    return f"{scheme}://{shown}:{port}"

@@ -1,20 +1,23 @@
 """The collections as the front shows them: what there is, an item's facts, image and thumbnail.
 
-Reads the volume only, off the event loop; a version that becomes active is picked up at once.
+Reads the volume only, off the event loop; a version that becomes active is picked up within
+a quarter of a second.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
-from collections import OrderedDict
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
 from services.shared import imaging
-from services.shared.collection import ITEMS, Item, ItemCatalog, Manifest, Volume, read_vector
+from services.shared.collection import Lease, Volume, read_vector
 from services.shared.errors import (
     CollectionRequired,
     IndexCorrupt,
@@ -22,23 +25,39 @@ from services.shared.errors import (
     SimileError,
     UnknownItem,
 )
-from services.upload.search_client import Vector
+from services.shared.items import ITEMS, Facets, Item, ItemCatalog
+from services.shared.manifest import Manifest
+from services.upload.embedding_memory import Vector
+from services.upload.memory import Memory
 
 _STORED_LIMITS: Final = imaging.Limits(
     max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
 )
 """The builder has let these images in; serving them needs no second opinion."""
 
+_LOOK_AGAIN_SECONDS: Final = 0.25
 _THUMBNAILS_AT_ONCE: Final = 2
+_MAX_FACETS: Final = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shelf:
-    """One collection's active version, open for reading."""
+    """One collection's active version, open for reading; nobody removes it meanwhile."""
 
     manifest: Manifest
     directory: Path
     items: ItemCatalog
+    lease: Lease
+
+    @cached_property
+    def facets(self) -> Facets:
+        """The values that its items have, counted once."""
+        # A connection of its own, so that counting holds up nobody who reads items.
+        items = ItemCatalog(self.directory / ITEMS)
+        try:
+            return items.facets(_MAX_FACETS)
+        finally:
+            items.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +85,10 @@ class Library:
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
         self._shelves: dict[str, Shelf] = {}
-        self._thumbnails = _ByteCache(thumbnail_cache_bytes)
+        self._looked: dict[str | None, tuple[float, Shelf]] = {}
+        self._recent: str | None = None
+        self._thumbnails = Memory[bytes](thumbnail_cache_bytes, len)
+        self._counting = asyncio.Lock()
         self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
 
     async def shelf(self, collection: str | None) -> Shelf:
@@ -74,7 +96,25 @@ class Library:
 
         Raises CollectionRequired, UnknownCollection, NoIndex.
         """
-        return await asyncio.to_thread(self._shelf, collection)
+        looked = self._looked.get(collection)
+        if looked is not None and time.monotonic() < looked[0]:
+            return looked[1]
+        shelf = await asyncio.to_thread(self._shelf, collection)
+        self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, shelf)
+        self._recent = shelf.manifest.collection
+        return shelf
+
+    async def recent(self) -> Shelf | None:
+        """The collection that was asked for last; before any was, the default or the first."""
+        names = await asyncio.to_thread(self._volume.collections)
+        wanted = (self._recent, self._default_collection, *names)
+        name = next((name for name in wanted if name in names), None)
+        if name is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._shelf, name)
+        except SimileError:
+            return None  # its searchers report it
 
     async def shelves(self) -> Sequence[Shelf]:
         """Every collection that can be read."""
@@ -84,9 +124,22 @@ class Library:
         """An item. Raises UnknownItem."""
         return await asyncio.to_thread(shelf.items.by_id, item_id)
 
+    async def items_at(self, shelf: Shelf, positions: Sequence[int]) -> Sequence[Item]:
+        """The items at these positions."""
+        return await asyncio.to_thread(shelf.items.at, positions)
+
+    async def original(self, shelf: Shelf, item: Item) -> bytes | None:
+        """An item's image as it was indexed; None when it is not there, or another by now."""
+        return await asyncio.to_thread(self._original, shelf, item)
+
     async def sample(self, shelf: Shelf, count: int) -> Sequence[Item]:
         """Items spread over the collection."""
         return await asyncio.to_thread(shelf.items.sample, count)
+
+    async def facets(self, shelf: Shelf) -> Facets:
+        """What a filter of the collection can ask for."""
+        async with self._counting:
+            return await asyncio.to_thread(lambda: shelf.facets)
 
     async def vector(self, shelf: Shelf, item: Item) -> Vector:
         """An item's stored vector."""
@@ -117,9 +170,11 @@ class Library:
             version = self._volume.active(name)
             shelf = self._shelves.get(name)
             if shelf is None or shelf.manifest.version != version:
+                # Held first: what is opened after that can't be removed half-way.
+                lease = self._volume.hold(name, version)
                 directory = self._volume.directory(name, version)
                 items = ItemCatalog(directory / ITEMS)
-                shelf = Shelf(self._volume.manifest(name, version), directory, items)
+                shelf = Shelf(self._volume.manifest(name, version), directory, items, lease)
                 self._shelves[name] = shelf
         except IndexCorrupt as error:
             message = f"the active index of {name!r} can't be read: {error}"
@@ -163,28 +218,13 @@ class Library:
         content = self._file(shelf, item).read_bytes()
         return Picture(content, imaging.sniff(content, _STORED_LIMITS).media_type)
 
+    def _original(self, shelf: Shelf, item: Item) -> bytes | None:
+        try:
+            content = self._file(shelf, item).read_bytes()
+        except (UnknownItem, OSError):
+            return None
+        return content if hashlib.sha256(content).hexdigest() == item.sha256 else None
+
     def _thumbnail(self, shelf: Shelf, item: Item) -> bytes:
         content = self._file(shelf, item).read_bytes()
         return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels)
-
-
-class _ByteCache:
-    """The most recently used contents, up to a number of bytes."""
-
-    def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
-        self._bytes = 0
-        self._contents: OrderedDict[str, bytes] = OrderedDict()
-
-    def get(self, key: str) -> bytes | None:
-        content = self._contents.get(key)
-        if content is not None:
-            self._contents.move_to_end(key)
-        return content
-
-    def put(self, key: str, content: bytes) -> None:
-        self._bytes += len(content) - len(self._contents.pop(key, b""))
-        self._contents[key] = content
-        while self._bytes > self._max_bytes:
-            _, oldest = self._contents.popitem(last=False)
-            self._bytes -= len(oldest)

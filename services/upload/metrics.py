@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from services.shared.telemetry.metrics import DURATION_BUCKETS, SIZE_BUCKETS
+from services.shared.canary import CanaryMetrics
+from services.shared.telemetry.durations import Durations
+from services.shared.telemetry.metrics import SIZE_BUCKETS, Children
 
 
 class UploadMetrics:
     """What the HTTP front counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = Counter(
+        requests = Counter(
             "simile_upload_requests_total",
             "Requests by route, status and code (ok, or an error's).",
             ["route", "status", "code"],
             registry=registry,
         )
-        self.request_seconds = Histogram(
+        self._requests = Children(requests)
+        self._request_seconds = Durations(
             "simile_upload_request_seconds",
             "Time from a request's headers to its answer.",
             ["route"],
-            buckets=DURATION_BUCKETS,
+            registry,
+        )
+        self._admitted = Counter(
+            "simile_upload_admitted_total",
+            "Queries that were let in.",
             registry=registry,
         )
+        refused = Counter(
+            "simile_upload_refused_total",
+            "Queries that were told at the door to come back, by code.",
+            ["code"],
+            registry=registry,
+        )
+        self._refused = Children(refused)
         self.in_flight = Gauge(
             "simile_upload_in_flight_queries",
             "Queries being answered now.",
+            registry=registry,
+        )
+        self.in_flight_limit = Gauge(
+            "simile_upload_in_flight_limit_queries",
+            "Queries that may be on their way at once, for all to be answered in time.",
             registry=registry,
         )
         self.image_bytes = Histogram(
@@ -35,11 +56,30 @@ class UploadMetrics:
             buckets=SIZE_BUCKETS,
             registry=registry,
         )
-        self.stage_seconds = Histogram(
+        self.batch_images = Counter(
+            "simile_upload_batch_images_total",
+            "Images of batches, by code (ok, or an error's).",
+            ["code"],
+            registry=registry,
+        )
+        self._stages = Durations(
             "simile_upload_stage_seconds",
-            "Time a query spent in each stage: decode, wait, model, search, messaging.",
+            "Time of an answered query in each stage: receive, sniff (lookup of an item), publish, "
+            "embed_queue, decode, batch_wait, model, search_queue, search, rerank, messaging, "
+            "reply. Together they are its time.",
             ["stage"],
-            buckets=DURATION_BUCKETS,
+            registry,
+        )
+        self.embeddings = Counter(
+            "simile_upload_embedding_cache_total",
+            "Queries by image, by what the memory of embeddings knew: hit, miss, or stale (of "
+            "another model than the index).",
+            ["result"],
+            registry=registry,
+        )
+        self.embedding_cache_bytes = Gauge(
+            "simile_upload_embedding_cache_bytes",
+            "What the memory of embeddings holds.",
             registry=registry,
         )
         self.late_replies = Counter(
@@ -47,9 +87,47 @@ class UploadMetrics:
             "Replies that came when nobody waited any more.",
             registry=registry,
         )
+        self.expired = Counter(
+            "simile_upload_expired_total",
+            "Queries dropped because their caller's time was up, by the stage that this saved.",
+            ["before"],
+            registry=registry,
+        )
+        self.canary = CanaryMetrics("upload", registry)
         self.thumbnails = Counter(
             "simile_upload_thumbnails_total",
             "Thumbnails served, by where they came from: cache or made.",
             ["source"],
             registry=registry,
         )
+        self.key_uses = Counter(
+            "simile_upload_key_uses_total",
+            "Requests by the name of their API key: whether an old key is still used.",
+            ["key"],
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "simile_upload_reloads_total",
+            "Changed files read while running, by what (keys, certificate) and result (ok, or "
+            "refused: those before stay in use).",
+            ["what", "result"],
+            registry=registry,
+        )
+
+    def count(self, route: str, status: int, code: str, seconds: float, trace: str) -> None:
+        """Count an answer; trace: the id of its trace, empty without one."""
+        self._requests.of(route, str(status), code).inc()
+        self._request_seconds.of(route).observe(seconds, trace)
+
+    def count_admission(self, code: str) -> None:
+        """Count a query that was let in (ok), or refused."""
+        if code == "ok":
+            self._admitted.inc()
+        else:
+            self._refused.of(code).inc()
+
+    def observe_stages(self, seconds: Mapping[str, float], trace: str) -> None:
+        """Count what one query spent in each stage; `total` is no stage. trace: as in `count`."""
+        for stage, spent in seconds.items():
+            if stage != "total":
+                self._stages.of(stage).observe(spent, trace)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from services.shared.errors import (
     ImageTooLarge,
@@ -14,6 +14,7 @@ from services.shared.errors import (
     MalformedRequest,
     MethodNotAllowed,
     SimileError,
+    Unauthenticated,
     UnknownRoute,
 )
 
@@ -25,9 +26,9 @@ _BY_STATUS: Final[Mapping[int, type[SimileError]]] = {
 _SERVER_FAULT: Final = 500
 
 
-def problem(error: SimileError, correlation_id: str) -> web.Response:
-    """The problem body of a named error; Retry-After where trying again can help."""
-    body = {
+def problem_body(error: SimileError, correlation_id: str) -> dict[str, Any]:
+    """What is told of a named error."""
+    return {
         "type": f"urn:simile:error:{error.code}",
         "title": error.title,
         "status": error.status,
@@ -35,11 +36,17 @@ def problem(error: SimileError, correlation_id: str) -> web.Response:
         "code": error.code,
         "correlation_id": correlation_id,
     }
-    headers = {}
+
+
+def problem(error: SimileError, correlation_id: str) -> web.Response:
+    """The answer that is a named error; Retry-After where trying again can help."""
+    headers: dict[str, str] = {}
+    if isinstance(error, Unauthenticated):
+        headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="simile"'
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return web.Response(
-        text=json.dumps(body),
+        text=json.dumps(problem_body(error, correlation_id)),
         status=error.status,
         content_type="application/problem+json",
         headers=headers,

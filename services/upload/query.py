@@ -1,49 +1,73 @@
-"""Reads a query out of a request: its parameters, and its image within the limits."""
+"""Reads the parameters of a query: from text, each within its range, to the question asked."""
 
 from __future__ import annotations
 
-import asyncio
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import BodyPartReader, web
-from aiohttp.http_exceptions import BadHttpMessage
+from services.shared.contracts import MAX_NEIGHBORS, Box, Question
+from services.shared.errors import MalformedRequest
+from services.upload.filter_text import MAX_FILTER_BYTES, parse_filter
+from services.upload.remote_image import MAX_URL
 
-from services.shared.errors import BodyTimeout, EmptyImage, ImageTooLarge, MalformedRequest
+IMAGE_QUERY: Final = frozenset(
+    {"collection", "k", "max_distance", "collapse", "filter", "box", "cursor"}
+)
+BATCH_QUERY: Final = IMAGE_QUERY - {"cursor"}
+ITEM_QUERY: Final = IMAGE_QUERY - {"collection", "box"}
 
-DEFAULT_K: Final = 10
-MAX_K: Final = 100
-_MAX_DISTANCE: Final = 2.0
-_FIELD: Final = "image"
-_MAX_FIELDS: Final = 8
-_MAX_FIELD_BYTES: Final = 1024
-_CHUNK_BYTES: Final = 64 * 1024
+_DEFAULT_K: Final = 10
+_FARTHEST: Final = 2.0
+_MAX_CURSOR: Final = 8192
+_CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
+_BOX_NUMBERS: Final = 4
+_BOX_SLACK: Final = 1e-6
+"""A box computed in floating point may end that much after the image."""
+
+FIELD_BYTES: Final[Mapping[str, int]] = {
+    "filter": MAX_FILTER_BYTES,
+    "cursor": _MAX_CURSOR,
+    "image_url": MAX_URL,
+}
+"""How long the parameters may be that need more than `SHORT_FIELD_BYTES`."""
+
+SHORT_FIELD_BYTES: Final = 1024
+
+TIMEOUT_HEADER: Final = "Request-Timeout"
+"""How long the caller will wait, as draft-thomson-hybi-http-timeout has it; fractions, too."""
 
 Fields = Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What is asked of a collection; collection None means the default one."""
+class Search:
+    """A question, its collection empty for the default one, and the part of the image it is by."""
 
-    collection: str | None = None
-    k: int = DEFAULT_K
-    max_distance: float | None = None
+    question: Question
+    box: Box | None = None
 
 
-def parse_question(fields: Fields) -> Question:
-    """The parameters of a search. Raises MalformedRequest, naming the one that is wrong."""
-    require_known(fields, {"collection", "k", "max_distance"})
-    return Question(
-        collection=fields.get("collection") or None,
-        k=parse_int(fields, "k", default=DEFAULT_K, low=1, high=MAX_K),
-        max_distance=_distance(fields),
+def parse_search(fields: Fields, known: frozenset[str]) -> Search:
+    """The parameters of a search that takes those in `known`.
+
+    Raises MalformedRequest, naming the one that is wrong.
+    """
+    require_known(fields, known)
+    question = Question(
+        collection=_collection(fields),
+        k=parse_int(fields, "k", default=_DEFAULT_K, low=1, high=MAX_NEIGHBORS),
+        max_distance=_distance(fields, "max_distance"),
+        collapse=_distance(fields, "collapse"),
+        filter=parse_filter(fields["filter"]) if "filter" in fields else None,
+        cursor=_cursor(fields),
     )
+    return Search(question, _box(fields))
 
 
-def require_known(fields: Fields, known: set[str]) -> None:
+def require_known(fields: Fields, known: frozenset[str]) -> None:
     """Raise MalformedRequest for a parameter that nobody reads: it may be a misspelt one."""
     unknown = sorted(fields.keys() - known)
     if unknown:
@@ -63,100 +87,69 @@ def parse_int(fields: Fields, name: str, *, default: int, low: int, high: int) -
     return int(text[:9])
 
 
-def _distance(fields: Fields) -> float | None:
-    text = fields.get("max_distance")
+def parse_timeout(text: str) -> float:
+    """Seconds, more than 0. Raises MalformedRequest."""
+    seconds = _number(text)
+    if not 0 < seconds < math.inf:
+        message = f"{TIMEOUT_HEADER} must be a number of seconds over 0, not {text[:40]!r}"
+        raise MalformedRequest(message)
+    return seconds
+
+
+def _collection(fields: Fields) -> str:
+    name = fields.get("collection")
+    if name == "":
+        message = "collection must be a name; leave it out for the default"
+        raise MalformedRequest(message)
+    return name or ""
+
+
+def _distance(fields: Fields, name: str) -> float | None:
+    text = fields.get(name)
     if text is None:
         return None
-    try:
-        distance = float(text)
-    except ValueError:
-        distance = math.nan
-    if not 0 <= distance <= _MAX_DISTANCE:
-        message = f"max_distance must be a number from 0 to {_MAX_DISTANCE:g}, not {text[:40]!r}"
+    distance = _number(text)
+    if not 0 <= distance <= _FARTHEST:
+        message = f"{name} must be a number from 0 to {_FARTHEST:g}, not {text[:40]!r}"
         raise MalformedRequest(message)
     return distance
 
 
-async def read_image(
-    request: web.Request, *, max_bytes: int, timeout_seconds: float
-) -> tuple[bytes, Fields]:
-    """The image, and the parameters of both query string and form (the query string wins).
-
-    The image is the form field `image` of a multipart body, or else the body itself.
-    Raises ImageTooLarge (before reading, where Content-Length tells), BodyTimeout,
-    EmptyImage, MalformedRequest.
-    """
-    multipart = request.content_type.startswith("multipart/")
-    overhead = _MAX_FIELDS * _MAX_FIELD_BYTES if multipart else 0
-    if (request.content_length or 0) > max_bytes + overhead:
-        raise _too_large(max_bytes)
-    form: dict[str, str] = {}
+def _number(text: str) -> float:
+    """The number, NaN for what is none; Python's own 1_000 and other scripts' digits are none."""
+    if not text.isascii() or "_" in text:
+        return math.nan
     try:
-        async with asyncio.timeout(timeout_seconds):
-            if multipart:
-                image, form = await _read_form(request, max_bytes)
-            else:
-                image = await _read_body(request, max_bytes)
-    except TimeoutError:
-        message = f"the body did not arrive within {timeout_seconds:g} s"
-        raise BodyTimeout(message) from None
-    if not image:
-        message = f"send the image as the body, or as the form field {_FIELD!r}"
-        raise EmptyImage(message)
-    return image, {**form, **single_values(request)}
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
-def single_values(request: web.Request) -> dict[str, str]:
-    """The query string's parameters. Raises MalformedRequest for one given twice."""
-    for name in request.query:
-        if len(request.query.getall(name)) > 1:
-            message = f"parameter {name[:40]!r} is given twice"
-            raise MalformedRequest(message)
-    return dict(request.query)
+def _box(fields: Fields) -> Box | None:
+    text = fields.get("box")
+    if text is None:
+        return None
+    numbers = [_number(part) for part in text.split(",")]
+    if len(numbers) == _BOX_NUMBERS and all(map(math.isfinite, numbers)):
+        box = Box(*numbers)
+        if (
+            min(box.left, box.top) >= 0
+            and min(box.width, box.height) > 0
+            and max(box.left + box.width, box.top + box.height) <= 1 + _BOX_SLACK
+        ):
+            return box
+    message = (
+        "box must be left,top,width,height: four fractions (0 to 1) of the upright image that "
+        f"stay inside it, not {text[:80]!r}"
+    )
+    raise MalformedRequest(message)
 
 
-async def _read_body(request: web.Request, max_bytes: int) -> bytes:
-    body = bytearray()
-    async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-    return bytes(body)
-
-
-async def _read_form(request: web.Request, max_bytes: int) -> tuple[bytes, dict[str, str]]:
-    image, form = b"", dict[str, str]()
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name is None:
-                message = "a part of the form has no name, or is a form itself"
-                raise MalformedRequest(message)
-            if part.name in form or (part.name == _FIELD and image):
-                message = f"form field {part.name[:40]!r} is given twice"
-                raise MalformedRequest(message)
-            if len(form) == _MAX_FIELDS:
-                message = f"the form has more than {_MAX_FIELDS} fields"
-                raise MalformedRequest(message)
-            if part.name == _FIELD:
-                image = await _read_part(part, max_bytes, _too_large(max_bytes))
-            else:
-                too_long = MalformedRequest(f"form field {part.name[:40]!r} is too long")
-                form[part.name] = (await _read_part(part, _MAX_FIELD_BYTES, too_long)).decode()
-    except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:
-        # What aiohttp raises on a form that does not parse.
-        message = f"the form can't be read: {error}"
-        raise MalformedRequest(message) from error
-    return image, form
-
-
-async def _read_part(part: BodyPartReader, limit: int, too_long: Exception) -> bytes:
-    content = bytearray()
-    while chunk := await part.read_chunk(_CHUNK_BYTES):
-        content += chunk
-        if len(content) > limit:
-            raise too_long
-    return bytes(part.decode(bytes(content)))
-
-
-def _too_large(max_bytes: int) -> ImageTooLarge:
-    return ImageTooLarge(f"an image may have {max_bytes} bytes at most; send a smaller one")
+def _cursor(fields: Fields) -> str:
+    cursor = fields.get("cursor")
+    if cursor is None:
+        return ""
+    if len(cursor) > _MAX_CURSOR or not _CURSOR.fullmatch(cursor):
+        message = "cursor must be the next_cursor of an answer, as it came"
+        raise MalformedRequest(message)
+    return cursor

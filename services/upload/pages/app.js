@@ -1,43 +1,77 @@
 // The page's course: what is asked, what the address says, and what is shown next.
 
+import * as address from "./address.js";
 import * as api from "./api.js";
+import * as batch from "./batch.js";
+import { byId, plural } from "./elements.js";
+import * as filter from "./filter.js";
+import * as query from "./query.js";
+import * as signIn from "./sign_in.js";
+import * as uploads from "./uploads.js";
 import * as view from "./view.js";
 
 const STRIP = 24;
-const k = document.getElementById("k");
-const collection = document.getElementById("collection");
-// Uploaded images live as long as this page; the address names them for Back and Forward.
-const uploads = new Map();
-let limits = { image_max_bytes: Infinity, formats: [] };
+const NEAR_DUPLICATE = "0.25"; // angular distance
+const k = byId("k");
+const collection = byId("collection");
+const collapse = byId("collapse");
 let running = new AbortController();
+let entered = ""; // the collection whose strip and facets are shown
+let answered = ""; // the image whose neighbours are shown
+let pages = { ask: null, cursor: null };
 
-const addressOf = (state) => `/?${new URLSearchParams(state)}`;
-const state = () => Object.fromEntries(new URLSearchParams(location.search));
-const chosen = () => ({ collection: collection.value, k: k.value });
+const chosen = () => ({
+  ...address.choicesOf(address.read()), collection: collection.value, k: k.value,
+});
+const linkTo = (next) => address.of({ ...chosen(), ...next });
 
 function go(next) {
-  history.pushState(null, "", addressOf(next));
+  history.pushState(null, "", address.of(next));
   return show();
 }
+
+const rechoose = (change) => go({ ...address.read(), ...chosen(), ...change });
 
 async function show() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const asked = state();
-  if (asked.k && [...k.options].some((option) => option.value === asked.k)) k.value = asked.k;
-  const named = asked.collection && asked.collection !== collection.value;
-  if (named && [...collection.options].some((option) => option.value === asked.collection)) {
-    collection.value = asked.collection;
-    showStrip();
-  }
+  const asked = address.read();
+  followChoices(asked);
   try {
-    if (asked.item) await showItem(asked, signal);
-    else if (asked.upload) await showUpload(asked, signal);
-    else view.showStart();
+    await Promise.all([enter(collection.value), showAsked(asked, signal)]);
   } catch (error) {
-    if (error.name !== "AbortError") view.showProblem(problemOf(error));
+    if (signal.aborted) return;
+    answered = "";
+    showFailure(error);
   }
+}
+
+function showFailure(error) {
+  if (error.code === "unauthenticated") signIn.ask();
+  else view.showProblem(problemOf(error));
+}
+
+function followChoices(asked) {
+  follow(k, asked.k);
+  follow(collection, asked.collection);
+  collapse.checked = Boolean(asked.collapse);
+  filter.show(asked.filter);
+  view.linkStrip(linkTo);
+}
+
+function follow(select, value) {
+  if ([...select.options].some((option) => option.value === value)) select.value = value;
+}
+
+async function enter(name) {
+  if (name === entered) return;
+  const [{ items }, facets] = await Promise.all([api.sample(name, STRIP), api.facets(name)]);
+  if (name !== collection.value) return;
+  entered = name;
+  view.showStrip(items);
+  view.linkStrip(linkTo);
+  filter.offer(facets);
 }
 
 function problemOf(error) {
@@ -45,63 +79,124 @@ function problemOf(error) {
   return { title: "The page has a fault", detail: String(error), code: "page" };
 }
 
-async function showItem({ item: id, collection: name = collection.value }, signal) {
-  view.showWaiting(Number(k.value));
-  const [item, answer] = await Promise.all([api.item(name, id), api.similar(name, id, k.value, signal)]);
+async function showAsked(asked, signal) {
+  if (asked.item || asked.upload) return showSearch(asked, signal);
+  answered = "";
+  return asked.batch ? showBatch(asked, signal) : view.showStart();
+}
+
+async function showSearch(asked, signal) {
+  const { picture, ask } = asked.item ? ofItem(asked, signal) : ofUpload(asked, signal);
+  const image = [asked.collection, asked.item, asked.upload].join("/");
+  view.showWaiting(Number(k.value), image === answered);
+  answered = image;
+  const showPicture = async () => {
+    const shown = await picture;
+    if (!signal.aborted) query.show({ ...shown, box: asked.box });
+  };
+  const [answer] = await Promise.all([ask(), showPicture()]);
   if (signal.aborted) return;
-  view.showQuery(item.image_url, item.label || id);
-  showAnswer(answer);
+  pages = { ask, cursor: answer.next_cursor };
+  view.showAnswer(answer, Boolean(asked.filter), linkTo);
 }
 
-async function showUpload({ upload }, signal) {
-  const file = uploads.get(upload);
-  if (!file) {
-    throw new api.Problem({
-      title: "That image is no longer here",
-      detail: "An uploaded image is kept only while the page is open: choose it again.",
-      code: "upload_gone",
-    });
+function parametersOf({ collection: name = collection.value, collapse, filter, box }) {
+  return { collection: name, k: k.value, collapse, filter, box };
+}
+
+function ofItem(asked, signal) {
+  const { collection: name, box, ...choices } = parametersOf(asked);
+  const item = api.item(name, asked.item);
+  const byItem = (cursor) => api.similar(name, asked.item, { ...choices, cursor }, signal);
+  const byPart = async (cursor) => {
+    const image = await api.image((await item).image_url, signal);
+    return api.search(image, { collection: name, box, ...choices, cursor }, signal);
+  };
+  return {
+    picture: item.then(({ image_url, label }) => ({ address: image_url, name: label || asked.item })),
+    ask: box ? byPart : byItem,
+  };
+}
+
+function ofUpload(asked, signal) {
+  const upload = uploads.find(asked.upload);
+  const problem = uploads.tooLarge(upload);
+  if (problem) throw problem;
+  return {
+    picture: upload,
+    ask: (cursor) => api.search(upload.content, { ...parametersOf(asked), cursor }, signal),
+  };
+}
+
+async function showMore() {
+  const { signal } = running;
+  view.showMoreWaiting();
+  try {
+    const answer = await pages.ask(pages.cursor);
+    if (signal.aborted) return;
+    pages.cursor = answer.next_cursor;
+    view.addAnswer(answer, Boolean(address.read().filter), linkTo);
+  } catch (error) {
+    if (!signal.aborted) showMoreProblem(problemOf(error));
   }
-  if (file.size > limits.image_max_bytes) {
-    throw new api.Problem({
-      title: "The image has too many bytes",
-      detail: `It has ${(file.size / 2 ** 20).toFixed(1)} MB; ${Math.floor(limits.image_max_bytes / 2 ** 20)} MB are accepted: send a smaller one.`,
-      code: "image_too_large",
-    });
+}
+
+function showMoreProblem(problem) {
+  if (problem.code !== "cursor_expired") {
+    view.showMoreProblem(problem, "Try again");
+    return;
   }
-  view.showQuery(file.address, file.name);
-  view.showWaiting(Number(k.value));
-  const answer = await api.search(collection.value, file.content, k.value, signal);
-  if (!signal.aborted) showAnswer(answer);
+  pages.cursor = null;
+  view.showMoreProblem({
+    title: "The collection has changed meanwhile",
+    detail: "What comes next can only be found by a new search.",
+    code: problem.code,
+  }, "Start again");
 }
 
-function showAnswer(answer) {
-  view.showAnswer(answer, ({ item_id: item }) =>
-    addressOf({ collection: answer.collection, k: k.value, item }));
+async function showBatch(asked, signal) {
+  const given = asked.batch.split(",").map((id) => uploads.find(id));
+  view.showBatch();
+  view.tell(`Searching by ${plural(given.length, "image")}…`);
+  batch.showRows(given, linkTo);
+  let failed = 0;
+  const showOutcome = (upload, outcome) => {
+    failed += outcome.problem ? 1 : 0;
+    batch.showOutcome(given.indexOf(upload), outcome, linkTo);
+  };
+  for (const upload of given.filter(uploads.tooLarge)) {
+    showOutcome(upload, { problem: uploads.tooLarge(upload) });
+  }
+  for (const request of uploads.inRequests(given.filter((upload) => !uploads.tooLarge(upload)))) {
+    const images = request.map(({ content }) => content);
+    const { results } = await api.searchBatch(images, parametersOf(asked), signal);
+    if (signal.aborted) return;
+    request.forEach((upload, place) => showOutcome(upload, results[place]));
+  }
+  view.tell(batchTold(given.length, failed, Number(asked.given)));
+  view.focusBatch();
 }
 
-async function showStrip() {
-  if (!collection.value) return view.showStrip([], addressOf);
-  const { collection: name, items } = await api.sample(collection.value, STRIP);
-  view.showStrip(items, ({ item_id: item }) => addressOf({ collection: name, k: k.value, item }));
+function batchTold(count, failed, given) {
+  const told = [`Searched by ${plural(count - failed, "image")}.`];
+  if (failed) told.push(`${failed} could not be.`);
+  if (given > count) told.push(`Of the ${given} given, only the first ${count} were taken: no more go at once.`);
+  return told.join(" ");
 }
 
-function take(file) {
-  if (!file) return;
-  const upload = String(uploads.size + 1);
-  uploads.set(upload, {
-    content: file, size: file.size, name: file.name || "pasted image", address: URL.createObjectURL(file),
-  });
-  go({ ...chosen(), upload });
+function take(files) {
+  const taken = [...files].slice(0, uploads.mostAtOnce()).map((file) => uploads.keep(file));
+  if (taken.length === 1) go({ ...chosen(), upload: taken[0] });
+  else if (taken.length > 1) go({ ...chosen(), batch: taken.join(","), given: files.length });
 }
 
 for (const id of ["file", "photo"]) {
-  document.getElementById(id).addEventListener("change", ({ target }) => {
-    take(target.files[0]);
+  byId(id).addEventListener("change", ({ target }) => {
+    take(target.files);
     target.value = "";
   });
 }
-addEventListener("paste", ({ clipboardData }) => take(clipboardData.files[0]));
+addEventListener("paste", ({ clipboardData }) => take(clipboardData.files));
 addEventListener("dragover", (event) => {
   event.preventDefault();
   document.body.classList.add("over");
@@ -112,7 +207,7 @@ addEventListener("dragleave", ({ relatedTarget }) => {
 addEventListener("drop", (event) => {
   event.preventDefault();
   document.body.classList.remove("over");
-  take(event.dataTransfer.files[0]);
+  take(event.dataTransfer.files);
 });
 addEventListener("popstate", show);
 addEventListener("click", (event) => {
@@ -124,25 +219,31 @@ addEventListener("click", (event) => {
   scrollTo({ top: 0 });
 });
 k.addEventListener("change", () => rechoose({ k: k.value }));
+collapse.addEventListener("change", () =>
+  rechoose({ collapse: collapse.checked ? NEAR_DUPLICATE : "" }));
 collection.addEventListener("change", () => {
-  showStrip().catch((error) => view.showProblem(problemOf(error)));
-  // An item belongs to its collection; an uploaded image can be asked of another.
-  const { upload } = state();
-  go(upload ? { ...chosen(), upload } : chosen());
+  // An item and a filter belong to their collection; an uploaded image can be asked of another.
+  const { item, box, ...asked } = address.read();
+  go({ ...asked, ...chosen(), filter: "", box: item ? "" : box });
 });
-document.getElementById("choices").addEventListener("submit", (event) => event.preventDefault());
-
-function rechoose(change) {
-  const now = state();
-  if (now.item || now.upload) go({ ...now, ...change });
-}
+filter.whenChosen((text) => rechoose({ filter: text }));
+query.whenChosen((text) => rechoose({ box: text }));
+byId("choices").addEventListener("submit", (event) => event.preventDefault());
+byId("more-button").addEventListener("click", () => {
+  if (pages.cursor) {
+    showMore();
+    return;
+  }
+  scrollTo({ top: 0 });
+  show();
+});
 
 async function start() {
   try {
     const known = await api.collections();
-    limits = known.limits;
-    view.showLimits(limits);
-    view.showChoices(known.collections, state().collection);
+    uploads.limitTo(known.limits);
+    view.showLimits(known.limits);
+    view.showChoices(known.collections, address.read().collection);
     if (known.collections.length === 0) {
       throw new api.Problem({
         title: "There is nothing to search yet",
@@ -150,10 +251,11 @@ async function start() {
         code: "no_index",
       });
     }
-    await Promise.all([show(), showStrip()]);
+    await show();
   } catch (error) {
-    view.showProblem(problemOf(error));
+    showFailure(error);
   }
 }
 
+signIn.whenSignedIn(start);
 start();

@@ -1,34 +1,58 @@
-// What is on the screen: builds elements, knows no addresses and asks no server.
+// What is on the screen around the query image: knows no addresses and asks no server.
 
-const byId = (id) => document.getElementById(id);
+import { byId, element, link, percent, picture, plural, problemText } from "./elements.js";
 
-function element(tag, properties = {}, ...children) {
-  const made = Object.assign(document.createElement(tag), properties);
-  made.append(...children);
-  return made;
-}
+const PLACES = ["result", "batch"];
+const grid = byId("grid");
 
-function picture(source, alt, eager) {
-  return element("div", { className: "frame" },
-    element("img", { src: source, alt, loading: eager ? "eager" : "lazy", decoding: "async" }));
-}
-
-const percent = (similarity) => `${(100 * Math.max(0, similarity)).toFixed(1)} %`;
-
-function card(neighbor, address) {
+function card(neighbor, linkTo) {
   const label = neighbor.label || "no label";
+  const similarity = percent(neighbor.similarity);
   const bar = element("i");
   bar.style.setProperty("--similarity", Math.min(1, Math.max(0, neighbor.similarity)));
-  const link = element("a", { className: "search", href: address },
-    picture(neighbor.thumbnail_url, "", true),
+  const search = link(
+    { className: "search", href: linkTo({ item: neighbor.item_id }) },
+    `${label}, similarity ${similarity}: search from it`,
+    picture(neighbor.thumbnail_url),
     element("div", { className: "label" },
       element("b", { textContent: label }),
-      element("span", { textContent: percent(neighbor.similarity) })),
+      element("span", { textContent: similarity })),
     element("div", { className: "bar" }, bar));
-  link.setAttribute("aria-label", `${label}, similarity ${percent(neighbor.similarity)}: search from it`);
-  const original = element("a", { className: "original", href: neighbor.image_url, textContent: "Original" });
-  original.setAttribute("aria-label", `Original image: ${label}`);
-  return element("li", { className: "card" }, link, original);
+  const original = link(
+    { className: "original", href: neighbor.image_url, textContent: "Original" },
+    `Original image: ${label}`);
+  return element("li", { className: "card" }, search, ...folded(neighbor, label, linkTo), original);
+}
+
+function folded({ item_id: item, duplicates }, label, linkTo) {
+  if (duplicates.length === 0) return [];
+  const told = plural(duplicates.length, "near-duplicate");
+  return [link(
+    { className: "folded", href: linkTo({ item, collapse: "" }), textContent: `+${told}` },
+    `${told} of ${label}: show them too`)];
+}
+
+function blankCard() {
+  const blank = element("li", { className: "card waiting" },
+    element("div", { className: "frame" }), element("div", { className: "bar" }));
+  blank.setAttribute("aria-hidden", "true");
+  return blank;
+}
+
+function reveal(place) {
+  document.body.classList.toggle("answered", place !== "start");
+  for (const id of PLACES) byId(id).hidden = id !== place;
+  byId("problem").hidden = true;
+}
+
+export function tell(text) {
+  byId("status").textContent = text;
+}
+
+// A choice may be one of several: whoever is choosing is left where they are.
+function focusOn(title) {
+  const choosing = document.activeElement?.closest("#choices, #query");
+  if (!choosing) title.focus({ preventScroll: true });
 }
 
 export function showChoices(collections, chosen) {
@@ -41,67 +65,110 @@ export function showLimits({ image_max_bytes: bytes, formats }) {
   byId("limits").textContent = `${formats.join(", ")} up to ${Math.floor(bytes / 2 ** 20)} MB`;
 }
 
-export function showStrip(items, addressOf) {
+export function showStrip(items) {
   byId("strip").replaceChildren(...items.map((item) => {
-    const link = element("a", { href: addressOf(item) }, picture(item.thumbnail_url, "", false));
-    link.setAttribute("aria-label", `Search from ${item.label || "this image"}`);
-    return element("li", {}, link);
+    const start = link({}, `Search from ${item.label || "this image"}`,
+      picture(item.thumbnail_url, { lazy: true }));
+    start.dataset.item = item.item_id;
+    return element("li", {}, start);
   }));
   byId("start").hidden = items.length === 0;
 }
 
-export function showQuery(source, name) {
-  const frame = byId("query-image");
-  const blank = () => frame.replaceChildren(element("div", {
-    className: "blank", textContent: `${name} (this browser can’t show it)` }));
-  const image = element("img", { src: source, alt: `Your query: ${name}` });
-  image.addEventListener("error", blank, { once: true });
-  frame.replaceChildren(image);
+export function linkStrip(linkTo) {
+  for (const start of byId("strip").querySelectorAll("a")) {
+    start.href = linkTo({ item: start.dataset.item });
+  }
 }
 
-export function showWaiting(k) {
-  document.body.classList.add("answered");
-  byId("problem").hidden = true;
-  byId("result").hidden = false;
+export function showWaiting(k, again) {
+  reveal("result");
+  tell("Searching…");
+  byId("more").hidden = true;
+  // The answer to the same image asked differently replaces the one that is there.
+  if (again && grid.childElementCount > 0) {
+    grid.setAttribute("aria-busy", "true");
+    return;
+  }
+  byId("empty").hidden = true;
   byId("facts").textContent = "";
-  byId("status").textContent = "Searching…";
-  byId("grid").replaceChildren(...Array.from({ length: k }, () => {
-    const blank = element("li", { className: "card waiting" },
-      element("div", { className: "frame" }), element("div", { className: "bar" }));
-    blank.setAttribute("aria-hidden", "true");
-    return blank;
-  }));
+  grid.removeAttribute("aria-busy");
+  grid.replaceChildren(...Array.from({ length: k }, blankCard));
 }
 
-export function showAnswer(answer, addressOf) {
-  const { neighbors, timings_ms: times } = answer;
-  byId("grid").replaceChildren(...neighbors.map((neighbor) => card(neighbor, addressOf(neighbor))));
+export function showAnswer(answer, filtered, linkTo) {
+  grid.removeAttribute("aria-busy");
+  grid.replaceChildren(...answer.neighbors.map((neighbor) => card(neighbor, linkTo)));
+  showEmpty(answer, filtered);
+  showEnd(answer, filtered);
+  focusOn(byId("result-title"));
+}
+
+export function addAnswer(answer, filtered, linkTo) {
+  const added = answer.neighbors.map((neighbor) => card(neighbor, linkTo));
+  grid.append(...added);
+  showEnd(answer, filtered);
+  added[0]?.querySelector(".search").focus();
+}
+
+function showEmpty({ neighbors, matching }, filtered) {
+  byId("empty").hidden = neighbors.length > 0;
+  byId("empty-clear").hidden = !filtered;
+  const [title, advice] = emptiness(filtered, matching);
+  byId("empty-title").textContent = title;
+  byId("empty-advice").textContent = advice;
+}
+
+function emptiness(filtered, matching) {
+  if (!filtered) return ["Nothing is near enough", "Try another image."];
+  const title = matching > 0 ? "No other image passes the filter" : "No image passes the filter";
+  return [title, "Loosen it, or search without it."];
+}
+
+function showEnd(answer, filtered) {
+  const { timings_ms: times, matching } = answer;
+  const count = grid.childElementCount;
+  const passing = filtered ? ` of ${matching} that pass the filter` : "";
+  tell(count === 0 ? byId("empty-title").textContent + "."
+    : `${plural(count, "similar image")}${passing} in ${times.total.toFixed(0)} ms.`);
   const stages = Object.entries(times).map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`);
   byId("facts").textContent =
     [answer.collection, answer.model_id, `index ${answer.index_version}`, ...stages].join(" · ");
-  byId("status").textContent = neighbors.length === 0
-    ? "Nothing is near enough."
-    : `${neighbors.length} similar images in ${times.total.toFixed(0)} ms.`;
-  byId("result-title").focus({ preventScroll: true });
+  byId("more").hidden = !answer.next_cursor;
+  byId("more-problem").hidden = true;
+  byId("more-button").textContent = "Show more";
 }
 
-export function showProblem({ title, detail, code, retryAfter }) {
+export function showMoreWaiting() {
+  tell("Searching…");
+  byId("more-problem").hidden = true;
+}
+
+export function showMoreProblem(problem, wayOn) {
+  byId("more-problem").replaceChildren(...problemText(problem));
+  byId("more-problem").hidden = false;
+  byId("more-button").textContent = wayOn;
+  tell("");
+}
+
+export function showBatch() {
+  reveal("batch");
+}
+
+export function focusBatch() {
+  focusOn(byId("batch-title"));
+}
+
+export function showProblem(problem) {
   const box = byId("problem");
-  const wait = retryAfter ? ` Try again in ${retryAfter} s.` : "";
-  box.replaceChildren(
-    element("strong", { textContent: title }),
-    element("span", { textContent: `${detail}.${wait}`.replace(/\.\.+/, ".") }),
-    element("br"),
-    element("code", { textContent: code }));
+  box.replaceChildren(...problemText(problem));
+  for (const id of PLACES) byId(id).hidden = true;
   box.hidden = false;
-  byId("result").hidden = true;
-  byId("status").textContent = "";
+  tell("");
   box.focus();
 }
 
 export function showStart() {
-  document.body.classList.remove("answered");
-  byId("problem").hidden = true;
-  byId("result").hidden = true;
-  byId("status").textContent = "";
+  reveal("start");
+  tell("");
 }

@@ -1,0 +1,106 @@
+"""API keys: what each may do, and the lines of the file that holds their hashes, never the keys."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from services.shared.errors import InvalidSettings
+
+_PREFIX: Final = "simile_"
+"""So that scanners of repositories and logs can find a key that leaked."""
+
+_SECRET_BYTES: Final = 32
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_HASH: Final = re.compile(r"sha256:([0-9a-f]{64})")
+_LONGEST_KEY: Final = 256
+_FIELDS: Final = 3
+
+
+class Scope(StrEnum):
+    """What a key may be used for; none includes another."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key by its name and its hash. Several may share a name, while one replaces another."""
+
+    name: str
+    scopes: frozenset[Scope]
+    digest: bytes
+
+    @property
+    def line(self) -> str:
+        """Its line in the file of keys."""
+        return f"{self.name} {','.join(sorted(self.scopes))} sha256:{self.digest.hex()}"
+
+
+def new_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
+    """A new key, to be told once, and what is kept of it. Raises InvalidSettings for a bad name."""
+    if not _NAME.fullmatch(name):
+        message = f"{name!r} is no name for a key: use up to 64 letters, digits, '.', '_' and '-'"
+        raise InvalidSettings(message)
+    secret = _PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    return secret, ApiKey(name, frozenset(scopes), digest_of(secret))
+
+
+def digest_of(key: str) -> bytes:
+    """The key's sha256.
+
+    A fast hash is right here: slow ones protect what people think of and others can guess. A key
+    has 256 random bits, which nobody tries out at any speed, and each request has to hash it.
+    """
+    return hashlib.sha256(key.encode(errors="replace")).digest()
+
+
+def find(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
+    """The key that was given, if it is known; takes the same time whichever it is."""
+    if len(given) > _LONGEST_KEY:
+        return None
+    digest, found = digest_of(given), None
+    for key in keys:
+        if hmac.compare_digest(key.digest, digest):
+            found = key
+    return found
+
+
+def read_keys(text: str) -> tuple[ApiKey, ...]:
+    """The keys of a file's text: a line each, `NAME SCOPE[,SCOPE] sha256:HASH`; # is a comment.
+
+    Raises InvalidSettings with the line's number, never its text: it may be a key put there whole.
+    """
+    lines = enumerate(text.splitlines(), start=1)
+    keys = tuple(
+        _read_line(line, number)
+        for number, line in lines
+        if line.strip() and not line.lstrip().startswith("#")
+    )
+    if not keys:
+        message = "it holds no key: `simile keys new` makes one"
+        raise InvalidSettings(message)
+    return keys
+
+
+def _read_line(line: str, number: int) -> ApiKey:
+    fields = line.split()
+    if len(fields) == _FIELDS:
+        name, scopes, hashed = fields
+        known = set(scopes.split(",")) <= set(Scope)
+        digest = _HASH.fullmatch(hashed)
+        if _NAME.fullmatch(name) and known and digest:
+            return ApiKey(name, frozenset(map(Scope, scopes.split(","))), bytes.fromhex(digest[1]))
+    message = (
+        f"line {number} is not `NAME SCOPE[,SCOPE] sha256:HASH` with scopes of "
+        f"{', '.join(Scope)}; `simile keys new` prints such lines"
+    )
+    raise InvalidSettings(message)

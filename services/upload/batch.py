@@ -1,0 +1,158 @@
+"""The route of several images at once: each is a query of its own, and fails alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from services.shared.errors import ImageTooLarge, SimileError
+from services.shared.telemetry.tracing import sampled, trace_id
+from services.upload import answers
+from services.upload.body import BodyLimits, Upload, read_batch
+from services.upload.context import (
+    ALLOWANCE,
+    FACTS,
+    QUERY_ID,
+    TIMELINE,
+    TRACEPARENT,
+    give_up_at,
+)
+from services.upload.library import Library
+from services.upload.metrics import UploadMetrics
+from services.upload.problems import problem_body
+from services.upload.query import BATCH_QUERY, parse_search
+from services.upload.search_client import Query, SearchClient, new_query_id
+from services.upload.shrink import Shrinker
+from services.upload.sniffing import sniffed
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What became of one image: its id, the body that tells it, and its code."""
+
+    query_id: str
+    body: dict[str, Any]
+    code: str = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchHandler:
+    """POST /v1/search/batch."""
+
+    client: SearchClient
+    library: Library
+    metrics: UploadMetrics
+    limits: BodyLimits
+    shrinker: Shrinker
+
+    async def search(self, request: web.Request) -> web.Response:
+        """Each image's neighbours, or what is wrong with it, in the order of the form."""
+        until = give_up_at(request)
+        with ExitStack() as places:
+
+            def take_place(*, begun: bool = True) -> None:
+                """Let one more image in, before it is read."""
+                places.enter_context(self.client.admitted(until, begun=begun))
+
+            def take_another() -> None:
+                """The head was charged as one query."""
+                request[ALLOWANCE].take()
+                take_place()
+
+            take_place(begun=False)
+            uploads, fields = await read_batch(request, self.limits, on_another=take_another)
+            timeline = request[TIMELINE]
+            timeline.lap("receive")
+            self.client.left_seconds(until)
+            asked = parse_search(fields, BATCH_QUERY)
+            shelf = await self.library.shelf(asked.question.collection)
+            collection = shelf.manifest.collection
+            question = replace(asked.question, collection=collection)
+            async with asyncio.TaskGroup() as group:
+                tasks = [
+                    group.create_task(
+                        self._outcome(
+                            upload,
+                            shelf.manifest.model_id,
+                            Query(
+                                query_id=new_query_id(),
+                                traceparent=request[TRACEPARENT],
+                                timeline=timeline.copy(),
+                                question=question,
+                                box=asked.box,
+                                give_up_at=until,
+                            ),
+                        )
+                    )
+                    for upload in uploads
+                ]
+        timeline.lap("images")
+        outcomes = [task.result() for task in tasks]
+        codes = Counter(outcome.code for outcome in outcomes)
+        for code, count in codes.items():
+            self.metrics.batch_images.labels(code=code).inc(count)
+        request[FACTS].update(
+            action="batch",
+            collection=collection,
+            codes=dict(codes),
+            queries=[outcome.query_id for outcome in outcomes],
+        )
+        query_id: str = request[QUERY_ID]
+        body = {
+            "query_id": query_id,
+            "collection": collection,
+            "results": [outcome.body for outcome in outcomes],
+        }
+        return web.json_response(body)
+
+    async def _outcome(self, upload: Upload, model_id: str, query: Query) -> _Outcome:
+        try:
+            answer = await self._answer(upload.content, model_id, query)
+        except SimileError as error:
+            told = problem_body(error, query.query_id)
+            outcome = _Outcome(query.query_id, {"name": upload.name, "problem": told}, error.code)
+        else:
+            outcome = _Outcome(query.query_id, {"name": upload.name, "answer": answer})
+        _record(query, upload, outcome.code)
+        return outcome
+
+    async def _answer(
+        self, content: bytes | ImageTooLarge, model_id: str, query: Query
+    ) -> dict[str, Any]:
+        if isinstance(content, ImageTooLarge):
+            raise content
+        self.metrics.image_bytes.observe(len(content))
+        header = await sniffed(content, self.limits.image)
+        sent = await self.shrinker.shrunk(content, header, model_id, query.box)
+        query.timeline.lap("sniff")
+        found = await self.client.search(query, sent)
+        query.timeline.lap("reply")
+        seconds = query.timeline.seconds()
+        example = trace_id(query.traceparent) if sampled(query.traceparent) else ""
+        self.metrics.observe_stages(seconds, example)
+        return answers.of_found(query.query_id, found, seconds)
+
+
+def _record(query: Query, upload: Upload, code: str) -> None:
+    """An image of a batch is a query, and has its line."""
+    size = {} if isinstance(upload.content, ImageTooLarge) else {"bytes": len(upload.content)}
+    seconds = query.timeline.seconds()
+    _log.info(
+        "image of a batch",
+        action="query",
+        correlation_id=query.query_id,
+        code=code,
+        collection=query.question.collection,
+        batch_images=query.timeline.batch_images,
+        seconds=round(seconds["total"], 6),
+        timings_ms=answers.milliseconds(seconds),
+        **size,
+    )

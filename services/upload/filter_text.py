@@ -1,0 +1,71 @@
+"""A filter as callers write it, in JSON, to the filter that the searcher reads."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from services.shared.contracts import Filter
+from services.shared.errors import MalformedRequest
+
+MAX_FILTER_BYTES: Final = 4096
+
+_MAX_VALUES: Final = 100
+_EXAMPLE: Final = '{"label": ["cat", "dog"], "attributes": {"author": "Ann"}}'
+
+
+def parse_filter(text: str) -> Filter | None:
+    """The filter; None where the JSON asks for nothing.
+
+    Raises MalformedRequest, saying what is wrong.
+    """
+    size = len(text.encode(errors="replace"))
+    _require(size <= MAX_FILTER_BYTES, f"has more than {MAX_FILTER_BYTES} bytes")
+    try:
+        given = json.loads(text, object_pairs_hook=_members)
+    except (ValueError, RecursionError):
+        given = None
+    _require(isinstance(given, dict), "is not a JSON object")
+    unknown = sorted(given.keys() - {"label", "attributes"})
+    _require(
+        not unknown,
+        f"has an unknown member {''.join(unknown[:1])[:40]!a}; it takes: attributes, label",
+    )
+    named = given.get("attributes", {})
+    _require(isinstance(named, dict), "has attributes that are not a JSON object")
+    labels = _values("label", given["label"]) if "label" in given else ()
+    attributes = {
+        _text("attribute name", name): _values(f"attribute {name[:40]!a}", values)
+        for name, values in named.items()
+    }
+    count = sum(map(len, (labels, *attributes.values())))
+    _require(count <= _MAX_VALUES, f"has more than {_MAX_VALUES} values")
+    return Filter(labels, attributes) if count else None
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    # JSON lets a name come twice, and every reader makes something else of it.
+    _require(len(members) == len(pairs), "has a member twice")
+    return members
+
+
+def _values(what: str, given: Any) -> tuple[str, ...]:  # noqa: ANN401 (any JSON)
+    """One text or several, each once."""
+    values = [given] if isinstance(given, str) else given
+    _require(isinstance(values, list) and values != [], f"has no text or list of texts as {what}")
+    return tuple(dict.fromkeys(_text(what, value) for value in values))
+
+
+def _text(what: str, value: Any) -> str:  # noqa: ANN401 (any JSON)
+    _require(isinstance(value, str), f"has no text as {what}")
+    text = str(value)
+    # JSON can escape half a character, which no message can carry.
+    _require(not any("\ud800" <= sign <= "\udfff" for sign in text), f"has a broken {what}")
+    return text
+
+
+def _require(condition: bool, fault: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    if not condition:
+        message = f"filter {fault}; it looks like {_EXAMPLE}"
+        raise MalformedRequest(message)

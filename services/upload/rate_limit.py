@@ -1,0 +1,72 @@
+"""How often one caller may ask: a bucket of tokens each, filled at a steady rate.
+
+Each replica has its own buckets: what a caller may ask of all of them is that many times as much.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from services.shared.errors import RateLimited
+
+_MOST_CALLERS: Final = 10_000
+"""Beyond, the caller who has been quiet for longest is forgotten, and starts with a full bucket."""
+
+
+class RateLimit:
+    """The buckets of all callers."""
+
+    def __init__(
+        self,
+        per_second: float,
+        burst: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        most_callers: int = _MOST_CALLERS,
+    ) -> None:
+        """per_second: 0 is without a limit. burst: what a bucket holds. Clock in seconds."""
+        self._per_second = per_second
+        self._burst = burst
+        self._clock = clock
+        self._most_callers = most_callers
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+    def take(self, caller: str) -> None:
+        """Take a token of the caller's. Raises RateLimited, which says when there is one again."""
+        if self._per_second == 0:
+            return
+        now = self._clock()
+        tokens, since = self._buckets.pop(caller, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - since) * self._per_second)
+        enough = tokens >= 1
+        self._buckets[caller] = (tokens - 1 if enough else tokens, now)
+        if len(self._buckets) > self._most_callers:
+            self._buckets.popitem(last=False)
+        if not enough:
+            message = (
+                f"more than {self._per_second:g} queries a second, and {self._burst} at once; "
+                "ask less often"
+            )
+            refusal = RateLimited(message)
+            refusal.retry_after_seconds = max(1, math.ceil((1 - tokens) / self._per_second))
+            raise refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """One caller's bucket."""
+
+    limit: RateLimit
+    caller: str
+
+    def take(self) -> None:
+        """Take a token. Raises RateLimited."""
+        self.limit.take(self.caller)

@@ -1,0 +1,144 @@
+"""How this replica is, for people without Grafana: the last minutes, as JSON and on a page."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from services.shared.telemetry import figures
+from services.shared.telemetry.health import Health
+from services.shared.telemetry.samples import Histogram, Samples
+from services.upload import answers
+from services.upload.access import STATUS_PAGE, STATUS_ROUTE
+from services.upload.body import single_values
+from services.upload.library import Library
+from services.upload.query import require_known
+
+_PAGE: Final = Path(__file__).parent / "pages" / "status.html"
+_WINDOW_SECONDS: Final = 300.0
+_LOOK_SECONDS: Final = 15.0
+_NONE: Final = frozenset[str]()
+
+_COUNTED: Final = (
+    figures.REQUESTS, figures.IN_FLIGHT, figures.IN_FLIGHT_LIMIT, figures.CANARIES,
+    figures.CANARY_SUCCESS, figures.QUEUE_MESSAGES,
+)  # fmt: skip
+_MEASURED: Final = (figures.REQUEST_SECONDS, figures.STAGE_SECONDS)
+
+
+class Recent:
+    """What the process's metrics were in the last minutes; `run` is a stage."""
+
+    def __init__(
+        self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        # All of a registry takes longer to collect than these few, and is more to keep.
+        parts = (f"{name}{part}" for name in _MEASURED for part in ("_bucket", "_sum", "_count"))
+        self._registry = registry.restricted_registry([*_COUNTED, *parts])
+        self._clock = clock
+        self._looks: deque[tuple[float, Samples]] = deque()
+
+    def look(self) -> Samples:
+        """Remember what is now, forget what is too old to tell of the last minutes."""
+        now, samples = self._clock(), Samples.of(self._registry.collect())
+        self._looks.append((now, samples))
+        while self._looks[0][0] < now - _WINDOW_SECONDS:
+            self._looks.popleft()
+        return samples
+
+    def risen(self) -> tuple[Samples, float]:
+        """What rose since the oldest look, and how many seconds ago that was."""
+        now = Samples.of(self._registry.collect())
+        began, then = self._looks[0] if self._looks else (self._clock(), now)
+        return now.since(then), self._clock() - began
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            self.look()
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusHandlers:
+    """GET /v1/status and its page."""
+
+    replica: str
+    version: str
+    health: Health
+    recent: Recent
+    library: Library
+    started_unix_ms: int
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes."""
+        return [web.get(STATUS_ROUTE, self.status), web.get(STATUS_PAGE, self.page)]
+
+    async def page(self, request: web.Request) -> web.FileResponse:
+        """GET /status: for people."""
+        del request
+        return web.FileResponse(_PAGE)
+
+    async def status(self, request: web.Request) -> web.Response:
+        """GET /v1/status: whether this replica is ready, and how its last minutes were."""
+        require_known(single_values(request), _NONE)
+        risen, seconds = self.recent.risen()
+        not_live, not_ready = self.health.not_live(), self.health.not_ready()
+        body = {
+            "replica": self.replica,
+            "version": self.version,
+            "started_unix_ms": self.started_unix_ms,
+            "live": not not_live,
+            "ready": not not_ready,
+            "failing": not_ready,
+            "window_seconds": round(seconds, 3),
+            "queries": _queries(risen, seconds),
+            "stages": [
+                {"stage": stage, **_times(took)}
+                for stage, took in figures.stage_seconds(risen).items()
+            ],
+            "canary": _canary(risen),
+            "queues": figures.queue_messages([risen]),
+            "collections": [answers.of_collection(one) for one in await self.library.shelves()],
+        }
+        return web.json_response(body, headers={"Cache-Control": "no-store"})
+
+
+def _queries(risen: Samples, seconds: float) -> Mapping[str, Any]:
+    by_code = {code: int(n) for code, n in figures.queries_by_code(risen).items() if n}
+    count = sum(by_code.values())
+    return {
+        "per_second": count / seconds if seconds else 0.0,
+        "by_code": by_code,
+        "in_flight": int(risen.total(figures.IN_FLIGHT)),
+        "in_flight_limit": int(risen.total(figures.IN_FLIGHT_LIMIT)),
+        **_times(figures.query_seconds(risen)),
+    }
+
+
+def _canary(risen: Samples) -> Mapping[str, Any]:
+    last = risen.total(figures.CANARY_SUCCESS)
+    by_code = {code: int(n) for code, n in risen.by("code", figures.CANARIES).items() if n}
+    return {"by_code": by_code, "success_unix_ms": round(1000 * last) if last else None}
+
+
+def _times(took: Histogram) -> Mapping[str, Any]:
+    return {
+        "count": int(took.count),
+        "mean_ms": _milliseconds(took.mean),
+        "p50_ms": _milliseconds(took.quantile(0.5)),
+        "p99_ms": _milliseconds(took.quantile(0.99)),
+    }
+
+
+def _milliseconds(seconds: float) -> float | None:
+    return None if math.isnan(seconds) else round(1000 * seconds, 3)
