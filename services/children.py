@@ -53,7 +53,8 @@ class ChildProcesses:
         for child in self._children(port):
             await self._spawn(child)
             self._keepers.append(asyncio.create_task(self._keep(child), name=child.replica))
-        return f"http://{self._upload.host}:{port}"
+        scheme = "https" if self._upload.tls_cert_file else "http"
+        return f"{scheme}://{self._upload.host}:{port}"
 
     async def watch(self) -> None:
         """Wait for a child that can't be kept running."""
@@ -64,9 +65,16 @@ class ChildProcesses:
     async def stop(self) -> None:
         """SIGTERM service by service, upload first, and wait; SIGKILL what outlives its drain."""
         await cancel(*self._keepers)
-        for service in self._counts:
-            ending = [p for child, p in self._processes.items() if child.service == service]
-            await asyncio.gather(*(self._end(process) for process in ending))
+        try:
+            for service in self._counts:
+                ending = [p for child, p in self._processes.items() if child.service == service]
+                await asyncio.gather(*(self._end(process) for process in ending))
+        except asyncio.CancelledError:
+            # Told twice to end: nobody waits for a drain, and no child may outlive this process.
+            for process in self._processes.values():
+                if process.returncode is None:
+                    process.kill()
+            raise
 
     async def _end(self, process: asyncio.subprocess.Process) -> None:
         if process.returncode is not None:

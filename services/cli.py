@@ -12,23 +12,28 @@ from typing import TYPE_CHECKING, Final
 
 import click
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
+from rich.text import Text
 
+from services.bench_commands import bench
+from services.index_commands import index, root_option
+from services.keys_commands import keys
+from services.quarantine_commands import quarantine
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
-from services.shared.telemetry import logs
+from services.shared.telemetry import Telemetry, logs
+from services.shared.telemetry.tracing import tracing
+from services.top_command import top
 
 if TYPE_CHECKING:
-    from services.local import LocalSettings, Services
-    from services.searcher.builder import BuildReport
+    from services.local import Services
     from services.shared.messaging.broker import Broker
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_NEW_FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+_DISTANCE: Final = click.FloatRange(0, 2)
 
-_root = click.option(
-    "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
-)
 _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
 
 
@@ -46,7 +51,7 @@ def main() -> None:
 @click.option("--processes", is_flag=True, help="Real processes over RabbitMQ.")
 @click.option("--embedders", type=click.IntRange(1), default=1, help="With --processes: how many.")
 @click.option("--searchers", type=click.IntRange(1), default=1, help="With --processes: how many.")
-@_root
+@root_option
 @_amqp_url
 @lifecycle.named_errors
 def up(
@@ -64,52 +69,40 @@ def up(
     """Start everything on this machine and print `ready <url>` when it can answer."""
     from services import local
     from services.children import ChildProcesses
+    from services.searcher.build_metrics import BuildMetrics
     from services.searcher.progress import RichProgress
 
-    settings = _local_settings(root, amqp_url, host=host, port=port)
+    settings = local.LocalSettings.read(root, amqp_url, upload={"host": host, "port": port})
     shared = settings.shared
     logs.configure(shared.log_level, shared.log_format)
 
     async def main(stop: asyncio.Event) -> None:
         source = await asyncio.to_thread(local.source_of, shared, images, collection)
 
+        telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
+        measured = BuildMetrics(telemetry.registry)
+
         async def run(services: Services, broker: Broker) -> None:
             with RichProgress() as progress:
-                keeper = local.Keeper(settings, broker, source, progress)
+                keeper = local.Keeper(settings, broker, source, progress, measured)
                 await local.up(services, keeper, stop=stop, announce=_announce)
 
         if processes:
             children = ChildProcesses(
                 shared, settings.upload, embedders=embedders, searchers=searchers
             )
-            async with local.local_broker(shared, "simile up") as broker:
+            async with local.local_broker(shared, "simile up", telemetry) as broker:
                 await run(children, broker)
         else:
-            async with local.in_process(settings) as (services, broker):
+            async with local.in_process(settings, telemetry) as (services, broker):
                 await run(services, broker)
+        await asyncio.to_thread(telemetry.tracing.close)
 
-    lifecycle.run_process(main)
+    lifecycle.run_process(main, shared.event_loop)
 
 
 def _announce(url: str) -> None:
     click.echo(f"ready {url}")
-
-
-def _local_settings(
-    root: Path | None, amqp_url: str | None, **upload_overrides: object
-) -> LocalSettings:
-    from services.embedder.settings import EmbedderSettings
-    from services.local import LocalSettings
-    from services.searcher.settings import IndexSettings, SearcherSettings
-    from services.upload.settings import UploadSettings
-
-    return LocalSettings(
-        shared=load(SharedSettings, root=root, amqp_url=amqp_url),
-        upload=load(UploadSettings, **upload_overrides),
-        embedder=load(EmbedderSettings),
-        searcher=load(SearcherSettings),
-        index=load(IndexSettings),
-    )
 
 
 @main.command()
@@ -139,129 +132,78 @@ def searcher() -> None:
     run()
 
 
-@main.group()
-def index() -> None:
-    """Build and look after the collections' index versions."""
-
-
-@index.command("build")
-@click.argument("folder", type=_FOLDER)
-@click.option("--collection", help="The collection's name; default: the folder's.")
-@_root
-@_amqp_url
+@main.command()
+@click.option("--models-dir", type=_NEW_FOLDER, help="Where to (SIMILE_EMBEDDER_MODELS_DIR).")
 @lifecycle.named_errors
-def index_build(
-    folder: Path, collection: str | None, root: Path | None, amqp_url: str | None
-) -> None:
-    """Embed the images of FOLDER, publish a new index version, and make it the active one.
+def export(*, models_dir: Path | None) -> None:
+    """Export the model for CPUs, so that embedders start in a second and need no torch."""
+    from services.embedder.settings import EmbedderSettings
+    from services.embedder.survey import survey
 
-    Labels are the names of sub-folders, or come from FOLDER/manifest.csv (path, label, any other
-    column). Run again after an interruption: it goes on where it was.
-    """
-    from services import local
-    from services.searcher.progress import RichProgress
-
-    settings = _local_settings(root, amqp_url)
-    logs.configure("warning", settings.shared.log_format)
-    source = local.source_of(settings.shared, folder, collection)
-
-    async def main(stop: asyncio.Event) -> None:
-        with RichProgress() as progress:
-            report = await local.build_index(settings, source, stop=stop, progress=progress)
-        if report is None:
-            click.echo("interrupted; run the same command again to go on from here", err=True)
-            return
-        _show_report(report)
-
-    lifecycle.run_process(main)
-
-
-def _show_report(report: BuildReport) -> None:
-    if report.failures:
-        table = Table("file", "code", "why", title=f"{len(report.failures)} files left out")
-        for failure in report.failures:
-            table.add_row(failure.path, failure.code, failure.detail)
-        Console(stderr=True).print(table)
-    verb = "published" if report.published else "unchanged:"
-    click.echo(
-        f"{verb} {report.version}: {report.count} images "
-        f"({report.embedded} embedded, {report.reused} reused, {len(report.failures)} left out) "
-        f"in {report.seconds:.1f} s, recall@10 {report.recall:.3f}"
-    )
-
-
-@index.command("list")
-@_root
-@lifecycle.named_errors
-def index_list(root: Path | None) -> None:
-    """Show every collection's index versions; the active one is marked."""
-    from services.searcher.publisher import list_versions
-    from services.shared.collection import Volume
-
-    table = Table("collection", Column("version", no_wrap=True), "active", "images", "recall@10",
-                  Column("model", overflow="fold"))  # fmt: skip
-    for row in list_versions(Volume(load(SharedSettings, root=root).root)):
-        facts = ("?", "?", "unreadable")
-        if row.manifest is not None:
-            manifest = row.manifest
-            facts = (str(manifest.count), f"{manifest.recall:.3f}", manifest.model_id)
-        table.add_row(row.collection, row.version, "*" if row.active else "", *facts)
+    found, rows = survey(load(EmbedderSettings, models_dir=models_dir))
+    table = Table("runtime", "precision", "images/s a core", "images a call", "cosine", "",
+                  title=found.facts.model_id)  # fmt: skip
+    for row in rows:
+        speed = (
+            (f"{row.speed.images_per_second:.0f}", str(row.speed.at_once))
+            if row.speed
+            else ("", "")
+        )
+        cosine = "" if row.cosine is None else f"{row.cosine:.6f}"
+        table.add_row(row.library, row.precision, *speed, cosine, Text(row.unfit or ""))
     Console().print(table)
-
-
-@index.command("activate")
-@click.argument("collection")
-@click.argument("version")
-@_root
-@lifecycle.named_errors
-def index_activate(collection: str, version: str, root: Path | None) -> None:
-    """Verify VERSION of COLLECTION and make it the one that answers."""
-    from services.searcher.publisher import verify
-    from services.shared.collection import Volume
-
-    volume = Volume(load(SharedSettings, root=root).root)
-    verify(volume, collection, version)
-    volume.activate(collection, version)
-    click.echo(f"active: {collection} {version}")
-
-
-@index.command("verify")
-@click.argument("collection")
-@click.argument("version", required=False)
-@_root
-@lifecycle.named_errors
-def index_verify(collection: str, version: str | None, root: Path | None) -> None:
-    """Check every file of VERSION (default: the active one) and its canary queries."""
-    from services.searcher.publisher import verify
-    from services.shared.collection import Volume
-
-    volume = Volume(load(SharedSettings, root=root).root)
-    version = version or volume.active(collection)
-    verify(volume, collection, version)
-    click.echo(f"sound: {collection} {version}")
+    click.echo(f"exported: {found.folder}")
 
 
 @main.command()
-@click.argument("file", type=_FILE)
+@click.argument("files", type=_FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Simile's address.")
 @click.option("--collection", help="Which collection to search.")
 @click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
-@click.option("--json", "as_json", is_flag=True, help="The answer as it came.")
+@click.option("--filter", help='Which items, e.g. {"label": ["cat"], "attributes": {"by": "Ann"}}.')
+@click.option("--box", help="Search by this part: LEFT,TOP,WIDTH,HEIGHT as fractions of the image.")
+@click.option("--max-distance", type=_DISTANCE, help="None farther than this angular distance.")
+@click.option("--collapse", type=_DISTANCE, help="Fold items that are this close to a nearer one.")
+@click.option("--pages", type=click.IntRange(1), default=1, show_default=True, help="Pages of k.")
+@click.option("--json", "as_json", is_flag=True, help="The answer as it came; pages as a list.")
 @lifecycle.named_errors
-def query(*, file: Path, url: str, collection: str | None, k: int, as_json: bool) -> None:
-    """Search a running Simile by the image in FILE."""
-    from services.client import search
+def query(
+    *, files: tuple[Path, ...], url: str, pages: int, as_json: bool, **asked: str | float | None
+) -> None:
+    """Search a running Simile by the image in FILE, or by several at once."""
+    from services import client
 
-    answer = asyncio.run(search(url, file.read_bytes(), collection=collection, k=k))
-    if as_json:
-        click.echo(json.dumps(answer, indent=2))
+    parameters = {name: str(value) for name, value in asked.items() if value is not None}
+    if len(files) == 1:
+        answers = asyncio.run(client.search(url, files[0], parameters, pages=pages))
+        if as_json:
+            click.echo(json.dumps(answers if pages > 1 else answers[0], indent=2))
+        else:
+            Console().print(client.table_of(answers, answers[0]["collection"]))
         return
-    table = Table("", "similarity", "label", "item", title=f"{answer['collection']}")
-    for rank, neighbor in enumerate(answer["neighbors"], start=1):
-        table.add_row(
-            str(rank), f"{neighbor['similarity']:.4f}", neighbor["label"], neighbor["item_id"]
-        )
-    Console().print(table)
+    if pages > 1:
+        message = "--pages takes one FILE"
+        raise click.UsageError(message)
+    batch = asyncio.run(client.search_batch(url, files, parameters))
+    if as_json:
+        click.echo(json.dumps(batch, indent=2))
+    failed = False
+    for file, result in zip(files, batch["results"], strict=True):
+        if "problem" in result:
+            failed = True
+            problem = result["problem"]
+            click.echo(f"simile: {file}: {problem['detail']} ({problem['code']})", err=True)
+        elif not as_json:
+            Console().print(client.table_of([result["answer"]], str(file)))
+    if failed:
+        raise SystemExit(lifecycle.ExitCode.FAILED)
+
+
+main.add_command(bench)
+main.add_command(index)
+main.add_command(keys)
+main.add_command(quarantine)
+main.add_command(top)
 
 
 @main.command()
@@ -274,7 +216,7 @@ def query(*, file: Path, url: str, collection: str | None, k: int, as_json: bool
     show_default=True,
     help="Where to write the contact sheet of queries and their neighbours.",
 )
-@_root
+@root_option
 @lifecycle.named_errors
 def evaluate(*, collection: str, k: int, sheet: Path, root: Path | None) -> None:
     """Judge a collection's active version: leave-one-out precision@k and top-1, a class a row."""

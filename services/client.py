@@ -1,27 +1,83 @@
-"""A small client of the HTTP API, for the command line."""
+"""A small client of the HTTP API, for the command line, and its answers as tables."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import aiohttp
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from rich.table import Table
+from rich.text import Text
 
 from services.shared.errors import Unreachable, from_code
+from services.shared.settings import load
+
+Answer = Mapping[str, Any]
+"""A JSON object as the API sent it."""
 
 
-async def search(url: str, image: bytes, *, collection: str | None, k: int) -> dict[str, Any]:
-    """The answer of POST /v1/search as it came.
+class ClientSettings(BaseSettings):
+    """What the commands need that ask a running Simile."""
+
+    model_config = SettingsConfigDict(env_prefix="SIMILE_", frozen=True, extra="ignore")
+
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="The API key to ask with: for `simile query`, `simile bench`, and the first "
+        "query of a `simile up` that has keys.",
+    )
+
+
+def key_headers() -> dict[str, str]:
+    """The header that carries the API key of the environment, where there is one.
+
+    Never an option of a command: everybody on the machine can read those.
+    """
+    key = load(ClientSettings).api_key
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+
+
+async def search(
+    url: str, image: Path, parameters: Mapping[str, str], *, pages: int = 1
+) -> list[Answer]:
+    """The answers of POST /v1/search, page by page, as many as there are up to `pages`.
 
     Raises the error that the problem body names, or Unreachable.
     """
-    params = {"k": str(k)} | ({"collection": collection} if collection else {})
+    answers: list[Answer] = []
+    cursor: dict[str, str] = {}
+    while len(answers) < pages:
+        answer = await _post(url, "/v1/search", [image], {**parameters, **cursor})
+        answers.append(answer)
+        if answer["next_cursor"] is None:
+            break
+        cursor = {"cursor": answer["next_cursor"]}
+    return answers
+
+
+async def search_batch(url: str, images: Sequence[Path], parameters: Mapping[str, str]) -> Answer:
+    """The answer of POST /v1/search/batch: a result for each image, in their order.
+
+    Raises the error that the problem body names, or Unreachable.
+    """
+    return await _post(url, "/v1/search/batch", images, parameters)
+
+
+async def _post(
+    url: str, route: str, images: Sequence[Path], parameters: Mapping[str, str]
+) -> Answer:
+    # All of it in the form: a proxy may refuse an address as long as a filter and a cursor.
+    form = aiohttp.FormData(parameters)
+    for image in images:
+        form.add_field("image", io.BytesIO(image.read_bytes()), filename=image.name)
     try:
         async with (
-            aiohttp.ClientSession() as session,
-            session.post(
-                f"{url.rstrip('/')}/v1/search", params=params, data=io.BytesIO(image)
-            ) as answer,
+            aiohttp.ClientSession(headers=key_headers()) as session,
+            session.post(f"{url.rstrip('/')}{route}", data=form) as answer,
         ):
             body: dict[str, Any] = await answer.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
@@ -30,3 +86,22 @@ async def search(url: str, image: bytes, *, collection: str | None, k: int) -> d
     if not answer.ok:
         raise from_code(str(body.get("code")), str(body.get("detail")))
     return body
+
+
+def table_of(answers: Sequence[Answer], title: str) -> Table:
+    """The pages of one query as one table; its caption says when there is more to be had."""
+    table = Table("", "similarity", "label", "item", "", title=Text(title))
+    neighbors = [neighbor for answer in answers for neighbor in answer["neighbors"]]
+    for rank, neighbor in enumerate(neighbors, start=1):
+        folded = len(neighbor["duplicates"])
+        table.add_row(
+            str(rank),
+            f"{neighbor['similarity']:.4f}",
+            # A text, since a label may hold what rich takes for markup.
+            Text(neighbor["label"]),
+            neighbor["item_id"],
+            f"+{folded} near-duplicate{'s' if folded > 1 else ''}" if folded else "",
+        )
+    if answers[-1]["next_cursor"] is not None:
+        table.caption = f"{len(neighbors)} of {answers[-1]['matching']}"
+    return table

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import io
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -20,23 +20,34 @@ import structlog
 from PIL import Image
 
 from services import sample
+from services.client import key_headers
 from services.embedder import service as embedder
 from services.embedder.settings import EmbedderSettings
 from services.searcher import builder
 from services.searcher import service as searcher
+from services.searcher.build_metrics import BuildMetrics, MeasuredProgress
 from services.searcher.builder import BuildReport, BuildRequest
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared import lifecycle
 from services.shared.collection import Volume
-from services.shared.errors import IndexCorrupt, NoIndex, SimileError, UnknownCollection
-from services.shared.host import amqp_broker
+from services.shared.errors import (
+    IndexCorrupt,
+    InvalidSettings,
+    NoIndex,
+    SimileError,
+    UnknownCollection,
+)
+from services.shared.host import amqp_broker, broker_check
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
+from services.shared.messaging.gauges import BrokerMetrics
 from services.shared.messaging.memory import MemoryBroker
-from services.shared.settings import SharedSettings
+from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
-from services.shared.telemetry.health import start_admin
+from services.shared.telemetry.health import admin
+from services.shared.telemetry.loop import watched_loop
+from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload import app as upload
 from services.upload.settings import UploadSettings
 
@@ -44,6 +55,7 @@ _log = structlog.get_logger(__name__)
 
 _POLL_SECONDS: Final = 0.5
 _SAMPLE: Final = "sample"
+_NO_ENTRY: Final = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +67,24 @@ class LocalSettings:
     embedder: EmbedderSettings
     searcher: SearcherSettings
     index: IndexSettings
+
+    @classmethod
+    def read(
+        cls,
+        root: Path | None,
+        amqp_url: str | None,
+        *,
+        upload: Mapping[str, object] | None = None,
+        index: Mapping[str, object] | None = None,
+    ) -> LocalSettings:
+        """From the environment; what is given and not None goes before it."""
+        return cls(
+            shared=load(SharedSettings, root=root, amqp_url=amqp_url),
+            upload=load(UploadSettings, **(upload or {})),
+            embedder=load(EmbedderSettings),
+            searcher=load(SearcherSettings),
+            index=load(IndexSettings, **(index or {})),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +160,18 @@ class InProcess:
 
 
 @contextlib.asynccontextmanager
-async def local_broker(shared: SharedSettings, name: str) -> AsyncIterator[Broker]:
+async def local_broker(
+    shared: SharedSettings, name: str, telemetry: Telemetry
+) -> AsyncIterator[Broker]:
     """RabbitMQ where the settings name one, else a broker in memory; started, then closed."""
-    broker: Broker = MemoryBroker() if shared.amqp_url is None else amqp_broker(shared, name)
+    seen = BrokerMetrics(telemetry.registry)
+    broker: Broker = (
+        MemoryBroker() if shared.amqp_url is None else amqp_broker(shared, name, seen.reconnected)
+    )
     await broker.start(topology.ALL)
     try:
-        yield broker
+        async with seen.watching(broker):
+            yield broker
     finally:
         await broker.close()
 
@@ -185,6 +221,7 @@ class Keeper:
     broker: Broker
     source: Source
     progress: Progress
+    metrics: BuildMetrics
 
     async def keep(self, url: str, announce: Callable[[str], None]) -> None:
         """Build, then announce; an index that already serves this folder is announced first.
@@ -206,14 +243,18 @@ class Keeper:
     async def build(self) -> BuildReport:
         """Build what changed since the active version, and publish it."""
         request = BuildRequest(collection=self.source.collection, folder=self.source.folder)
-        return await builder.build(
-            request,
-            self.settings.index,
-            self.settings.shared,
-            self.broker,
-            Volume(self.settings.shared.root),
-            progress=self.progress,
-        )
+        progress = MeasuredProgress(request.collection, self.metrics, self.progress)
+        try:
+            return await builder.build(
+                request,
+                self.settings.index,
+                self.settings.shared,
+                self.broker,
+                Volume(self.settings.shared.root),
+                progress=progress,
+            )
+        finally:
+            progress.end()
 
     async def _refresh(self) -> None:
         try:
@@ -238,8 +279,18 @@ async def build_index(
 
     None when `stop` was set first: what was embedded so far is kept for the next run.
     """
-    async with local_broker(settings.shared, "simile index build") as broker:
-        build = asyncio.create_task(Keeper(settings, broker, source, progress).build())
+    telemetry, port = Telemetry(), settings.index.admin_port
+    async with contextlib.AsyncExitStack() as serving:
+        broker = await serving.enter_async_context(
+            local_broker(settings.shared, "simile index build", telemetry)
+        )
+        if port is not None:
+            host = settings.shared.admin_host
+            await serving.enter_async_context(
+                admin(telemetry.health, telemetry.registry, host, port)
+            )
+        keeper = Keeper(settings, broker, source, progress, BuildMetrics(telemetry.registry))
+        build = asyncio.create_task(keeper.build())
         stopping = asyncio.create_task(stop.wait())
         tasks: set[asyncio.Task[Any]] = {build, stopping}
         if settings.shared.amqp_url is None:
@@ -248,7 +299,7 @@ async def build_index(
                 settings.shared,
                 broker,
                 stop=asyncio.Event(),
-                telemetry=Telemetry(),
+                telemetry=telemetry,
             )
             tasks.add(asyncio.create_task(work, name="embedder"))
         try:
@@ -263,29 +314,37 @@ async def build_index(
 async def _until_answered(url: str, collection: str) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), (120, 160, 200)).save(picture, "PNG")
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(headers=key_headers()) as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 answer = await session.post(
-                    f"{url}/v1/search", params={"collection": collection}, data=picture.getvalue()
+                    f"{url}/v1/search",
+                    params={"collection": collection},
+                    data=picture.getvalue(),
+                    ssl=False,  # it asks itself, by an address that its certificate may not name
                 )
                 if answer.ok:
                     return
+                if answer.status in _NO_ENTRY:
+                    message = (
+                        "`simile up` asks a first query before it says ready: set SIMILE_API_KEY "
+                        "to a key of SIMILE_UPLOAD_API_KEYS_FILE with the scope read"
+                    )
+                    raise InvalidSettings(message)
             await asyncio.sleep(_POLL_SECONDS)
 
 
 @contextlib.asynccontextmanager
-async def in_process(settings: LocalSettings) -> AsyncIterator[tuple[Services, Broker]]:
+async def in_process(
+    settings: LocalSettings, telemetry: Telemetry
+) -> AsyncIterator[tuple[Services, Broker]]:
     """The services in this process with their broker and admin server."""
-    async with local_broker(settings.shared, "simile up") as broker:
-        telemetry = Telemetry()
-        admin = await start_admin(
-            telemetry.health,
-            telemetry.registry,
-            settings.shared.admin_host,
-            settings.shared.admin_port,
-        )
-        try:
-            yield InProcess(settings, broker, telemetry), broker
-        finally:
-            await admin.cleanup()
+    shared = settings.shared
+    ReleaseMetrics(telemetry.registry).show("up")
+    async with (
+        local_broker(shared, "simile up", telemetry) as broker,
+        admin(telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port),
+        watched_loop(telemetry.health, telemetry.registry),
+    ):
+        telemetry.health.ready_when("broker", broker_check(broker))
+        yield InProcess(settings, broker, telemetry), broker

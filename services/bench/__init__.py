@@ -1,0 +1,1 @@
+"""The load generator behind `simile bench`: asks over HTTP, measures, judges, recommends."""

@@ -1,0 +1,152 @@
+"""Finds the highest rate that still meets a goal: a probe for the ceiling, then bisection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from services.bench.meter import MeasureClients, Measured, MeasureRate
+from services.bench.run import Run
+
+SAMPLES: Final = 1000
+"""Requests in a step: ten of them are beyond the 99th percentile."""
+
+_LEAST_STEP_SECONDS: Final = 5.0
+_MOST_STEP_SECONDS: Final = 60.0
+_PROBE_CLIENTS: Final = (8, 32, 128, 512)
+_PROBE_GAIN: Final = 1.1
+_FIRST: Final = 0.8
+_UP: Final = 1.2
+_DOWN: Final = 0.7
+_MOST: Final = 1.6
+_LEAST: Final = 0.05
+_TOLERANCE: Final = 1.05
+_ATTEMPTS: Final = 2
+
+_Meets = Callable[[float], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What must hold at a rate. error_share: fewer of the requests than this are not served."""
+
+    p99_seconds: float
+    error_share: float = 0.001
+
+    def fault(self, run: Run) -> str | None:
+        """Why a run misses it; None when it doesn't."""
+        if run.error_share >= self.error_share:
+            worst = next((code for code in run.by_code if code != "200"), "nothing was asked")
+            return f"{run.error_share:.1%} not served ({worst})"
+        if not run.p99 <= self.p99_seconds:
+            late = run.behind_seconds > self.p99_seconds / 2
+            why = "; the generator was late itself: run it elsewhere" if late else ""
+            return f"p99 {run.p99:.3f} s is over {self.p99_seconds:g} s{why}"
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One try of a rate; fault is None when the goal was met."""
+
+    rate: float
+    measured: Measured
+    fault: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """ceiling: images a second with ever more clients. rate: the highest that met the goal, or 0.
+
+    best: the run at that rate.
+    """
+
+    goal: Goal
+    ceiling: float
+    rate: float
+    steps: Sequence[Step] = field(default_factory=list)
+
+    @property
+    def best(self) -> Measured | None:
+        """The run that is believed."""
+        met = [one for one in self.steps if one.fault is None and one.rate == self.rate]
+        return met[-1].measured if met else None
+
+
+def step_seconds(rate: float) -> float:
+    """Long enough for SAMPLES requests, within 5 to 60 s."""
+    return min(_MOST_STEP_SECONDS, max(_LEAST_STEP_SECONDS, SAMPLES / rate))
+
+
+async def find_ceiling(measure: MeasureClients) -> float:
+    """Images a second, served to ever more clients until more of them bring no tenth more."""
+    ceiling = 0.0
+    for clients in _PROBE_CLIENTS:
+        goodput = (await measure(clients)).run.goodput
+        if goodput < ceiling * _PROBE_GAIN:
+            return max(ceiling, goodput)
+        ceiling = goodput
+    return ceiling
+
+
+async def find_capacity(
+    measure: MeasureRate, ceiling: float, goal: Goal, told: Callable[[Step], None]
+) -> Capacity:
+    """The highest rate that meets the goal, to about 5 %; each step is told.
+
+    A step that fails is tried once more before it is believed: a pause of a shared machine must
+    not cost half of the answer.
+    """
+    steps: list[Step] = []
+
+    async def meets(rate: float) -> bool:
+        for _ in range(_ATTEMPTS):
+            measured = await measure(rate, step_seconds(rate))
+            steps.append(Step(rate, measured, goal.fault(measured.run)))
+            told(steps[-1])
+            if steps[-1].fault is None:
+                return True
+        return False
+
+    rate = 0.0
+    if ceiling > 0:
+        low, high = await _bracket(meets, ceiling)
+        rate = await _bisect(meets, low, high)
+    return Capacity(goal, ceiling, rate, steps)
+
+
+async def _bracket(meets: _Meets, ceiling: float) -> tuple[float, float]:
+    """A rate that meets the goal (0: none does) and one that doesn't."""
+    rate = rounded(_FIRST * ceiling)
+    low = 0.0
+    while await meets(rate):
+        low = rate
+        rate = rounded(rate * _UP)
+        if rate > _MOST * ceiling:
+            return low, low  # far over what clients got: their number was the limit, not the target
+    high = rate
+    while not low and (rate := rounded(rate * _DOWN)) >= _LEAST * ceiling:
+        if await meets(rate):
+            low = rate
+        else:
+            high = rate
+    return low, high
+
+
+async def _bisect(meets: _Meets, low: float, high: float) -> float:
+    while low and high / low > _TOLERANCE:
+        middle = rounded(math.sqrt(low * high))
+        if not low < middle < high:
+            break
+        if await meets(middle):
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def rounded(rate: float) -> float:
+    """To three digits: more would claim what no run can tell."""
+    return float(f"{rate:.3g}")

@@ -1,0 +1,135 @@
+"""What a run measured: a sample a request, and what follows from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+SERVED: Final = "200"
+REFUSED: Final = ("503", "429")
+
+Seconds = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One request. at_seconds: when it was due, from the run's start. stages: seconds by name."""
+
+    at_seconds: float
+    latency_seconds: float
+    code: str
+    stages: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The samples of one load, warm-up left out.
+
+    One of concurrency (closed loop) and rate (open loop, requests a second) is set.
+    client_cpu_seconds: what the generator used. behind_seconds: how late it was with a request, at
+    most. full_seconds: how long, in all, no connection was free for a request that was due.
+    """
+
+    seconds: float
+    samples: Sequence[Sample]
+    client_cpu_seconds: float
+    concurrency: int | None = None
+    rate: float | None = None
+    behind_seconds: float = 0.0
+    full_seconds: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """How it was loaded, for tables."""
+        if self.concurrency is not None:
+            return f"{self.concurrency} client{'s' if self.concurrency != 1 else ''}"
+        return f"{self.rate:g}/s"
+
+    @property
+    def started_seconds(self) -> Seconds:
+        """When each request began, or was due, from the run's start."""
+        return np.array([one.at_seconds for one in self.samples])
+
+    @property
+    def latency_seconds(self) -> Seconds:
+        """Each request's latency, whatever its code."""
+        return np.array([one.latency_seconds for one in self.samples])
+
+    @property
+    def codes(self) -> Sequence[str]:
+        """Each request's code."""
+        return [one.code for one in self.samples]
+
+    @property
+    def served(self) -> Seconds:
+        """Latencies of the requests that were answered."""
+        return self.latencies_of(SERVED)
+
+    def latencies_of(self, code: str) -> Seconds:
+        """Latencies of the requests with that code."""
+        return np.array([one.latency_seconds for one in self.samples if one.code == code])
+
+    @property
+    def refused(self) -> Seconds:
+        """Latencies of those answered 503 or 429: told to come back."""
+        return np.array(
+            [one.latency_seconds for one in self.samples if one.code.startswith(REFUSED)]
+        )
+
+    @property
+    def goodput(self) -> float:
+        """Answered requests a second."""
+        return len(self.served) / self.seconds
+
+    @property
+    def by_code(self) -> Mapping[str, int]:
+        """How many got which status, with the problem's code: `503 overloaded`; most first."""
+        return dict(Counter(one.code for one in self.samples).most_common())
+
+    @property
+    def error_share(self) -> float:
+        """The share of the requests that were not served; 1 when there was none."""
+        if not self.samples:
+            return 1.0
+        return sum(one.code != SERVED for one in self.samples) / len(self.samples)
+
+    @property
+    def client_cpu_seconds_per_request(self) -> float:
+        """What one request took of the generator."""
+        return self.client_cpu_seconds / max(1, len(self.samples))
+
+    def percentile(self, percent: float) -> float:
+        """Of the served latencies, in seconds; NaN when nothing was served."""
+        return percentile(self.served, percent)
+
+    def refusal_percentile(self, percent: float) -> float:
+        """Of the refusals' latencies, in seconds; NaN when nothing was refused."""
+        return percentile(self.refused, percent)
+
+    @property
+    def p50(self) -> float:
+        """The median of the served latencies, in seconds."""
+        return self.percentile(50)
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile of the served latencies, in seconds."""
+        return self.percentile(99)
+
+    def stage_medians(self) -> Mapping[str, float]:
+        """Seconds of each stage that the answers tell of, in their order."""
+        by_stage: dict[str, list[float]] = {}
+        for one in self.samples:
+            for stage, seconds in one.stages.items():
+                by_stage.setdefault(stage, []).append(seconds)
+        return {stage: float(np.median(seconds)) for stage, seconds in by_stage.items()}
+
+
+def percentile(latencies: Seconds, percent: float) -> float:
+    """NaN of none."""
+    return float(np.percentile(latencies, percent)) if len(latencies) else float("nan")

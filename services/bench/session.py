@@ -1,0 +1,138 @@
+"""One call of `simile bench`: look, measure, judge, show, write."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from rich.console import Console
+from rich.text import Text
+
+from services.bench import capacity, preflight, scrape, sizing, tables
+from services.bench.capacity import Goal, Step
+from services.bench.display import Display
+from services.bench.images import read_images
+from services.bench.meter import Measured, Meter, Plan
+from services.bench.results import Results
+from services.bench.sizing import Wish
+from services.bench.target import Target
+from services.shared import lifecycle
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for on the command line.
+
+    concurrency, rates: the runs, one after another. wish: look for the capacity instead.
+    most_images: how many are read. embedders: how many answer; None counts those in the metrics.
+    """
+
+    url: str
+    images: Path
+    plan: Plan
+    collection: str | None = None
+    k: int = 10
+    headers: Mapping[str, str] = field(default_factory=dict)
+    most_images: int = 256
+    unique: bool = True
+    concurrency: Sequence[int] = ()
+    rates: Sequence[float] = ()
+    wish: Wish | None = None
+    embedders: int | None = None
+    json_file: Path | None = None
+    report_file: Path | None = None
+
+
+def run(asked: Asked, console: Console, errors: Console) -> None:
+    """Do all of it. Raises the errors of the preflight, of the metrics, and OSError."""
+    with asyncio.Runner(loop_factory=lifecycle.loop_factory("auto")) as runner:
+        results = runner.run(Session(asked, errors).results())
+    tables.show(results, console)
+    if asked.json_file is not None:
+        asked.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
+        console.print(Text(f"results: {asked.json_file}"))
+    if asked.report_file is not None and results.measured:
+        from services.bench.report import write_report  # noqa: PLC0415 (matplotlib takes a second)
+
+        write_report(results, asked.report_file)
+        console.print(Text(f"report: {asked.report_file}"))
+
+
+class Session:
+    """The runs of one call; what is measured so far survives an interruption."""
+
+    def __init__(self, asked: Asked, errors: Console) -> None:
+        self._asked = asked
+        self._errors = errors
+        self._display = Display(errors)
+        self._measured: list[Measured] = []
+
+    async def results(self) -> Results:
+        """Measure everything; after Ctrl-C, what there is."""
+        asked = self._asked
+        bodies = read_images(asked.images, asked.most_images)
+        found = await preflight.look_up(asked.url, asked.collection, asked.headers)
+        asking = urlencode({"collection": found["name"], "k": asked.k})
+        target = Target(
+            url=asked.url,
+            bodies=bodies,
+            path=f"/v1/search?{asking}",
+            headers=asked.headers,
+            unique=asked.unique,
+        )
+        facts = preflight.facts_of(found, target, asked.plan)
+        await preflight.check_served(target, asked.plan.timeout_seconds)
+        for url, text in (await scrape.fetch(asked.plan.metrics)).items():
+            scrape.read(url, text)
+        meter = Meter(target, asked.plan, self._display.watch)
+        rest: Mapping[str, Any] = {}
+        try:
+            if asked.wish is not None:
+                rest = await self._find_capacity(meter, asked.wish)
+            else:
+                await self._run_all(meter)
+        except asyncio.CancelledError:
+            # Ctrl-C: minutes of measuring must not be lost for the last of them.
+            self._errors.print("interrupted: these are the runs that were over", style="yellow")
+        return Results(facts, self._measured, **rest)
+
+    async def _run_all(self, meter: Meter) -> None:
+        for concurrency in self._asked.concurrency:
+            await self._closed(meter, concurrency)
+        for rate in self._asked.rates:
+            await self._open(meter, rate, self._asked.plan.seconds)
+
+    async def _find_capacity(self, meter: Meter, wish: Wish) -> Mapping[str, Any]:
+        async def closed(concurrency: int) -> Measured:
+            measured = await self._closed(meter, concurrency)
+            goodput = measured.run.goodput
+            self._errors.print(Text(f"{measured.run.name:>11}  {goodput:,.1f} images/s"))
+            return measured
+
+        async def opened(rate: float, seconds: float) -> Measured:
+            return await self._open(meter, rate, seconds)
+
+        ceiling = await capacity.find_ceiling(closed)
+        found = await capacity.find_capacity(opened, ceiling, Goal(wish.p99_seconds), self._tell)
+        seen = sizing.seen_at(found, self._measured, self._asked.embedders)
+        advice = sizing.advise(wish, seen) if seen is not None else ()
+        return {"capacity": found, "advice": advice}
+
+    def _tell(self, step: Step) -> None:
+        self._errors.print(tables.of_step(step))
+
+    async def _closed(self, meter: Meter, concurrency: int) -> Measured:
+        lasts = self._asked.plan.warmup_seconds + self._asked.plan.seconds
+        async with self._display.run(f"{concurrency} clients", lasts):
+            self._measured.append(await meter.closed(concurrency))
+        return self._measured[-1]
+
+    async def _open(self, meter: Meter, rate: float, seconds: float) -> Measured:
+        async with self._display.run(f"{rate:g}/s", self._asked.plan.warmup_seconds + seconds):
+            self._measured.append(await meter.open(rate, seconds))
+        return self._measured[-1]

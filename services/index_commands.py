@@ -1,0 +1,301 @@
+"""`simile index`: build, list, activate, rollback, verify, prune, copy, explain, duplicates.
+
+Services are imported inside their commands, so that an image needs only its own extra.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final, get_args
+
+import click
+from rich.console import Console
+from rich.table import Column
+from rich.text import Text
+
+from services.index_tables import MEGABYTE, reason, show_plans, show_report
+from services.shared import lifecycle
+from services.shared.collection import Volume
+from services.shared.manifest import Method
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import logs
+from services.tables import age, new_table
+
+_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_SECONDS: Final = click.FloatRange(0, min_open=True)
+_PICTURE: Final = click.Path(dir_okay=False, path_type=Path)
+
+root_option = click.option(
+    "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
+)
+
+
+@click.group()
+def index() -> None:
+    """Build and look after the collections' index versions."""
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER, required=False)
+@click.option("--collection", help="The collection's name; default: the folder's.")
+@click.option(
+    "--recall", type=click.FloatRange(0, 1, min_open=True), help="The recall@10 to reach."
+)
+@click.option(
+    "--method", type=click.Choice(["auto", *get_args(Method)]), help="Try only this way to search."
+)
+@root_option
+@click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
+@lifecycle.named_errors
+def build(
+    *,
+    folder: Path | None,
+    collection: str | None,
+    recall: float | None,
+    method: str | None,
+    root: Path | None,
+    amqp_url: str | None,
+) -> None:
+    """Embed the images of FOLDER, publish a new index version, and make it the active one.
+
+    Labels are the names of sub-folders, or come from FOLDER/manifest.csv (path, label, any other
+    column). Without FOLDER it is a drawn sample collection. How it is searched is measured: the
+    fastest way that reaches the recall is taken. Run again after an interruption: it goes on where
+    it was.
+    """
+    import asyncio
+
+    from services import local
+    from services.searcher.progress import RichProgress
+
+    settings = local.LocalSettings.read(root, amqp_url, index={"recall": recall, "method": method})
+    logs.configure("warning", settings.shared.log_format)
+    source = local.source_of(settings.shared, folder, collection)
+
+    async def main(stop: asyncio.Event) -> None:
+        with RichProgress() as progress:
+            report = await local.build_index(settings, source, stop=stop, progress=progress)
+        if report is None:
+            click.echo("interrupted; run the same command again to go on from here", err=True)
+            return
+        show_report(report)
+
+    lifecycle.run_process(main, settings.shared.event_loop)
+
+
+@index.command("list")
+@root_option
+@lifecycle.named_errors
+def list_versions(root: Path | None) -> None:
+    """Show every collection's index versions: * is active, "held" is being read."""
+    from services.searcher import publisher
+
+    volume = _volume(root)
+    table = new_table(
+        Column("name", overflow="fold"), Column("version", no_wrap=True), "", "images",
+        Column("method", no_wrap=True), "recall", "MB", Column("age", no_wrap=True),
+    )  # fmt: skip
+    for row in publisher.list_versions(volume):
+        marks = ["*"] * row.active + ["held"] * volume.held(row.collection, row.version)
+        facts = ["?", "unreadable", "", "", ""]
+        if row.manifest is not None:
+            manifest = row.manifest
+            facts = [
+                str(manifest.count),
+                manifest.plan.method,
+                f"{manifest.recall:.3f}",
+                f"{manifest.bytes / MEGABYTE:.0f}",
+                age(manifest.created_unix_ms),
+            ]
+        table.add_row(row.collection, row.version, " ".join(marks), *facts)
+    Console().print(table)
+
+
+@index.command()
+@click.argument("collection")
+@click.argument("version")
+@root_option
+@lifecycle.named_errors
+def activate(collection: str, version: str, root: Path | None) -> None:
+    """Verify VERSION of COLLECTION and make it the one that answers."""
+    from services.searcher import publisher
+
+    publisher.activate(_volume(root), collection, version)
+    click.echo(f"active: {collection} {version}")
+
+
+@index.command()
+@click.argument("collection")
+@root_option
+@lifecycle.named_errors
+def rollback(collection: str, root: Path | None) -> None:
+    """Verify and activate the version of COLLECTION before the active one."""
+    from services.searcher import publisher
+
+    version = publisher.rollback(_volume(root), collection)
+    click.echo(f"active: {collection} {version}")
+
+
+@index.command()
+@click.argument("collection")
+@click.argument("version", required=False)
+@click.option("--all", "every", is_flag=True, help="Every version.")
+@root_option
+@lifecycle.named_errors
+def verify(collection: str, version: str | None, root: Path | None, *, every: bool) -> None:
+    """Check every file of VERSION (default: the active one) and its canary queries."""
+    from services.searcher import publisher
+    from services.shared.errors import IndexCorrupt
+
+    volume = _volume(root)
+    versions = volume.versions(collection) if every else [version or volume.active(collection)]
+    broken = 0
+    for one in versions:
+        try:
+            publisher.verify(volume, collection, one)
+        except IndexCorrupt as error:
+            if not every:
+                raise
+            broken += 1
+            click.echo(f"broken: {collection} {one}: {error}")
+        else:
+            click.echo(f"sound: {collection} {one}")
+    if broken:
+        raise SystemExit(lifecycle.ExitCode.FAILED)
+
+
+@index.command()
+@click.argument("collection")
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="How many versions stay besides the active one.",
+)
+@click.option(
+    "--min-age",
+    type=click.FloatRange(0),
+    default=600,
+    show_default=True,
+    help="Seconds that a version has to be out of service.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@root_option
+@lifecycle.named_errors
+def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Path | None) -> None:
+    """Remove old versions of COLLECTION that no replica can hold."""
+    from services.searcher import publisher
+
+    volume = _volume(root)
+    volume.active(collection)
+    rows = publisher.prune(volume, collection, keep=keep, min_age_seconds=min_age, dry_run=dry_run)
+    table = new_table("version", "", "MB")
+    for row in rows:
+        fate = "would be removed" if dry_run and row.fate == "removed" else row.fate
+        table.add_row(row.version, fate, f"{row.bytes / MEGABYTE:.1f}")
+    Console().print(table)
+
+
+@index.command("copy")
+@click.argument("source", type=_FOLDER)
+@click.option("--follow", type=_SECONDS, metavar="SECONDS", help="Go on; look this often.")
+@root_option
+@lifecycle.named_errors
+def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> None:
+    """Copy what is active on the volume SOURCE to this one; older copies nobody reads go."""
+    import asyncio
+
+    from services.searcher import copying
+
+    shared = load(SharedSettings, root=root)
+    origin, target = Volume(source), Volume(shared.root)
+    if follow is None:
+        for copied in (copying.copy(origin, target, name) for name in origin.collections()):
+            if copied is not None:
+                click.echo(f"copied: {copied.collection} {copied.version}")
+        return
+    logs.configure(shared.log_level, shared.log_format)
+
+    async def main(stop: asyncio.Event) -> None:
+        await copying.follow(origin, target, every_seconds=follow, stop=stop)
+
+    lifecycle.run_process(main, shared.event_loop)
+
+
+@index.command()
+@click.argument("collection")
+@click.argument("version", required=False)
+@click.option("--plot", type=_PICTURE, help="Draw recall against speed into this PNG.")
+@root_option
+@lifecycle.named_errors
+def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
+    """Show why COLLECTION is searched the way it is: every plan measured when it was built."""
+    volume = _volume(root)
+    manifest = volume.manifest(collection, version or volume.active(collection))
+    show_plans(manifest)
+    click.echo(reason(manifest))
+    if plot is not None:
+        from services.searcher.plan_plot import draw_plans
+
+        draw_plans(manifest, plot)
+        click.echo(f"plot: {plot}")
+
+
+@index.command()
+@click.argument("collection")
+@click.option(
+    "--distance",
+    type=click.FloatRange(0, 2, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Angular distance up to which two images count as one.",
+)
+@click.option(
+    "--sheet",
+    type=_PICTURE,
+    default=Path("duplicates.png"),
+    show_default=True,
+    help="Where to write the contact sheet.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The groups as JSON, no sheet.")
+@root_option
+@lifecycle.named_errors
+def duplicates(
+    *, collection: str, distance: float, sheet: Path, as_json: bool, root: Path | None
+) -> None:
+    """Report groups of near-duplicates in COLLECTION, as a table and a contact sheet."""
+    from services.searcher.contact_sheet import draw_groups
+    from services.searcher.duplicates import Group, find_duplicates
+    from services.searcher.progress import RichProgress
+
+    volume = _volume(root)
+    version = volume.active(collection)
+    with RichProgress() as progress:
+        groups = find_duplicates(volume, collection, version, distance, progress)
+    if as_json:
+        click.echo(json.dumps([group.to_json() for group in groups], indent=2))
+        return
+    if not groups:
+        click.echo(f"{collection} has no two images within {distance:g} of each other")
+        return
+    table = new_table("images", "same file", "farthest", "labels", "paths",
+                  title=f"{len(groups)} groups of near-duplicates")  # fmt: skip
+
+    def show(group: Group) -> None:
+        labels = Text(", ".join(group.labels), "bold red" if len(group.labels) > 1 else "")
+        paths = Text("\n".join(item.path for item in group.items))
+        table.add_row(
+            str(len(group.items)), str(group.same_bytes), f"{group.farthest:.3f}", labels, paths
+        )
+
+    for group in groups:
+        show(group)
+    Console().print(table)
+    draw_groups(volume, collection, version, groups, sheet)
+    click.echo(f"contact sheet: {sheet}")
+
+
+def _volume(root: Path | None) -> Volume:
+    return Volume(load(SharedSettings, root=root).root)

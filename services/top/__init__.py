@@ -1,0 +1,1 @@
+"""`simile top`: the services' rates, times, queues and replicas in a terminal."""

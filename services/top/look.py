@@ -1,0 +1,44 @@
+"""What one process said at one moment, or why it said nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import aiohttp
+
+from services import admin_client
+from services.shared.errors import Unreachable
+from services.shared.telemetry.samples import Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One admin address. samples: None where nothing answered, and `away` says why.
+
+    taken_seconds: when, on the monotonic clock. failing: the checks against its readiness.
+    """
+
+    url: str
+    taken_seconds: float
+    samples: Samples | None = None
+    failing: Mapping[str, str] = field(default_factory=dict)
+    away: str = ""
+
+
+async def look_at(asking: aiohttp.ClientSession, urls: Sequence[str]) -> Sequence[Look]:
+    """Look at all of them at once, in their order; one that is away keeps nobody waiting long."""
+    return await asyncio.gather(*(_look(asking, url) for url in urls))
+
+
+async def _look(asking: aiohttp.ClientSession, url: str) -> Look:
+    try:
+        text = await admin_client.metrics(asking, url)
+        taken = time.monotonic()
+        return Look(
+            url, taken, admin_client.parsed(url, text), await admin_client.not_ready(asking, url)
+        )
+    except Unreachable as error:
+        return Look(url, time.monotonic(), away=str(error))

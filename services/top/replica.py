@@ -1,0 +1,149 @@
+"""A service in one process: what it does, how busy it is, whether it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from services.shared.telemetry import figures
+from services.shared.telemetry.samples import Histogram, Samples, Wanted
+from services.top.look import Look
+
+State = Literal["ready", "not ready", "away"]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Two looks at a process. risen: None while there is but one. elapsed_seconds: between."""
+
+    now: Samples
+    risen: Samples | None = None
+    elapsed_seconds: float = 0.0
+    restarted: bool = False
+
+    @classmethod
+    def between(cls, before: Look | None, after: Look) -> Change | None:
+        """None where the process is away now."""
+        if after.samples is None:
+            return None
+        if before is None or before.samples is None:
+            return cls(after.samples)
+        return cls(
+            after.samples,
+            after.samples.since(before.samples),
+            after.taken_seconds - before.taken_seconds,
+            after.samples.restarted_since(before.samples),
+        )
+
+    def rate(self, name: str, **wanted: Wanted) -> float | None:
+        """How fast it rose, a second."""
+        if self.risen is None:
+            return None
+        return self.risen.total(name, **wanted) / self.elapsed_seconds
+
+    def histogram(self, name: str, **wanted: Wanted) -> Histogram | None:
+        """What was observed meanwhile."""
+        return None if self.risen is None else self.risen.histogram(name, **wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a service does. A number is None where it is not known, or not known yet.
+
+    per_second: queries, or an embedder's images. seconds: its own part of each: the whole request,
+    the model, the search. busy: 0..1, of what may be in flight, or of its workers or threads.
+    in_hand: queries, images, batches of queries.
+    """
+
+    per_second: float | None = None
+    seconds: Histogram | None = None
+    busy: float | None = None
+    in_hand: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One row. cpu: processors in use; with memory_bytes told once for a process of several."""
+
+    address: str
+    service: str
+    state: State
+    reason: str = ""
+    version: str = ""
+    restarted: bool = False
+    work: Work = Work()
+    cpu: float | None = None
+    memory_bytes: float | None = None
+
+
+def replicas_of(look: Look, change: Change | None) -> Iterator[Replica]:
+    """A row for each service of the process; one for its address where it is away."""
+    address = urlsplit(look.url).netloc or look.url
+    if change is None:
+        yield Replica(address, "?", "away", look.away)
+        return
+    services = figures.services_of(change.now)
+    for place, service in enumerate(services or ["?"]):
+        first = place == 0
+        yield Replica(
+            address,
+            service,
+            "not ready" if look.failing else "ready",
+            "; ".join(f"{name}: {reason}" for name, reason in look.failing.items()),
+            _version(change.now),
+            change.restarted,
+            _WORK[service](change) if services else Work(),
+            change.rate("process_cpu_seconds_total") if first else None,
+            change.now.one("process_resident_memory_bytes") if first else None,
+        )
+
+
+def _version(samples: Samples) -> str:
+    return next((labels["version"] for labels, _ in samples.labels(figures.PROCESS_INFO)), "")
+
+
+def _of_upload(change: Change) -> Work:
+    in_flight = change.now.one(figures.IN_FLIGHT)
+    return Work(
+        change.rate(figures.REQUESTS, route=figures.QUERY_ROUTES),
+        change.histogram(figures.REQUEST_SECONDS, route=figures.QUERY_ROUTES),
+        _share(in_flight, change.now.one(figures.IN_FLIGHT_LIMIT)),
+        in_flight,
+    )
+
+
+def _of_embedder(change: Change) -> Work:
+    return Work(
+        change.rate("simile_embedder_images_total"),
+        change.histogram("simile_embedder_stage_seconds", stage="model"),
+        _share(
+            change.rate("simile_embedder_worker_busy_seconds_total"),
+            change.now.one("simile_embedder_model_workers"),
+        ),
+        change.now.one("simile_embedder_in_hand_images"),
+    )
+
+
+def _of_searcher(change: Change) -> Work:
+    return Work(
+        change.rate("simile_searcher_queries_total"),
+        change.histogram("simile_searcher_stage_seconds", stage="search"),
+        _share(
+            change.rate("simile_searcher_busy_seconds_total"),
+            change.now.one("simile_searcher_threads"),
+        ),
+        change.now.one("simile_searcher_in_hand_batches"),
+    )
+
+
+def _share(used: float | None, there: float | None) -> float | None:
+    return None if used is None or not there else used / there
+
+
+_WORK: Final[Mapping[str, Callable[[Change], Work]]] = {
+    "upload": _of_upload,
+    "embedder": _of_embedder,
+    "searcher": _of_searcher,
+}

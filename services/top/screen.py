@@ -1,0 +1,41 @@
+"""Looks again and again, and shows what changed between two looks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.live import Live
+
+from services import admin_client
+from services.shared.errors import Unreachable
+from services.top.look import Look, look_at
+from services.top.summary import Summary, summary
+from services.top.view import shown
+
+
+async def once(urls: Sequence[str], interval_seconds: float) -> Summary:
+    """What happens within one interval. Raises Unreachable where nobody answers at all."""
+    async with admin_client.session() as asking:
+        before = await look_at(asking, urls)
+        if all(look.samples is None for look in before):
+            raise Unreachable(_reasons(before))
+        await asyncio.sleep(interval_seconds)
+        return summary(before, await look_at(asking, urls))
+
+
+async def watch(urls: Sequence[str], interval_seconds: float, console: Console) -> None:
+    """Show it on the whole screen until it is cancelled; whoever is away is shown as that."""
+    before: Sequence[Look] = ()
+    async with admin_client.session() as asking:
+        with Live(console=console, screen=True, auto_refresh=False) as screen:
+            while True:
+                after = await look_at(asking, urls)
+                screen.update(shown(summary(before, after)), refresh=True)
+                before = after
+                await asyncio.sleep(interval_seconds)
+
+
+def _reasons(looks: Sequence[Look]) -> str:
+    return "; ".join(look.away for look in looks)

@@ -1,0 +1,211 @@
+"""What all processes say together: from two looks at each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from services.shared.telemetry import figures
+from services.shared.telemetry.samples import Histogram, Samples, added
+from services.top.look import Look
+from services.top.replica import Change, Replica, replicas_of
+
+SHARES: Final = (0.5, 0.9, 0.99)
+
+TROUBLES: Final[Mapping[str, str]] = {
+    "simile_upload_late_replies_total": "late replies",
+    "simile_upload_expired_total": "given up by their callers",
+    "simile_embedder_expired_total": "expired at embedders",
+    "simile_searcher_expired_total": "expired at searchers",
+    "simile_embedder_redelivered_total": "redelivered to embedders",
+    "simile_searcher_redelivered_total": "redelivered to searchers",
+    "simile_embedder_given_back_total": "given back by embedders",
+    "simile_searcher_given_back_total": "given back by searchers",
+    "simile_embedder_unanswerable_total": "unroutable results",
+    "simile_searcher_unanswerable_total": "unroutable answers",
+    "simile_embedder_quarantined_total": "quarantined",
+    "simile_embedder_model_faults_total": "model faults",
+    "simile_searcher_refused_versions_total": "refused index versions",
+    "simile_broker_reconnects_total": "reconnects to the broker",
+}
+"""What should not rise, in people's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """An index version that searchers have open. Recalls are 0..1, the live one of right now."""
+
+    collection: str
+    version: str
+    items: int
+    searchers: int
+    age_seconds: float | None = None
+    recall: float | None = None
+    live_recall: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Queries whose answer is known. success_age_seconds: since the last right answer, if any."""
+
+    success_age_seconds: float | None = None
+    failed_by_code: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Everything on the screen. measured: whether there were two looks, so that rates are known.
+
+    per_second_by_code: queries. troubles: what rose that should not, a second.
+    """
+
+    measured: bool
+    per_second_by_code: Mapping[str, float]
+    seconds: Histogram
+    stages: Mapping[str, Histogram]
+    in_flight: float
+    in_flight_limit: float
+    queues: Mapping[str, int]
+    canary: Canary
+    troubles: Mapping[str, float]
+    replicas: Sequence[Replica]
+    indexes: Sequence[Index]
+
+    @property
+    def per_second(self) -> float:
+        """Queries, whatever became of them."""
+        return sum(self.per_second_by_code.values())
+
+    @property
+    def answering(self) -> int:
+        """Processes that are there, ready or not."""
+        return len({one.address for one in self.replicas if one.state != "away"})
+
+    @property
+    def processes(self) -> int:
+        """Processes that were asked."""
+        return len({one.address for one in self.replicas})
+
+    def to_json(self) -> Mapping[str, Any]:
+        """The same as JSON values: seconds and bytes, null for what is not known."""
+        return {
+            "queries": {
+                "per_second": self.per_second if self.measured else None,
+                "per_second_by_code": self.per_second_by_code,
+                "in_flight": self.in_flight,
+                "in_flight_limit": self.in_flight_limit,
+                **_seconds(self.seconds),
+            },
+            "stages": {stage: _seconds(one) for stage, one in self.stages.items()},
+            "queues": self.queues,
+            "canary": {
+                "success_age_seconds": self.canary.success_age_seconds,
+                "failed_by_code": self.canary.failed_by_code,
+            },
+            "troubles_per_second": self.troubles,
+            "replicas": [_replica(one) for one in self.replicas],
+            "indexes": [
+                {name: getattr(one, name) for name in Index.__dataclass_fields__}
+                for one in self.indexes
+            ],
+        }
+
+
+def summary(
+    before: Sequence[Look], after: Sequence[Look], clock: Callable[[], float] = time.time
+) -> Summary:
+    """Of two looks at the same addresses; `before` may be empty. clock: Unix time."""
+    then = {look.url: look for look in before}
+    changes = {look.url: Change.between(then.get(look.url), look) for look in after}
+    there = [change for change in changes.values() if change is not None]
+    now = [change.now for change in there]
+    risen = added(change.risen for change in there if change.risen is not None)
+    return Summary(
+        measured=any(change.risen is not None for change in there),
+        per_second_by_code=_added_rates(there, figures.queries_by_code),
+        seconds=figures.query_seconds(risen),
+        stages=figures.stage_seconds(risen),
+        in_flight=sum(one.total(figures.IN_FLIGHT) for one in now),
+        in_flight_limit=sum(one.total(figures.IN_FLIGHT_LIMIT) for one in now),
+        queues=figures.queue_messages(now),
+        canary=_canary(now, risen, clock()),
+        troubles=_added_rates(there, _troubles),
+        replicas=[one for look in after for one in replicas_of(look, changes[look.url])],
+        indexes=_indexes(now, risen, clock()),
+    )
+
+
+def _added_rates(
+    changes: Sequence[Change], count: Callable[[Samples], Mapping[str, float]]
+) -> Mapping[str, float]:
+    """What rose, a second; each process by its own time between looks. None that did not rise."""
+    rates: dict[str, float] = {}
+    for change in changes:
+        if change.risen is not None:
+            for name, rise in count(change.risen).items():
+                rates[name] = rates.get(name, 0.0) + rise / change.elapsed_seconds
+    ordered = sorted(rates, key=lambda name: -rates[name])
+    return {name: rates[name] for name in ordered if rates[name]}
+
+
+def _troubles(risen: Samples) -> Mapping[str, float]:
+    return {words: risen.total(name) for name, words in TROUBLES.items()}
+
+
+def _canary(now: Sequence[Samples], risen: Samples, at: float) -> Canary:
+    last = max((one.total(figures.CANARY_SUCCESS) for one in now), default=0.0)
+    by_code = risen.by("code", figures.CANARIES)
+    failed = {code: count for code, count in by_code.items() if count and code != "ok"}
+    return Canary(at - last if last else None, failed)
+
+
+def _indexes(now: Sequence[Samples], risen: Samples, at: float) -> Sequence[Index]:
+    found: dict[tuple[str, str], Index] = {}
+    found_live = risen.by("collection", "simile_searcher_live_recall_found_total")
+    expected_live = risen.by("collection", "simile_searcher_live_recall_expected_total")
+    for samples in now:
+        recall = samples.by("collection", "simile_searcher_index_recall")
+        created = samples.by("collection", "simile_searcher_index_created_timestamp_seconds")
+        for labels, items in samples.labels("simile_searcher_index_items"):
+            collection, version = labels["collection"], labels["index_version"]
+            known = found.get((collection, version))
+            expected = expected_live.get(collection)
+            found[collection, version] = Index(
+                collection,
+                version,
+                int(items),
+                1 if known is None else known.searchers + 1,
+                at - created[collection] if collection in created else None,
+                recall.get(collection),
+                found_live.get(collection, 0.0) / expected if expected else None,
+            )
+    return [found[key] for key in sorted(found)]
+
+
+def _seconds(histogram: Histogram | None) -> Mapping[str, float | None]:
+    known = histogram if histogram is not None and histogram.count else None
+    told = {"mean_seconds": None if known is None else known.mean}
+    for share in SHARES:
+        told[f"p{share * 100:g}_seconds"] = None if known is None else known.quantile(share)
+    return told
+
+
+def _replica(one: Replica) -> Mapping[str, Any]:
+    number = one.work.busy
+    return {
+        "address": one.address,
+        "service": one.service,
+        "state": one.state,
+        "reason": one.reason,
+        "version": one.version,
+        "restarted": one.restarted,
+        "per_second": one.work.per_second,
+        "busy": None if number is None or math.isnan(number) else number,
+        "in_hand": one.work.in_hand,
+        **_seconds(one.work.seconds),
+        "cpu": one.cpu,
+        "memory_bytes": one.memory_bytes,
+    }

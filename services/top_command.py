@@ -1,0 +1,48 @@
+"""`simile top`: a running Simile at a glance, for a terminal and without Grafana."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+
+import click
+from rich.console import Console
+
+from services.shared import lifecycle
+
+
+@click.command()
+@click.option(
+    "--metrics",
+    "urls",
+    multiple=True,
+    default=["http://127.0.0.1:9090"],
+    help="Admin address of a process (SIMILE_ADMIN_PORT), http://127.0.0.1:9090 where none is "
+    "given; several times for several.",
+)
+@click.option(
+    "--interval",
+    type=click.FloatRange(0, min_open=True),
+    default=2,
+    show_default=True,
+    help="Seconds between two looks; rates and times are of these seconds.",
+)
+@click.option("--once", is_flag=True, help="Show one interval and end, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="The same as --once, as JSON.")
+@lifecycle.named_errors
+def top(*, urls: tuple[str, ...], interval: float, once: bool, as_json: bool) -> None:
+    """Watch a running Simile: rates, times, queues, replicas, index versions. Ctrl-C ends it."""
+    from services.top import screen
+    from services.top.view import shown
+
+    console = Console()
+    if not (once or as_json):
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(screen.watch(urls, interval, console))
+        return
+    seen = asyncio.run(screen.once(urls, interval))
+    if as_json:
+        click.echo(json.dumps(seen.to_json(), indent=2))
+    else:
+        console.print(shown(seen))
