@@ -19,14 +19,19 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
 from services import cli
+from services.client import ClientSettings
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.settings import EmbedderSettings
+from services.searcher.build_metrics import BuildMetrics
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared import errors, lifecycle
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Queue
+from services.shared.messaging.gauges import BrokerMetrics
 from services.shared.settings import SharedSettings
+from services.shared.telemetry.loop import ProcessMetrics
+from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload.metrics import UploadMetrics
 from services.upload.settings import UploadSettings
 
@@ -91,7 +96,7 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "set at start"
     match field.default:
-        case None:
+        case None | "":
             return ""
         case Path() as path:
             home = Path.home()
@@ -237,6 +242,11 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "settings-embedder": lambda: settings(EmbedderSettings),
     "settings-searcher": lambda: settings(SearcherSettings),
     "settings-index": lambda: settings(IndexSettings),
+    "metrics-process": lambda: metrics(ProcessMetrics),
+    "settings-client": lambda: settings(ClientSettings),
+    "metrics-release": lambda: metrics(ReleaseMetrics),
+    "metrics-broker": lambda: metrics(BrokerMetrics),
+    "metrics-build": lambda: metrics(BuildMetrics),
     "metrics-upload": lambda: metrics(UploadMetrics),
     "metrics-embedder": lambda: metrics(EmbedderMetrics),
     "metrics-searcher": lambda: metrics(SearcherMetrics),

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what pip can't: `build` (to compile Annoy) or `test` (RabbitMQ and Chromium).
-# On Debian and Ubuntu by apt; elsewhere it says what is missing.
+# Installs what pip can't: `build` (to compile Annoy), `test` (RabbitMQ, Chromium, Prometheus),
+# `bench`, or `images` (podman and what makes its base). On Debian and Ubuntu by apt; elsewhere it says
+# what is missing.
 set -eu
 
 missing=
@@ -23,9 +24,23 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
 test)
 	need rabbitmq-server test -e /usr/lib/rabbitmq/bin/rabbitmq-server
 	need chromium test -e /usr/bin/chromium
+	need prometheus test -e /usr/bin/prometheus
+	;;
+bench)
+	need rabbitmq-server test -e /usr/lib/rabbitmq/bin/rabbitmq-server
+	need redis-server redis-server --version
+	;;
+images)
+	need podman podman --version
+	need buildah buildah --version
+	need runc runc --version
+	need netavark test -e /usr/lib/podman/netavark
+	need aardvark-dns test -e /usr/lib/podman/aardvark-dns
+	need iptables iptables --version
+	need mmdebstrap mmdebstrap --version
 	;;
 *)
-	echo "usage: $0 build|test" >&2
+	echo "usage: $0 build|test|bench|images" >&2
 	exit 64
 	;;
 esac
@@ -44,3 +59,12 @@ fi
 $as_root apt-get update
 # shellcheck disable=SC2086 # a list of packages
 $as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes $missing
+
+# Debian starts these as services; the tests start a Prometheus of their own.
+case "$missing" in
+*prometheus*)
+	if [ -d /run/systemd/system ]; then
+		$as_root systemctl disable --now prometheus prometheus-node-exporter || true
+	fi
+	;;
+esac

@@ -1,0 +1,59 @@
+"""values.schema.json: made of values.schema.yaml, the settings, and the comments in values.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tools.chart import values
+from tools.chart.settings import Setting
+
+
+def complete(
+    source: dict[str, Any], found: Iterable[Setting], comments: Mapping[values.Path, str]
+) -> dict[str, Any]:
+    """The strict schema: every object closed, every value described, every setting a property."""
+    properties = source["properties"]
+    for setting in found:
+        section = properties if setting.section == "shared" else _inside(properties, setting)
+        section.setdefault(setting.value_name, setting.schema())
+    closed: dict[str, Any] = _closed(source)
+    _describe(closed["properties"], comments, (), closed["definitions"])
+    return closed
+
+
+def _inside(properties: dict[str, Any], setting: Setting) -> dict[str, Any]:
+    inner: dict[str, Any] = properties[setting.section]["properties"]
+    return inner
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    made = {key: _closed(part) for key, part in schema.items()}
+    if isinstance(made.get("properties"), dict) and "type" in made:
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def _describe(
+    properties: dict[str, Any],
+    comments: Mapping[values.Path, str],
+    above: values.Path,
+    definitions: dict[str, Any],
+) -> None:
+    for key, part in properties.items():
+        path = (*above, key)
+        # Draft 7 ignores what stands beside a $ref, so a reference becomes a part of the whole.
+        if path in comments and "$ref" in part:
+            properties[key] = {"allOf": [part], "description": comments[path]}
+        elif path in comments:
+            properties[key] = {"description": comments[path], **part}
+        inner = values.resolve(part, definitions)
+        if "$ref" in part and values.is_section(inner):
+            inner = {**inner, "properties": dict(inner["properties"])}
+            properties[key] = inner
+        if values.is_section(inner):
+            _describe(properties[key].get("properties", {}), comments, path, definitions)

@@ -1,0 +1,97 @@
+"""values.yaml: its generated blocks, and the comment of each value."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+import yaml
+
+from tools.chart.settings import Setting
+
+_BLOCK: Final = re.compile(
+    r"(?P<start>^(?P<indent> *)# generated: settings-(?P<section>[a-z]+)\n).*?(?P<end>^ *# end$)",
+    re.DOTALL | re.MULTILINE,
+)
+_KEY: Final = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9]*):")
+_WIDTH: Final = 100
+
+Path = tuple[str, ...]
+"""A value's keys from the top."""
+
+
+def with_settings(text: str, found: Iterable[Setting]) -> str:
+    """values.yaml with its generated blocks made anew; what is written by hand stays as it is."""
+    by_hand = yaml.safe_load(_BLOCK.sub("", text))
+    settings = list(found)
+
+    def made_anew(block: re.Match[str]) -> str:
+        section = block["section"]
+        taken = by_hand if section == "shared" else by_hand[section]
+        lines = [
+            line
+            for setting in settings
+            if setting.section == section and setting.value_name not in taken
+            for line in _entry(setting, block["indent"])
+        ]
+        return "".join([block["start"], *(f"{line}\n" for line in lines), block["end"]])
+
+    return _BLOCK.sub(made_anew, text)
+
+
+def _entry(setting: Setting, indent: str) -> list[str]:
+    prefix = f"{indent}# "
+    comment = textwrap.wrap(
+        setting.comment, _WIDTH, initial_indent=prefix, subsequent_indent=prefix
+    )
+    return [*comment, f"{indent}{setting.value_name}: null"]
+
+
+def comments(text: str) -> dict[Path, str]:
+    """Each value's comment: the lines right above its key, indented as it is."""
+    found: dict[Path, str] = {}
+    above: list[str] = []
+    open_keys: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            if not stripped.startswith(("# generated:", "# end")):
+                above.append(stripped.removeprefix("#").strip())
+            continue
+        key = _KEY.match(line)
+        if key is not None:
+            indent = len(key["indent"])
+            while open_keys and open_keys[-1][0] >= indent:
+                open_keys.pop()
+            open_keys.append((indent, key["key"]))
+            if above:
+                found[tuple(name for _, name in open_keys)] = " ".join(above)
+        above = []
+    return found
+
+
+def leaves(values: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[Path]:
+    """The paths of the values that people set: what has no properties of its own."""
+    for key, part in schema["properties"].items():
+        inner = resolve(part, definitions)
+        if key not in values:
+            continue
+        if is_section(inner):
+            yield from ((key, *path) for path in leaves(values[key], inner, definitions))
+        else:
+            yield (key,)
+
+
+def resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema itself, where it is a reference, described or not."""
+    while "$ref" in schema or "allOf" in schema:
+        reference = schema if "$ref" in schema else schema["allOf"][0]
+        schema = definitions[reference["$ref"].rpartition("/")[2]]
+    return schema
+
+
+def is_section(schema: dict[str, Any]) -> bool:
+    """Whether it groups values, rather than being one; requests and limits belong together."""
+    return "properties" in schema and "requests" not in schema["properties"]

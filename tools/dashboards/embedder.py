@@ -1,0 +1,221 @@
+"""Embedder: does it keep up, and what would make it faster: workers, decoding, batches, devices?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from tools.dashboards.colors import OUTCOMES, SHARES, STAGES
+from tools.dashboards.frame import frame, row
+from tools.dashboards.panels import (
+    PLAIN,
+    AnyPanel,
+    number,
+    rising,
+    rows,
+    timeseries,
+)
+from tools.dashboards.queries import (
+    Query,
+    mean,
+    quantile,
+    queue_depth,
+    rate,
+    select,
+    total,
+)
+
+_IMAGES: Final = "simile_embedder_images_total"
+_STAGE: Final = "simile_embedder_stage_seconds"
+_BATCH: Final = "simile_embedder_batch_images"
+_BUSY: Final = "simile_embedder_worker_busy_seconds_total"
+_WORKERS: Final = "simile_embedder_model_workers"
+_INTERACTIVE: Final = 'intake="interactive"'
+
+
+def embedder() -> Dashboard:
+    """Where nearly all of a query's time goes."""
+    board = frame(
+        "simile-embedder",
+        "Simile / Embedder",
+        "Does it keep up? If not: more embedders, more decoding, larger batches, another device?",
+    )
+    row(board, "Does it keep up?", *_headline())
+    row(board, "What is the bottleneck?", *_bottleneck())
+    row(board, "Batches", *_batches())
+    row(board, "Replicas and devices", *_replicas())
+    return board
+
+
+def _headline() -> list[AnyPanel]:
+    busy = f"{total(rate(_BUSY))} / {total(select(_WORKERS))}"
+    return [
+        number(
+            "Images",
+            "Images a second, of people's queries and of index builds.",
+            Query(total(rate(_IMAGES))),
+            unit="suffix: /s",
+            span=6,
+        ),
+        number(
+            "Model workers busy",
+            "Share of the workers' time spent in the model. Over 80 %: add embedders.",
+            Query(busy),
+            unit="percentunit",
+            span=6,
+            steps=rising(0.8, 0.95),
+        ),
+        number(
+            "Time in the queue, p99",
+            "99 of 100 query images are taken from the queue within this time. Over 0.5 s: add "
+            "embedders.",
+            Query(quantile(0.99, _STAGE, _INTERACTIVE, 'stage="embed_queue"')),
+            unit="s",
+            span=6,
+            steps=rising(0.1, 0.5),
+        ),
+        number(
+            "Batch fill",
+            "A mean batch's share of the largest one. Small is fine while workers are idle.",
+            Query(f"{mean(_BATCH)} / avg({select('simile_embedder_batch_limit_images')})"),
+            unit="percentunit",
+            span=6,
+            steps=PLAIN,
+        ),
+    ]
+
+
+def _bottleneck() -> list[AnyPanel]:
+    decoding = total(rate(f"{_STAGE}_sum", 'stage="decode"'))
+    return [
+        timeseries(
+            "Workers and decoding, share in use",
+            "Model workers at 100 %: add embedders, or a GPU. Decoding at 100 % while workers "
+            "idle: raise SIMILE_EMBEDDER_DECODE_THREADS.",
+            Query(f"{total(rate(_BUSY))} / {total(select(_WORKERS))}", "model workers"),
+            Query(
+                f"{decoding} / {total(select('simile_embedder_decode_threads'))}", "decode threads"
+            ),
+            unit="percentunit",
+            highest=1,
+            steps=rising(0.8, 0.95),
+            colors={"model workers": STAGES["model"], "decode threads": STAGES["decode"]},
+        ),
+        timeseries(
+            "Mean time of a query's image by stage",
+            "Waiting (yellow) grows when embedders don't keep up; blue is decoding, orange the "
+            "model.",
+            Query(mean(_STAGE, _INTERACTIVE, by=("stage",)), "{{stage}}"),
+            unit="s",
+            stacked=True,
+            colors=STAGES,
+        ),
+        timeseries(
+            "Waiting in queues",
+            "simile.embed holds people's images, and should be short; simile.embed.bulk an index "
+            "build's, which may wait.",
+            Query(queue_depth("simile.embed|simile.embed.bulk"), "{{queue}}"),
+            unit="short",
+            colors={"simile.embed": STAGES["model"], "simile.embed.bulk": STAGES["messaging"]},
+        ),
+    ]
+
+
+def _batches() -> list[AnyPanel]:
+    return [
+        timeseries(
+            "Images by intake and outcome",
+            "What came of the images, of people's queries (interactive) and of index builds "
+            "(bulk).",
+            Query(total(rate(_IMAGES), "intake", "code"), "{{intake}} {{code}}"),
+            unit="suffix: /s",
+            stacked=True,
+            colors={"interactive ok": OUTCOMES["ok"], "bulk ok": STAGES["messaging"]},
+        ),
+        timeseries(
+            "Images in a batch",
+            "They grow by themselves under load: what comes while all workers are busy goes "
+            "together.",
+            Query(mean(_BATCH), "mean"),
+            Query(quantile(0.99, _BATCH), "p99"),
+            Query(f"max({select('simile_embedder_batch_limit_images')})", "limit"),
+            unit="none",
+            colors={"mean": STAGES["model"], "p99": SHARES["p99"], "limit": STAGES["messaging"]},
+        ),
+        timeseries(
+            "Why batches went",
+            "free: a worker was idle. full: the largest batch was reached, a sign of load. waited: "
+            "the wait set was over. alone: a redelivered image.",
+            Query(total(rate("simile_embedder_batches_total"), "reason"), "{{reason}}"),
+            unit="suffix: /s",
+            stacked=True,
+        ),
+    ]
+
+
+def _replicas() -> list[AnyPanel]:
+    gone_wrong = (
+        "expired",
+        "redelivered",
+        "given_back",
+        "model_faults",
+        "unanswerable",
+        "undecodable",
+        "quarantined",
+    )
+    return [
+        rows(
+            "What runs the model",
+            "Workers of each embedder, and the runtime, precision and device they use.",
+            Query(total(select(_WORKERS), "pod", "runtime", "precision", "device")),
+            columns={
+                "pod": "Pod",
+                "runtime": "Runtime",
+                "precision": "Precision",
+                "device": "Device",
+                "Value": "Workers",
+            },
+            span=7,
+        ),
+        timeseries(
+            "Busy by embedder",
+            "Each embedder's share in use. One far above the others has slower cores, or "
+            "neighbours.",
+            Query(f"{total(rate(_BUSY), 'pod')} / {total(select(_WORKERS), 'pod')}", "{{pod}}"),
+            unit="percentunit",
+            highest=1,
+            span=6,
+        ),
+        timeseries(
+            "GPU",
+            "Utilisation of each device, and its memory in use. Empty where there is no GPU.",
+            Query(
+                f"avg by (device) ({select('simile_embedder_device_utilization_ratio')})",
+                "{{device}} busy",
+            ),
+            Query(
+                f"avg by (device) ({select('simile_embedder_device_memory_used_bytes')} / "
+                f"{select('simile_embedder_device_memory_total_bytes')})",
+                "{{device}} memory",
+            ),
+            unit="percentunit",
+            highest=1,
+            span=5,
+        ),
+        timeseries(
+            "What went wrong",
+            "Images that nobody waited for, redelivered after an embedder died, given back "
+            "since the broker took no results, set aside as culprits; batches that broke the "
+            "model; results nobody awaits; messages in no known format.",
+            *(
+                Query(
+                    f"{total(rate(f'simile_embedder_{name}_total'))} or vector(0)",
+                    name.replace("_", " "),
+                )
+                for name in gone_wrong
+            ),
+            unit="suffix: /s",
+            span=6,
+        ),
+    ]

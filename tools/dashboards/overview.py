@@ -1,0 +1,202 @@
+"""Overview: is it healthy, how fast is it, where does the time go, what is full, what changed?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from tools.dashboards.colors import OUTCOMES, SERVICES, SHARES, STAGES
+from tools.dashboards.frame import frame, row
+from tools.dashboards.panels import AnyPanel, falling, number, rising, timeseries
+from tools.dashboards.queries import (
+    FAILED,
+    QUERIES,
+    Query,
+    canary,
+    failing,
+    live_recall,
+    quantile,
+    queue_depth,
+    rate,
+    select,
+    slow,
+    total,
+)
+
+_REQUESTS: Final = "simile_upload_requests_total"
+_SECONDS: Final = "simile_upload_request_seconds"
+_STAGE: Final = "simile_upload_stage_seconds"
+
+
+def overview() -> Dashboard:
+    """The dashboard to open first."""
+    board = frame(
+        "simile-overview",
+        "Simile / Overview",
+        "Is it healthy, how fast is it, where does the time go, what is full, what changed?",
+    )
+    row(board, "Is it healthy?", *_health())
+    row(board, "What is asked, what fails?", *_traffic())
+    row(board, "Where does the time go?", *_time())
+    row(board, "What is full?", *_saturation())
+    return board
+
+
+def _health() -> list[AnyPanel]:
+    return [
+        number(
+            "Queries",
+            "Queries a second: searches, batches, embeddings and “more like this”.",
+            Query(total(rate(_REQUESTS, QUERIES))),
+            unit="reqps",
+        ),
+        number(
+            "Failed",
+            "Share of queries that got a 5xx: refused, broken or too late. A caller's own mistakes "
+            "(4xx) don't count. The objective is 0.5 %.",
+            Query(failing()),
+            unit="percentunit",
+            steps=rising(0.005, 0.05),
+        ),
+        number(
+            "p99 latency",
+            "99 of 100 queries are answered within this time. The objective is a second.",
+            Query(quantile(0.99, _SECONDS, QUERIES)),
+            unit="s",
+            steps=rising(0.5, 1),
+        ),
+        number(
+            "Error budget left",
+            "What is left of the failures that 30 days may have (0.5 % of queries). Below 0 the "
+            "objective is missed.",
+            Query(f"1 - ({failing('30d')}) / 0.005"),
+            unit="percentunit",
+            steps=falling(0, 0.25),
+            now=True,
+        ),
+        number(
+            "Live recall",
+            "Of the true nearest neighbours of sampled queries, the share that answers held in the "
+            "last hour; the worst collection.",
+            Query(f"min({live_recall('1h')})"),
+            unit="percentunit",
+            steps=falling(0.9, 0.95),
+        ),
+        number(
+            "Canary",
+            "Share of the test queries that found the image they asked by, through all queues, in "
+            "the last 15 minutes.",
+            Query(canary("15m")),
+            unit="percentunit",
+            steps=falling(0.5, 1),
+        ),
+    ]
+
+
+def _traffic() -> list[AnyPanel]:
+    return [
+        timeseries(
+            "Queries by outcome",
+            "What queries ended with: ok, or the code of an error (docs/errors.md).",
+            Query(total(rate(_REQUESTS, QUERIES), "code"), "{{code}}"),
+            unit="reqps",
+            stacked=True,
+            colors=OUTCOMES,
+        ),
+        timeseries(
+            "Failures by code",
+            "Queries that got a 5xx, by code, and those refused at the door.",
+            Query(total(rate(_REQUESTS, QUERIES, FAILED), "code"), "{{code}}"),
+            Query(total(rate("simile_upload_refused_total"), "code"), "refused: {{code}}"),
+            unit="reqps",
+        ),
+        timeseries(
+            "Error budget burn",
+            "How many times too fast the budget is spent, over the last hour: failures (0.5 % are "
+            "allowed) and answers over a second (1 % are). At 1 it lasts exactly 30 days; at 14.4 "
+            "it is gone in two.",
+            Query(f"({failing('1h')}) / 0.005", "failures"),
+            Query(f"({slow('1h')}) / 0.01", "slow answers"),
+            unit="suffix:x",
+            steps=((None, "transparent"), (1, "orange"), (14.4, "red")),
+        ),
+    ]
+
+
+def _time() -> list[AnyPanel]:
+    spent = total(rate(f"{_STAGE}_sum"), "stage")
+    queries = total(rate(f"{_STAGE}_count", 'stage="messaging"'))
+    return [
+        timeseries(
+            "Latency",
+            "From a query's headers to its answer: half, 9 of 10 and 99 of 100 queries are faster.",
+            *(
+                Query(quantile(share, _SECONDS, QUERIES), name, exemplars=True)
+                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+            ),
+            unit="s",
+            colors=SHARES,
+            steps=((None, "transparent"), (1, "red")),
+        ),
+        timeseries(
+            "Mean time by stage",
+            "A mean query's time, split into its stages; they add up to the whole. Yellow "
+            "is waiting.",
+            Query(f"{spent} / scalar({queries})", "{{stage}}"),
+            unit="s",
+            stacked=True,
+            colors=STAGES,
+        ),
+        timeseries(
+            "p99 by stage",
+            "The slowest of 100 in each stage: what makes slow queries slow.",
+            Query(quantile(0.99, _STAGE, by=("stage",)), "{{stage}}"),
+            unit="s",
+            colors=STAGES,
+        ),
+    ]
+
+
+def _saturation() -> list[AnyPanel]:
+    in_flight = total(select("simile_upload_in_flight_queries"))
+    limit = total(select("simile_upload_in_flight_limit_queries"))
+    connected = (
+        f"{select('simile_broker_ready')} * on (job, instance) group_left (service) "
+        f"{select('simile_process_info')}"
+    )
+    models = total(rate("simile_embedder_worker_busy_seconds_total"))
+    searches = total(rate("simile_searcher_busy_seconds_total"))
+    return [
+        timeseries(
+            "How busy",
+            "Share in use: queries let in of those that can be answered in time, model workers, "
+            "search threads. What is near 100 % is what to scale.",
+            Query(f"{in_flight} / {limit}", "queries let in"),
+            Query(f"{models} / {total(select('simile_embedder_model_workers'))}", "model workers"),
+            Query(f"{searches} / {total(select('simile_searcher_threads'))}", "search threads"),
+            unit="percentunit",
+            highest=1,
+            steps=((None, "transparent"), (0.8, "orange")),
+            colors={
+                "queries let in": SERVICES["upload"],
+                "model workers": SERVICES["embedder"],
+                "search threads": SERVICES["searcher"],
+            },
+        ),
+        timeseries(
+            "Waiting in queues",
+            "Messages that no service has taken yet. simile.embed.bulk holds an index build's work "
+            "and may be long; a dead queue should be empty.",
+            Query(queue_depth("simile[.].+"), "{{queue}}"),
+            unit="short",
+        ),
+        timeseries(
+            "Replicas",
+            "Processes of each service that are there and connected to the broker.",
+            Query(f"sum by (service) ({connected})", "{{service}}"),
+            unit="none",
+            colors=SERVICES,
+            decimals=0,
+        ),
+    ]

@@ -1,0 +1,193 @@
+"""The kinds of panels that the dashboards are made of, each with one look.
+
+A panel says what it shows (title, unit), what that means (description), and from which value on it
+is no longer fine (steps). Spans are columns of the grid's 24, heights rows of 30 pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, TypeAlias
+
+from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, table
+from grafana_foundation_sdk.builders import timeseries as lines
+from grafana_foundation_sdk.models import common as kinds
+from grafana_foundation_sdk.models import dashboard as models
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+
+from tools.dashboards.queries import Query
+
+SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
+
+GOOD: Final = "green"
+WARNING: Final = "orange"
+BAD: Final = "red"
+
+Steps: TypeAlias = Sequence[tuple[float | None, str]]
+"""From which value on which colour; the first step has no value."""
+
+AnyPanel: TypeAlias = lines.Panel | stat.Panel | table.Panel
+
+PLAIN: Final[Steps] = ((None, "blue"),)
+NONE_WANTED: Final[Steps] = ((None, GOOD), (1e-9, BAD))
+"""Fine at zero, bad above."""
+
+
+def rising(warning: float, bad: float) -> Steps:
+    """Fine below `warning`, bad from `bad` on."""
+    return ((None, GOOD), (warning, WARNING), (bad, BAD))
+
+
+def falling(bad: float, warning: float) -> Steps:
+    """Bad below `bad`, fine from `warning` on."""
+    return ((None, BAD), (bad, WARNING), (warning, GOOD))
+
+
+def timeseries(
+    title: str,
+    description: str,
+    *queries: Query,
+    unit: str,
+    span: int = 8,
+    height: int = 8,
+    steps: Steps = (),
+    stacked: bool = False,
+    colors: Mapping[str, str] | None = None,
+    highest: float | None = None,
+    lowest: float | None = 0,
+    decimals: int | None = None,
+) -> lines.Panel:
+    """Lines over time, or a stacked area; steps are drawn as dashed lines."""
+    mode = kinds.StackingMode.NORMAL if stacked else kinds.StackingMode.NONE
+    panel = (
+        lines.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .targets([_target(query, number) for number, query in enumerate(queries)])
+        .unit(unit)
+        .span(span)
+        .height(height)
+        .line_width(1 if stacked else 2)
+        .fill_opacity(45 if stacked else 8)
+        .gradient_mode(kinds.GraphGradientMode.NONE if stacked else kinds.GraphGradientMode.OPACITY)
+        .show_points(kinds.VisibilityMode.NEVER)
+        .stacking(common.StackingConfig().mode(mode).group("A"))
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .legend(
+            common.VizLegendOptions()
+            .display_mode(kinds.LegendDisplayMode.LIST)
+            .placement(kinds.LegendPlacement.BOTTOM)
+            .show_legend(True)
+            .calcs([])
+        )
+        .tooltip(
+            common.VizTooltipOptions()
+            .mode(kinds.TooltipDisplayMode.MULTI)
+            .sort(kinds.SortOrder.DESCENDING)
+        )
+    )
+    if lowest is not None:
+        panel.min(lowest)
+    if highest is not None:
+        panel.max(highest)
+    if decimals is not None:
+        panel.decimals(decimals)
+    if steps:
+        dashed = common.GraphThresholdsStyleConfig().mode(kinds.GraphThresholdsStyleMode.DASHED)
+        panel.thresholds(_thresholds(steps)).thresholds_style(dashed)
+    for name, color in (colors or {}).items():
+        fixed = {"mode": "fixed", "fixedColor": color}
+        panel.override_by_name(name, [models.DynamicConfigValue(id_val="color", value=fixed)])
+    return panel
+
+
+def number(
+    title: str,
+    description: str,
+    query: Query,
+    *,
+    unit: str,
+    span: int = 4,
+    height: int = 4,
+    steps: Steps = PLAIN,
+    decimals: int | None = None,
+    now: bool = False,
+) -> stat.Panel:
+    """The newest value as a big number over its recent course; `now` leaves the course out."""
+    target = _target(query, 0)
+    panel = (
+        stat.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .with_target(target.instant() if now else target)
+        .unit(unit)
+        .span(span)
+        .height(height)
+        .no_value("none")
+        .thresholds(_thresholds(steps))
+        .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
+        .color_mode(kinds.BigValueColorMode.VALUE)
+        .graph_mode(kinds.BigValueGraphMode.NONE if now else kinds.BigValueGraphMode.AREA)
+        .text_mode(kinds.BigValueTextMode.VALUE)
+        .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
+    )
+    if decimals is not None:
+        panel.decimals(decimals)
+    return panel
+
+
+def rows(
+    title: str,
+    description: str,
+    query: Query,
+    *,
+    columns: Mapping[str, str],
+    units: Mapping[str, str] | None = None,
+    span: int = 12,
+    height: int = 8,
+) -> table.Panel:
+    """The newest values as a table; `columns` maps labels, and Value, to headings in order."""
+    panel = (
+        table.Panel()
+        .title(title)
+        .description(description)
+        .datasource(SOURCE)
+        .with_target(_target(query, 0).instant().format(PromQueryFormat.TABLE))
+        .span(span)
+        .height(height)
+        .with_transformation(
+            models.DataTransformerConfig(
+                id_val="organize",
+                options={
+                    "excludeByName": {"Time": True},
+                    "indexByName": {name: place for place, name in enumerate(columns)},
+                    "renameByName": dict(columns),
+                },
+            )
+        )
+    )
+    for heading, unit in (units or {}).items():
+        panel.override_by_name(heading, [models.DynamicConfigValue(id_val="unit", value=unit)])
+    return panel
+
+
+def _target(query: Query, number: int) -> prometheus.Dataquery:
+    return (
+        prometheus.Dataquery()
+        .datasource(SOURCE)
+        .expr(query.expression)
+        .legend_format(query.name)
+        .ref_id(chr(ord("A") + number))
+        .exemplar(query.exemplars)
+        .range()
+    )
+
+
+def _thresholds(steps: Steps) -> dashboard.ThresholdsConfig:
+    return (
+        dashboard.ThresholdsConfig()
+        .mode(models.ThresholdsMode.ABSOLUTE)
+        .steps([models.Threshold(value=value, color=color) for value, color in steps])
+    )

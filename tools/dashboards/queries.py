@@ -1,0 +1,99 @@
+"""PromQL as the dashboards write it: every selector bound to the chosen namespace and release."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+CHOSEN: Final = 'namespace=~"$namespace", release=~"$release"'
+WINDOW: Final = "$__rate_interval"
+
+QUERIES: Final = 'route=~"/v1/(search.*|embed|.+/similar)"'
+"""Requests that a person waits for the answer of; images and pages are not among them."""
+
+FAILED: Final = 'status=~"5.."'
+"""Not the caller's fault: refused, broken or too late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """An expression and what its lines are called; `{{pod}}` in a name is that label's value."""
+
+    expression: str
+    name: str = ""
+    exemplars: bool = False
+    """Whether traces of single queries are dotted over the lines."""
+
+
+def select(metric: str, *matchers: str) -> str:
+    """The metric of the chosen release, narrowed by matchers such as `stage="model"`."""
+    return f"{metric}{{{', '.join([CHOSEN, *matchers])}}}"
+
+
+def rate(metric: str, *matchers: str, window: str = WINDOW) -> str:
+    """How fast a counter grows, a second."""
+    return f"rate({select(metric, *matchers)}[{window}])"
+
+
+def increase(metric: str, *matchers: str, window: str = WINDOW) -> str:
+    """By how much a counter grew in the window."""
+    return f"increase({select(metric, *matchers)}[{window}])"
+
+
+def total(expression: str, *by: str) -> str:
+    """The sum, a line for each value of the labels in `by`."""
+    return f"sum by ({', '.join(by)}) ({expression})" if by else f"sum({expression})"
+
+
+def quantile(share: float, histogram: str, *matchers: str, by: tuple[str, ...] = ()) -> str:
+    """The value that a share of a histogram's observations stays below."""
+    buckets = total(rate(f"{histogram}_bucket", *matchers), *by, "le")
+    return f"histogram_quantile({share}, {buckets})"
+
+
+def mean(histogram: str, *matchers: str, by: tuple[str, ...] = ()) -> str:
+    """The mean of a histogram's observations."""
+    summed = total(rate(f"{histogram}_sum", *matchers), *by)
+    return f"{summed} / {total(rate(f'{histogram}_count', *matchers), *by)}"
+
+
+def of_service(expression: str, service: str) -> str:
+    """Narrow a metric that every process has to the processes of one service."""
+    # `up` is all services in one process.
+    of_it = select("simile_process_info", f'service=~"{service}|up"')
+    return f"{expression} and on (job, instance) {of_it}"
+
+
+def failing(window: str = WINDOW) -> str:
+    """The share of queries that failed; 0, not nothing, where none did."""
+    everything = total(rate("simile_upload_requests_total", QUERIES, window=window))
+    failed = total(rate("simile_upload_requests_total", QUERIES, FAILED, window=window))
+    return f"({failed} or 0 * {everything}) / {everything}"
+
+
+def slow(window: str = WINDOW) -> str:
+    """The share of queries that took over a second."""
+    # A bucket's bound is "1.0" in this text format, and "1" in newer servers' storage.
+    quick = rate("simile_upload_request_seconds_bucket", QUERIES, 'le=~"1|1.0"', window=window)
+    everything = rate("simile_upload_request_seconds_count", QUERIES, window=window)
+    return f"1 - {total(quick)} / {total(everything)}"
+
+
+def live_recall(window: str = WINDOW) -> str:
+    """Of the right neighbours of sampled queries, the share that the answers held."""
+    found = increase("simile_searcher_live_recall_found_total", window=window)
+    expected = increase("simile_searcher_live_recall_expected_total", window=window)
+    return f"{total(found, 'collection')} / {total(expected, 'collection')}"
+
+
+def canary(window: str) -> str:
+    """The share of canaries that got the right answer."""
+    tried = increase("simile_upload_canary_total", window=window)
+    right = increase("simile_upload_canary_total", 'code="ok"', window=window)
+    return f"({total(right)} or 0 * {total(tried)}) / {total(tried)}"
+
+
+def queue_depth(queue: str) -> str:
+    """Messages that wait in queues; every process reports them, so the most of each counts."""
+    depth = select("simile_broker_queue_messages", f'queue=~"{queue}"')
+    return f"sum by (queue) (max by (namespace, release, queue) ({depth}))"

@@ -1,0 +1,220 @@
+"""Searcher: are answers right, which index version answers, how fast, in how much memory?"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from grafana_foundation_sdk.builders.dashboard import Dashboard
+
+from tools.dashboards.colors import OUTCOMES, SHARES, STAGES
+from tools.dashboards.frame import frame, row
+from tools.dashboards.panels import (
+    BAD,
+    NONE_WANTED,
+    AnyPanel,
+    falling,
+    number,
+    rising,
+    rows,
+    timeseries,
+)
+from tools.dashboards.queries import (
+    Query,
+    live_recall,
+    mean,
+    of_service,
+    quantile,
+    rate,
+    select,
+    total,
+)
+
+_QUERIES: Final = "simile_searcher_queries_total"
+_STAGE: Final = "simile_searcher_stage_seconds"
+_BUSY: Final = "simile_searcher_busy_seconds_total"
+_ITEMS: Final = "simile_searcher_index_items"
+
+
+def searcher() -> Dashboard:
+    """Whether answers are right, and quick."""
+    board = frame(
+        "simile-searcher",
+        "Simile / Searcher",
+        "Are answers right, which index version gives them, how fast, in how much memory?",
+    )
+    row(board, "Are answers right, and quick?", *_headline())
+    row(board, "Recall and time", *_quality())
+    row(board, "Which version answers?", *_versions())
+    row(board, "Replicas", *_replicas())
+    return board
+
+
+def _headline() -> list[AnyPanel]:
+    return [
+        number(
+            "Queries",
+            "Queries answered a second.",
+            Query(total(rate(_QUERIES))),
+            unit="reqps",
+            span=6,
+        ),
+        number(
+            "Search, p99",
+            "99 of 100 searches take less than this.",
+            Query(quantile(0.99, _STAGE, 'stage="search"')),
+            unit="s",
+            span=6,
+            steps=rising(0.05, 0.25),
+        ),
+        number(
+            "Live recall",
+            "Of the true nearest neighbours of sampled queries, the share that answers held in the "
+            "last hour; the worst collection.",
+            Query(f"min({live_recall('1h')})"),
+            unit="percentunit",
+            span=6,
+            steps=falling(0.9, 0.95),
+        ),
+        number(
+            "Refused versions",
+            "Active versions that a searcher refuses since a check failed; the one before answers.",
+            Query(f"{total(select('simile_searcher_index_refused'))} or vector(0)"),
+            unit="none",
+            span=6,
+            steps=NONE_WANTED,
+        ),
+    ]
+
+
+def _quality() -> list[AnyPanel]:
+    return [
+        timeseries(
+            "Recall",
+            "Live: what answers held of the true neighbours. Measured: what the build found. "
+            "Target: what it was asked for.",
+            Query(live_recall("15m"), "{{collection}} live"),
+            Query(
+                f"min by (collection) ({select('simile_searcher_index_recall')})",
+                "{{collection}} measured",
+            ),
+            Query(
+                f"max by (collection) ({select('simile_searcher_index_recall_target')})",
+                "{{collection}} target",
+            ),
+            unit="percentunit",
+            lowest=None,
+            highest=1,
+        ),
+        timeseries(
+            "Search time",
+            "Of one query in the index: half, 9 of 10 and 99 of 100 are faster.",
+            *(
+                Query(quantile(share, _STAGE, 'stage="search"'), name)
+                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
+            ),
+            unit="s",
+            colors=SHARES,
+        ),
+        timeseries(
+            "Mean time by stage",
+            "Waiting in simile.search, searching, re-ranking by full vectors, sending the answers.",
+            Query(mean(_STAGE, by=("stage",)), "{{stage}}"),
+            unit="s",
+            stacked=True,
+            colors=STAGES,
+        ),
+    ]
+
+
+def _versions() -> list[AnyPanel]:
+    return [
+        rows(
+            "Index versions",
+            "What each searcher answers from. All rows of a collection should name one version.",
+            Query(total(select(_ITEMS), "pod", "collection", "index_version", "method")),
+            columns={
+                "pod": "Pod",
+                "collection": "Collection",
+                "index_version": "Version",
+                "method": "Method",
+                "Value": "Items",
+            },
+            span=12,
+        ),
+        timeseries(
+            "Searchers by version",
+            "How searchers follow a new version: the old one's line goes down, the new one's up. "
+            "Refused: searchers that keep the version before since a check failed.",
+            Query(f"count by (index_version) ({select(_ITEMS)})", "{{index_version}}"),
+            Query(total(select("simile_searcher_index_refused")), "refused"),
+            unit="none",
+            span=6,
+            decimals=0,
+            colors={"refused": BAD},
+        ),
+        timeseries(
+            "Age of the index",
+            "Time since the open version of each collection was built.",
+            Query(
+                "time() - max by (collection) "
+                f"({select('simile_searcher_index_created_timestamp_seconds')})",
+                "{{collection}}",
+            ),
+            unit="s",
+            span=6,
+        ),
+    ]
+
+
+def _replicas() -> list[AnyPanel]:
+    gone_wrong = ("expired", "redelivered", "given_back", "unanswerable", "undecodable")
+    resident = of_service(select("process_resident_memory_bytes"), "searcher")
+    return [
+        timeseries(
+            "Busy by searcher",
+            "Each searcher's share of its threads in use.",
+            Query(
+                f"{total(rate(_BUSY), 'pod')} / {total(select('simile_searcher_threads'), 'pod')}",
+                "{{pod}}",
+            ),
+            unit="percentunit",
+            highest=1,
+            span=6,
+        ),
+        timeseries(
+            "Memory",
+            "Resident memory of each searcher, mapped index files in use included, and the size of "
+            "those files.",
+            Query(total(resident, "pod"), "{{pod}}"),
+            Query(
+                "sum(max by (namespace, release, collection) "
+                f"({select('simile_searcher_index_bytes')}))",
+                "index files",
+            ),
+            unit="bytes",
+            span=6,
+        ),
+        timeseries(
+            "Queries by outcome",
+            "What searches ended with: ok, or the code of an error.",
+            Query(total(rate(_QUERIES), "code"), "{{code}}"),
+            unit="reqps",
+            stacked=True,
+            span=6,
+            colors=OUTCOMES,
+        ),
+        timeseries(
+            "What went wrong",
+            "Queries dropped since nobody waited, redelivered after a searcher died, given back "
+            "since the broker took no answers, answers nobody awaits, messages in no known format.",
+            *(
+                Query(
+                    f"{total(rate(f'simile_searcher_{name}_total'))} or vector(0)",
+                    name.replace("_", " "),
+                )
+                for name in gone_wrong
+            ),
+            unit="suffix: /s",
+            span=6,
+        ),
+    ]

@@ -1,0 +1,161 @@
+"""Builds Simile's images with podman or docker: `make images`; docs/images.md tells the rest.
+
+Standard library only: building images needs none of Simile's dependencies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+TARGETS: Final = ("upload", "searcher", "embedder")
+LOCAL_BASE: Final = "localhost/simile-base"
+_PIP_KEYS: Final = (
+    "index-url", "extra-index-url", "find-links", "trusted-host", "proxy", "cert", "timeout",
+)  # fmt: skip
+_CA: Final = "/run/pip-ca.pem"
+
+
+def version() -> str:
+    """Simile's version, which is the images' tag."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return str(project["version"])
+
+
+def image_name(target: str, device: str = "cpu", registry: str = "localhost") -> str:
+    """What the image of that target is called, with its tag."""
+    suffix = "-cuda" if target == "embedder" and device == "cuda" else ""
+    return f"{registry}/simile-{target}:{version()}{suffix}"
+
+
+def environment() -> Mapping[str, str]:
+    """Podman's environment: where systemd doesn't run it needs another configuration."""
+    found = dict(os.environ)
+    if not Path("/run/systemd/system").exists():
+        found.setdefault("CONTAINERS_CONF", str(ROOT / "tools/image/containers.conf"))
+    return found
+
+
+def engine() -> str:
+    """The program that builds images. Ends the process where there is none."""
+    for name in ("podman", "docker"):
+        if shutil.which(name):
+            return name
+    sys.exit("neither podman nor docker is installed")
+
+
+def run(*command: str) -> None:
+    """Run it with its output on ours; ends the process when it fails."""
+    done = subprocess.run(command, check=False, cwd=ROOT, env=environment())
+    if done.returncode:
+        sys.exit(done.returncode)
+
+
+def output(*command: str) -> str:
+    """What the command prints; nothing when it fails."""
+    done = subprocess.run(
+        command, check=False, cwd=ROOT, env=environment(), capture_output=True, text=True
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def pip_settings() -> Mapping[str, str]:
+    """Which indexes this machine's pip asks, and how: builds ask the same."""
+    lines = output(sys.executable, "-m", "pip", "config", "list").splitlines()
+    found: dict[str, str] = {}
+    for key, _, value in (line.partition("=") for line in lines):
+        name = key.rpartition(".")[2]
+        if name in _PIP_KEYS:
+            found[name] = str(ast.literal_eval(value))
+    return found
+
+
+def local_folders(settings: Mapping[str, str]) -> Iterator[Path]:
+    """Folders of this machine that those settings name."""
+    for key in ("index-url", "extra-index-url", "find-links"):
+        for place in settings.get(key, "").split():
+            parts = urlsplit(place)
+            if parts.scheme == "file":
+                # An index's pages lead to files beside its folder.
+                yield Path(unquote(parts.path)).parent
+            elif parts.scheme == "" and Path(place).is_absolute():
+                yield Path(place)
+
+
+def pip_options(folder: Path) -> Sequence[str]:
+    """Options of a build that give its pip this machine's configuration, and leave none of it."""
+    settings = dict(pip_settings())
+    mounts = [f"{path}:{path}:ro" for path in sorted({*local_folders(settings)}) if path.is_dir()]
+    if certificates := settings.get("cert"):
+        mounts.append(f"{certificates}:{_CA}:ro")
+        settings["cert"] = _CA
+    if not settings:
+        return []
+    configuration = folder / "pip.conf"
+    lines = (f"{key} = {' '.join(value.split())}\n" for key, value in settings.items())
+    configuration.write_text("[global]\n" + "".join(lines))
+    return [
+        f"--secret=id=pip-conf,src={configuration}",
+        *(f"--volume={mount}" for mount in mounts),
+    ]
+
+
+def make_local_base() -> None:
+    """Import Debian with Python as the base, where there is none yet: no registry is asked."""
+    if not output("podman", "image", "inspect", "--format={{.Id}}", LOCAL_BASE):
+        run("sh", "tools/image/base.sh", LOCAL_BASE)
+
+
+def build(target: str, arguments: argparse.Namespace, pip: Sequence[str]) -> str:
+    """Build one image; its name."""
+    name = image_name(target, arguments.device, arguments.registry)
+    given = {
+        "BASE": arguments.base,
+        "DEVICE": arguments.device,
+        "VERSION": version(),
+        "REVISION": output("git", "rev-parse", "HEAD") or "unknown",
+        **dict(pair.split("=", 1) for pair in arguments.build_arg),
+    }
+    run(
+        engine(), "build", "--network=host", f"--target={target}", f"--tag={name}", *pip,
+        *(f"--build-arg={key}={value}" for key, value in given.items() if value),
+        *(f"--build-context={context}" for context in arguments.build_context),
+        ".",
+    )  # fmt: skip
+    return name
+
+
+def main() -> None:
+    """Build what the command line names, print sizes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", help=f"which images; default: {', '.join(TARGETS)}")
+    parser.add_argument("--base", help="an image with Python; `local`: made here, of Debian")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="the embedder's")
+    parser.add_argument("--registry", default="localhost", help="how the names begin")
+    parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--build-context", action="append", default=[], metavar="NAME=FOLDER")
+    arguments = parser.parse_args()
+    if arguments.base == "local":
+        make_local_base()
+        arguments.base = LOCAL_BASE
+    with tempfile.TemporaryDirectory() as folder:
+        pip = pip_options(Path(folder))
+        names = [build(target, arguments, pip) for target in arguments.targets or TARGETS]
+    for name in names:
+        size = int(output(engine(), "image", "inspect", "--format={{.Size}}", name))
+        print(f"{name}  {size / 1e6:.0f} MB")
+
+
+if __name__ == "__main__":
+    main()
