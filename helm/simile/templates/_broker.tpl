@@ -1,0 +1,66 @@
+{{/* Where RabbitMQ is, for the services and for KEDA. */}}
+
+{{- define "simile.broker.name" -}}
+{{- include "simile.componentName" (dict "root" . "component" "broker") -}}
+{{- end -}}
+
+{{/* For KEDA, which is in another namespace. */}}
+{{- define "simile.broker.host" -}}
+{{- printf "%s.%s.svc" (include "simile.broker.name" .) .Release.Namespace -}}
+{{- end -}}
+
+{{/* The virtual host as a part of an address. */}}
+{{- define "simile.broker.vhost" -}}
+{{- .Values.broker.vhost | urlquery | replace "+" "%20" -}}
+{{- end -}}
+
+{{- define "simile.broker.env" -}}
+{{- $broker := .Values.broker }}
+{{- if eq $broker.mode "operator" }}
+{{- $secret := printf "%s-default-user" (include "simile.broker.name" .) }}
+- name: BROKER_USER
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: username}
+- name: BROKER_PASSWORD
+  valueFrom:
+    secretKeyRef: {name: {{ $secret }}, key: password}
+- name: SIMILE_AMQP_URL
+  value: amqp://$(BROKER_USER):$(BROKER_PASSWORD)@{{ include "simile.broker.name" . }}:5672/{{ include "simile.broker.vhost" . }}
+{{- else }}
+- name: SIMILE_AMQP_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ eq $broker.mode "dev" | ternary (include "simile.broker.name" .) $broker.external.existingSecret }}
+      key: {{ eq $broker.mode "dev" | ternary "url" $broker.external.urlKey }}
+{{- end }}
+{{- with $broker.tls }}
+{{- if .existingSecret }}
+- name: SIMILE_AMQP_CA_FILE
+  value: /etc/simile/broker-tls/{{ .caKey }}
+{{- with .certKey }}
+- name: SIMILE_AMQP_CERT_FILE
+  value: /etc/simile/broker-tls/{{ . }}
+{{- end }}
+{{- with .keyKey }}
+- name: SIMILE_AMQP_KEY_FILE
+  value: /etc/simile/broker-tls/{{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "simile.broker.port" -}}
+{{- eq .Values.broker.mode "external" | ternary .Values.broker.external.port 5672 -}}
+{{- end -}}
+
+{{/* The dev broker's password: the given one, the one of before, or a new one. */}}
+{{- define "simile.broker.password" -}}
+{{- $known := lookup "v1" "Secret" .Release.Namespace (include "simile.broker.name" .) -}}
+{{- if .Values.broker.dev.password -}}
+{{- .Values.broker.dev.password -}}
+{{- else if $known -}}
+{{- index $known.data "password" | b64dec -}}
+{{- else -}}
+{{- randAlphaNum 32 -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,63 @@
+{{/* Names and labels. A component's helpers take (dict "root" $ "component" "upload"). */}}
+
+{{- define "simile.name" -}}
+{{- .Values.nameOverride | default .Chart.Name | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+
+{{/* The release's name, with the chart's behind it where it doesn't say that already. */}}
+{{- define "simile.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" -}}
+{{- else if contains (include "simile.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "simile.name" .) | trunc 40 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "simile.componentName" -}}
+{{- printf "%s-%s" (include "simile.fullname" .root) .component -}}
+{{- end -}}
+
+{{/* What selectors match by: it can't change as long as a release lives. */}}
+{{- define "simile.selector" -}}
+app.kubernetes.io/name: {{ include "simile.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{/* A pod's labels: without the chart's version, so that a new chart alone restarts nothing. */}}
+{{- define "simile.podLabels" -}}
+{{ include "simile.selector" . }}
+app.kubernetes.io/part-of: simile
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- with .root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "simile.labels" -}}
+{{ include "simile.podLabels" . }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end -}}
+
+{{- define "simile.metadata" -}}
+name: {{ include "simile.componentName" . }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "simile.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* An image by its digest where one is given, else by its tag. */}}
+{{- define "simile.image" -}}
+{{- $image := (index .root.Values .section).image -}}
+{{- $tag := $image.tag | default (printf "%s%s" (.root.Values.image.tag | default .root.Chart.AppVersion) (.suffix | default "")) -}}
+{{- $name := $image.name -}}
+{{- with .root.Values.image.registry }}{{ $name = printf "%s/%s" . $name }}{{ end -}}
+{{- if $image.digest -}}
+{{- printf "%s@%s" $name $image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" $name $tag -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,41 @@
+{{/* What every pod of Simile may reach: names, and the broker. */}}
+
+{{- define "simile.egress" -}}
+# Names are asked for everywhere: a cluster's DNS may run on the nodes themselves.
+- ports:
+    - {port: 53, protocol: UDP}
+    - {port: 53, protocol: TCP}
+- ports:
+    - {port: {{ include "simile.broker.port" . }}, protocol: TCP}
+  {{- if ne .Values.broker.mode "external" }}
+  to:
+    - podSelector:
+        matchLabels:
+          {{- include "simile.broker.podLabels" . | nindent 10 }}
+  {{- else if .Values.networkPolicy.brokerTo }}
+  to:
+    {{- toYaml .Values.networkPolicy.brokerTo | nindent 4 }}
+  {{- end }}
+{{- with .Values.networkPolicy.extraEgress }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Metrics and health; a kubelet's probes need no rule. */}}
+{{- define "simile.adminIngress" -}}
+{{- with .Values.networkPolicy.monitoringFrom }}
+- from:
+    {{- toYaml . | nindent 4 }}
+  ports:
+    - {port: admin, protocol: TCP}
+{{- end }}
+{{- end -}}
+
+{{/* The labels that the operator, or this chart, gives the broker's pods. */}}
+{{- define "simile.broker.podLabels" -}}
+{{- if eq .Values.broker.mode "operator" -}}
+app.kubernetes.io/name: {{ include "simile.broker.name" . }}
+{{- else -}}
+{{- include "simile.selector" (dict "root" . "component" "broker") }}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,141 @@
+{{/* What all pods have in common: who they are, what they may do, how they are asked for health. */}}
+
+{{- define "simile.pod.security" -}}
+runAsNonRoot: true
+{{- with .Values.podSecurity }}
+{{- with .runAsUser }}
+runAsUser: {{ int64 . }}
+{{- end }}
+{{- with .runAsGroup }}
+runAsGroup: {{ int64 . }}
+{{- end }}
+{{- with .fsGroup }}
+fsGroup: {{ int64 . }}
+# A large volume isn't walked at each start of a pod.
+fsGroupChangePolicy: OnRootMismatch
+{{- end }}
+{{- end }}
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "simile.container.security" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end -}}
+
+{{/* Metadata of a pod: (dict "root" $ "component" ... "values" <the component's values>). */}}
+{{- define "simile.pod.metadata" -}}
+labels:
+  {{- include "simile.podLabels" . | nindent 2 }}
+  {{- with .values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- $annotations := .values.podAnnotations }}
+{{- if and (eq .root.Values.broker.mode "dev") .root.Values.broker.dev.password }}
+{{- $annotations = merge (dict "checksum/broker" (sha256sum .root.Values.broker.dev.password)) $annotations }}
+{{- end }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Where and as whom a pod runs. */}}
+{{- define "simile.pod.place" -}}
+serviceAccountName: {{ include "simile.componentName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  {{- include "simile.pod.security" .root | nindent 2 }}
+{{- with .root.Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- with .values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Over zones and nodes, as far as it goes: a pod on a full node is better than none. */}}
+{{- define "simile.pod.spread" -}}
+{{- if kindIs "invalid" .values.affinity }}
+topologySpreadConstraints:
+  {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "simile.selector" $ | nindent 8 }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* Until the first answer of /livez; then unready at once, restarted only after half a minute. */}}
+{{- define "simile.probes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: admin}
+  periodSeconds: 2
+  timeoutSeconds: 3
+  failureThreshold: {{ div (.startupSeconds | default 120) 2 }}
+readinessProbe:
+  httpGet: {path: /readyz, port: admin}
+  periodSeconds: 5
+  timeoutSeconds: 3
+  failureThreshold: 2
+livenessProbe:
+  httpGet: {path: /livez, port: admin}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{/* Longer than preStop and drain together, so that nobody is killed with work in hand. */}}
+{{- define "simile.graceSeconds" -}}
+{{- add 10 (ceil .Values.drainTimeoutSeconds) -}}
+{{- end -}}
+
+{{/* What must be writable beside a read-only root. */}}
+{{- define "simile.scratch.volume" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: 1Gi
+{{- end -}}
+
+{{- define "simile.scratch.mount" -}}
+- name: tmp
+  mountPath: /tmp
+{{- end -}}
+
+{{- define "simile.brokerTls.volume" -}}
+{{- with .Values.broker.tls.existingSecret }}
+- name: broker-tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
+{{- end -}}
+
+{{- define "simile.brokerTls.mount" -}}
+{{- if .Values.broker.tls.existingSecret }}
+- name: broker-tls
+  mountPath: /etc/simile/broker-tls
+  readOnly: true
+{{- end }}
+{{- end -}}

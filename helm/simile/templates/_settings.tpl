@@ -1,0 +1,49 @@
+{{/* Environment variables. A setting has one name: embedder.maxBatchSize is
+     SIMILE_EMBEDDER_MAX_BATCH_SIZE; files/settings.yaml, made of Simile's code, knows all of them. */}}
+
+{{/* A value as the environment holds it: no number ever as 1.5e+07. */}}
+{{- define "simile.text" -}}
+{{- if kindIs "float64" . -}}
+{{- if eq . (floor .) }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
+{{- else if or (kindIs "slice" .) (kindIs "map" .) -}}
+{{- toJson . -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The settings of a section that are not null. */}}
+{{- define "simile.settings" -}}
+{{- $variables := index (.root.Files.Get "files/settings.yaml" | fromYaml) .section -}}
+{{- $values := .root.Values -}}
+{{- if ne .section "shared" }}{{ $values = index .root.Values .section }}{{ end -}}
+{{- range $name, $variable := $variables }}
+{{- $value := get $values $name }}
+{{- if not (or (kindIs "invalid" $value) (and (kindIs "string" $value) (eq $value ""))) }}
+- name: {{ $variable }}
+  value: {{ include "simile.text" $value | quote }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What every container of Simile gets: its name, its volume, its broker, its settings. */}}
+{{- define "simile.env" -}}
+- name: SIMILE_REPLICA
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: SIMILE_ADMIN_HOST
+  value: 0.0.0.0
+- name: SIMILE_ADMIN_PORT
+  value: "9090"
+- name: SIMILE_ROOT
+  value: /data
+# Whatever a library wants to keep in a home goes where it may write.
+- name: HOME
+  value: /tmp
+{{- include "simile.broker.env" .root }}
+{{- include "simile.settings" (dict "root" .root "section" "shared") }}
+{{- with .root.Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,64 @@
+{{/* One build: (dict "root" $ "collection" <collection, or null for the sample>). */}}
+
+{{- define "simile.index.collections" -}}
+{{- $collections := .Values.index.collections -}}
+{{- if .Values.index.sample }}{{ $collections = append $collections (dict "name" "sample" "drawn" true) }}{{ end -}}
+{{- toYaml (dict "collections" $collections) -}}
+{{- end -}}
+
+{{- define "simile.index.jobSpec" -}}
+{{- $values := .root.Values.index -}}
+{{- $scope := dict "root" .root "component" "index" "section" "searcher" "values" $values -}}
+backoffLimit: {{ int64 $values.backoffLimit }}
+{{- if not (kindIs "invalid" $values.ttlSecondsAfterFinished) }}
+ttlSecondsAfterFinished: {{ int64 $values.ttlSecondsAfterFinished }}
+{{- end }}
+template:
+  metadata:
+    {{- include "simile.pod.metadata" $scope | nindent 4 }}
+  spec:
+    {{- include "simile.pod.place" $scope | nindent 4 }}
+    terminationGracePeriodSeconds: {{ include "simile.graceSeconds" .root }}
+    # A build that failed goes on where it was.
+    restartPolicy: OnFailure
+    containers:
+      - name: build
+        image: {{ include "simile.image" $scope }}
+        imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+        {{- if .collection.drawn }}
+        args: [index, build]
+        {{- else }}
+        args: [index, build, /images/{{ .collection.folder | default .collection.name }}, --collection, {{ .collection.name }}]
+        {{- end }}
+        env:
+          {{- include "simile.env" $scope | nindent 10 }}
+          - name: SIMILE_INDEX_ADMIN_PORT
+            value: "9090"
+          {{- include "simile.settings" (dict "root" .root "section" "index") | nindent 10 }}
+          {{- with $values.extraEnv }}
+          {{- toYaml . | nindent 10 }}
+          {{- end }}
+        ports:
+          - name: admin
+            containerPort: 9090
+        resources:
+          {{- toYaml $values.resources | nindent 10 }}
+        securityContext:
+          {{- include "simile.container.security" .root | nindent 10 }}
+        volumeMounts:
+          {{- include "simile.scratch.mount" .root | nindent 10 }}
+          {{- include "simile.index.mount" (dict "root" .root) | nindent 10 }}
+          {{- include "simile.images.mount" .root | nindent 10 }}
+          {{- include "simile.brokerTls.mount" .root | nindent 10 }}
+          {{- with $values.extraVolumeMounts }}
+          {{- toYaml . | nindent 10 }}
+          {{- end }}
+    volumes:
+      {{- include "simile.scratch.volume" .root | nindent 6 }}
+      {{- include "simile.index.volume" .root | nindent 6 }}
+      {{- include "simile.images.volume" .root | nindent 6 }}
+      {{- include "simile.brokerTls.volume" .root | nindent 6 }}
+      {{- with $values.extraVolumes }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
+{{- end -}}
