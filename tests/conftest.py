@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.rabbitmq import Node, require_server
+from tests.support.running import MODELS_DIR
+
+# How long an example takes is the machine's affair.
+settings.register_profile("simile", deadline=None)
+settings.load_profile("simile")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the session's models are exported to: each once, and none of an earlier session."""
+    folder = tmp_path_factory.mktemp("models")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(MODELS_DIR, str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

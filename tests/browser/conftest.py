@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from services.sample import draw_sample
 from tests.support.running import simile_up
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -43,6 +44,23 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A picture of each class that no collection holds, named as its class."""
+    folder = tmp_path_factory.mktemp("pictures")
+    draw_sample(folder / "unseen", per_class=1, seed=99)
+    return [
+        drawn.rename(folder / f"{drawn.parent.name}.jpg")
+        for drawn in sorted((folder / "unseen").glob("*/*.jpg"))
+    ]
+
+
+@pytest.fixture(scope="session")
+def picture(pictures: list[Path]) -> Path:
+    """A fish that no collection holds."""
+    return next(one for one in pictures if one.stem == "fish")
 
 
 @pytest.fixture

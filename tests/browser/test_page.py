@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
 from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
-from services.sample import CLASSES, draw_sample
+from services.sample import CLASSES
+from tests.browser.acts import colours, focused, give, labels, overflow, pick, violations
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="session")
-def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fish that the collection does not hold."""
-    folder = tmp_path_factory.mktemp("pictures") / "unseen"
-    draw_sample(folder, per_class=1, seed=99)
-    return folder / "fish" / "001.jpg"
-
-
-def _pick(page: Page, picture: Path) -> None:
-    page.locator("#file").set_input_files(picture)
-    expect(page.locator("#grid .search")).to_have_count(10)
-
-
-def _labels(page: Page) -> list[str]:
-    return page.locator("#grid .label b").all_inner_texts()
-
-
-def _violations(page: Page) -> list[str]:
-    results = Axe().run(page)
-    return [f"{one['id']}: {one['nodes'][0]['html']}" for one in results.response["violations"]]
 
 
 def _refuse(route: Route) -> None:
@@ -61,41 +38,20 @@ def test_the_empty_page_invites(page: Page) -> None:
 
 def test_a_picked_image_shows_ten_neighbours_of_its_kind(page: Page, picture: Path) -> None:
     """The neighbours come with label, similarity and facts; most are of the image's class."""
-    _pick(page, picture)
-    assert _labels(page).count("fish") >= 8
+    pick(page, picture)
+    assert labels(page).count("fish") >= 8
     expect(page.locator("#status")).to_contain_text("10 similar images")
     expect(page.locator("#facts")).to_contain_text("efficientnet_lite0@")
     expect(page.locator("#facts")).to_contain_text("model")
     expect(page.locator("#query-image img")).to_be_visible()
 
 
-def test_a_dropped_image_is_searched(page: Page, picture: Path) -> None:
-    """Dropping a file anywhere on the page searches by it."""
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    page.evaluate(
-        """(encoded) => {
-            const bytes = Uint8Array.from(atob(encoded), (one) => one.charCodeAt(0));
-            const moved = new DataTransfer();
-            moved.items.add(new File([bytes], "fish.jpg", { type: "image/jpeg" }));
-            window.dispatchEvent(new DragEvent("drop", { dataTransfer: moved, cancelable: true }));
-        }""",
-        encoded,
-    )
-    expect(page.locator("#grid .search")).to_have_count(10)
-
-
-def test_a_pasted_image_is_searched(page: Page, picture: Path) -> None:
-    """Pasting an image searches by it."""
-    encoded = base64.b64encode(picture.read_bytes()).decode()
-    page.evaluate(
-        """(encoded) => {
-            const bytes = Uint8Array.from(atob(encoded), (one) => one.charCodeAt(0));
-            const clipboardData = new DataTransfer();
-            clipboardData.items.add(new File([bytes], "", { type: "image/jpeg" }));
-            window.dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
-        }""",
-        encoded,
-    )
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_given_image_is_searched(
+    page: Page, picture: Path, way: Literal["drop", "paste"]
+) -> None:
+    """Dropping a file anywhere on the page searches by it, and so does pasting one."""
+    give(page, way, [picture])
     expect(page.locator("#grid .search")).to_have_count(10)
 
 
@@ -103,8 +59,8 @@ def test_a_click_on_a_neighbour_searches_from_it_and_back_returns(
     page: Page, picture: Path
 ) -> None:
     """The address names the item; Back shows the uploaded image's neighbours again."""
-    _pick(page, picture)
-    before, uploaded = _labels(page), page.url
+    pick(page, picture)
+    before, uploaded = labels(page), page.url
     page.locator("#grid .search").nth(2).click()
     expect(page).not_to_have_url(uploaded)
     assert "item=" in page.url
@@ -112,23 +68,23 @@ def test_a_click_on_a_neighbour_searches_from_it_and_back_returns(
     page.go_back()
     expect(page).to_have_url(uploaded)
     expect(page.locator("#status")).to_contain_text("10 similar images")
-    assert _labels(page) == before
+    assert labels(page) == before
 
 
 def test_a_result_can_be_linked(page: Page) -> None:
     """The address of an item's neighbours opens them on another visit."""
     page.locator("#strip a").first.click()
     expect(page.locator("#grid .search")).to_have_count(10)
-    labels, address = _labels(page), page.url
+    found, address = labels(page), page.url
     page.goto("about:blank")
     page.goto(address)
     expect(page.locator("#grid .search")).to_have_count(10)
-    assert _labels(page) == labels
+    assert labels(page) == found
 
 
 def test_more_neighbours_can_be_asked_for(page: Page, picture: Path) -> None:
     """The number of neighbours is a choice, kept in the address."""
-    _pick(page, picture)
+    pick(page, picture)
     page.get_by_label("Show").select_option("20")
     expect(page.locator("#grid .search")).to_have_count(20)
     assert "k=20" in page.url
@@ -145,7 +101,7 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     page.locator("#strip a").first.focus()
     page.keyboard.press("Enter")
     expect(page.locator("#grid .search")).to_have_count(10)
-    assert page.evaluate("document.activeElement.id") == "result-title"
+    assert focused(page) == "result-title"
 
 
 def test_waiting_shows_where_the_answer_will_be(page: Page, picture: Path) -> None:
@@ -172,7 +128,7 @@ def test_a_refusal_says_what_to_do_with_its_code(page: Page, picture: Path) -> N
     expect(problem).to_contain_text("Too much is going on")
     expect(problem).to_contain_text("Try again in 1 s")
     expect(problem).to_contain_text("overloaded")
-    assert _violations(page) == []
+    assert violations(page) == []
 
 
 def test_a_file_that_is_no_image_is_refused_by_name(page: Page, tmp_path: Path) -> None:
@@ -208,12 +164,10 @@ def test_a_lost_server_is_told(page: Page, picture: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_accessibility_violations(page: Page, picture: Path, scheme: str) -> None:
     """Axe finds nothing on the empty page and on a result, in light and in dark."""
-    colours: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
-    # Without transitions: a colour half-way is nobody's choice.
-    page.emulate_media(color_scheme=colours, reduced_motion="reduce")
-    assert _violations(page) == []
-    _pick(page, picture)
-    assert _violations(page) == []
+    colours(page, scheme)
+    assert violations(page) == []
+    pick(page, picture)
+    assert violations(page) == []
 
 
 def test_dark_is_dark(page: Page) -> None:
@@ -228,8 +182,8 @@ def test_dark_is_dark(page: Page) -> None:
 def test_every_width_fits(page: Page, picture: Path, width: int) -> None:
     """From a small phone to 4K nothing scrolls sideways, and a touch target is large enough."""
     page.set_viewport_size({"width": width, "height": 740})
-    _pick(page, picture)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    pick(page, picture)
+    assert overflow(page) == 0
     for box in page.locator("#grid .search").all()[:3]:
         bounds = box.bounding_box()
         assert bounds is not None

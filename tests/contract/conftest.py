@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import pytest
+import uvloop
 
 from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Broker, Queue
@@ -16,11 +18,16 @@ from tests.support.port import Port
 from tests.support.rabbitmq import Node
 
 
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Every test on both event loops that a service may run on."""
+    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+
+
 @pytest.fixture(params=["memory", "rabbitmq"])
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[Port]:
     """The same tests run on the broker in memory and on a real RabbitMQ."""
     prefix = f"test.{secrets.token_hex(4)}"
-    names = (f"{prefix}.{number}" for number in range(100))
+    names = (f"{prefix}.{number}" for number in itertools.count())
     if request.param == "memory":
         yield _memory(lambda: next(names))
         return

@@ -106,6 +106,41 @@ async def test_acks_out_of_order_settle_only_what_was_acked(port: Port) -> None:
     assert await broker.depth(queue.name) == 0
 
 
+async def test_a_requeue_beside_a_long_row_of_rejects_is_kept(port: Port) -> None:
+    """What is rejected while earlier rejects and acks are on their way comes back all the same."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await asyncio.gather(*(broker.publish(queue.name, _message(number)) for number in range(200)))
+    consumer = await broker.consume(queue, prefetch=0)
+    taken = await _take(consumer, 200)
+    for delivery in taken[:100]:
+        delivery.reject(requeue=False)
+    for _ in range(3):  # the first rejects are being sent now, and wait for room
+        await asyncio.sleep(0)
+    for delivery in taken[100:-1]:
+        delivery.reject(requeue=True)
+    taken[-1].ack()
+    back = _bodies(await _take(consumer, 99))
+    assert sorted(back) == sorted(_bodies(taken[100:-1]))
+
+
+async def test_close_sends_every_ack(port: Port) -> None:
+    """Acks that are on their way when the consumer closes arrive: their work is not done twice."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await asyncio.gather(*(broker.publish(queue.name, _message(number)) for number in range(200)))
+    consumer = await broker.consume(queue, prefetch=200)
+    taken = await _take(consumer, 200)
+    for delivery in taken[1::2]:  # the gaps keep them from going out as one
+        delivery.ack()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    await consumer.close()
+    back = await _take(await broker.consume(queue, prefetch=200), 100)
+    assert sorted(_bodies(back)) == sorted(_bodies(taken[::2]))
+    assert await broker.depth(queue.name) == 0
+
+
 async def test_settling_twice_counts_once(port: Port) -> None:
     """A second ack or reject of the same delivery changes nothing."""
     queue = Queue(name=port.name())
@@ -166,6 +201,68 @@ async def test_a_queue_full_of_bytes_refuses(port: Port) -> None:
         for _ in range(21):
             await broker.publish(queue.name, Message("a.Type", bytes(100)))
     assert await broker.depth(queue.name) <= 11
+
+
+async def test_a_full_queue_that_drops_its_oldest_takes_the_newest(port: Port) -> None:
+    """A bounded record of what was last: nobody is refused, the first go."""
+    queue = Queue(name=port.name(), max_length=3, drops_oldest=True)
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 5)
+    await _until_depth(broker, queue.name, 3)
+    taken = await _take(await broker.consume(queue, prefetch=16), 3)
+    assert _bodies(taken) == [2, 3, 4]
+
+
+async def test_bytes_bound_a_queue_that_drops_its_oldest(port: Port) -> None:
+    """However large its messages are, it holds no more than its bound."""
+    queue = Queue(name=port.name(), max_length_bytes=1000, drops_oldest=True)
+    broker = await port.connect([queue])
+    for number in range(20):
+        await broker.publish(queue.name, Message("a.Type", b"%02d" % number + bytes(98)))
+    depth = await broker.depth(queue.name)
+    assert 8 <= depth <= 10
+    taken = await _take(await broker.consume(queue, prefetch=16), depth)
+    assert taken[-1].body.startswith(b"19")
+
+
+async def test_a_look_into_a_queue_changes_nothing(port: Port) -> None:
+    """Who takes everything and closes leaves each message in its place, however often."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 5)
+    for _ in range(3):
+        consumer = await broker.consume(queue, prefetch=0)
+        assert _bodies(await _take(consumer, 5)) == [0, 1, 2, 3, 4]
+        await consumer.close()
+        await _until_depth(broker, queue.name, 5)
+
+
+async def test_a_quorum_queue_counts_what_comes_back(port: Port) -> None:
+    """Each return of a consumer that ended with the message in hand is told to the next."""
+    queue = Queue(name=port.name(), kind="quorum", delivery_limit=10)
+    broker = await port.connect([queue])
+    await broker.publish(queue.name, Message("a.Type", b"poison", persistent=True))
+    seen = []
+    for _ in range(3):
+        consumer = await broker.consume(queue, prefetch=1)
+        (delivery,) = await _take(consumer, 1)
+        seen.append(delivery.redeliveries)
+        await consumer.close()
+    assert seen == [0, 1, 2]
+
+
+async def test_a_classic_queue_tells_only_that_it_came_back(port: Port) -> None:
+    """Its count never goes above 1."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 1)
+    seen = []
+    for _ in range(3):
+        consumer = await broker.consume(queue, prefetch=1)
+        (delivery,) = await _take(consumer, 1)
+        seen.append(delivery.redeliveries)
+        await consumer.close()
+    assert seen == [0, 1, 1]
 
 
 async def test_a_message_expires_in_the_queue(port: Port) -> None:
@@ -315,3 +412,8 @@ async def test_a_closed_broker_refuses(port: Port) -> None:
     assert not broker.ready
     with pytest.raises(BrokerUnavailable):
         await broker.publish(queue.name, _message(0))
+    with pytest.raises(BrokerUnavailable):
+        await broker.depth(queue.name)
+    with pytest.raises(BrokerUnavailable):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await broker.consume(queue, prefetch=1)

@@ -16,6 +16,7 @@ PARSED = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
 TARGET = re.compile(r"^([a-z][a-z-]*):", re.MULTILINE)
+TEST = re.compile(r"^ *(?:async )?def (test_[a-z0-9_]+)", re.MULTILINE)
 
 
 def _anchors(page: str) -> set[str]:
@@ -65,8 +66,25 @@ def test_metrics_named_exist(path: Path) -> None:
     tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "metrics" in name)
     known = set(re.findall(r"simile_[a-z_]+", tables))
     suffixes = re.compile(r"_(bucket|count|sum)$")
-    named = re.findall(r"simile_(?:upload|embedder|searcher)_[a-z_]+", path.read_text())
+    named = re.findall(
+        r"simile_(?:upload|embedder|searcher|broker|process|index)_[a-z_]+", path.read_text()
+    )
     assert {suffixes.sub("", name) for name in named} <= known
+
+
+def test_the_threat_model_names_tests_that_exist() -> None:
+    """Each folder, file and test that SECURITY.md's table points to is there."""
+    page = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+    places = [ROOT / "tests" / name for name in re.findall(r"`([a-z]+/[a-z_/]+(?:\.py)?)`", page)]
+    assert len(places) > 10
+    assert [place for place in places if not place.exists()] == []
+    files = [
+        file for place in places for file in ([place] if place.is_file() else place.glob("*.py"))
+    ]
+    written = "".join(file.read_text(encoding="utf-8") for file in files)
+    named = re.findall(r"`(test_\w+|Test\w+)`", page)
+    assert named
+    assert [name for name in named if not re.search(rf"(def|class) {name}\b", written)] == []
 
 
 def test_the_pages_of_failures_name_codes_that_exist() -> None:
@@ -75,3 +93,15 @@ def test_the_pages_of_failures_name_codes_that_exist() -> None:
     named = set(re.findall(r"\[`([a-z_]+)`\]\(errors\.md\)", page))
     assert named
     assert named <= set(errors.by_code())
+
+
+def test_every_failure_names_tests_that_exist() -> None:
+    """Each row of operations.md's tables ends with the tests that show it."""
+    page = (reference.DOCS / "operations.md").read_text(encoding="utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    shown = {row: set(re.findall(r"`(test_[a-z0-9_]+)`", row.split(" | ")[-1])) for row in rows}
+    heads = [row for row, tests in shown.items() if not tests]
+    assert set(heads) == {"| you see | because | do | shown by |"}
+    files = (ROOT / "tests").rglob("test_*.py")
+    written = {name for file in files for name in TEST.findall(file.read_text(encoding="utf-8"))}
+    assert set().union(*shown.values()) - written == set()

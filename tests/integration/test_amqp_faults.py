@@ -12,6 +12,7 @@ from services.shared.lifecycle import cancel
 from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.inbox import Inbox
+from tests.support.cut_proxy import CutProxy
 from tests.support.rabbitmq import Node, require_server
 
 PATIENCE_SECONDS = 60.0
@@ -65,6 +66,46 @@ async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> Non
     assert inbox.queue != before
     await cancel(receiving)
     await broker.close()
+
+
+async def test_a_silent_link_fails_what_waits_and_is_survived(node: Node) -> None:
+    """Half open: no byte passes, no socket closes. The heartbeat tells, a publish ends in time."""
+    async with CutProxy(node.port) as proxy:
+        url = node.url.replace(str(node.port), str(proxy.port))
+        broker = AmqpBroker(url, name="silent", publish_timeout_seconds=0.2, heartbeat_seconds=1)
+        await broker.start([QUEUE])
+        inbox = Inbox(broker, "replica", on_late=lambda: None)
+        receiving = asyncio.create_task(inbox.run())
+        await inbox.opened()
+        future, before = inbox.expect("waiting"), inbox.queue
+        proxy.stall()
+        with pytest.raises(BrokerUnavailable, match="did not confirm"):
+            await broker.publish(QUEUE.name, Message("a.Type", b""))
+        with pytest.raises(ReplyQueueLost):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await future
+        proxy.resume()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await inbox.opened()
+        await _until_ready(broker)
+        assert inbox.queue != before
+        await cancel(receiving)
+        await broker.close()
+
+
+async def test_a_closed_broker_leaves_no_task(node: Node) -> None:
+    """After close nothing of the broker runs on, whatever state it was closed in."""
+    before = asyncio.all_tasks()
+    broker = AmqpBroker(node.url, name="tidy")
+    await broker.start([QUEUE])
+    consumer = await broker.consume(QUEUE, prefetch=4)
+    waiting = asyncio.create_task(consumer.take(1))
+    await broker.close()
+    with pytest.raises(ConsumerLost):
+        await waiting
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while asyncio.all_tasks() != before:
+            await asyncio.sleep(0.01)
 
 
 async def test_an_alarm_blocks_publishing_and_is_told(node: Node) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that cuts its connections, or falls silent, when a test says so."""
+"""A TCP proxy on loopback that cuts, delays or half-opens its connections when a test says so."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ class CutProxy:
         self._server: asyncio.Server | None = None
         self._pipes: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._flowing: set[asyncio.Event] = set()
+        self._stalled = False
+        self.delay_seconds = 0.0
+        """How long each block of bytes is held up, in each direction."""
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -33,6 +35,7 @@ class CutProxy:
         if self._server is not None:
             self._server.close()
         self.cut()
+        self.resume()
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     def cut(self) -> None:
@@ -42,11 +45,19 @@ class CutProxy:
 
     def stall(self) -> None:
         """Forward nothing more, and keep every connection open: a half-open link."""
-        self._flowing.clear()
+        self._stalled = True
+        self.freeze()
+
+    def freeze(self) -> None:
+        """Half-open the connections that there are; new ones are let through."""
+        for flowing in self._flowing:
+            flowing.clear()
 
     def resume(self) -> None:
         """Forward again."""
-        self._flowing.set()
+        self._stalled = False
+        for flowing in self._flowing:
+            flowing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -54,16 +65,23 @@ class CutProxy:
         except OSError:
             writer.transport.abort()
             return
+        flowing = asyncio.Event()
+        self._flowing.add(flowing)
+        if not self._stalled:
+            flowing.set()
         for source, sink in ((reader, upstream[1]), (upstream[0], writer)):
             self._writers.add(sink)
-            pipe = asyncio.create_task(self._pipe(source, sink))
+            pipe = asyncio.create_task(self._pipe(source, sink, flowing))
             self._pipes.add(pipe)
             pipe.add_done_callback(self._pipes.discard)
 
-    async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pipe(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, flowing: asyncio.Event
+    ) -> None:
         try:
             while block := await source.read(64 * 1024):
-                await self._flowing.wait()
+                await asyncio.sleep(self.delay_seconds)
+                await flowing.wait()
                 sink.write(block)
                 await sink.drain()
         except OSError:
@@ -71,3 +89,4 @@ class CutProxy:
         finally:
             sink.close()
             self._writers.discard(sink)
+            self._flowing.discard(flowing)

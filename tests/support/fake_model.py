@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from services.embedder.model import Pixels, Preprocessing, Vectors
+from services.embedder.model import Pixels, Preprocessing, Runs, Vectors
+from services.shared.contracts import Box
 from services.shared.imaging import Limits
 from tests.support.pictures import Color
 
@@ -32,13 +33,15 @@ class FakeModel:
     model_id: str = "fake@0/mean/3"
     dimension: int = 3
     input_size: int = 8
+    batch_limit: int = 4
+    runtime: Runs = field(default_factory=lambda: Runs("fake", "fp32", "cpu"))
 
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def prepare(self, image: bytes) -> Pixels:
+    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
         """The image's pixels, by the real decoder."""
-        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS)
+        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box)
 
     def embed(self, batch: Pixels) -> Vectors:
         """Mean colours; raises for a batch with a white image."""

@@ -30,17 +30,21 @@ def _free_ports(count: int) -> list[int]:
 class Node:
     """One node; `start`, `kill` and `stop` as often as a test likes, its queues kept between."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = "") -> None:
+        """`config` is the text of its rabbitmq.conf."""
         self.port, distribution, epmd = _free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
+        self.spoke = 0.0
+        """When it began to accept connections, by time.monotonic()."""
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd_port = epmd
         cookie = folder / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(10))
         cookie.chmod(0o400)
-        for name in ("empty.conf", "rabbitmq.conf", "enabled_plugins"):
-            (folder / name).write_text("[].\n" if name == "enabled_plugins" else "")
+        (folder / "empty.conf").write_text("")
+        (folder / "enabled_plugins").write_text("[].\n")
+        (folder / "rabbitmq.conf").write_text(config)
         (folder / "advanced.config").write_text("[].\n")
         self._environment = {
             "PATH": os.environ["PATH"],
@@ -77,7 +81,8 @@ class Node:
                 log = (self._folder / "output.log").read_text()[-3000:]
                 message = f"RabbitMQ did not start:\n{log}"
                 raise RuntimeError(message)
-            time.sleep(0.1)
+            time.sleep(0.02)
+        self.spoke = time.monotonic()
 
     def speaks(self) -> bool:
         """Whether the port answers an AMQP greeting."""
@@ -103,6 +108,14 @@ class Node:
         """End the node in order."""
         self._end(signal.SIGTERM)
 
+    def pause(self) -> None:
+        """Stop the node where it is: every connection stays open, and silent."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
     def close(self) -> None:
         """End the node and its port mapper for good."""
         self._end(signal.SIGTERM)
@@ -116,14 +129,19 @@ class Node:
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
             return
+        self._signal(number)
+        self._process.wait(timeout=60)
+        self._process = None
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
         # The script stays in front of the Erlang VM, which is its child and the one to signal.
         for pid in (*_children(self._process.pid), self._process.pid):
             try:
                 os.kill(pid, number)
             except ProcessLookupError:
                 continue
-        self._process.wait(timeout=60)
-        self._process = None
 
 
 def _children(pid: int) -> list[int]:

@@ -15,10 +15,13 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 START_SECONDS = 120.0
 """A starved machine takes long to import torch; a hang takes longer than this."""
+
+
+MODELS_DIR: Final = "SIMILE_EMBEDDER_MODELS_DIR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,15 @@ def free_port() -> int:
 
 
 def start(name: str, arguments: list[str], log: Path, environment: Mapping[str, str]) -> Process:
-    """Start `python ARGUMENTS` with its output in `log`; SIMILE_* comes from `environment` only."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("SIMILE_")}
+    """Start `python ARGUMENTS` with its output in `log`.
+
+    SIMILE_* comes from `environment`; only the folder of exported models is the session's.
+    """
+    inherited = {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith("SIMILE_") or key == MODELS_DIR
+    }
     port = free_port()
     with log.open("ab") as output:
         popen = subprocess.Popen(

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from services.shared.collection import ItemCatalog, Manifest, Volume, read_vector, write_items
+from services.shared.collection import Volume, read_vector
 from services.shared.errors import (
     IndexCorrupt,
     MalformedRequest,
     NoIndex,
     UnknownCollection,
-    UnknownItem,
+    UnknownVersion,
 )
+from services.shared.items import ItemCatalog
+from services.shared.manifest import Manifest
 from tests.support.volume import items, publish_version, unit_vectors
 
 
@@ -36,25 +40,11 @@ def test_a_published_version_reads_back(volume: Volume) -> None:
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert (manifest.count, manifest.dimension) == (20, 8)
     directory = volume.directory("birds", version)
-    assert ItemCatalog(directory / "items.sqlite").all() == items(20)
+    assert list(ItemCatalog(directory / "items.sqlite")) == items(20)
     row = struct.unpack("<8f", read_vector(directory, 3, 8))
     assert row == pytest.approx(unit_vectors(20)[3].tolist())
     assert volume.collections() == ["birds"]
     assert volume.versions("birds") == [version]
-
-
-def test_items_are_found_by_id_and_by_position(tmp_path: Path) -> None:
-    """Positions come in the order asked; a missing one is named."""
-    write_items(tmp_path / "items.sqlite", items(10))
-    catalog = ItemCatalog(tmp_path / "items.sqlite")
-    assert [item.position for item in catalog.at([7, 2])] == [7, 2]
-    assert catalog.by_id(items(10)[4].item_id).position == 4
-    assert [item.position for item in catalog.sample(5)] == [0, 2, 4, 6, 8]
-    assert len(catalog.sample(99)) == 10
-    with pytest.raises(UnknownItem):
-        catalog.at([10])
-    with pytest.raises(UnknownItem):
-        catalog.by_id("0" * 16)
 
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", "A", ".hidden", "x" * 64, "a\n", "a\0"])
@@ -105,14 +95,14 @@ def _without(field: str) -> Callable[[dict[str, Any]], None]:
     [
         _without("dimension"),
         _without("files"),
-        lambda raw: raw.update(format=2),
+        lambda raw: raw.update(format=3),
         lambda raw: raw.update(metric="euclidean"),
         lambda raw: raw.update(count=0),
         lambda raw: raw.update(count="many"),
         lambda raw: raw.update(dimension=9),
         lambda raw: raw.update(canaries=None),
-        lambda raw: raw["files"].pop("index.ann"),
-        lambda raw: raw["files"]["index.ann"].update(extra=1),
+        lambda raw: raw["files"].pop("annoy-0.ann"),
+        lambda raw: raw["files"]["annoy-0.ann"].update(extra=1),
     ],
 )
 def test_a_damaged_manifest_is_corrupt(
@@ -123,6 +113,7 @@ def test_a_damaged_manifest_is_corrupt(
     path = volume.directory("birds", version) / "manifest.json"
     raw = json.loads(path.read_text())
     damage(raw)
+    path.chmod(0o644)
     path.write_text(json.dumps(raw))
     with pytest.raises(IndexCorrupt):
         volume.manifest("birds", version)
@@ -135,8 +126,47 @@ def test_a_manifest_that_is_no_object_is_corrupt(text: str) -> None:
         Manifest.from_json(text)
 
 
-def test_an_item_file_that_is_none_is_corrupt(tmp_path: Path) -> None:
-    """Bytes that are no catalogue are refused by name."""
-    (tmp_path / "items.sqlite").write_bytes(b"no database" * 100)
+_HOLDER = """
+import sys, time
+from pathlib import Path
+from services.shared.collection import Volume
+lease = Volume(Path(sys.argv[1])).hold("birds", sys.argv[2])
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_version_held_by_another_process_is_not_removed(volume: Volume) -> None:
+    """Not while that process lives; even kill -9 lets go of it."""
+    version = volume.active("birds")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(volume.root), version], stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert not volume.remove("birds", version)
+        assert volume.manifest("birds", version)
+    finally:
+        holder.kill()
+        holder.communicate()
+    assert volume.remove("birds", version)
+    assert volume.versions("birds") == []
+
+
+def test_what_is_not_there_is_neither_held_nor_removed(volume: Volume) -> None:
+    """A missing version has its names: corrupt to a reader, unknown to who would remove it."""
     with pytest.raises(IndexCorrupt):
-        ItemCatalog(tmp_path / "items.sqlite")
+        volume.hold("birds", "20200101T000000Z-00000000")
+    with pytest.raises(UnknownVersion):
+        volume.remove("birds", "20200101T000000Z-00000000")
+
+
+def test_leases_are_shared(volume: Volume) -> None:
+    """Many replicas read one version; the last one lets it go."""
+    version = volume.active("birds")
+    first, second = volume.hold("birds", version), volume.hold("birds", version)
+    del first
+    assert not volume.remove("birds", version)
+    del second
+    assert volume.remove("birds", version)

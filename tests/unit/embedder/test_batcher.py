@@ -12,10 +12,11 @@ from services.shared.contracts import Slip
 class _Delivery:
     type = "simile.v1.EmbedRequest"
     body = b""
+    received = 0.0
     headers: dict[str, str] = {}  # noqa: RUF012 (the port's shape; nobody writes it)
 
-    def __init__(self, *, redelivered: bool) -> None:
-        self.redelivered = redelivered
+    redelivered = False
+    redeliveries = 0
 
     def ack(self) -> None:
         """Nothing to settle here."""
@@ -26,15 +27,19 @@ class _Delivery:
 
 def _job(name: str, *, interactive: bool = True, redelivered: bool = False) -> Job:
     slip = Slip(correlation_id=name, reply_to="next", final_reply_to="asker")
-    return Job(slip, b"", _Delivery(redelivered=redelivered), interactive)
+    return Job(slip, b"", _Delivery(), interactive, deaths=int(redelivered))
 
 
-async def _batches(jobs: list[Job], count: int, *, max_batch_size: int = 4) -> list[list[str]]:
-    batcher = Batcher(max_batch_size=max_batch_size, max_batch_wait_seconds=0)
+async def _taken(jobs: list[Job], count: int) -> list[tuple[list[Job], str]]:
+    batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
     for job in jobs:
         await batcher.put(job)
-    taken = [await batcher.take() for _ in range(count)]
-    return [[job.slip.correlation_id for job in batch] for batch in taken]
+    return [await batcher.take() for _ in range(count)]
+
+
+async def _batches(jobs: list[Job], count: int) -> list[list[str]]:
+    taken = await _taken(jobs, count)
+    return [[job.slip.correlation_id for job in batch] for batch, _ in taken]
 
 
 async def test_one_job_is_a_batch_at_once() -> None:
@@ -48,7 +53,8 @@ async def test_a_waiting_worker_gets_the_next_job() -> None:
     taking = asyncio.create_task(batcher.take())
     await asyncio.sleep(0)
     await batcher.put(_job("a"))
-    assert [job.slip.correlation_id for job in await taking] == ["a"]
+    batch, _ = await taking
+    assert [job.slip.correlation_id for job in batch] == ["a"]
 
 
 async def test_batches_are_full_but_not_fuller() -> None:
@@ -83,11 +89,19 @@ async def test_a_wait_gathers_a_full_batch() -> None:
     await asyncio.sleep(0)
     await batcher.put(_job("b"))
     async with asyncio.timeout(10):
-        assert len(await taking) == 2
+        batch, reason = await taking
+    assert (len(batch), reason) == (2, "full")
 
 
 async def test_a_wait_ends() -> None:
     """With a wait asked for, one image is still a batch when nothing else comes."""
     batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=0.001)
     await batcher.put(_job("a"))
-    assert len(await batcher.take()) == 1
+    batch, reason = await batcher.take()
+    assert (len(batch), reason) == (1, "waited")
+
+
+async def test_a_batch_says_why_it_goes() -> None:
+    """Full, with what was there for a free worker, or alone: what an operator tunes by."""
+    jobs = [_job(name) for name in "abcd"] + [_job("e"), _job("f", redelivered=True)]
+    assert [reason for _, reason in await _taken(jobs, 3)] == ["full", "free", "alone"]

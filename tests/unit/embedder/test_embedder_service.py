@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -11,17 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from services.embedder import outlet, service
-from services.embedder.model import Model
+from services.embedder.model import Model, Pixels, Vectors
 from services.embedder.pipeline import Pipeline
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import (
     MAX_ITEMS,
+    Box,
     Embedding,
     Embeddings,
     EmbedRequest,
     Failure,
+    Question,
     Replies,
     Slip,
     codec,
@@ -30,6 +34,7 @@ from services.shared.errors import BrokerUnavailable, StageDied
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Consumer, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.quarantine import Record
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from tests.support import pictures
@@ -89,6 +94,12 @@ class House:
                     found[reply.correlation_id] = reply.outcome
                 delivery.ack()
         return found
+
+    async def record(self) -> Record:
+        """The one record in quarantine."""
+        consumer = await self.broker.consume(topology.QUARANTINE, prefetch=10)
+        (delivery,) = await consumer.take(10)
+        return Record.of(delivery.headers)
 
     async def hold(self) -> None:
         """Keep the only worker busy with one image, `q-held`, until the gate opens."""
@@ -173,13 +184,26 @@ async def house() -> AsyncIterator[House]:
 
 async def test_an_image_becomes_a_unit_vector(house: House) -> None:
     """The vector has length 1 and goes to `reply_to` with the slip and the time of each stage."""
-    await house.ask(pictures.plain_jpeg(GREEN), collection="shop", k=7)
+    await house.ask(pictures.plain_jpeg(GREEN), question=Question(collection="shop", k=7))
     (message,) = await house.messages(1)
     assert (message.model_id, message.dimension) == ("fake@0/mean/3", 3)
     (item,) = message.items
-    assert (item.slip.correlation_id, item.slip.collection, item.slip.k) == ("q0", "shop", 7)
+    assert (item.slip.correlation_id, item.slip.question.collection) == ("q0", "shop")
     assert np.frombuffer(item.vector, "<f4").tolist() == [0, 1, 0]
-    assert set(item.stages) == {"decode", "wait", "model"}
+    assert list(item.stages) == ["embed_queue", "decode", "batch_wait", "model"]
+    assert item.batch_images == 1
+
+
+async def test_only_the_box_is_embedded(house: House) -> None:
+    """A slip with a box gets the vector of that part; a box too small fails alone, by name."""
+    picture = Image.new("RGB", (64, 32), RED)
+    picture.paste(BLUE, (32, 0, 64, 32))
+    image = pictures.encoded(picture, "PNG")
+    await house.ask(image, box=Box(0.5, 0, 0.5, 1))
+    (item,) = await house.vectors(1)
+    assert np.frombuffer(item.vector, "<f4").tolist() == [0, 0, 1]
+    await house.ask(image, box=Box(0, 0, 0.1, 1))
+    assert (await house.failures(1))["q1"].code == "box_too_small"
 
 
 async def test_a_message_is_acked_only_after_its_result_is_sent(house: House) -> None:
@@ -255,9 +279,42 @@ async def test_a_bad_image_fails_alone(
     assert house.count("images_total", intake="interactive", code="ok") == 3
 
 
+async def test_a_culprit_is_found_by_halves(house: House) -> None:
+    """Of eight images one breaks the model: few of its neighbours are computed again."""
+    await house.hold()
+    good, bad = pictures.plain_jpeg(GREEN), pictures.plain_jpeg(WHITE)
+    await house.ask(good, bad, good, good)
+    await house.until(lambda: house.waiting == 4)
+    house.model.gate.set()
+    assert set(await house.failures(1)) == {"q1"}
+    await house.vectors(4)
+    # Whichever half it is in: two threads decode, in any order.
+    assert house.model.batches[-5:] in ([4, 2, 1, 1, 2], [4, 2, 2, 1, 1])
+    assert house.count("model_faults_total") == 3
+
+
+async def test_a_model_that_fails_on_everything_ends_the_embedder() -> None:
+    """A broken device would fail every image for ever: a new process may find it mended."""
+
+    class Broken(FakeModel):
+        def embed(self, batch: Pixels) -> Vectors:
+            if batch.any():
+                message = "the device is lost"
+                raise RuntimeError(message)
+            return super().embed(batch)
+
+    async with _house(Broken(), max_batch_size=8) as house:
+        await house.ask(*[pictures.plain_jpeg(RED)] * 40)
+        with pytest.raises(StageDied, match="the device is lost"):
+            await house.running
+        # What it held when it ended waits for another embedder.
+        assert await house.broker.depth(topology.EMBED.name) > 0
+
+
 async def test_expired_images_are_dropped_undecoded(house: House) -> None:
     """Nobody waits: no work, no answer, but a count."""
-    await house.ask(b"would fail if it were decoded", deadline_unix_ms=1)
+    past = time.time_ns() // 1_000_000 - 1
+    await house.ask(b"would fail if it were decoded", deadline_unix_ms=past)
     await house.ask(pictures.plain_jpeg(RED))
     assert [item.slip.correlation_id for item in await house.vectors(1)] == ["q1"]
     assert house.count("expired_total", before="decode") == 1
@@ -279,25 +336,25 @@ async def test_images_that_expire_in_the_queue_skip_the_model(
     assert len(house.model.batches) == batches
 
 
-async def test_an_undecodable_message_goes_to_the_dead_queue(house: House) -> None:
-    """A body that isn't what it says is kept, with the reason, and the next one is served."""
+async def test_an_undecodable_message_is_set_aside(house: House) -> None:
+    """A body that isn't what it says goes to quarantine, and the next one is served."""
     rubbish = Message("simile.v1.EmbedRequest", b"\xff\xff\xff")
     await house.broker.publish(topology.EMBED.name, rubbish)
-    dead = await house.broker.consume(topology.EMBED_DEAD, prefetch=10)
-    (delivery,) = await dead.take(10)
-    assert delivery.body == rubbish.body
-    assert "parse" in delivery.headers["reason"]
+    record = await house.record()
+    assert (record.reason, record.queue) == ("undecodable_message", "simile.embed")
+    assert "parse" in record.detail
+    assert record.size_bytes == len(rubbish.body)
     await house.ask(pictures.plain_jpeg(RED))
     await house.vectors(1)
     assert house.count("undecodable_total") == 1
 
 
-async def test_a_message_of_another_kind_goes_to_the_dead_queue(house: House) -> None:
-    """A good message on the wrong queue is kept too, on bulk as well."""
+async def test_a_message_of_another_kind_is_set_aside(house: House) -> None:
+    """So is a good message on the wrong queue, on bulk as well."""
     await house.broker.publish(topology.EMBED_BULK.name, Message.of(Replies(())))
-    dead = await house.broker.consume(topology.EMBED_BULK_DEAD, prefetch=10)
-    (delivery,) = await dead.take(10)
-    assert "Replies" in delivery.headers["reason"]
+    record = await house.record()
+    assert record.queue == "simile.embed.bulk"
+    assert "Replies" in record.detail
 
 
 async def test_an_asker_who_is_gone_stops_nothing(house: House) -> None:
@@ -365,7 +422,8 @@ async def test_a_blocked_broker_loses_and_repeats_nothing(
     await house.vectors(1)
     await house.until(lambda: house.count("in_hand_images") == 0)
     assert len(house.model.batches) == warmed + 1
-    assert await house.broker.depth(topology.dead_letter_queue(queue.name)) == 0
+    for name in (topology.QUARANTINE.name, topology.EMBED_BULK_DEAD.name):
+        assert await house.broker.depth(name) == 0
 
 
 async def test_a_lost_connection_is_consumed_again(house: House) -> None:
@@ -396,6 +454,7 @@ async def test_a_stuck_model_is_seen() -> None:
         await house.hold()
         await house.until(lambda: "model" in house.telemetry.health.not_live())
         assert "model" in house.telemetry.health.not_ready()
+        await house.until(lambda: "images" in house.telemetry.health.not_live())
         house.model.gate.set()
         await house.until(lambda: not house.telemetry.health.not_ready())
 
@@ -414,6 +473,30 @@ async def test_stop_finishes_what_was_taken() -> None:
         assert names == {"q-held", "q0"}
         await house.running
         assert await house.broker.depth(topology.EMBED.name) == 1
+
+
+async def test_stop_gives_back_what_was_not_begun() -> None:
+    """Images that no decoder has taken go back at once: another embedder is quicker."""
+    gate, entered = threading.Event(), threading.Semaphore(0)
+
+    class Decoding(FakeModel):
+        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+            entered.release()
+            assert gate.wait(30), "the test never opened the gate"
+            return super().prepare(image, box)
+
+    async with _house(Decoding()) as house:
+        await house.ask(*[pictures.plain_jpeg(GREEN)] * 5)
+        for _ in range(2):
+            assert await asyncio.to_thread(entered.acquire, timeout=30)
+        await house.until(lambda: house.count("in_hand_images") == 5)
+        house.stop.set()
+        await house.until(lambda: house.count("in_hand_images") == 2)
+        assert await house.broker.depth(topology.EMBED.name) == 3
+        gate.set()
+        names = {item.slip.correlation_id for item in await house.vectors(2)}
+        assert names == {"q0", "q1"}
+        await house.running
 
 
 async def test_a_drain_that_takes_too_long_ends() -> None:
@@ -457,6 +540,100 @@ async def test_a_defect_in_sending_ends_the_embedder(monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(house.broker, "publish", broken)
         with pytest.raises(StageDied, match="a defect"):
             await house.running
+
+
+async def test_a_wedged_decoder_is_seen() -> None:
+    """Decoding is watched as the model is."""
+    gate = threading.Event()
+
+    class Decoding(FakeModel):
+        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+            assert gate.wait(30), "the test never opened the gate"
+            return super().prepare(image, box)
+
+    async with _house(Decoding(), unready_after_seconds=0.05, dead_after_seconds=0.1) as house:
+        await house.ask(pictures.plain_jpeg(RED))
+        await house.until(lambda: "decode" in house.telemetry.health.not_live())
+        gate.set()
+        await house.vectors(1)
+        assert not house.telemetry.health.not_live()
+
+
+async def test_results_that_get_stuck_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A publish that neither succeeds nor fails is a stage that stands still."""
+    async with _house(
+        drain_timeout_seconds=0.01, unready_after_seconds=0.05, dead_after_seconds=0.1
+    ) as house:
+        await house.ask(pictures.plain_jpeg(RED))
+
+        async def stuck(*_: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(house.broker, "publish", stuck)
+        await house.until(lambda: "results" in house.telemetry.health.not_live())
+
+
+async def test_a_broker_that_is_away_is_no_stall() -> None:
+    """Results that wait for the broker are tried again and again: a restart would lose them."""
+    async with _house(unready_after_seconds=0.5, dead_after_seconds=0.5) as house:
+        await house.until(lambda: house.consumes)
+        await house.ask(pictures.plain_jpeg(RED))
+        house.broker.block()
+        await asyncio.sleep(1.0)
+        assert not house.telemetry.health.not_live()
+        house.broker.unblock()
+        await house.vectors(1)
+
+
+async def test_an_intake_that_gets_no_queue_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a broker there and no consumer for long, a restart helps; without one it does not."""
+    async with _house(dead_after_seconds=0.05) as house:
+        await house.until(lambda: house.consumes)
+        health, ready = house.telemetry.health, True
+        monkeypatch.setattr(MemoryBroker, "ready", property(lambda _: ready))
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        monkeypatch.setattr(house.broker, "consume", never)
+        house.broker.sever()
+        name = f"intake {topology.EMBED.name}"
+        await house.until(lambda: name in health.not_live())
+        ready = False
+        assert name not in health.not_live()
+        assert name in health.not_ready()
+
+
+async def test_a_canary_is_counted_apart(house: House) -> None:
+    """It is embedded like any image, and is none of people's."""
+    await house.ask(pictures.plain_jpeg(RED), canary=True)
+    await house.vectors(1)
+    await house.until(lambda: house.count("images_total", intake="canary", code="ok") == 1)
+    assert house.count("images_total", intake="interactive", code="ok") == 0
+    assert house.count("stage_seconds_count", stage="model") == 0
+
+
+async def test_a_stop_while_the_model_loads_ends_the_embedder() -> None:
+    """A signal does not wait for weights, an export, or a download."""
+    loading, gate, stop = threading.Event(), threading.Event(), asyncio.Event()
+
+    def load(*_: object) -> Sequence[Model]:
+        loading.set()
+        gate.wait(30)
+        return [FakeModel()]
+
+    broker = MemoryBroker()
+    await broker.start(topology.ALL)
+    running = asyncio.create_task(
+        service.run_with(
+            load, EmbedderSettings(), SharedSettings(), broker, stop=stop, telemetry=Telemetry()
+        )
+    )
+    assert await asyncio.to_thread(loading.wait, 30)
+    stop.set()
+    async with asyncio.timeout(20):
+        await running
+    gate.set()
 
 
 async def test_lists_are_bounded() -> None:

@@ -13,8 +13,10 @@ from PIL import Image
 from services.embedder import weights
 from services.embedder.architectures import ARCHITECTURES
 from services.embedder.efficientnet_lite import EfficientNetLite
+from services.embedder.loading import load
+from services.embedder.model import NetworkModel
+from services.embedder.networks import NETWORKS
 from services.embedder.settings import EmbedderSettings, ModelName
-from services.embedder.torch_model import load
 from services.shared.errors import InvalidSettings, WeightsUnavailable
 from tests.support import pictures
 from tests.support.fake_model import LIMITS
@@ -28,23 +30,24 @@ def _inputs(count: int, size: int = 224) -> np.ndarray[tuple[int, ...], np.dtype
 
 
 def _random(**fields: object) -> EmbedderSettings:
-    return EmbedderSettings.model_validate({"weights": "random", "device": "cpu", **fields})
+    return EmbedderSettings.model_validate(
+        {"weights": "random", "device": "cpu", "runtime": "torch", **fields}
+    )
 
 
 def test_the_setting_offers_exactly_the_networks() -> None:
     """Each name that the setting takes is a network, and no network is hidden."""
-    assert set(get_args(ModelName)) == set(ARCHITECTURES)
+    assert set(get_args(ModelName)) == set(ARCHITECTURES) == set(NETWORKS)
 
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 def test_every_network_gives_its_dimension(name: str) -> None:
     """Cut before its classes, each network makes vectors of the length it declares."""
-    architecture = ARCHITECTURES[name]
-    size = architecture.preprocessing.crop
+    architecture, size = ARCHITECTURES[name], NETWORKS[name].preprocessing.crop
     with torch.device("meta"):
         network = architecture.cut(architecture.build()).eval()
         vectors = network(torch.empty(2, 3, size, size))
-    assert tuple(vectors.shape) == (2, architecture.dimension)
+    assert tuple(vectors.shape) == (2, NETWORKS[name].dimension)
 
 
 def test_vgg16_ends_behind_its_second_dense_layer() -> None:
@@ -59,7 +62,9 @@ def test_vgg16_ends_behind_its_second_dense_layer() -> None:
 @pytest.mark.parametrize("name", LITES)
 def test_published_weights_fit_and_repeat(name: str) -> None:
     """The packaged weights fit their network; two loads make one id and the same vectors."""
-    settings = EmbedderSettings.model_validate({"model": name, "device": "cpu", "workers": 1})
+    settings = EmbedderSettings.model_validate(
+        {"model": name, "device": "cpu", "runtime": "torch", "workers": 1}
+    )
     (one,), (two,) = load(settings, LIMITS), load(settings, LIMITS)
     inputs = _inputs(2, one.input_size)
     first, second = one.embed(inputs), two.embed(inputs)
@@ -67,7 +72,7 @@ def test_published_weights_fit_and_repeat(name: str) -> None:
     assert np.array_equal(first, second)
     assert one.model_id == two.model_id
     assert one.model_id.startswith(f"{name}@")
-    assert one.model_id.endswith(f"/{ARCHITECTURES[name].preprocessing.name}/1280")
+    assert one.model_id.endswith(f"/{NETWORKS[name].preprocessing.name}/1280")
 
 
 def test_a_vector_does_not_depend_on_its_batch() -> None:
@@ -90,11 +95,12 @@ def test_random_weights_are_named_so_and_the_same_every_time() -> None:
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_a_cpu_has_one_model_for_all_its_workers() -> None:
+def test_a_cpu_has_one_network_for_all_its_workers() -> None:
     """Workers of one device share the weights in memory."""
     models = load(_random(workers=3), LIMITS)
     assert len(models) == 3
-    assert len({id(model) for model in models}) == 1
+    runners = {id(model.runner) for model in models if isinstance(model, NetworkModel)}
+    assert len(runners) == 1
 
 
 def test_padding_is_tensorflows() -> None:
@@ -114,9 +120,11 @@ def test_a_file_of_weights_is_used(tmp_path: Path) -> None:
     torch.manual_seed(1)
     state = EfficientNetLite(size=224).state_dict()
     torch.save(state, tmp_path / "mine.pth")
-    settings = EmbedderSettings(weights_file=tmp_path / "mine.pth", device="cpu", workers=1)
+    settings = EmbedderSettings(
+        weights_file=tmp_path / "mine.pth", device="cpu", runtime="torch", workers=1
+    )
     (mine,) = load(settings, LIMITS)
-    (published,) = load(EmbedderSettings(device="cpu", workers=1), LIMITS)
+    (published,) = load(EmbedderSettings(device="cpu", runtime="torch", workers=1), LIMITS)
     assert mine.model_id != published.model_id
     assert not np.allclose(mine.embed(_inputs(1)), published.embed(_inputs(1)))
     halves = {
@@ -130,7 +138,7 @@ def test_a_file_of_weights_is_used(tmp_path: Path) -> None:
 def test_wrong_weights_are_refused(tmp_path: Path) -> None:
     """Weights of another network, no weights, code, or no file: each says what is wrong."""
     file = tmp_path / "weights.pth"
-    settings = EmbedderSettings(weights_file=file, device="cpu", workers=1)
+    settings = EmbedderSettings(weights_file=file, device="cpu", runtime="torch", workers=1)
     with pytest.raises(WeightsUnavailable, match="can't be read"):
         load(settings, LIMITS)
     file.write_bytes(b"no weights")
@@ -201,7 +209,7 @@ def test_neighbours_on_photographs_are_of_one_kind() -> None:
     """With the published weights the nearest photograph mostly shows the same thing."""
     folders = sorted(collection_dir().iterdir())[:8]
     files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:6]]
-    (model,) = load(EmbedderSettings(device="cpu", workers=1), LIMITS)
+    (model,) = load(EmbedderSettings(device="cpu", runtime="torch", workers=1), LIMITS)
     inputs = np.stack([model.prepare(file.read_bytes()) for file in files])
     parts = np.array_split(inputs, len(files) // 6)
     vectors = np.concatenate([model.embed(part) for part in parts])
@@ -216,7 +224,7 @@ def test_neighbours_on_photographs_are_of_one_kind() -> None:
 
 def test_a_turned_picture_has_nearly_its_upright_vector() -> None:
     """What the decoder turns upright is embedded as if it had always been so."""
-    (model,) = load(EmbedderSettings(device="cpu", workers=1), LIMITS)
+    (model,) = load(EmbedderSettings(device="cpu", runtime="torch", workers=1), LIMITS)
     turned = pictures.scene(320, 240).transpose(Image.Transpose.ROTATE_90)
     images = [
         pictures.encoded(pictures.scene(320, 240), "JPEG", quality=95),

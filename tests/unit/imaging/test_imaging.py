@@ -94,6 +94,16 @@ def test_a_jpeg_is_decoded_small_where_that_is_enough() -> None:
     assert _decoded(image).size == (960, 640)
 
 
+@pytest.mark.parametrize(
+    ("side", "decoded"), [(799, 400), (800, 200), (1599, 400), (1600, 200), (3999, 500)]
+)
+def test_a_jpeg_is_decoded_at_the_smallest_fraction_that_is_enough(side: int, decoded: int) -> None:
+    """An eighth, a quarter or a half of its size: the smallest that has the target's pixels."""
+    limits = imaging.Limits(LIMITS.max_bytes, 20_000_000, LIMITS.max_aspect)
+    image = pictures.encoded(Image.new("L", (side, 4000)), "JPEG")
+    assert imaging.decode(image, limits, target=200).width == decoded
+
+
 def test_a_target_never_enlarges() -> None:
     """A target above the picture's size changes nothing."""
     image = pictures.encoded(pictures.scene(), "JPEG")
@@ -329,6 +339,30 @@ def test_hostile_bytes_end_in_a_named_error(name: str, noise: st.DataObject) -> 
         image[spot] = noise.draw(st.integers(0, 255))
     with suppress(errors.UndecodableImage, errors.UnsupportedFormat, *TOO_MUCH):
         assert imaging.decode(bytes(image), LIMITS, target=8).mode == "RGB"
+
+
+def _with_scans(image: bytes, count: int) -> bytes:
+    """A progressive JPEG whose last scan comes `count` times more."""
+    tables, scan = image.rfind(b"\xff\xc4"), image.rfind(b"\xff\xda")
+    assert 0 < tables < scan
+    return image[:-2] + count * image[tables:-2] + image[-2:]
+
+
+def test_a_jpeg_of_countless_scans_is_refused_unread() -> None:
+    """A hundred bytes a scan must not buy the time of a whole picture each."""
+    image = pictures.encoded(Image.new("RGB", (96, 64), "teal"), "JPEG", progressive=True)
+    assert imaging.sniff(image, LIMITS).progressive
+    assert pictures.difference(_decoded(_with_scans(image, 50)), _decoded(image)) == 0
+    for look in (imaging.sniff, imaging.decode):
+        with pytest.raises(errors.UndecodableImage, match="scans"):
+            look(_with_scans(image, 100), LIMITS)
+
+
+def test_what_follows_a_picture_is_not_taken_for_scans() -> None:
+    """A phone's film behind its JPEG may hold any bytes."""
+    image = pictures.encoded(pictures.scene(), "JPEG") + 1000 * b"\xff\xda"
+    assert not imaging.sniff(image, LIMITS).progressive
+    assert _decoded(image).size == (96, 64)
 
 
 def test_threads_decode_alike() -> None:

@@ -61,8 +61,8 @@ async def test_each_reply_of_a_list_reaches_its_own_future(desk: Desk) -> None:
     """One message resolves several futures; a Failure is an answer like any other."""
     first, second = desk.inbox.expect("first"), desk.inbox.expect("second")
     await desk.send(_reply("second"), _reply("first"))
-    assert await first == _reply("first")
-    assert await second == _reply("second")
+    assert (await first).answer == _reply("first")
+    assert (await second).answer == _reply("second")
     assert desk.inbox.pending == 0
 
 
@@ -72,7 +72,7 @@ async def test_a_vector_is_an_answer_too(desk: Desk) -> None:
     slip = Slip(correlation_id="vector", reply_to="r", final_reply_to="r")
     item = Embedding(slip, struct.pack("<f", 1.0))
     await desk.broker.publish(desk.inbox.queue, Message.of(Embeddings("m", 1, (item,))))
-    assert await future == Embedded("m", 1, item)
+    assert (await future).answer == Embedded("m", 1, item)
 
 
 async def test_an_answer_that_nobody_waits_for_is_counted(desk: Desk) -> None:
@@ -92,7 +92,7 @@ async def test_undecodable_messages_are_dropped(desk: Desk) -> None:
     await desk.broker.publish(desk.inbox.queue, Message("simile.v1.Replies", b"\xff"))
     await desk.broker.publish(desk.inbox.queue, Message.of(EmbedRequest(slip, b"")))
     await desk.send(_reply("waiting"))
-    assert await waiting == _reply("waiting")
+    assert (await waiting).answer == _reply("waiting")
 
 
 async def test_a_lost_queue_fails_what_waits_and_a_fresh_one_opens(desk: Desk) -> None:

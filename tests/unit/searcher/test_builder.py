@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncIterator
+import shutil
+import subprocess
+import threading
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +16,12 @@ import numpy as np
 import pytest
 
 from services.searcher.builder import BuildReport, BuildRequest, build
-from services.searcher.progress import NoProgress
+from services.searcher.progress import NoProgress, Progress
 from services.searcher.settings import IndexSettings
-from services.shared.collection import Item, ItemCatalog, Volume, read_vector
+from services.shared.collection import Volume, read_vector
 from services.shared.contracts import Failure
 from services.shared.errors import BuildFailed, BuildInProgress
+from services.shared.items import Item, ItemCatalog
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.memory import MemoryBroker
@@ -46,21 +50,27 @@ class Site:
         file.write_bytes(plain_jpeg((seed, 2 * seed, 90), (40, 30)))
         return file.read_bytes()
 
-    async def build(self) -> BuildReport:
+    async def build(self, progress: Progress | None = None) -> BuildReport:
         """Run a build."""
         shared = SharedSettings(root=self.volume.root, replica="test")
         request = BuildRequest(NAME, self.folder)
+        progress = progress or NoProgress()
         return await build(
-            request, self.settings, shared, self.broker, self.volume, progress=NoProgress()
+            request, self.settings, shared, self.broker, self.volume, progress=progress
         )
 
     def items(self) -> list[Item]:
         """The active version's items."""
-        return ItemCatalog(self.directory() / "items.sqlite").all()
+        return list(ItemCatalog(self.directory() / "items.sqlite"))
 
     def directory(self) -> Path:
         """The active version's folder."""
         return self.volume.directory(NAME, self.volume.active(NAME))
+
+
+def left(site: Site) -> list[Path]:
+    """What a build has left in its workshop."""
+    return sorted((site.volume.home(NAME) / "building").iterdir())
 
 
 @pytest.fixture
@@ -83,7 +93,7 @@ async def test_labels_are_the_first_folders_names(site: Site) -> None:
     """Items come in the order of their paths, with header facts and their own vectors."""
     report = await site.build()
     assert report.published
-    assert (report.count, report.embedded, report.failures) == (3, 3, ())
+    assert (report.manifest.count, report.embedded, report.failures) == (3, 3, ())
     assert [(item.path, item.label) for item in site.items()] == [
         ("blue/deep/two.jpg", "blue"),
         ("red/one.jpg", "red"),
@@ -117,7 +127,7 @@ async def test_a_listing_can_not_lead_out_of_the_folder(site: Site, tmp_path: Pa
         f"path\nthree.jpg\n../secret.jpg\n{secret}\nlink.jpg\nmissing.jpg\n"
     )
     report = await site.build()
-    assert report.count == 1
+    assert report.manifest.count == 1
     assert len(report.failures) == 4
     assert {failure.code for failure in report.failures} == {"unknown_item"}
 
@@ -137,7 +147,7 @@ async def test_bad_files_are_reported_and_left_out(site: Site) -> None:
     report = await site.build()
     failures = {failure.path: failure.code for failure in report.failures}
     assert failures == {"notes.txt": "unsupported_format", "red/bad.jpg": "undecodable_image"}
-    assert report.count == 3
+    assert report.manifest.count == 3
 
 
 async def test_nothing_to_build_is_an_error_that_says_so(site: Site, tmp_path: Path) -> None:
@@ -156,7 +166,7 @@ async def test_an_unchanged_folder_publishes_nothing(site: Site) -> None:
     first = await site.build()
     second = await site.build()
     assert not second.published
-    assert second.version == first.version
+    assert second.manifest.version == first.manifest.version
     assert len(site.embedder.embedded) == 4
 
 
@@ -169,7 +179,7 @@ async def test_only_what_changed_is_embedded(site: Site) -> None:
     (site.folder / "red" / "one.jpg").unlink()
     report = await site.build()
     assert report.published
-    assert (report.count, report.embedded, report.reused) == (3, 1, 2)
+    assert (report.manifest.count, report.embedded, report.reused) == (3, 1, 2)
     assert added in site.embedder.embedded[before:]
     assert len(site.embedder.embedded) - before <= 2
     assert [item.path for item in site.items()] == [
@@ -202,7 +212,7 @@ async def test_an_interrupted_build_goes_on_where_it_was(site: Site) -> None:
     site.broker.sever()
     async with fake_embedder(site.broker) as second:
         report = await site.build()
-    assert report.count == 23
+    assert report.manifest.count == 23
     assert len(set(second.embedded) & set(site.embedder.embedded)) <= 2
     assert report.embedded <= 23 - 12 + 1
 
@@ -238,7 +248,7 @@ async def test_a_lost_connection_is_waited_for(site: Site) -> None:
     site.broker.sever()
     async with fake_embedder(site.broker):
         report = await building
-    assert report.count == 13
+    assert report.manifest.count == 13
 
 
 async def test_equal_pictures_are_embedded_once_and_listed_twice(site: Site) -> None:
@@ -247,7 +257,7 @@ async def test_equal_pictures_are_embedded_once_and_listed_twice(site: Site) -> 
     copied.write_bytes((site.folder / "three.jpg").read_bytes())
     os.utime(copied)
     report = await site.build()
-    assert (report.count, report.embedded) == (4, 3)
+    assert (report.manifest.count, report.embedded) == (4, 3)
     assert len({item.item_id for item in site.items()}) == 4
     rows = [read_vector(site.directory(), item.position, DIMENSION) for item in site.items()]
     assert len(set(rows)) == 3
@@ -260,7 +270,7 @@ async def test_copies_of_a_picture_that_fails_fail_with_it(site: Site) -> None:
     site.draw("blue/bad.jpg", 4)
     site.embedder.failing[culprit] = Failure("undecodable_image", "truncated")
     report = await site.build()
-    assert report.count == 3
+    assert report.manifest.count == 3
     assert [failure.path for failure in report.failures] == ["blue/bad.jpg", "red/bad.jpg"]
 
 
@@ -270,7 +280,7 @@ async def test_a_fault_of_the_embedder_costs_one_picture(site: Site) -> None:
     site.embedder.failing[culprit] = Failure("internal", "out of memory")
     site.settings = site.settings.model_copy(update={"attempts": 2})
     report = await site.build()
-    assert report.count == 3
+    assert report.manifest.count == 3
     assert [(failure.path, failure.code) for failure in report.failures] == [
         ("zoo/bad.jpg", "internal")
     ]
@@ -281,7 +291,7 @@ async def test_a_picture_that_is_never_answered_costs_only_itself(site: Site) ->
     site.embedder.ignoring.add(site.draw("zoo/bad.jpg", 4))
     site.settings = IndexSettings(answer_timeout_seconds=1, attempts=2, trees=5)
     report = await site.build()
-    assert report.count == 3
+    assert report.manifest.count == 3
     assert [failure.code for failure in report.failures] == ["deadline_exceeded"]
 
 
@@ -290,7 +300,7 @@ async def test_a_name_that_is_no_text_is_reported(site: Site) -> None:
     name = os.fsdecode(b"caf\xe9.jpg")
     site.draw(name, 4)
     report = await site.build()
-    assert report.count == 3
+    assert report.manifest.count == 3
     assert [failure.path for failure in report.failures] == ["caf\\udce9.jpg"]
 
 
@@ -316,14 +326,14 @@ async def test_damaged_vectors_are_not_used_again(site: Site) -> None:
 
 
 async def test_another_recall_is_a_reason_to_build(site: Site) -> None:
-    """An index that falls short of what is asked for now is built again, from the same vectors."""
+    """An index made for another target is built again, from the same vectors."""
     report = await site.build()
-    manifest = site.volume.manifest(NAME, report.version)
-    poor = dataclasses.replace(manifest, recall=0.5)
+    manifest = site.volume.manifest(NAME, report.manifest.version)
+    poor = dataclasses.replace(manifest, recall_target=0.5)
     (site.directory() / "manifest.json").write_text(poor.to_json())
     again = await site.build()
     assert again.published
-    assert (again.embedded, again.recall) == (0, 1.0)
+    assert (again.embedded, again.manifest.recall_target) == (0, 0.99)
 
 
 async def test_what_a_killed_build_left_is_swept(site: Site) -> None:
@@ -350,3 +360,101 @@ async def test_a_damaged_journal_fails_by_name(site: Site) -> None:
     journal.write_bytes(b"rubbish" * 200)
     with pytest.raises(BuildFailed, match="can't be used"):
         await site.build()
+
+
+async def test_an_unchanged_folder_leaves_no_vectors_behind(site: Site) -> None:
+    """The vector that tells the model is dropped after a build without news, as after any."""
+    for _ in range(2):
+        await site.build()
+        assert [file.name for file in left(site)] == ["journal.sqlite"]
+
+
+async def test_a_vector_damaged_before_it_is_published_is_asked_for_again(site: Site) -> None:
+    """What an interrupted build left, and the disk damaged, reaches no version."""
+    for seed in range(10, 20):
+        site.draw(f"many/{seed}.jpg", seed)
+    site.embedder.silent_after = 12
+    building = asyncio.create_task(site.build())
+    while len(site.embedder.embedded) < 12:
+        await asyncio.sleep(0)
+    await cancel(building)
+    site.embedder.silent_after = None
+    site.broker.sever()
+    (file,) = (site.volume.home(NAME) / "building").glob("vectors-*.f32")
+    file.write_bytes(bytes(file.stat().st_size))
+    async with fake_embedder(site.broker):
+        with pytest.raises(BuildFailed, match="lost; run the build again"):
+            await site.build()
+        report = await site.build()
+    assert report.manifest.count == 13
+    for item in site.items():
+        stored = read_vector(site.directory(), item.position, DIMENSION)
+        assert stored == vector_of((site.folder / item.path).read_bytes())
+
+
+class Held(NoProgress):
+    """Holds the thread that writes a version until the test says so."""
+
+    def __init__(self) -> None:
+        self.writing, self.go_on = threading.Event(), threading.Event()
+
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
+        """Wait where the writing begins."""
+        super().begin(stage, total, unit)
+        if stage == "writing":
+            self.writing.set()
+            self.go_on.wait()
+
+
+async def test_a_build_interrupted_while_it_writes_ends_whole(site: Site) -> None:
+    """No thread goes on without the lock, nothing half-written stays, nothing is embedded twice."""
+    progress = Held()
+    building = asyncio.create_task(site.build(progress))
+    await asyncio.to_thread(progress.writing.wait)
+    interrupting = asyncio.create_task(cancel(building))
+    for _ in range(20):  # until the news has reached the thread's side
+        await asyncio.sleep(0)
+    with pytest.raises(BuildInProgress):
+        await site.build()
+    progress.go_on.set()
+    await interrupting
+    assert building.cancelled()
+    assert not [file for file in left(site) if file.is_dir()]
+    assert site.volume.versions(NAME) == []
+    report = await site.build()
+    assert (report.manifest.count, len(site.embedder.embedded)) == (3, 4)
+
+
+@pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A volume of 4 MB."""
+    root = tmp_path / "root"
+    root.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(root)],
+        check=False, capture_output=True,
+    )  # fmt: skip
+    if mounted.returncode:
+        pytest.skip("only root can mount a small volume")
+    yield root
+    subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+@pytest.mark.parametrize("free_bytes", [0, 60_000, 350_000, 400_000, 450_000])
+async def test_a_full_volume_costs_no_version(
+    site: Site, small_volume: Path, free_bytes: int
+) -> None:
+    """Wherever the space ends: a named failure, the old version answers, and later all is well."""
+    before = await site.build()
+    for seed in range(400):
+        site.draw(f"many/{seed}.jpg", seed)
+    ballast = small_volume / "ballast"
+    ballast.write_bytes(bytes(shutil.disk_usage(small_volume).free - free_bytes))
+    with pytest.raises(BuildFailed, match=r"no space left for .*root|is the volume full"):
+        await site.build()
+    assert site.volume.active(NAME) == before.manifest.version
+    assert not [file for file in left(site) if file.is_dir()]
+    ballast.unlink()
+    report = await site.build()
+    assert report.published
+    assert len(site.embedder.embedded) <= report.manifest.count + 260

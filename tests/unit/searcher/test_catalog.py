@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.searcher.catalog import Catalog
+from services.searcher.finder import Finder
+from services.searcher.index import Index
 from services.searcher.metrics import SearcherMetrics
 from services.shared.collection import Volume
-from services.shared.errors import NoIndex
+from services.shared.contracts import Neighbors, Question
+from services.shared.errors import IndexCorrupt, NoIndex
 from tests.support.volume import items, publish_version, unit_vectors
 
 
@@ -38,11 +42,17 @@ async def catalog(volume: Volume, registry: CollectorRegistry) -> Catalog:
     return catalog
 
 
+def _ask(finder: Finder) -> Neighbors:
+    (answer,) = finder.find([unit_vectors(40)[3]], [Question(collection="birds")])
+    assert isinstance(answer, Neighbors)
+    return answer
+
+
 async def test_the_active_version_is_open(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry
 ) -> None:
     """A collection is opened as it is found; an unknown one has a named error."""
-    assert catalog.get("birds").manifest.version == volume.active("birds")
+    assert catalog.get("birds").index.manifest.version == volume.active("birds")
     assert b"simile_searcher_index_items{" in generate_latest(registry)
     with pytest.raises(NoIndex):
         catalog.get("fish")
@@ -53,8 +63,8 @@ async def test_a_new_version_takes_over(catalog: Catalog, volume: Volume) -> Non
     old = catalog.get("birds")
     manifest = publish_version(volume, "birds", unit_vectors(9), items(9, prefix="second"))
     await catalog.refresh()
-    assert catalog.get("birds").manifest == manifest
-    assert old.neighbors(unit_vectors(40)[3], 1, None)[0].label.startswith("first")
+    assert catalog.get("birds").index.manifest == manifest
+    assert _ask(old).neighbors[0].label.startswith("first")
 
 
 async def test_a_rollback_is_followed(catalog: Catalog, volume: Volume) -> None:
@@ -64,10 +74,10 @@ async def test_a_rollback_is_followed(catalog: Catalog, volume: Volume) -> None:
     await catalog.refresh()
     volume.activate("birds", first)
     await catalog.refresh()
-    assert catalog.get("birds").manifest.version == first
+    assert catalog.get("birds").index.manifest.version == first
 
 
-@pytest.mark.parametrize("name", ["index.ann", "vectors.f32", "items.sqlite", "manifest.json"])
+@pytest.mark.parametrize("name", ["annoy-0.ann", "vectors.f32", "items.sqlite", "manifest.json"])
 async def test_a_damaged_version_is_refused_and_the_old_one_answers(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry, name: str
 ) -> None:
@@ -75,6 +85,7 @@ async def test_a_damaged_version_is_refused_and_the_old_one_answers(
     old = catalog.get("birds")
     manifest = publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
     file = volume.directory("birds", manifest.version) / name
+    file.chmod(0o644)
     file.write_bytes(file.read_bytes()[:-8])
     await catalog.refresh()
     await catalog.refresh()
@@ -119,11 +130,10 @@ async def test_swaps_under_queries_never_mix_two_versions(catalog: Catalog, volu
     done, answers = asyncio.Event(), 0
 
     def ask() -> int:
-        index = catalog.get("birds")
-        found = index.neighbors(unit_vectors(1, seed=3)[0], 10, None)
-        assert len(found) == 10
-        prefix = prefixes[index.manifest.version]
-        assert all(neighbor.label.startswith(f"{prefix} ") for neighbor in found)
+        found = _ask(catalog.get("birds"))
+        assert len(found.neighbors) == 10
+        prefix = prefixes[found.index_version]
+        assert all(neighbor.label.startswith(f"{prefix} ") for neighbor in found.neighbors)
         return 1
 
     async def query() -> None:
@@ -146,8 +156,9 @@ async def test_a_refused_version_is_tried_again_when_it_is_activated_again(
     """After a rollback a repaired version gets its second chance."""
     first = volume.active("birds")
     second = publish_version(volume, "birds", unit_vectors(9), items(9), number=2).version
-    file = volume.directory("birds", second) / "index.ann"
+    file = volume.directory("birds", second) / "annoy-0.ann"
     sound = file.read_bytes()
+    file.chmod(0o644)
     file.write_bytes(b"")
     await catalog.refresh()
     volume.activate("birds", first)
@@ -155,7 +166,7 @@ async def test_a_refused_version_is_tried_again_when_it_is_activated_again(
     file.write_bytes(sound)
     volume.activate("birds", second)
     await catalog.refresh()
-    assert catalog.get("birds").manifest.version == second
+    assert catalog.get("birds").index.manifest.version == second
 
 
 @pytest.mark.parametrize("method", ["iterdir", "read_text"])
@@ -171,6 +182,102 @@ async def test_a_volume_that_can_not_be_read_closes_nothing(
     with monkeypatch.context() as away:
         away.setattr(Path, method, stale)
         await catalog.refresh()
-        assert catalog.get("birds").manifest.version != second
+        assert catalog.get("birds").index.manifest.version != second
     await catalog.refresh()
-    assert catalog.get("birds").manifest.version == second
+    assert catalog.get("birds").index.manifest.version == second
+
+
+async def _with_memory(volume: Volume, versions: float) -> Catalog:
+    """A catalogue with room for so many of the collections of these tests."""
+    size = volume.manifest("birds", volume.active("birds")).bytes
+    registry = CollectorRegistry()
+    catalog = Catalog(volume, SearcherMetrics(registry), memory_bytes=int(versions * size))
+    await catalog.refresh()
+    return catalog
+
+
+async def test_collections_beyond_the_memory_are_opened_when_asked_for(volume: Volume) -> None:
+    """The least recently used makes room; everything stays answerable."""
+    for name in ("cats", "dogs"):
+        publish_version(volume, name, unit_vectors(40), items(40), number=2)
+    catalog = await _with_memory(volume, 2.5)
+    assert sorted(catalog.open) == ["birds", "cats"]
+    assert (await catalog.opened("dogs")).index.manifest.collection == "dogs"
+    assert sorted(catalog.open) == ["cats", "dogs"]
+    await catalog.refresh()
+    assert sorted(catalog.open) == ["cats", "dogs"]
+    await catalog.opened("cats")
+    assert (await catalog.opened("birds")).index.manifest.collection == "birds"
+    assert sorted(catalog.open) == ["birds", "cats"]
+    assert not catalog.empty
+
+
+async def test_a_collection_larger_than_the_memory_is_opened_alone(volume: Volume) -> None:
+    """A bound too small for one collection closes all others, and still answers."""
+    catalog = await _with_memory(volume, 0.5)
+    assert not catalog.open
+    assert not catalog.empty
+    await catalog.opened("birds")
+    assert list(catalog.open) == ["birds"]
+
+
+async def test_a_closed_collection_is_opened_in_its_newest_version(volume: Volume) -> None:
+    """What became active while it was closed is what answers."""
+    catalog = await _with_memory(volume, 0.5)
+    newest = publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
+    assert (await catalog.opened("birds")).index.manifest == newest
+
+
+async def test_an_open_version_is_held_until_it_is_let_go(catalog: Catalog, volume: Volume) -> None:
+    """A version can't be removed while a query may still read it, and can afterwards."""
+    old = catalog.get("birds")
+    version = old.index.manifest.version
+    publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
+    await catalog.refresh()
+    assert not volume.remove("birds", version)
+    del old
+    assert volume.remove("birds", version)
+
+
+async def test_a_version_written_to_while_open_answers_no_more(
+    catalog: Catalog, volume: Volume
+) -> None:
+    """Files written in place would answer wrongly: the index is closed by name."""
+    finder = catalog.get("birds")
+    file = volume.directory("birds", finder.index.manifest.version) / "vectors.f32"
+    file.chmod(0o644)
+    with file.open("r+b") as content:
+        content.write(b"\0" * 32)
+    with pytest.raises(IndexCorrupt, match="written to"):
+        _ask(finder)
+    catalog.drop("birds", finder, IndexCorrupt("written to"))
+    await catalog.refresh()
+    with pytest.raises(NoIndex):
+        catalog.get("birds")
+
+
+@pytest.mark.parametrize("name", ["annoy-0.ann", "vectors.f32"])
+async def test_a_mapped_file_cut_short_is_noticed_before_it_is_read(
+    catalog: Catalog, volume: Volume, name: str
+) -> None:
+    """To read beyond its end would kill the process: the query fails by name instead."""
+    finder = catalog.get("birds")
+    file = volume.directory("birds", finder.index.manifest.version) / name
+    file.chmod(0o644)
+    os.truncate(file, 0)
+    with pytest.raises(IndexCorrupt, match=name):
+        _ask(finder)
+
+
+async def test_a_file_put_in_the_place_of_an_open_one_changes_nothing(
+    catalog: Catalog, volume: Volume
+) -> None:
+    """What is mapped stays what it was; only who opens the version anew refuses it."""
+    finder = catalog.get("birds")
+    file = volume.directory("birds", finder.index.manifest.version) / "vectors.f32"
+    other = file.with_suffix(".new")
+    other.write_bytes(b"\0" * file.stat().st_size)
+    other.replace(file)
+    assert _ask(finder).neighbors[0].distance == pytest.approx(0, abs=1e-3)
+    with pytest.raises(IndexCorrupt, match="vectors"):
+        Index.open(volume, "birds", finder.index.manifest.version)

@@ -12,7 +12,7 @@ from PIL import Image
 from services.searcher import evaluation
 from services.searcher.contact_sheet import draw_contact_sheet
 from services.searcher.evaluation import evaluate, nearest_others
-from services.searcher.index import Vectors
+from services.searcher.scan import Vectors
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
 from tests.support.pictures import plain_jpeg

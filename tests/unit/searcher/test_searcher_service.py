@@ -20,6 +20,7 @@ from services.shared.contracts import (
     Embeddings,
     Failure,
     Neighbors,
+    Question,
     Replies,
     Reply,
     Slip,
@@ -103,9 +104,7 @@ def _query(
         reply_to=topology.SEARCH.name,
         final_reply_to=final_reply_to,
         deadline_unix_ms=deadline_unix_ms,
-        collection=collection,
-        k=k,
-        max_distance=max_distance,
+        question=Question(collection=collection, k=k, max_distance=max_distance),
     )
     return Embedding(slip, struct.pack(f"<{DIMENSION}f", *values), {"model": 0.01})
 
@@ -124,7 +123,7 @@ async def test_a_vector_is_answered_with_its_neighbours(bench: Bench) -> None:
     assert found.index_version == bench.volume.active("birds")
     assert found.neighbors[0].item_id == items(COUNT)[4].item_id
     assert len(found.neighbors) == 10
-    assert set(reply.stages) == {"model", "search"}
+    assert list(reply.stages) == ["model", "search_queue", "search", "rerank"]
 
 
 async def test_one_message_of_queries_is_one_message_of_replies(bench: Bench) -> None:
@@ -186,38 +185,29 @@ async def test_a_gone_replica_costs_nobody_else(bench: Bench) -> None:
     assert await bench.broker.depth(topology.SEARCH.name) == 0
 
 
-async def test_an_undecodable_message_goes_to_the_dead_letters(bench: Bench) -> None:
-    """Rubbish is put aside with its reason, and the queue goes on."""
+async def test_an_undecodable_message_is_set_aside(bench: Bench) -> None:
+    """Rubbish goes to quarantine with its reason, and the queue goes on."""
     await bench.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))
     await bench.ask(_query())
     await bench.answer()
-    dead = await bench.broker.consume(topology.SEARCH_DEAD, prefetch=1)
+    dead = await bench.broker.consume(topology.QUARANTINE, prefetch=1)
     (letter,) = await dead.take(1)
     assert letter.body == b"\xff"
-    assert "does not parse" in letter.headers["reason"]
-
-
-async def test_a_full_dead_letter_queue_stops_nobody(bench: Bench) -> None:
-    """What can be neither decoded nor put aside is dropped and counted."""
-    limit = topology.SEARCH_DEAD.max_length
-    assert limit is not None
-    for _ in range(limit):
-        await bench.broker.publish(topology.SEARCH_DEAD.name, Message("letter", b""))
-    await bench.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))
-    await bench.ask(_query())
-    assert (await bench.answer()).items
-    assert bench.metric("undecodable_total") == 1
+    assert letter.headers["reason"] == "undecodable_message"
+    assert "does not parse" in letter.headers["detail"]
 
 
 async def test_a_blocked_broker_is_not_hammered(bench: Bench) -> None:
     """Under a broker's alarm a query is searched a few times a second at most, then answered."""
     await bench.ask(_query())
     bench.broker.block()
-    while bench.metric("queries_total", code="ok") < 2:  # it has come back once
+    while bench.metric("given_back_total") < 2:
         await asyncio.sleep(0.01)
     bench.broker.unblock()
     assert (await bench.answer()).items
-    assert bench.metric("queries_total", code="ok") <= 8
+    assert bench.metric("given_back_total") <= 8
+    while bench.metric("queries_total", code="ok") < 1:
+        await asyncio.sleep(0.01)
 
 
 async def test_a_lost_connection_is_survived(bench: Bench) -> None:
@@ -256,3 +246,38 @@ def test_vectors_are_little_endian() -> None:
     from services.searcher.index import as_vector  # noqa: PLC0415 (used once)
 
     assert np.array_equal(as_vector(struct.pack("<2f", 0.6, 0.8)), np.array([0.6, 0.8], "f4"))
+
+
+async def test_a_batch_of_several_collections_is_answered_from_each(bench: Bench) -> None:
+    """Queries of different collections travel together and are answered by their own index."""
+    publish_version(bench.volume, "fish", unit_vectors(9), items(9, prefix="fish"))
+    async with asyncio.timeout(20):
+        while bench.metric("index_recall", collection="fish") == 0:
+            await asyncio.sleep(0.05)
+    await bench.ask(_query("a"), _query("b", collection="fish"), _query("c"))
+    outcomes = dict[str, str]()
+    while len(outcomes) < 3:
+        for reply in (await bench.answer()).items:
+            outcomes[reply.correlation_id] = _neighbors(reply).collection
+    assert outcomes == {"a": "birds", "b": "fish", "c": "birds"}
+
+
+async def test_an_index_written_to_is_never_answered_from(bench: Bench) -> None:
+    """A file changed in place closes the index by name; a sound version then answers again."""
+    file = bench.volume.directory("birds", bench.volume.active("birds")) / "vectors.f32"
+    file.chmod(0o644)
+    with file.open("r+b") as content:
+        content.write(b"\1" * 64)
+    await bench.ask(_query())
+    (reply,) = (await bench.answer()).items
+    assert isinstance(reply.outcome, Failure)
+    assert reply.outcome.code == "no_index"
+    assert "written to" in reply.outcome.detail
+    assert "no_index" in bench.telemetry.health.not_ready()["searcher"]
+    publish_version(bench.volume, "birds", unit_vectors(COUNT), items(COUNT), number=9)
+    async with asyncio.timeout(20):
+        while "searcher" in bench.telemetry.health.not_ready():
+            await asyncio.sleep(0.05)
+    await bench.ask(_query())
+    (reply,) = (await bench.answer()).items
+    assert _neighbors(reply).neighbors

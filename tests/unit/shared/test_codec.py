@@ -18,6 +18,22 @@ _seconds = st.floats(min_value=0, max_value=1e6, allow_nan=False)
 _float32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 _stages = st.dictionaries(_words, _seconds, max_size=4)
 
+_unit = st.floats(0, 1, width=32)
+_questions = st.builds(
+    contracts.Question,
+    collection=st.text(max_size=63),
+    k=st.integers(0, contracts.MAX_NEIGHBORS),
+    max_distance=st.none() | st.floats(0, 2, width=32),
+    collapse=st.none() | st.floats(0, 2, width=32),
+    filter=st.none()
+    | st.builds(
+        contracts.Filter,
+        st.lists(_words, max_size=3).map(tuple),
+        st.dictionaries(_words, st.lists(_words, max_size=3).map(tuple), max_size=3),
+    ),
+    cursor=st.text(max_size=20),
+    exclude=st.text(max_size=20),
+)
 slips = st.builds(
     contracts.Slip,
     correlation_id=_words,
@@ -25,9 +41,10 @@ slips = st.builds(
     final_reply_to=_words,
     deadline_unix_ms=st.integers(0, 2**53),
     traceparent=st.text(max_size=55),
-    collection=st.text(max_size=63),
-    k=st.integers(0, contracts.MAX_NEIGHBORS),
-    max_distance=st.none() | st.floats(0, 2, width=32),
+    question=_questions,
+    box=st.none() | st.builds(contracts.Box, _unit, _unit, _unit, _unit),
+    return_vector=st.booleans(),
+    canary=st.booleans(),
 )
 embed_requests = st.builds(contracts.EmbedRequest, slips, st.binary(max_size=200))
 embeddings = st.integers(1, 8).flatmap(
@@ -53,9 +70,16 @@ neighbors = st.builds(
     attributes=st.dictionaries(_words, st.text(max_size=20), max_size=3),
     distance=_float32,
     similarity=_float32,
+    duplicates=st.lists(_words, max_size=3).map(tuple),
 )
 outcomes = st.builds(contracts.Failure, _words, st.text(max_size=50)) | st.builds(
-    contracts.Neighbors, _words, _words, _words, st.lists(neighbors, max_size=4).map(tuple)
+    contracts.Neighbors,
+    _words,
+    _words,
+    _words,
+    st.lists(neighbors, max_size=4).map(tuple),
+    st.integers(0, 2**53),
+    st.text(max_size=20),
 )
 replies = st.builds(
     contracts.Replies,
@@ -81,6 +105,25 @@ def test_any_bytes_decode_or_fail_by_name(type_name: str, body: bytes) -> None:
         assert str(error)  # noqa: PT017 (both outcomes are right; the error must explain itself)
 
 
+@given(
+    embed_requests | embeddings | replies,
+    st.lists(st.tuples(st.integers(0, 2**16), st.integers(0, 255)), max_size=5),
+    st.integers(0, 2**16),
+)
+def test_damaged_bytes_decode_or_fail_by_name(
+    message: contracts.AnyMessage, changes: list[tuple[int, int]], length: int
+) -> None:
+    """A sound message with bytes changed or cut off: the same, nearer to what may come."""
+    type_name, sound = codec.encode(message)
+    body = bytearray(sound)
+    for place, value in changes if body else []:
+        body[place % len(body)] = value
+    try:
+        codec.decode(type_name, bytes(body[: length % (len(body) + 1)]))
+    except UndecodableMessage as error:
+        assert str(error)  # noqa: PT017 (as above)
+
+
 def test_an_unknown_type_is_named() -> None:
     """A type of a newer peer is refused by its name."""
     with pytest.raises(UndecodableMessage, match=r"simile\.v9\.Unheard"):
@@ -98,7 +141,7 @@ SLIP = pb.Slip(correlation_id="c", reply_to="r", final_reply_to="f", k=10)
         (
             "simile.v1.EmbedRequest",
             pb.EmbedRequest(
-                slip=pb.Slip(correlation_id="c", reply_to="r", final_reply_to="f", k=102)
+                slip=pb.Slip(correlation_id="c", reply_to="r", final_reply_to="f", k=101)
             ),
         ),
         (
@@ -130,8 +173,52 @@ def test_a_vector_is_float32_little_endian() -> None:
 
 
 def test_a_slip_expires_at_its_deadline() -> None:
-    """A deadline of 0 means none; at the deadline nobody waits any more."""
+    """A deadline of 0 means none; at the deadline nobody waits any more.
+
+    What seems later than any queue keeps a query is a wrong clock's word.
+    """
     slip = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f", deadline_unix_ms=5)
     assert [slip.expired(now) for now in (4, 5, 6)] == [False, True, True]
+    latest = 5 + contracts.MOST_LATE_MS
+    assert [slip.expired(now) for now in (latest, latest + 1)] == [True, False]
     forever = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f")
     assert not forever.expired(2**60)
+    assert not forever.expired(1)
+
+
+_LEAST = contracts.Slip(correlation_id="id", reply_to="next", final_reply_to="last")
+# Field 1000, a string: what a later release may have added to a slip.
+_NEWER = bytes([0xC2, 0x3E, 5]) + b"later"
+
+
+def test_an_older_service_passes_on_what_it_does_not_know() -> None:
+    """A newer upload's slip reaches a newer searcher whole, through an older embedder."""
+    sent = pb.EmbedRequest.FromString(codec.encode(contracts.EmbedRequest(_LEAST, b"image"))[1])
+    sent.slip.MergeFromString(_NEWER)
+    request = codec.decode("simile.v1.EmbedRequest", sent.SerializeToString())
+    assert isinstance(request, contracts.EmbedRequest)
+    made = contracts.Embeddings("model", 1, (contracts.Embedding(request.slip, bytes(4)),))
+    arrived = pb.Embeddings.FromString(codec.encode(made)[1])
+    assert arrived.items[0].slip == sent.slip
+    assert _NEWER in arrived.items[0].slip.SerializeToString()
+
+
+def test_a_newer_service_takes_an_older_one_s_message() -> None:
+    """Fields that an older peer doesn't send have a default that means what it always meant."""
+    least = pb.Slip(correlation_id="id", reply_to="next", final_reply_to="last", k=10)
+    request = codec.decode(
+        "simile.v1.EmbedRequest", pb.EmbedRequest(slip=least, image=b"i").SerializeToString()
+    )
+    assert isinstance(request, contracts.EmbedRequest)
+    assert request.slip == _LEAST
+
+
+def test_newer_fields_of_any_message_are_no_error() -> None:
+    """A message with fields that this release doesn't know is understood as far as it is known."""
+    for message in (
+        contracts.EmbedRequest(_LEAST, b"image"),
+        contracts.Embeddings("model", 1, ()),
+        contracts.Replies(()),
+    ):
+        name, body = codec.encode(message)
+        assert codec.decode(name, body + _NEWER) == message

@@ -101,3 +101,87 @@ def test_the_second_signal_ends_at_once() -> None:
             pass
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == ExitCode.ENDED_AT_ONCE
+
+
+_WEDGES = "await asyncio.gather(asyncio.to_thread(threading.Event().wait))"
+
+
+@pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 130)])
+def test_a_stuck_thread_does_not_hold_up_the_end(signals: int, code: int) -> None:
+    """A model, a search or a volume that never answers: the process ends with its code anyway."""
+    wedged = "threading.Thread(target=threading.Event().wait).start(); await asyncio.sleep(0)"
+    drain = wedged if signals == 1 else _WEDGES
+    with _started(f"import threading; {drain}") as process:
+        process.send_signal(signal.SIGTERM)
+        if signals == 2:
+            assert process.stdout is not None
+            while "draining" not in process.stdout.readline():
+                pass
+            process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == code
+
+
+def test_an_end_that_hangs_is_not_waited_for_twice() -> None:
+    """Cleaning up that never ends, after the second signal, is left."""
+    hangs = """try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.Event().wait()"""
+    with _started(hangs) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        while "draining" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == ExitCode.ENDED_AT_ONCE
+
+
+async def test_a_stop_is_heeded_before_the_start_is_over() -> None:
+    """What a service waits for before its first work is given up when it is told to stop."""
+    stop = asyncio.Event()
+    starting = asyncio.create_task(lifecycle.unless_stopped(stop, asyncio.sleep(3600, "late")))
+    await asyncio.sleep(0)
+    stop.set()
+    assert await starting is None
+    assert await lifecycle.unless_stopped(asyncio.Event(), asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ValueError, match="a fault"):
+        await lifecycle.unless_stopped(asyncio.Event(), _die())
+
+
+_NAMES_ITS_LOOP = """
+import asyncio, sys
+from services.shared.lifecycle import run_process
+if {missing}:
+    sys.modules["uvloop"] = None
+async def main(stop):
+    print(type(asyncio.get_running_loop()).__module__)
+run_process(main, {choice!r})
+"""
+
+
+def _names_its_loop(choice: str, *, missing: bool = False) -> subprocess.CompletedProcess[str]:
+    code = _NAMES_ITS_LOOP.format(choice=choice, missing=missing)
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.mark.parametrize(
+    ("choice", "missing", "loop"),
+    [
+        ("auto", False, "uvloop"),
+        ("uvloop", False, "uvloop"),
+        ("asyncio", False, "asyncio"),
+        ("auto", True, "asyncio"),
+    ],
+)
+def test_the_event_loop_is_the_one_chosen(choice: str, loop: str, *, missing: bool) -> None:
+    """The fast one where it is installed, unless the settings say otherwise."""
+    ended = _names_its_loop(choice, missing=missing)
+    assert ended.stdout.startswith(loop)
+    assert ended.returncode == ExitCode.DRAINED
+
+
+def test_an_event_loop_that_is_missing_is_named() -> None:
+    """Who asks for uvloop by name is told how to get it."""
+    assert "simile-search[fast]" in _names_its_loop("uvloop", missing=True).stderr

@@ -51,6 +51,13 @@ async def test_a_sound_process_is_ready(admin: TestClient, health: Health) -> No
     assert (await admin.get("/readyz")).status == 200
 
 
+async def test_openmetrics_is_spoken_where_asked_for(admin: TestClient) -> None:  # type: ignore[type-arg]
+    """A Prometheus that takes examples of traces gets the format that has them."""
+    answer = await admin.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert answer.content_type == "application/openmetrics-text"
+    assert (await answer.text()).endswith("# EOF\n")
+
+
 async def test_metrics_are_exposed(admin: TestClient) -> None:  # type: ignore[type-arg]
     """The registry's metrics are at /metrics in the text format."""
     answer = await admin.get("/metrics")
@@ -80,12 +87,32 @@ def test_a_log_line_is_json_with_its_action(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("_restored_logging")
+def test_a_line_tells_of_the_error_and_of_what_is_no_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A traceback and a value of any kind are text in the one line; below the level is nothing."""
+    logs.configure("warning", "json")
+    log = structlog.get_logger("simile.test")
+    log.info("not important")
+    try:
+        1 / 0  # noqa: B018 (raises)
+    except ZeroDivisionError:
+        log.exception("it failed", where=Health)
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert "ZeroDivisionError" in line["exception"]
+    assert "Health" in line["where"]
+    assert (line["level"], line["logger"]) == ("error", "simile.test")
+
+
+@pytest.mark.usefixtures("_restored_logging")
 def test_a_noisy_library_is_held_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """A burst of the AMQP library's lines leaves one; our own lines all pass."""
+    """A burst of a library's lines leaves one, another library's too; our own lines all pass."""
     logs.configure("info", "json")
     for _ in range(50):
         logging.getLogger("aiormq.connection").warning("connection lost")
+        logging.getLogger("opentelemetry.exporter").error("nobody listens")
         structlog.get_logger("simile.test").info("ours", action="test")
     lines = capsys.readouterr().out.splitlines()
     assert sum("connection lost" in line for line in lines) == 1
+    assert sum("nobody listens" in line for line in lines) == 1
     assert sum('"ours"' in line for line in lines) == 50

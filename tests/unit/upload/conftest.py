@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
+import json
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +14,36 @@ from typing import Any
 import aiohttp
 import numpy as np
 import pytest
+from jsonschema import Draft202012Validator
 from PIL import Image
 
-from services.shared.collection import Item, Volume
-from services.shared.contracts import Embeddings, Neighbor, Neighbors, Replies, Reply, codec
+from services.shared.collection import Volume
+from services.shared.contracts import (
+    Embeddings,
+    Failure,
+    Neighbor,
+    Neighbors,
+    Question,
+    Replies,
+    Reply,
+    Slip,
+    codec,
+)
+from services.shared.items import Item
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Message
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
-from services.upload.app import run
+from services.upload import app as upload
 from services.upload.settings import UploadSettings
 from tests.support.fake_embedder import FakeEmbedder, fake_embedder
 from tests.support.pictures import plain_jpeg
-from tests.support.volume import items, publish_version, unit_vectors
+from tests.support.volume import MODEL, items, publish_version, unit_vectors
 
 COUNT = 12
+OPENAPI = json.loads(Path(upload.__file__).with_name("openapi.json").read_text())
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +64,7 @@ class Api:
     session: aiohttp.ClientSession
     broker: MemoryBroker
     embedder: FakeEmbedder
+    searcher: FakeSearcher
     volume: Volume
     images: Path
     telemetry: Telemetry
@@ -78,11 +94,21 @@ class Api:
 
 
 class FakeSearcher:
-    """Answers every vector with the collection's first items, the nearest at no distance."""
+    """Answers every vector with the collection's first items, the nearest at no distance.
+
+    Pages as the searcher does; with collapse, the last item is folded into each neighbour.
+    """
 
     def __init__(self, broker: MemoryBroker, volume: Volume) -> None:
         self._broker = broker
         self._volume = volume
+        self.slips: list[Slip] = []
+        self.model_id = MODEL
+
+    @property
+    def asked(self) -> Question:
+        """What was asked last."""
+        return self.slips[-1].question
 
     async def serve(self) -> None:
         """Answer for ever."""
@@ -93,20 +119,37 @@ class FakeSearcher:
                 assert isinstance(message, Embeddings)
                 for item in message.items:
                     slip = item.slip
+                    self.slips.append(slip)
                     stages = {**item.stages, "search": 0.003}
-                    reply = Reply(slip.correlation_id, self._found(slip.collection, slip.k), stages)
+                    found = self._found(slip.question)
+                    if message.model_id != self.model_id:
+                        found = Failure("model_mismatch", "the index is of another model")
+                    vector = item.vector if slip.return_vector else b""
+                    reply = Reply(slip.correlation_id, found, stages, vector)
                     await self._broker.publish(slip.final_reply_to, Message.of(Replies((reply,))))
                 delivery.ack()
 
-    def _found(self, collection: str, k: int) -> Neighbors:
-        manifest = self._volume.manifest(collection, self._volume.active(collection))
-        neighbors = tuple(
-            Neighbor(
-                one.item_id, one.label, one.attributes, 0.1 * one.position, 1 - one.position / 20
-            )
-            for one in items(COUNT)[:k]
+    def _found(self, question: Question) -> Neighbors | Failure:
+        version = self._volume.active(question.collection)
+        of_version, _, start = question.cursor.rpartition("_")
+        if question.cursor and of_version != version:
+            return Failure("cursor_expired", "the index changed since the page before")
+        passing = [one for one in items(COUNT) if one.item_id != question.exclude]
+        end = int(start or 0) + question.k
+        return Neighbors(
+            question.collection,
+            version,
+            self.model_id,
+            tuple(self._neighbor(one, question) for one in passing[int(start or 0) : end]),
+            matching=len(passing),
+            next_cursor=f"{version}_{end}" if end < len(passing) else "",
         )
-        return Neighbors(collection, manifest.version, manifest.model_id, neighbors)
+
+    def _neighbor(self, item: Item, question: Question) -> Neighbor:
+        folded = () if question.collapse is None else (items(COUNT)[-1].item_id,)
+        distance = 0.1 * item.position
+        similarity = 1 - item.position / 20
+        return Neighbor(item.item_id, item.label, item.attributes, distance, similarity, folded)
 
 
 def write_images(folder: Path) -> None:
@@ -125,6 +168,13 @@ def upload_settings() -> UploadSettings:
 @pytest.fixture
 async def api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[Api]:
     """The service with embedder and searcher stand-ins, serving `birds`."""
+    async with running_api(tmp_path, upload_settings) as running:
+        yield running
+
+
+@contextlib.asynccontextmanager
+async def running_api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[Api]:
+    """As the fixture, for tests that need another scope."""
     images, volume, broker = tmp_path / "images", Volume(tmp_path / "root"), MemoryBroker()
     write_images(images)
     publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT), images_root=images)
@@ -132,14 +182,17 @@ async def api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[
     telemetry, stop = Telemetry(), asyncio.Event()
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     shared = SharedSettings(root=volume.root, drain_timeout_seconds=10)
-    work = run(upload_settings, shared, broker, stop=stop, telemetry=telemetry, started=started)
+    work = upload.run(
+        upload_settings, shared, broker, stop=stop, telemetry=telemetry, started=started
+    )
     running = asyncio.create_task(work)
-    searching = asyncio.create_task(FakeSearcher(broker, volume).serve())
+    searcher = FakeSearcher(broker, volume)
+    searching = asyncio.create_task(searcher.serve())
     url = await started
     async with aiohttp.ClientSession() as session, fake_embedder(broker, topology.EMBED) as fake:
         while telemetry.health.not_ready():
             await asyncio.sleep(0.01)
-        yield Api(url, session, broker, fake, volume, images, telemetry, stop, running)
+        yield Api(url, session, broker, fake, searcher, volume, images, telemetry, stop, running)
         stop.set()
         await running
     await cancel(searching)
@@ -153,3 +206,27 @@ def picture() -> bytes:
     noise = np.random.default_rng(3).integers(0, 255, (48, 64, 3), np.uint8)
     Image.fromarray(noise).save(out, "PNG")
     return out.getvalue()
+
+
+def form_of(*images: bytes, **fields: str) -> aiohttp.FormData:
+    """A form with these images, named by their place, and parameters."""
+    form = aiohttp.FormData(fields)
+    for number, image in enumerate(images):
+        form.add_field("image", io.BytesIO(image), filename=f"{number}.png")
+    return form
+
+
+def matches(name: str, answer: Answer) -> None:
+    """The answer's body fits the schema of that name in openapi.json."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": OPENAPI["components"]}
+    Draft202012Validator(schema).validate(answer.json)
+
+
+def refused(answer: Answer, status: int, code: str) -> None:
+    """The answer is that problem, told as openapi.json says."""
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.headers["Content-Type"].startswith("application/problem+json")
+    assert answer.json["correlation_id"] == answer.headers["X-Correlation-Id"]
+    assert ("Retry-After" in answer.headers) == (status in {429, 503})
+    assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    matches("Problem", answer)

@@ -3,50 +3,36 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 
 from services.shared import errors
 from services.shared.contracts import Failure
 from services.shared.messaging import topology
-from services.upload import app as upload
 from services.upload.handlers import Handlers
+from services.upload.session import SessionHandlers
 from services.upload.settings import UploadSettings
+from services.upload.status import StatusHandlers
 from tests.support.pictures import plain_jpeg, png
-from tests.unit.upload.conftest import COUNT, Answer, Api
-
-OPENAPI = json.loads(Path(upload.__file__).with_name("openapi.json").read_text())
-
-
-def _matches(name: str, answer: Answer) -> None:
-    """The answer's body fits the schema of that name in openapi.json."""
-    schema = {"$ref": f"#/components/schemas/{name}", "components": OPENAPI["components"]}
-    Draft202012Validator(schema).validate(answer.json)
-
-
-def _refused(answer: Answer, status: int, code: str) -> None:
-    assert (answer.status, answer.json["code"]) == (status, code)
-    assert answer.headers["Content-Type"].startswith("application/problem+json")
-    assert answer.json["correlation_id"] == answer.headers["X-Correlation-Id"]
-    assert ("Retry-After" in answer.headers) == (status == 503)
-    _matches("Problem", answer)
+from tests.unit.upload.conftest import COUNT, OPENAPI, Api, matches, refused
 
 
 async def test_an_image_is_answered_with_its_neighbours(api: Api, picture: bytes) -> None:
     """The raw body is the image; the answer names collection, version, model, and times."""
     answer = await api.search(picture)
     assert answer.status == 200
-    _matches("SearchAnswer", answer)
+    matches("SearchAnswer", answer)
     assert len(answer.json["neighbors"]) == 10
+    assert answer.json["matching"] == COUNT
     assert answer.json["index_version"] == api.volume.active("birds")
-    assert answer.json["timings_ms"].keys() == {"decode", "model", "search", "messaging", "total"}
+    assert list(answer.json["timings_ms"]) == [
+        "receive", "sniff", "publish", "decode", "model", "search", "messaging", "reply", "total",
+    ]  # fmt: skip
     assert "search;dur=3.0" in answer.headers["Server-Timing"]
     assert api.embedder.embedded == [picture]
 
@@ -63,19 +49,8 @@ async def test_a_form_is_accepted_too(api: Api, picture: bytes) -> None:
 async def test_the_vector_of_an_image(api: Api, picture: bytes) -> None:
     """POST /v1/embed answers the unit-length vector and its model."""
     answer = await api.search(picture, "/v1/embed")
-    _matches("EmbedAnswer", answer)
+    matches("EmbedAnswer", answer)
     assert sum(value * value for value in answer.json["vector"]) == pytest.approx(1.0, abs=1e-5)
-
-
-async def test_more_like_an_item_leaves_the_item_out(api: Api) -> None:
-    """The item itself is not among its neighbours, and k of them still come."""
-    item = api.items[2]
-    answer = await api.get(f"/v1/items/birds/{item.item_id}/similar?k=5")
-    _matches("SearchAnswer", answer)
-    found = [neighbor["item_id"] for neighbor in answer.json["neighbors"]]
-    assert len(found) == 5
-    assert item.item_id not in found
-    assert api.embedder.embedded == []
 
 
 @pytest.mark.parametrize(
@@ -84,6 +59,7 @@ async def test_more_like_an_item_leaves_the_item_out(api: Api) -> None:
         ("/v1/collections", "Collections"),
         ("/v1/collections/birds", "Collection"),
         ("/v1/collections/birds/sample?count=5", "Sample"),
+        ("/v1/collections/birds/facets", "Facets"),
         (f"/v1/items/birds/{'{item}'}", "ItemOfCollection"),
     ],
 )
@@ -91,7 +67,7 @@ async def test_facts_fit_their_schemas(api: Api, path: str, schema: str) -> None
     """What is told of collections and items is what openapi.json says."""
     answer = await api.get(path.format(item=api.items[0].item_id))
     assert answer.status == 200
-    _matches(schema, answer)
+    matches(schema, answer)
 
 
 async def test_item_images_are_served_with_their_true_type(api: Api) -> None:
@@ -126,7 +102,7 @@ async def test_an_image_outside_the_images_is_never_served(api: Api, tmp_path: P
     linked = api.images / api.items[0].path
     linked.unlink()
     linked.symlink_to(secret)
-    _refused(await api.get(f"/v1/items/birds/{api.items[0].item_id}/image"), 404, "unknown_item")
+    refused(await api.get(f"/v1/items/birds/{api.items[0].item_id}/image"), 404, "unknown_item")
 
 
 BOMB = png(30_000, 30_000, 8, 2, [])
@@ -150,7 +126,7 @@ async def test_a_useless_image_is_refused_at_the_door(
     api: Api, body: bytes, status: int, code: str
 ) -> None:
     """The header alone decides; the embedder is not asked."""
-    _refused(await api.search(body), status, code)
+    refused(await api.search(body), status, code)
     assert api.embedder.embedded == []
 
 
@@ -161,7 +137,7 @@ async def test_a_stream_without_a_length_is_bounded_too(api: Api) -> None:
         for _ in range(40):
             yield bytes(2**20)
 
-    _refused(await api.search(endless()), 413, "image_too_large")
+    refused(await api.search(endless()), 413, "image_too_large")
 
 
 @pytest.mark.parametrize(
@@ -171,6 +147,11 @@ async def test_a_stream_without_a_length_is_bounded_too(api: Api) -> None:
         ("POST", "/v1/search?k=3&k=4", 400, "malformed_request"),
         ("POST", "/v1/search?neighbours=3", 400, "malformed_request"),
         ("POST", "/v1/search?max_distance=nan", 400, "malformed_request"),
+        ("POST", "/v1/search?collapse=3", 400, "malformed_request"),
+        ("POST", "/v1/search?filter=[]", 400, "malformed_request"),
+        ("POST", "/v1/search?box=0,0,2,1", 400, "malformed_request"),
+        ("POST", "/v1/search?cursor=a/b", 400, "malformed_request"),
+        ("GET", "/v1/search/batch", 405, "method_not_allowed"),
         ("POST", "/v1/search?collection=fish", 404, "unknown_collection"),
         ("POST", "/v1/search?collection=../birds", 400, "malformed_request"),
         ("POST", "/v1/embed?k=3", 400, "malformed_request"),
@@ -180,10 +161,16 @@ async def test_a_stream_without_a_length_is_bounded_too(api: Api) -> None:
         ("GET", "/static/%2e%2e/app.py", 404, "unknown_route"),
         ("GET", "/v1/collections/fish", 404, "unknown_collection"),
         ("GET", "/v1/collections/birds/sample?count=0", 400, "malformed_request"),
+        ("GET", "/v1/collections/birds/facets?label=cat", 400, "malformed_request"),
+        ("GET", "/v1/collections/fish/facets", 404, "unknown_collection"),
         ("GET", "/v1/items/birds/0000000000000000", 404, "unknown_item"),
         ("GET", "/v1/items/birds/%00", 404, "unknown_item"),
         ("GET", "/v1/items/birds/0000000000000000/image", 404, "unknown_item"),
         ("GET", "/v1/items/fish/0000000000000000/similar", 404, "unknown_collection"),
+        ("GET", "/v1/items/birds/0000000000000000/similar", 404, "unknown_item"),
+        ("GET", "/v1/items/birds/0000000000000000/similar?k=101", 400, "malformed_request"),
+        ("GET", "/v1/items/birds/0000000000000000/similar?box=0,0,1,1", 400, "malformed_request"),
+        ("GET", "/v1/items/birds/0000000000000000/similar?collection=a", 400, "malformed_request"),
     ],
 )
 async def test_a_wrong_request_is_refused_by_name(
@@ -191,7 +178,7 @@ async def test_a_wrong_request_is_refused_by_name(
 ) -> None:
     """Each mistake has its status and code."""
     data = picture if method == "POST" else None
-    _refused(await api.ask(method, path, data=data), status, code)
+    refused(await api.ask(method, path, data=data), status, code)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +197,7 @@ async def test_a_wrong_request_is_refused_by_name(
         ),
     ],
 )
-async def test_a_hostile_form_is_refused(api: Api, body: bytes) -> None:
+async def test_a_hostile_form_isrefused(api: Api, body: bytes) -> None:
     """Forms that are cut, nameless, repeated or oversized are a 4xx, and the service lives on."""
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = await api.search(body, headers=headers)
@@ -218,24 +205,24 @@ async def test_a_hostile_form_is_refused(api: Api, body: bytes) -> None:
     assert (await api.get("/v1/collections")).status == 200
 
 
-async def test_a_form_without_a_boundary_is_refused(api: Api) -> None:
+async def test_a_form_without_a_boundary_isrefused(api: Api) -> None:
     """The header that announces a form must say how to read it."""
     answer = await api.search(b"abc", headers={"Content-Type": "multipart/form-data"})
-    _refused(answer, 400, "malformed_request")
+    refused(answer, 400, "malformed_request")
 
 
 async def test_a_failure_behind_the_queue_has_its_own_status(api: Api, picture: bytes) -> None:
     """What the embedder says of an image is what the caller reads."""
     api.embedder.failing[picture] = Failure("undecodable_image", "truncated at row 7")
     answer = await api.search(picture)
-    _refused(answer, 422, "undecodable_image")
+    refused(answer, 422, "undecodable_image")
     assert answer.json["detail"] == "truncated at row 7"
 
 
 async def test_a_blocked_broker_is_a_503_at_once(api: Api, picture: bytes) -> None:
     """While RabbitMQ takes nothing, queries are refused and the process is unready."""
     api.broker.block()
-    _refused(await api.search(picture), 503, "broker_unavailable")
+    refused(await api.search(picture), 503, "broker_unavailable")
     api.broker.unblock()
     assert (await api.search(picture)).status == 200
 
@@ -250,15 +237,15 @@ async def test_a_lost_connection_fails_what_is_in_flight(api: Api, picture: byte
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     api.broker.sever()
-    _refused(await asking, 503, "reply_queue_lost")
+    refused(await asking, 503, "reply_queue_lost")
 
 
 async def test_without_an_index_a_search_says_so(api: Api, picture: bytes) -> None:
     """A collection whose ACTIVE is broken, and a volume with none, are no_index."""
     (api.volume.root / "birds" / "ACTIVE").write_text("nonsense")
-    _refused(await api.search(picture), 503, "no_index")
+    refused(await api.search(picture), 503, "no_index")
     (api.volume.root / "birds" / "ACTIVE").unlink()
-    _refused(await api.search(picture), 503, "no_index")
+    refused(await api.search(picture), 503, "no_index")
 
 
 class TestShortDeadline:
@@ -272,7 +259,7 @@ class TestShortDeadline:
     async def test_no_answer_is_a_504(self, api: Api, picture: bytes) -> None:
         """The caller is told in time, and a later answer is counted as late."""
         api.embedder.silent_after = 0
-        _refused(await api.search(picture), 504, "deadline_exceeded")
+        refused(await api.search(picture), 504, "deadline_exceeded")
 
 
 class TestOneAtATime:
@@ -298,7 +285,7 @@ class TestOneAtATime:
         registry = api.telemetry.registry
         while (registry.get_sample_value("simile_upload_in_flight_queries") or 0) < 1:
             await asyncio.sleep(0.005)
-        _refused(await api.search(picture), 503, "overloaded")
+        refused(await api.search(picture), 503, "overloaded")
         sent.set()
         assert (await first).status == 200
 
@@ -309,7 +296,7 @@ class TestOneAtATime:
             yield b"\xff\xd8"
             await asyncio.sleep(2)
 
-        _refused(await api.search(stuck()), 408, "body_timeout")
+        refused(await api.search(stuck()), 408, "body_timeout")
 
 
 async def test_stopping_answers_what_is_in_flight(api: Api, picture: bytes) -> None:
@@ -337,8 +324,10 @@ async def test_the_page_is_served_under_a_strict_policy(api: Api) -> None:
     """The page and its files come from here alone, and are asked for anew at each release."""
     page = await api.get("/")
     assert page.headers["Content-Type"].startswith("text/html")
-    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    assert "unsafe" not in page.headers["Content-Security-Policy"]
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert not {"unsafe", "*", "data:", "http"} & set(policy.replace(";", " ").split())
+    assert "unsafe" not in policy
     script = await api.get("/static/app.js")
     assert "javascript" in script.headers["Content-Type"]
     assert script.headers["Cache-Control"] == "no-cache"
@@ -356,9 +345,11 @@ def test_the_description_knows_every_route_and_no_other() -> None:
     described = {
         (method.upper(), path) for path, methods in OPENAPI["paths"].items() for method in methods
     }
-    handlers = Handlers(None, None, None, None, 1.0)  # type: ignore[arg-type]
+    handlers = Handlers(None, None, None, None, None)  # type: ignore[arg-type]
     app = web.Application()
-    app.add_routes(handlers.routes())
+    session = SessionHandlers(None, 1.0)  # type: ignore[arg-type]
+    status = StatusHandlers("", "", None, None, None, 0)  # type: ignore[arg-type]
+    app.add_routes([*handlers.routes(), *session.routes(), *status.routes()])
     served = {
         (route.method, route.resource.canonical) for route in app.router.routes() if route.resource
     }

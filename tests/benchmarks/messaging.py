@@ -1,0 +1,261 @@
+"""`python -m tests.benchmarks.messaging`: what a query costs without its computing.
+
+The real services over a real RabbitMQ, with a model that computes nothing and an index of 100
+vectors: first without HTTP, from inbox to inbox, then with the HTTP front and the load generator.
+Writes messaging.json and a section of benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import numpy as np
+import psutil
+
+from services.bench.load import Target, closed_loop
+from services.embedder import service as embedder
+from services.embedder.model import Pixels, Runs, Vectors
+from services.embedder.settings import EmbedderSettings
+from services.shared.collection import Volume
+from services.shared.contracts import Box, Question
+from services.shared.host import host
+from services.shared.lifecycle import cancel
+from services.shared.messaging import topology
+from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.broker import Broker
+from services.shared.messaging.inbox import Inbox
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import Telemetry
+from services.upload.embedding_memory import EmbeddingMemory
+from services.upload.metrics import UploadMetrics
+from services.upload.search_client import Query, SearchClient, new_query_id
+from tests.benchmarks import messaging_report, results
+from tests.benchmarks.display import Display, shown
+from tests.support import running
+from tests.support.pictures import plain_jpeg
+from tests.support.rabbitmq import Node
+from tests.support.volume import items, publish_version, unit_vectors
+
+CONCURRENCIES: Final = (1, 8, 32, 64)
+
+MODEL: Final = "stub@000000000000/nothing/1280"
+DIMENSION: Final = 1280
+_ITEMS: Final = 100
+_IMAGE_BYTES: Final = 60_000
+_COLLECTION: Final = "stub"
+_ROUNDS: Final = 5
+_SECONDS: Final = 3.0
+_WARM_SECONDS: Final = 1.0
+_DEADLINE_SECONDS: Final = 10.0
+
+
+Processes = Mapping[str, psutil.Process]
+"""By what they are."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Stub:
+    """A model that looks at nothing."""
+
+    model_id: str = MODEL
+    dimension: int = DIMENSION
+    input_size: int = 8
+    batch_limit: int = 16
+    runtime: Runs = dataclasses.field(default_factory=lambda: Runs("stub", "fp32", "cpu"))
+
+    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        """Black."""
+        del image, box
+        return np.zeros((8, 8, 3), np.uint8)
+
+    def embed(self, batch: Pixels) -> Vectors:
+        """The same for all."""
+        return np.ones((len(batch), DIMENSION), np.float32)
+
+
+def serve_stub() -> None:
+    """An embedder with that model, until a signal."""
+    settings, shared = load(EmbedderSettings, decode_threads=1), load(SharedSettings)
+
+    async def run(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
+        await embedder.run_with(
+            lambda *_: [Stub()], settings, shared, broker, stop=stop, telemetry=telemetry
+        )
+
+    host("embedder", shared, run)
+
+
+@click.command()
+@click.option("--serve-stub", "stub", is_flag=True, hidden=True)
+@click.option("--rounds", default=_ROUNDS, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
+def main(*, stub: bool, rounds: int, out: Path) -> None:
+    """Measure the messaging alone."""
+    if stub:
+        serve_stub()
+        return
+    with shown() as display, tempfile.TemporaryDirectory() as folder:
+        display.expect(2 * rounds * len(CONCURRENCIES))
+        figures = asyncio.run(_measured(Path(folder), rounds, display))
+    stored = out / "benchmarks" / "messaging.json"
+    results.save(stored, figures)
+    results.write_section(out / results.PAGE, "messaging", messaging_report.written(figures))
+    click.echo(f"wrote {out / results.PAGE} and {stored}")
+
+
+async def _measured(folder: Path, rounds: int, display: Display) -> results.Figures:
+    volume = Volume(folder / "root")
+    vectors = unit_vectors(_ITEMS, dimension=DIMENSION)
+    publish_version(volume, _COLLECTION, vectors, items(_ITEMS), model_id=MODEL, method="exact")
+    points: dict[str, dict[int, list[Mapping[str, float]]]] = {
+        way: {concurrency: [] for concurrency in CONCURRENCIES} for way in ("inbox", "http")
+    }
+    with _house(folder) as (node, processes, url):
+        display.at("an idle broker")
+        idle = await _idle_cores(processes)
+        for _ in range(rounds):
+            for concurrency in CONCURRENCIES:
+                display.at(f"{concurrency} at a time")
+                before = cpu_seconds(processes)
+                run = await _by_inbox(node.url, concurrency)
+                points["inbox"][concurrency].append(_point(run, processes, before))
+                display.done()
+                before = cpu_seconds(processes)
+                run = await _by_http(url, concurrency)
+                points["http"][concurrency].append(_point(run, processes, before))
+                display.done()
+    return {
+        "machine": results.machine(),
+        "measured": time.strftime("%Y-%m-%d"),
+        "image_bytes": _IMAGE_BYTES,
+        "idle_cores": idle,
+        **{
+            way: {str(concurrency): _medians(rows) for concurrency, rows in by.items()}
+            for way, by in points.items()
+        },
+    }
+
+
+@contextlib.contextmanager
+def _house(folder: Path) -> Iterator[tuple[Node, Processes, str]]:
+    """A broker and the services: the broker, all their processes, the front's address."""
+    broker_folder = folder / "rabbitmq"
+    broker_folder.mkdir()
+    node, port = Node(broker_folder), running.free_port()
+    with contextlib.ExitStack() as ending:
+        ending.callback(node.close)
+        node.start()
+        environment = {
+            "SIMILE_AMQP_URL": node.url,
+            "SIMILE_ROOT": str(folder / "root"),
+            "SIMILE_LOG_LEVEL": "warning",
+            "SIMILE_UPLOAD_PORT": str(port),
+            "SIMILE_UPLOAD_EMBEDDING_CACHE_BYTES": "0",
+            "SIMILE_UPLOAD_DEADLINE_SECONDS": str(_DEADLINE_SECONDS),
+        }
+        commands = {
+            "embedder": ["-m", __spec__.name, "--serve-stub"],
+            "searcher": ["-m", "services.searcher"],
+            "upload": ["-m", "services.upload"],
+        }
+        processes = {"client": psutil.Process()}
+        for name, arguments in commands.items():
+            process = running.start(name, arguments, folder / f"{name}.log", environment)
+            ending.callback(process.stop)
+            running.wait_until(process.ready, "ready", process)
+            processes[name] = psutil.Process(process.popen.pid)
+        (processes["broker"],) = (
+            one for one in psutil.process_iter() if is_broker(one, broker_folder)
+        )
+        yield node, processes, f"http://127.0.0.1:{port}"
+
+
+def is_broker(process: psutil.Process, folder: Path) -> bool:
+    """Whether that is the RabbitMQ node of the folder."""
+    with contextlib.suppress(psutil.Error):
+        return process.name() == "beam.smp" and str(folder) in " ".join(process.cmdline())
+    return False
+
+
+async def _by_inbox(url: str, concurrency: int) -> list[float]:
+    """The latencies of queries that this process asks without HTTP."""
+    broker = AmqpBroker(url, name="messaging benchmark")
+    await broker.start(topology.ALL)
+    inbox = Inbox(broker, "benchmark", on_late=lambda: None)
+    receiving = asyncio.create_task(inbox.run())
+    await inbox.opened()
+    metrics = UploadMetrics(Telemetry().registry)
+    client = SearchClient(
+        broker, inbox, EmbeddingMemory(0, metrics.embeddings),
+        deadline_seconds=_DEADLINE_SECONDS, max_in_flight=concurrency,
+        on_expired=lambda: None,
+    )  # fmt: skip
+    image, latencies, end = bytes(_IMAGE_BYTES), list[float](), time.perf_counter() + _SECONDS
+
+    async def ask_for_ever() -> None:
+        while (started := time.perf_counter()) < end:
+            query = Query(query_id=new_query_id(), question=Question(collection=_COLLECTION, k=10))
+            await client.search(query, image)
+            latencies.append(time.perf_counter() - started)
+
+    await asyncio.gather(*(ask_for_ever() for _ in range(concurrency)))
+    await cancel(receiving)
+    await broker.close()
+    return latencies
+
+
+async def _by_http(url: str, concurrency: int) -> list[float]:
+    image = plain_jpeg((10, 90, 40), (300, 200))
+    body = image + bytes(_IMAGE_BYTES - len(image))
+    target = Target(url, [body], path=f"/v1/search?collection={_COLLECTION}")
+    run = await closed_loop(target, concurrency=concurrency, seconds=_SECONDS)
+    return list(run.served)
+
+
+def _point(
+    latencies: Sequence[float], processes: Processes, before: Mapping[str, float]
+) -> Mapping[str, float]:
+    after = cpu_seconds(processes)
+    spent = {name: 1000 * (after[name] - before[name]) / len(latencies) for name in after}
+    return {
+        "queries_per_second": len(latencies) / _SECONDS,
+        "p50_ms": 1000 * float(np.percentile(latencies, 50)),
+        "p99_ms": 1000 * float(np.percentile(latencies, 99)),
+        "cpu_ms": sum(spent.values()),
+        **{f"{name}_cpu_ms": milliseconds for name, milliseconds in spent.items()},
+    }
+
+
+def _medians(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+async def _idle_cores(processes: Processes) -> float:
+    """What all of them use with nothing to do."""
+    await asyncio.sleep(_WARM_SECONDS)
+    before = cpu_seconds(processes)
+    await asyncio.sleep(_SECONDS)
+    return (sum(cpu_seconds(processes).values()) - sum(before.values())) / _SECONDS
+
+
+def cpu_seconds(processes: Processes) -> dict[str, float]:
+    """User and system time by process."""
+    found = {}
+    for name, process in processes.items():
+        times: Any = process.cpu_times()
+        found[name] = float(times.user + times.system)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

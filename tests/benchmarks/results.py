@@ -1,0 +1,75 @@
+"""Where figures go: a JSON file that runs add to, and a marked section of a page."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import psutil
+
+PAGE: Final = "benchmarks.md"
+_LIBRARIES: Final = (
+    "annoy", "faiss-cpu", "hnswlib", "numpy", "onnxruntime", "openvino", "torch",
+)  # fmt: skip
+
+Figures = dict[str, Any]
+
+
+def machine() -> Figures:
+    """What the figures depend on."""
+    cpu = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    return {
+        "cores": os.cpu_count(),
+        "cpu": cpu[0] if cpu else platform.machine(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in _LIBRARIES},
+    }
+
+
+def load(path: Path) -> Figures:
+    """What earlier runs wrote; nothing at first."""
+    stored: Figures = json.loads(path.read_text()) if path.exists() else {}
+    return stored
+
+
+def save(path: Path, figures: Mapping[str, Any]) -> None:
+    """Replace the file in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(figures, indent=1) + "\n")
+    partial.rename(path)
+
+
+def write_section(page: Path, name: str, text: str) -> None:
+    """Replace what is between the page's markers, which are added at its end if missing."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    content = page.read_text() if page.exists() else "# Benchmarks\n"
+    if begin not in content:
+        content = f"{content.rstrip()}\n\n{begin}\n{end}\n"
+    before, _, rest = content.partition(begin)
+    if end not in rest:
+        message = f"{page} has {begin} without {end}"
+        raise click.ClickException(message)
+    after = rest.partition(end)[2]
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+
+
+def described(figures: Mapping[str, Any]) -> str:
+    """The machine in one line."""
+    libraries = ", ".join(f"{name} {version}" for name, version in figures["libraries"].items())
+    return (
+        f"{figures['cores']} cores of {figures['cpu']}, "
+        f"{figures['memory_bytes'] / 2**30:.0f} GiB, Python {figures['python']}; {libraries}"
+    )

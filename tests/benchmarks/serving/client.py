@@ -1,0 +1,117 @@
+"""`python -m tests.benchmarks.serving.client`: the load, in a process of its own.
+
+A line of JSON asks for a point, a line of JSON answers it; the images are read once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from services.bench.load import Target, closed_loop
+from services.bench.run import percentile
+from tests.benchmarks.serving import corpus
+from tests.benchmarks.serving.children import cpu_seconds
+from tests.benchmarks.serving.systems import Running
+
+_TIMEOUT_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What to measure."""
+
+    concurrency: int
+    seconds: float
+    warmup_seconds: float
+
+
+class Client:
+    """The other end of the pipe."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def measure(self, running: Running, point: Point) -> dict[str, Any]:
+        """The figures of one point. Raises RuntimeError when the client has ended."""
+        asked = {"point": asdict(point), "running": asdict(running)}
+        if self._process.stdin is None or self._process.stdout is None:
+            message = "the client has no pipes"
+            raise RuntimeError(message)
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            message = f"the client ended with {self._process.wait()}"
+            raise RuntimeError(message)
+        figures: dict[str, Any] = json.loads(line)
+        return figures
+
+
+@contextlib.contextmanager
+def client() -> Iterator[Client]:
+    """A client's process, ended at the end."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", __spec__.name],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield Client(process)
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        process.wait()
+
+
+def main() -> None:
+    """Answer lines until there are no more."""
+    bodies = [path.read_bytes() for path in corpus.sent()]
+    for line in sys.stdin:
+        asked = json.loads(line)
+        running, point = Running(**asked["running"]), Point(**asked["point"])
+        target = Target(url=running.url, path=running.path, bodies=bodies, unique=True)
+        print(json.dumps(asyncio.run(_measured(target, running, point))), flush=True)  # noqa: T201
+
+
+async def _measured(target: Target, running: Running, point: Point) -> dict[str, Any]:
+    loading = closed_loop(
+        target, concurrency=point.concurrency, seconds=point.seconds,
+        warmup_seconds=point.warmup_seconds, timeout_seconds=_TIMEOUT_SECONDS,
+    )  # fmt: skip
+    run, spent = await asyncio.gather(loading, _cpu_seconds_of(running, point))
+    codes = dict(run.by_code)
+    served, refused = len(run.served), len(run.refused)
+    return {
+        "concurrency": point.concurrency,
+        "seconds": run.seconds,
+        "served": served,
+        "refused": refused,
+        "codes": codes,
+        "goodput": run.goodput,
+        "p50_ms": 1000 * run.percentile(50) if served else None,
+        "p99_ms": 1000 * run.percentile(99) if served else None,
+        "refusal_p99_ms": 1000 * percentile(run.refused, 99) if refused else None,
+        "cpu_seconds": spent,
+        "client_cpu_ms": 1000 * run.client_cpu_seconds_per_request,
+    }
+
+
+async def _cpu_seconds_of(running: Running, point: Point) -> float:
+    """What the system's processes use between the warm-up's end and the end.
+
+    Not until the last client has its answer: what is answered later is not counted either.
+    """
+    await asyncio.sleep(point.warmup_seconds)
+    before = await asyncio.to_thread(cpu_seconds, running.pids)
+    await asyncio.sleep(point.seconds)
+    return await asyncio.to_thread(cpu_seconds, running.pids) - before
+
+
+if __name__ == "__main__":
+    main()

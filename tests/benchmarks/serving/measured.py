@@ -1,0 +1,173 @@
+"""Medians and ratios of what was measured, over rounds; ratios are taken within a round."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Turn = Mapping[str, Any]
+Pick = Callable[[Turn], float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The systems' turns by the systems' names."""
+
+    systems: Mapping[str, Mapping[str, Any]]
+
+    def turns(self, name: str) -> Sequence[Turn]:
+        """A system's turns; none when it was not measured."""
+        turns: Sequence[Turn] = self.systems.get(name, {"turns": ()})["turns"]
+        return turns
+
+    def of_family(self, family: str, variant: str = "") -> list[str]:
+        """The measured systems of a family whose names hold that variant."""
+        return [
+            name
+            for name, system in self.systems.items()
+            if system["family"] == family and variant in name
+        ]
+
+    def median(self, name: str, pick: Pick) -> float | None:
+        """Over the turns that have the figure."""
+        return middle(pick(turn) for turn in self.turns(name))
+
+    def goodput(self, name: str, concurrency: int) -> float | None:
+        """Images a second."""
+        return self.median(name, lambda turn: goodput(turn, concurrency))
+
+    def latency_ms(self, name: str, concurrency: int, quantile: int) -> float | None:
+        """The p50 or p99 of the served."""
+        return self.median(name, lambda turn: of_point(turn, concurrency, f"p{quantile}_ms"))
+
+    def efficiency(self, name: str, concurrency: int) -> float | None:
+        """Images a second over those of the loop without a server."""
+        return self.median(name, lambda turn: efficiency(turn, concurrency))
+
+    def overhead_ms(self, name: str, concurrency: int) -> float | None:
+        """CPU time an image beyond that of the loop without a server."""
+        return self.median(name, lambda turn: overhead_ms(turn, concurrency))
+
+    def ratio(self, name: str, other: str, pick: Pick) -> float | None:
+        """The figure of one over the other's: the median over the rounds that both were in.
+
+        Where they shared none, the ratio of the medians.
+        """
+        theirs = {turn["round"]: pick(turn) for turn in self.turns(other)}
+        shared = [
+            quotient(pick(turn), theirs[turn["round"]])
+            for turn in self.turns(name)
+            if turn["round"] in theirs
+        ]
+        if shared:
+            return middle(shared)
+        return quotient(self.median(name, pick), self.median(other, pick))
+
+    def over_best(self, name: str, others: Sequence[str], concurrency: int) -> float | None:
+        """Images a second over those of the best of some others."""
+        ratios = [
+            self.ratio(name, other, lambda turn: goodput(turn, concurrency)) for other in others
+        ]
+        return least(ratios)
+
+
+def of_point(turn: Turn, concurrency: int, field: str) -> float | None:
+    """A figure of one point of a turn."""
+    value = turn["points"].get(str(concurrency), {}).get(field)
+    return None if value is None else float(value)
+
+
+def goodput(turn: Turn, concurrency: int) -> float | None:
+    """Images a second."""
+    return of_point(turn, concurrency, "goodput")
+
+
+def efficiency(turn: Turn, concurrency: int) -> float | None:
+    """Images a second over those of the loop without a server, in that round."""
+    return quotient(goodput(turn, concurrency), turn["limit"]["cores"]["images_per_second"])
+
+
+def cpu_ms(turn: Turn, concurrency: int) -> float | None:
+    """CPU time of all its processes, an image served."""
+    seconds = of_point(turn, concurrency, "cpu_seconds")
+    per_image = quotient(seconds, of_point(turn, concurrency, "served"))
+    return None if per_image is None else 1000 * per_image
+
+
+def overhead_ms(turn: Turn, concurrency: int) -> float | None:
+    """CPU time an image beyond that of the loop without a server, in that round."""
+    spent = cpu_ms(turn, concurrency)
+    return None if spent is None else spent - float(turn["limit"]["cores"]["cpu_ms"])
+
+
+def refusal_cpu_share(turn: Turn) -> float | None:
+    """What a refusal costs, over what an image costs.
+
+    Of the CPU time in overload, as much as the served images take at 64 clients is theirs.
+    """
+    overload, image_ms = turn.get("overload"), cpu_ms(turn, 64)
+    if not overload or not overload["refused"] or image_ms is None:
+        return None
+    image_seconds = image_ms / 1000
+    rest = overload["cpu_seconds"] - image_seconds * overload["served"]
+    return float(rest / overload["refused"] / image_seconds)
+
+
+def of_overload(field: str) -> Pick:
+    """A figure in overload."""
+
+    def pick(turn: Turn) -> float | None:
+        value = turn.get("overload", {}).get(field)
+        return None if value is None else float(value)
+
+    return pick
+
+
+def overload_kept(turn: Turn) -> float | None:
+    """Images a second at 512 clients over those at 64."""
+    return quotient(of_overload("goodput")(turn), goodput(turn, 64))
+
+
+def recovered(turn: Turn) -> float | None:
+    """Images a second at 8 clients right after the overload over those right before it."""
+    if "afterwards" not in turn:
+        return None
+    return quotient(turn["afterwards"]["goodput"], turn["before"]["goodput"])
+
+
+def lost(turn: Turn) -> float | None:
+    """How many were neither served nor refused in overload: time-outs, broken connections."""
+    overload = turn.get("overload")
+    if not overload:
+        return None
+    return float(sum(overload["codes"].values()) - overload["served"] - overload["refused"])
+
+
+def tail(turn: Turn, concurrency: int) -> float | None:
+    """p99 over p50."""
+    return quotient(of_point(turn, concurrency, "p99_ms"), of_point(turn, concurrency, "p50_ms"))
+
+
+def over_one_image(turn: Turn) -> float | None:
+    """p50 of one client over the p50 of one image in the loop without a server."""
+    return quotient(of_point(turn, 1, "p50_ms"), turn["limit"]["one"]["p50_ms"])
+
+
+def quotient(one: float | None, other: float | None) -> float | None:
+    """None where one is missing, or there is nothing to divide by."""
+    return None if one is None or not other else one / other
+
+
+def middle(values: Iterable[float | None]) -> float | None:
+    """The median of those that there are."""
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def least(values: Iterable[float | None]) -> float | None:
+    """The smallest; None when one is missing or there are none."""
+    found = list(values)
+    known = [value for value in found if value is not None]
+    return min(known) if known and len(known) == len(found) else None

@@ -1,0 +1,207 @@
+"""The section "Serving" of the page, from the figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from tests.benchmarks.results import Figures, described
+from tests.benchmarks.serving import measured
+from tests.benchmarks.serving.measured import Measured
+from tests.benchmarks.serving.rounds import CONCURRENCIES, OVERLOAD
+from tests.benchmarks.serving.systems import FAMILIES, SIMILE, SIMILE_LOCAL
+from tests.benchmarks.serving.targets import Target, over_family, targets
+
+_METHOD: Final = """\
+Simile beside what people would pick instead: the same machine, the same photographs of the
+collection, the same client on the same cores, every body different. All answer a POST of an image
+with its ten nearest neighbours. Systems have their turns one after another, in rounds; figures are
+medians over the rounds.
+
+*The limit* is what the machine can do: decode, model and search in a loop without a server, one
+process a core with one thread each; it is measured anew all through a round. *E* is a system's
+images/s over the limit's, *overhead* its CPU time an image (broker and Redis included, client not)
+beyond the limit's.
+
+Rivals search a plain Annoy file of the same vectors (10 trees). *Given* ones have Simile's decoder
+and ONNX Runtime, one thread of the model a worker, a worker a core, and batches of up to 8, as
+Simile has; *documented* ones decode with Pillow and run torch, eager, in batches of up to 32, on
+one worker, as their tutorials do. Each server's own batching is on, and access logs are off. Simile
+logs as it ships; its cache of embeddings is off, and a query's deadline is 3 s. The design of 2018
+is Flask under gunicorn, base64 of pixels in a Redis list, and a model process; both sides look for
+news every 250 ms.
+
+This machine has no GPU: what embeds on GPUs was not run here."""
+
+
+def written(figures: Figures) -> str:
+    """The section, in Markdown."""
+    found = Measured(figures["systems"])
+    return "\n".join(
+        [
+            "## Serving",
+            "",
+            _METHOD,
+            "",
+            f"Measured on {described(figures['machine'])}; {_versions(figures['versions'])}.",
+            "",
+            *_aims(targets(found)),
+            "",
+            "![Throughput by concurrency](images/benchmark-serving.png)",
+            "",
+            *_throughput(found),
+            "",
+            "![Latency by concurrency](images/benchmark-latency.png)",
+            "",
+            *_latency(found),
+            "",
+            *_ratios(found),
+            "",
+            *_overload(found),
+            "",
+            *_limits(found),
+        ]
+    )
+
+
+def _versions(versions: Figures) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _aims(judged: Sequence[Target]) -> Iterator[str]:
+    met = sum(target.met is True for target in judged)
+    yield "### What was aimed at, and what was measured"
+    yield ""
+    yield f"{met} of {len(judged)} are met."
+    yield ""
+    yield "| | aim | measured | |"
+    yield "|---|---|---|---|"
+    for target in judged:
+        sense = "at least" if target.sense == ">=" else "at most"
+        yield (
+            f"| {target.what} | {sense} {_with_unit(target.bound, target.unit)} "
+            f"| {_with_unit(target.value, target.unit)} | {_verdict(target)} |"
+        )
+
+
+def _with_unit(value: float | None, unit: str) -> str:
+    if value is None:
+        return "-"
+    digits = 0 if abs(value) >= 100 or value == 0 else 1 if abs(value) >= 10 else 2
+    return f"{value:,.{digits}f} {unit}".strip()
+
+
+def _verdict(target: Target) -> str:
+    return {True: "met", False: "**missed**", None: "not measured"}[target.met]
+
+
+def _throughput(found: Measured) -> Iterator[str]:
+    columns = " | ".join(f"{count}" for count in CONCURRENCIES)
+    yield "### Throughput"
+    yield ""
+    yield "Images a second by the number of clients; E and the overhead with 32."
+    yield ""
+    yield f"| | {columns} | E | overhead, ms |"
+    yield "|---|" + "---|" * (len(CONCURRENCIES) + 2)
+    for name, system in found.systems.items():
+        rates = " | ".join(_number(found.goodput(name, count)) for count in CONCURRENCIES)
+        # Another runtime is not to be judged by this limit.
+        fair = "documented" not in name and system["family"] != "2018"
+        share = _number(found.efficiency(name, 32), 2) if fair else "-"
+        overhead = _number(found.overhead_ms(name, 32), 1) if fair else "-"
+        yield f"| {_title(name, system)} | {rates} | {share} | {overhead} |"
+
+
+def _latency(found: Measured) -> Iterator[str]:
+    columns = " | ".join(f"{count}" for count in CONCURRENCIES)
+    yield "### Latency"
+    yield ""
+    yield "p50 / p99 in ms by the number of clients."
+    yield ""
+    yield f"| | {columns} |"
+    yield "|---|" + "---|" * len(CONCURRENCIES)
+    for name, system in found.systems.items():
+        cells = " | ".join(
+            f"{_number(found.latency_ms(name, count, 50), 0)} / "
+            f"{_number(found.latency_ms(name, count, 99), 0)}"
+            for count in CONCURRENCIES
+        )
+        yield f"| {_title(name, system)} | {cells} |"
+
+
+def _ratios(found: Measured) -> Iterator[str]:
+    yield "### Simile over the others"
+    yield ""
+    yield "Times as many images a second as the best of each, at the worse of 32 and 64 clients."
+    yield ""
+    yield "| | over RabbitMQ | one process |"
+    yield "|---|---|---|"
+    for family, title in FAMILIES.items():
+        for variant in ("",) if family == "2018" else ("given", "documented"):
+            if family == "simile" or not found.of_family(family, variant):
+                continue
+            cells = " | ".join(
+                _number(over_family(found, name, family, variant), 2)
+                for name in (SIMILE, SIMILE_LOCAL)
+            )
+            yield f"| {title}{', ' if variant else ''}{variant} | {cells} |"
+
+
+def _overload(found: Measured) -> Iterator[str]:
+    yield f"### Overload: {OVERLOAD} clients"
+    yield ""
+    yield "Refused clients wait as long as Retry-After says; a client gives up after 30 s."
+    yield ""
+    yield (
+        "| | images/s | over those with 64 | p99 of the served, ms | refused a second "
+        "| p99 of refusals, ms | CPU of a refusal over an image's | lost | after over before |"
+    )
+    yield "|---|" + "---|" * 8
+    for name, system in found.systems.items():
+        if not any("overload" in turn for turn in found.turns(name)):
+            continue
+        cells = (
+            _number(found.median(name, measured.of_overload("goodput"))),
+            _number(found.median(name, measured.overload_kept), 2),
+            _number(found.median(name, measured.of_overload("p99_ms")), 0),
+            _number(found.median(name, _refused_per_second)),
+            _number(found.median(name, measured.of_overload("refusal_p99_ms")), 0),
+            _number(found.median(name, measured.refusal_cpu_share), 3),
+            _number(found.median(name, measured.lost), 0),
+            _number(found.median(name, measured.recovered), 2),
+        )
+        yield f"| {_title(name, system)} | {' | '.join(cells)} |"
+
+
+def _refused_per_second(turn: measured.Turn) -> float | None:
+    overload: Any = turn.get("overload")
+    return overload["refused"] / overload["seconds"] if overload else None
+
+
+def _limits(found: Measured) -> Iterator[str]:
+    limits = {
+        (turn["round"], turn["limit"]["cores"]["images_per_second"]): turn["limit"]
+        for name in found.systems
+        for turn in found.turns(name)
+    }
+    rates = [float(one["cores"]["images_per_second"]) for one in limits.values()]
+    yield (
+        f"The limit, measured {len(rates)} times: {_median(limits, 'cores', 'images_per_second')} "
+        f"images/s (from {min(rates):.1f} to {max(rates):.1f}) at "
+        f"{_median(limits, 'cores', 'cpu_ms')} ms CPU an image; one process alone "
+        f"{_median(limits, 'one', 'images_per_second')} images/s, "
+        f"{_median(limits, 'one', 'p50_ms')} ms for one image."
+    )
+
+
+def _median(limits: Figures | dict[Any, Any], processes: str, field: str) -> str:
+    return _number(measured.middle(one[processes][field] for one in limits.values()))
+
+
+def _title(name: str, system: Mapping[str, Any]) -> str:
+    variant = next((word for word in ("given", "documented") if word in name), "")
+    return f"{system['title']}{f', *{variant}*' if variant else ''}"
+
+
+def _number(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:,.{digits}f}"

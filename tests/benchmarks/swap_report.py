@@ -1,0 +1,79 @@
+"""The section "Swaps" of the page, from the figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.benchmarks.results import Figures, described
+
+
+def written(figures: Figures) -> str:
+    """The section, in Markdown."""
+    pause = f"{1000 * figures['pause_seconds']:g} ms"
+    return "\n".join(
+        [
+            "## Swaps",
+            "",
+            "A searcher answers while versions are activated: the service itself, over the",
+            f"in-memory broker, with {figures['clients']} clients that ask and pause {pause}.",
+            "Clients, broker and searcher share one process and one event loop, whose stalls a",
+            "1 ms ticker measures. Each item's label names its version: an answer with a neighbour",
+            "of another version than the one it names would be *mixed*.",
+            "",
+            f"Measured on {described(figures['machine'])}.",
+            "",
+            *_large(figures["large"]),
+            "",
+            *_small(figures["small"]),
+        ]
+    )
+
+
+def _large(figures: Figures) -> Iterator[str]:
+    steady, swapping = figures["steady"], figures["swapping"]
+    count, dimension = figures["count"], figures["dimension"]
+    size = f"{count:,} x {dimension:,} ({count * dimension * 4 / 1e6:,.0f} MB of vectors)"
+    yield f"### {swapping['swaps']} swaps of {size}"
+    yield ""
+    yield "| | queries | p50, ms | p99, ms | longest stall, ms |"
+    yield "|---|---|---|---|---|"
+    yield _row("steady load, no swaps", steady, f"{steady['longest_stall_ms']:.1f}")
+    yield _row("in the second after a swap", swapping["after"], "")
+    yield _row("while the next version is verified and opened", swapping["opening"], "")
+    yield _row("all of the swapping", swapping["all"], f"{swapping['longest_stall_ms']:.1f}")
+    yield ""
+    yield (
+        f"The p99 in the second after a swap is {figures['p99_after_over_steady']:.2f} times that "
+        "of the steady load."
+    )
+    yield (
+        f"From activation to the first answer of the new version it takes "
+        f"{swapping['opening_seconds']:.2f} s: the wait for the"
+    )
+    yield "next look at the volume, the hashes of all files, and the canary queries."
+    yield f"{swapping['errors']} errors, {swapping['mixed']} mixed answers."
+
+
+def _row(what: str, times: Figures, stall: str) -> str:
+    if not times["asked"]:
+        return f"| {what} | 0 | | | {stall} |"
+    return (
+        f"| {what} | {times['asked']:,} | {times['p50_ms']:.2f} | {times['p99_ms']:.2f} | {stall} |"
+    )
+
+
+def _small(figures: Figures) -> Iterator[str]:
+    before, after = figures["before"], figures["after"]
+    yield f"### {figures['swaps']:,} swaps as fast as they are followed"
+    yield ""
+    yield (
+        f"{figures['swaps'] / figures['seconds']:.0f} swaps a second, {figures['answers']:,} "
+        f"answers meanwhile: {figures['errors']} errors, {figures['mixed']} mixed."
+    )
+    yield ""
+    yield "| | before | after |"
+    yield "|---|---|---|"
+    yield f"| open files | {before['open_files']} | {after['open_files']} |"
+    for name, title in (("anonymous", "anonymous memory"), ("mapped", "mapped index files")):
+        sizes = [held[f"{name}_bytes"] / 2**20 for held in (before, after)]
+        yield f"| {title}, MiB | {sizes[0]:.1f} | {sizes[1]:.1f} |"

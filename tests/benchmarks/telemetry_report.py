@@ -1,0 +1,58 @@
+"""The section "Telemetry" of the page, from the figures alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tests.benchmarks.results import Figures, described
+
+_MOST_SHARE = 0.02
+_OF = ("upload", "broker", "embedder", "searcher")
+_WAYS = {
+    "stub": "a model that computes nothing",
+    "model": "the model that ships, decoding included",
+}
+
+
+def written(figures: Figures) -> str:
+    """The section, in Markdown."""
+    return "\n".join(_lines(figures))
+
+
+def share(figures: Figures, way: str) -> float:
+    """How much more CPU a query takes with metrics and logs than without, as a fraction."""
+    found: float = figures[way]["more_ms"] / figures[way]["off"]["all"]
+    return found
+
+
+def _lines(figures: Figures) -> Iterator[str]:
+    yield "## Telemetry"
+    yield ""
+    yield "What metrics and logs cost a query: the services as processes over RabbitMQ, logs at"
+    yield f"`info` as JSON, images of {figures['image_bytes']:,} bytes, "
+    yield f"{figures['at_once']} queries at a time. Both are turned off and on in the same"
+    yield "processes, in turns of two seconds; of each pair of turns the difference is taken, and"
+    yield "the median of all is shown, with quartiles. CPU is that of services and broker."
+    yield ""
+    yield f"Measured on {described(figures['machine'])}."
+    yield ""
+    yield f"| CPU ms a query | off | on | {' | '.join(f'{name}, on' for name in _OF)} | more |"
+    yield f"|---|---|---|{'---|' * len(_OF)}---|"
+    for way, title in _WAYS.items():
+        off, on = figures[way]["off"], figures[way]["on"]
+        by_process = " | ".join(f"{on[name]:.3f}" for name in _OF)
+        low, _, high = figures[way]["more_spread_ms"]
+        yield (
+            f"| {title} | {off['all']:.3f} | {on['all']:.3f} | {by_process} | "
+            f"{figures[way]['more_ms']:.3f} ({low:.3f} to {high:.3f}) |"
+        )
+    yield ""
+    yield "| more CPU a query | aim | measured | |"
+    yield "|---|---|---|---|"
+    for way, title in _WAYS.items():
+        found = share(figures, way)
+        met = "met" if found <= _MOST_SHARE else "missed"
+        yield f"| with {title} | at most {_MOST_SHARE:.0%} | {found:.1%} | {met} |"
+    yield ""
+    yield "Tracing that is off, as it is by default, costs the calls that find it so:"
+    yield f"{figures['tracing_off_us']:.1f} microseconds a query in all services together."

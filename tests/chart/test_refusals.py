@@ -1,0 +1,90 @@
+"""Values that can't work together are refused in a sentence that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import charts
+from tools.chart import manifests
+
+ONE_OF_EACH = "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=1"
+
+REFUSED: Mapping[str, tuple[str, str]] = {
+    "no broker": ("broker.external.existingSecret=", "broker.external.existingSecret"),
+    "nobody may ask": ("upload.allowAnonymous=false", "upload.apiKeys.existingSecret"),
+    "keys that protect nothing": ("upload.apiKeys.existingSecret=keys", "Choose one"),
+    "TLS where there is none": (
+        "broker.mode=dev,broker.tls.existingSecret=ca",
+        "broker.tls is for",
+    ),
+    "many searchers on a volume of one node": (
+        "storage.index.accessMode=ReadWriteOnce,searcher.replicas=3,upload.replicas=1",
+        "searcher.replicas is 3",
+    ),
+    "many uploads on a volume of one node": (
+        "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=2",
+        "Several upload pods",
+    ),
+    "uploads that may become many": (
+        f"{ONE_OF_EACH},upload.autoscaling.enabled=true",
+        "Several upload pods",
+    ),
+    "a collection without images": ("index.collections[0].name=birds", "storage.images.existing"),
+    "a schedule for nothing": ("index.schedule=@daily", "index.collections names nothing"),
+    "KEDA without management": ("embedder.autoscaling.mode=keda", "managementUrlKey"),
+    "an HPA from nothing": (
+        "embedder.autoscaling.mode=hpa,embedder.autoscaling.minReplicas=0",
+        "can't start from nothing",
+    ),
+    "an HPA for GPUs": ("embedder.autoscaling.mode=hpa,embedder.gpu.enabled=true", "busy GPU"),
+    "more embedders at least than at most": (
+        "embedder.autoscaling.mode=hpa,embedder.autoscaling.minReplicas=20",
+        "minReplicas is more than maxReplicas",
+    ),
+    "more uploads at least than at most": (
+        "upload.autoscaling.enabled=true,upload.autoscaling.minReplicas=20",
+        "upload.autoscaling.minReplicas",
+    ),
+    "a GPU left idle": ("embedder.gpu.enabled=true,embedder.device=cpu", "leaves them idle"),
+    "an Ingress for no name": ("upload.ingress.enabled=true", "upload.ingress.hosts"),
+    "a route without a Gateway": ("upload.httpRoute.enabled=true", "upload.httpRoute.parentRefs"),
+}
+
+
+@pytest.mark.parametrize(("values", "says"), REFUSED.values(), ids=REFUSED)
+def test_impossible_combinations_are_refused(values: str, says: str) -> None:
+    """Nothing is rendered, and the reason names the value to change."""
+    with pytest.raises(RuntimeError, match="These values can't work together") as refused:
+        manifests.render(charts.SCENARIOS / "minimal.yaml", options=("--set", values))
+    assert says in str(refused.value)
+
+
+def test_all_problems_are_told_at_once() -> None:
+    """Nobody has to find three faults in three tries."""
+    with pytest.raises(RuntimeError) as refused:
+        manifests.render(options=("--set", "upload.ingress.enabled=true"))
+    assert str(refused.value).count("\n- ") == 3
+
+
+def test_sidecars_are_refused_where_kubernetes_lacks_them() -> None:
+    """An older cluster would take the copying sidecar for a step before the start, and hang."""
+    with pytest.raises(RuntimeError, match="sidecar containers"):
+        manifests.render(charts.SCENARIOS / "copy.yaml", options=("--kube-version", "1.28.0"))
+    assert manifests.render(charts.SCENARIOS / "copy.yaml", options=("--kube-version", "1.29.0"))
+
+
+def test_one_node_may_share_a_volume_of_one_node() -> None:
+    """What is refused for many nodes is fine on one, when the values say so."""
+    assert charts.rendered("dev")
+
+
+def test_the_schema_speaks_before_any_template(tmp_path: Path) -> None:
+    """A misspelt value is refused by Helm itself, by name."""
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump({"embedder": {"maxBatchsize": 8}}))
+    with pytest.raises(RuntimeError, match="maxBatchsize"):
+        manifests.render(charts.SCENARIOS / "minimal.yaml", file)

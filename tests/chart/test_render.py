@@ -1,0 +1,102 @@
+"""Each scenario renders to objects that Kubernetes, KEDA and the Prometheus operator accept."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import charts
+from tools.chart.manifests import CHART
+from tools.chart.programs import helm, run
+
+SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
+
+OLDEST = "1.27.0"
+SIDECARS_SINCE = "1.29.0"
+
+
+@SCENARIO
+def test_helm_lints_it_strictly(scenario: str) -> None:
+    """`helm lint --strict` has nothing to say but that there is no icon."""
+    values = [option for path in charts.VALUES[scenario] for option in ("--values", path)]
+    assert "0 chart(s) failed" in run(helm(), "lint", "--strict", CHART, *values)
+
+
+@SCENARIO
+@pytest.mark.parametrize("version", [OLDEST, charts.NEWEST])
+def test_kubernetes_accepts_every_object(scenario: str, version: str) -> None:
+    """Each object fits its schema, and has no property that the schema doesn't know."""
+    if scenario == "copy" and version == OLDEST:
+        version = SIDECARS_SINCE
+    for one in charts.rendered(scenario):
+        charts.accept(one, version)
+
+
+def test_an_unknown_property_of_a_custom_object_is_noticed() -> None:
+    """The check above can fail: a key in the wrong place does not survive it."""
+    one = charts.the(charts.rendered("keda"), "ScaledObject", "embedder")
+    charts.accept(one, charts.NEWEST)
+    misplaced = {**one, "spec": {**one["spec"], "queueName": "simile.embed"}}
+    with pytest.raises(AssertionError):
+        charts.accept(misplaced, charts.NEWEST)
+
+
+@SCENARIO
+def test_names_are_unique_and_short_enough(scenario: str) -> None:
+    """No two objects of one kind share a name; a pod's name fits a label."""
+    names = [(one["kind"], one["metadata"]["name"]) for one in charts.rendered(scenario)]
+    assert len(set(names)) == len(names)
+    assert all(len(name) <= 63 for _, name in names)
+
+
+def test_a_long_release_name_still_makes_valid_names() -> None:
+    """The longest release name that Helm takes leaves every name unique and short enough."""
+    values = charts.SCENARIOS / "production.yaml"
+    options = ("--set", "fullnameOverride=", "--namespace", "n" * 63)
+    text = run(helm(), "template", "r" * 53, CHART, "--values", values, *options)
+    found = [(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(text) if one]
+    assert len(set(found)) == len(found)
+    assert all(len(name) <= 63 for _, name in found)
+
+
+def test_the_package_holds_what_templates_read(tmp_path: Any) -> None:
+    """`helm package` leaves nothing out that rendering needs."""
+    run(helm(), "package", CHART, "--destination", tmp_path)
+    (archive,) = tmp_path.glob("simile-*.tgz")
+    values = charts.SCENARIOS / "production.yaml"
+    assert run(helm(), "template", "simile", archive, "--values", values) == run(
+        helm(), "template", "simile", CHART, "--values", values
+    )
+
+
+def test_promtool_accepts_the_rules(tmp_path: Any) -> None:
+    """The rules in the PrometheusRule are rules, where the chart has any."""
+    rules = charts.of_kind(charts.rendered("production"), "PrometheusRule")
+    if not list(CHART.glob("rules/*.yaml")):
+        assert rules == []
+        return
+    (rule,) = rules
+    file = tmp_path / "rules.yaml"
+    file.write_text(yaml.safe_dump({"groups": rule["spec"]["groups"]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_yaml_is_tidy() -> None:
+    """No fault in the form of in values, schema, examples, overlays, what is rendered."""
+    root = CHART.parents[1]
+    done = subprocess.run(
+        [Path(sys.executable).with_name("yamllint"), "--strict",
+         "--config-file", root / "tests/chart/yamllint.yaml",
+         *sorted(CHART.glob("*.yaml")), *sorted(CHART.glob("examples/*.yaml")),
+         CHART / "files", root / "k8s", charts.SCENARIOS],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -1,0 +1,208 @@
+"""Simile over RabbitMQ, watched by a Prometheus as in a cluster, and load that shows everything."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import aiormq
+
+from services.sample import draw_sample
+from services.shared.manifest import MANIFEST, VECTORS
+from services.shared.messaging import topology
+from tests.support.house import COLLECTION, House
+from tests.support.light_embedder import SECONDS as LIGHT_SECONDS
+from tests.support.prometheus import Prometheus, Target
+from tests.support.rabbitmq import Node
+from tests.support.running import free_port, wait_until
+
+RULES: Final = Path(__file__).resolve().parents[2] / "helm" / "simile" / "rules" / "simile.yaml"
+REPLICAS: Final = ("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
+MAX_IN_FLIGHT: Final = 48
+REFUSED_SECONDS: Final = 3.0
+"""How long the broken version is active: some scrapes."""
+
+_SERVICES: Final = ("upload", "embedder", "searcher", "index")
+_LABELS: Final = {"namespace": "photos", "release": "simile"}
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A running house and the Prometheus that scrapes it."""
+
+    house: House
+    prometheus: Prometheus
+    amqp_url: str
+
+    async def load(self, seconds: float, *, clients: int, copies: int) -> None:
+        """Queries in waves, now and then a bad image; meanwhile all that dashboards tell of.
+
+        A third of the seconds passes before, and a third after it. clients: the most that ask at
+        once, but for the rush. copies: of each picture, in the second version of the index.
+        """
+        over = asyncio.Event()
+        async with aiohttp.ClientSession() as session:
+            asking = [
+                asyncio.create_task(self._ask(session, number, clients, seconds, over))
+                for number in range(clients)
+            ]
+            await asyncio.sleep(seconds / 3)
+            await asyncio.to_thread(self._build_again, copies)
+            await asyncio.to_thread(self._publish_broken)
+            await self._publish_nonsense()
+            await self._rush(session)
+            await asyncio.sleep(seconds / 3)
+            over.set()
+            await asyncio.gather(*asking)
+
+    async def _rush(self, session: aiohttp.ClientSession) -> None:
+        """More at once than is let in: some are refused."""
+        image = min(self.house.images.rglob("*.jpg")).read_bytes()
+        queries = (
+            self._post(session, f"{self.house.url}/v1/search", image + number.to_bytes(2))
+            for number in range(MAX_IN_FLIGHT + 20)
+        )
+        await asyncio.gather(*queries)
+
+    async def _ask(
+        self,
+        session: aiohttp.ClientSession,
+        number: int,
+        clients: int,
+        seconds: float,
+        over: asyncio.Event,
+    ) -> None:
+        """One client: at work while the wave is as high as its number."""
+        images = sorted(self.house.images.rglob("*.jpg"))
+        chance = random.Random(number)  # noqa: S311 (which image comes next)
+        begun = time.monotonic()
+        while not over.is_set():
+            wave = 0.55 - 0.45 * math.cos(4 * math.pi * (time.monotonic() - begun) / seconds)
+            if number >= max(1, wave * clients):
+                await asyncio.sleep(0.25)
+                continue
+            image = chance.choice(images).read_bytes()
+            await self._one(session, chance.random(), image + bytes([chance.randrange(256)] * 4))
+
+    async def _one(self, session: aiohttp.ClientSession, kind: float, image: bytes) -> None:
+        """One request of some kind; mostly a search by an image not seen before."""
+        url = self.house.url
+        if kind < 0.02:
+            await self._post(session, f"{url}/v1/search", image[: len(image) // 2])
+        elif kind < 0.04:
+            await self._post(session, f"{url}/v1/search", b"not an image")
+        elif kind < 0.07:
+            await self._post(session, f"{url}/v1/embed", image)
+        elif kind < 0.15:
+            await self._post(session, f"{url}/v1/search", image[:-4])
+        else:
+            await self._post(session, f"{url}/v1/search", image)
+
+    async def _post(self, session: aiohttp.ClientSession, url: str, body: bytes) -> None:
+        async with session.post(url, data=body) as answer:
+            found = await answer.json(content_type=None)
+        for neighbor in found.get("neighbors", [])[:1]:
+            item = f"{self.house.url}/v1/items/{found['collection']}/{neighbor['item_id']}"
+            for of_it in ("thumbnail", "similar"):
+                async with session.get(f"{item}/{of_it}") as answer:
+                    await answer.read()
+
+    async def _publish_nonsense(self) -> None:
+        """A message that nobody can decode, to embedders and to searchers."""
+        connection = await aiormq.connect(self.amqp_url)
+        channel = await connection.channel()
+        for queue in (topology.EMBED, topology.SEARCH):
+            await channel.basic_publish(b"nonsense", routing_key=queue.name)
+        await connection.close()
+
+    def _build_again(self, copies: int) -> None:
+        """Index some more pictures, and leave out a broken one."""
+        more = self.house.images / "more"
+        more.mkdir()
+        known = sorted(self.house.images.rglob("*.jpg"))
+        for number, file in enumerate(copies * known):
+            (more / f"{number}.jpg").write_bytes(file.read_bytes() + bytes(number + 1))
+        (more / "broken.jpg").write_bytes(file.read_bytes()[:500])
+        process = self.house.start_build()
+        assert process.popen.wait(timeout=600) == 0, process.log.read_text()
+        version = f'index_version="{self.house.volume.active(COLLECTION)}"'
+        searchers = [self.house.processes[name] for name in ("searcher-1", "searcher-2")]
+        wait_until(
+            lambda: all(version in one.metrics() for one in searchers), "swapped", searchers[0]
+        )
+
+    def _publish_broken(self) -> None:
+        """Activate a version that can't be right, until a searcher has said so."""
+        volume = self.house.volume
+        good = volume.active(COLLECTION)
+        broken = f"{good.partition('-')[0]}-00000000"
+        shutil.copytree(volume.directory(COLLECTION, good), volume.directory(COLLECTION, broken))
+        home = volume.directory(COLLECTION, broken)
+        for file in (home / MANIFEST, home / VECTORS):
+            file.chmod(0o600)
+        manifest = (home / MANIFEST).read_text()
+        (home / MANIFEST).write_text(manifest.replace(good, broken))
+        (home / VECTORS).write_bytes(b"no vectors")
+        volume.activate(COLLECTION, broken)
+        searcher = self.house.processes["searcher-1"]
+        said = "simile_searcher_refused_versions_total{"
+        wait_until(lambda: said in searcher.metrics(), "refusing", searcher)
+        time.sleep(REFUSED_SECONDS)
+        volume.activate(COLLECTION, good)
+
+
+@contextlib.contextmanager
+def observed(
+    node: Node,
+    folder: Path,
+    *,
+    per_class: int,
+    scrape_interval: str,
+    embedder: str = "services.embedder",
+) -> Iterator[Observed]:
+    """A house with its index, every process scraped under the labels of a cluster."""
+    draw_sample(folder / COLLECTION, per_class=per_class)
+    build_port = free_port()
+    house = House(
+        folder,
+        folder / COLLECTION,
+        dict.fromkeys(_SERVICES, node.url),
+        embedder=embedder,
+        environment={
+            "SIMILE_EMBEDDER_WORKERS": "1",
+            "SIMILE_INDEX_ADMIN_PORT": str(build_port),
+            "SIMILE_UPLOAD_MAX_IN_FLIGHT": str(MAX_IN_FLIGHT),
+            "SIMILE_CANARY_SECONDS": "2",
+            "SIMILE_SEARCHER_LIVE_RECALL_SHARE": "0.2",
+            LIGHT_SECONDS: "0.04",
+        },
+    )
+    house.start(*REPLICAS)
+    addresses = {name: one.admin.removeprefix("http://") for name, one in house.processes.items()}
+    addresses["index-build"] = f"127.0.0.1:{build_port}"
+    (folder / "prometheus").mkdir()
+    prometheus = Prometheus(
+        folder / "prometheus",
+        [
+            Target(address, {**_LABELS, "pod": f"simile-{name}"})
+            for name, address in addresses.items()
+        ],
+        rules=[RULES],
+        scrape_interval=scrape_interval,
+    )
+    try:
+        prometheus.start()
+        house.build()
+        yield Observed(house, prometheus, node.url)
+    finally:
+        prometheus.stop()
+        house.stop()

@@ -1,0 +1,208 @@
+"""Health of real processes over RabbitMQ: canaries, a wedged model, signals under load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import pytest
+
+from services.sample import draw_sample
+from services.shared.contracts import EmbedRequest, Slip
+from services.shared.lifecycle import ExitCode
+from services.shared.messaging import topology
+from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.broker import Message
+from tests.support.pictures import plain_jpeg
+from tests.support.rabbitmq import Node
+from tests.support.running import START_SECONDS, Process, free_port, log_lines, start, wait_until
+
+SERVICES: Final = ("upload", "embedder", "searcher")
+
+
+class House:
+    """One replica of each service, whose canaries ask every second."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.folder = folder
+        self.images = folder / "sample"
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.environment = {
+            "SIMILE_AMQP_URL": node.url,
+            "SIMILE_ROOT": str(folder / "root"),
+            "SIMILE_LOG_FORMAT": "json",
+            "SIMILE_UPLOAD_PORT": str(port),
+            "SIMILE_CANARY_SECONDS": "1",
+            "SIMILE_EMBEDDER_WORKERS": "1",
+        }
+        self.processes = {name: self.start(name) for name in SERVICES}
+
+    def start(self, service: str) -> Process:
+        """Start one."""
+        log = self.folder / f"{service}.log"
+        return start(service, ["-m", f"services.{service}"], log, self.environment)
+
+    def build(self) -> None:
+        """Build the sample's index, and wait until everything is ready."""
+        arguments = ["-m", "services", "index", "build", str(self.images)]
+        build = start("index build", arguments, self.folder / "build.log", self.environment)
+        assert build.popen.wait(timeout=240) == 0, build.log.read_text()
+        for process in self.processes.values():
+            wait_until(process.ready, "ready", process)
+
+    def canaries(self, service: str, asked_by: str, code: str) -> float:
+        """How many canaries of a service ended with that code."""
+        name = f'simile_{service}_canary_total{{asked_by="{asked_by}",code="{code}"}}'
+        return _metric(self.processes[service], name)
+
+    async def until(self, there: Callable[[], bool], what: str, service: str) -> None:
+        """Wait for it."""
+        await asyncio.to_thread(wait_until, there, what, self.processes[service])
+
+
+def _metric(process: Process, name: str) -> float:
+    for line in process.metrics().splitlines():
+        if line.startswith(f"{name} "):
+            return float(line.rpartition(" ")[2])
+    return 0.0
+
+
+def _failing(process: Process, path: str) -> dict[str, str]:
+    try:
+        with urllib.request.urlopen(f"{process.admin}{path}", timeout=5) as answer:
+            told = json.load(answer)
+    except urllib.error.HTTPError as error:
+        told = json.load(error)
+    failing: dict[str, str] = told["failing"]
+    return failing
+
+
+@pytest.fixture(scope="module")
+def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """The running house, its index built."""
+    folder = tmp_path_factory.mktemp("health")
+    draw_sample(folder / "sample", per_class=4)
+    running = House(rabbitmq, folder)
+    try:
+        running.build()
+        yield running
+    finally:
+        for process in running.processes.values():
+            process.stop()
+
+
+WEDGES: Final = """
+import threading
+from services.embedder.service import run_with
+from services.embedder.settings import EmbedderSettings
+from services.shared.host import host
+from services.shared.settings import SharedSettings, load
+from tests.support.fake_model import FakeModel
+
+class Wedging(FakeModel):
+    def embed(self, batch):
+        if batch.any():
+            threading.Event().wait()
+        return super().embed(batch)
+
+settings, shared = load(EmbedderSettings), load(SharedSettings)
+
+async def run(broker, stop, telemetry):
+    await run_with(
+        lambda *_: [Wedging()], settings, shared, broker, stop=stop, telemetry=telemetry
+    )
+
+host("embedder", shared, run)
+"""
+
+
+async def test_a_wedged_model_thread_is_seen_and_does_not_hold_up_the_end(
+    rabbitmq: Node, tmp_path: Path
+) -> None:
+    """Unready, then not live, in a real process; SIGTERM still ends it, its image goes back."""
+    # Before any test that starts the house: its embedder would take the image.
+    environment = {
+        "SIMILE_AMQP_URL": rabbitmq.url,
+        "SIMILE_EMBEDDER_UNREADY_AFTER_SECONDS": "0.5",
+        "SIMILE_EMBEDDER_DEAD_AFTER_SECONDS": "2",
+        "SIMILE_DRAIN_TIMEOUT_SECONDS": "1",
+    }
+    process = start("embedder", ["-c", WEDGES], tmp_path / "embedder.log", environment)
+    broker = AmqpBroker(rabbitmq.url, name="test")
+    try:
+        wait_until(process.ready, "ready", process)
+        await broker.start(topology.ALL)
+        slip = Slip(correlation_id="wedge", reply_to="nowhere", final_reply_to="nowhere")
+        image = plain_jpeg((250, 0, 0))
+        await broker.publish(topology.EMBED.name, Message.of(EmbedRequest(slip, image)))
+        await asyncio.to_thread(
+            wait_until, lambda: "model" in _failing(process, "/readyz"), "unready", process
+        )
+        await asyncio.to_thread(
+            wait_until, lambda: "model" in _failing(process, "/livez"), "not live", process
+        )
+        process.popen.send_signal(signal.SIGTERM)
+        assert await asyncio.to_thread(process.popen.wait, START_SECONDS) == ExitCode.DRAINED
+        consumer = await broker.consume(topology.EMBED, prefetch=1)
+        (delivery,) = await consumer.take(1)
+        assert delivery.redelivered
+        delivery.ack()
+        await consumer.close()
+    finally:
+        process.kill()
+        await broker.close()
+
+
+async def test_canaries_fail_with_the_embedder_and_recover_with_it(house: House) -> None:
+    """Without an embedder upload's canaries fail, and it stays ready: each replica is alike."""
+    await house.until(lambda: house.canaries("upload", "image", "ok") >= 2, "tried", "upload")
+    await house.until(lambda: house.canaries("searcher", "vector", "ok") >= 2, "tried", "searcher")
+    assert house.processes["embedder"].stop() == 0
+    late = "deadline_exceeded"
+    await house.until(lambda: house.canaries("upload", "image", late) >= 4, "failing", "upload")
+    upload = house.processes["upload"]
+    assert _failing(upload, "/readyz") == {}
+    assert _failing(house.processes["searcher"], "/readyz") == {}
+    async with aiohttp.ClientSession() as session:
+        assert (await session.get(f"{house.url}/v1/collections")).status == 200
+        image = next(house.images.rglob("*.jpg")).read_bytes()
+        headers = {"Request-Timeout": "0.5"}
+        async with session.post(f"{house.url}/v1/search", data=image, headers=headers) as answer:
+            assert (answer.status, (await answer.json(content_type=None))["code"]) == (504, late)
+    before = house.canaries("upload", "image", "ok")
+    house.processes["embedder"] = house.start("embedder")
+    await house.until(lambda: house.canaries("upload", "image", "ok") > before, "well", "upload")
+    assert (
+        _metric(upload, 'simile_upload_requests_total{route="/v1/search",status="200",code="ok"}')
+        == 0
+    )
+    told = [line["code"] for line in log_lines(upload.log) if line.get("action") == "canary"]
+    assert told[-2:] == [late, "ok"]
+    embedder = house.processes["embedder"]
+    assert _metric(embedder, 'simile_embedder_images_total{code="ok",intake="canary"}') > 0
+
+
+async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
+    """Somebody who asks twice waits for no drain, though a body is still on its way."""
+    process = house.processes["upload"]
+    host, _, port = house.url.removeprefix("http://").partition(":")
+    _, writer = await asyncio.open_connection(host, port)
+    writer.write(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n\xff\xd8")
+    await writer.drain()
+    flight = "simile_upload_in_flight_queries"
+    await house.until(lambda: _metric(process, flight) == 1, "asked", "upload")
+    process.popen.send_signal(signal.SIGTERM)
+    await house.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
+    assert process.alive
+    process.popen.send_signal(signal.SIGTERM)
+    # Sooner than the drain's timeout, which is 20 s.
+    assert await asyncio.to_thread(process.popen.wait, 15) == ExitCode.ENDED_AT_ONCE
+    writer.close()

@@ -1,0 +1,134 @@
+"""One house for every fault: real processes, each service behind a proxy of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Final
+
+import pytest
+import pytest_asyncio
+
+from services.sample import draw_sample
+from tests.support.checker import Load
+from tests.support.cut_proxy import CutProxy
+from tests.support.house import COLLECTION, LIGHT, House
+from tests.support.light_embedder import SECONDS
+from tests.support.rabbitmq import Node, require_server
+
+DEADLINE_SECONDS: Final = 4.0
+SERVICES: Final = ("upload", "embedder", "searcher")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """What the long form takes."""
+    parser.addoption("--kills", default=100, type=int, help="how many processes to kill")
+    parser.addoption("--seed", default=None, help="to repeat a run")
+
+
+@pytest.fixture(scope="session")
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node of these tests' own: it is killed and alarmed."""
+    require_server()
+    node = Node(tmp_path_factory.mktemp("faults"))
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def links(node: Node) -> AsyncIterator[Mapping[str, CutProxy]]:
+    """What stands between each service and the broker."""
+    async with AsyncExitStack() as stack:
+        yield {name: await stack.enter_async_context(CutProxy(node.port)) for name in SERVICES}
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def whole_house(
+    node: Node, links: Mapping[str, CutProxy], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[House]:
+    """One upload, two embedders, two searchers, and an index of the drawn sample."""
+    folder = tmp_path_factory.mktemp("house")
+    draw_sample(folder / "sample", per_class=4)
+    # The embedders' heartbeats are quick, for the test that stops one.
+    urls = {name: node.url.replace(str(node.port), str(links[name].port)) for name in SERVICES}
+    environment = {
+        "SIMILE_UPLOAD_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
+        "SIMILE_UPLOAD_DEFAULT_COLLECTION": COLLECTION,
+        # Every query is to walk the whole way.
+        "SIMILE_UPLOAD_EMBEDDING_CACHE_BYTES": "0",
+        SECONDS: "0.01",
+    }
+    house = House(
+        folder, folder / "sample",
+        {**urls, "index": node.url, "embedder": urls["embedder"] + "?heartbeat=2"},
+        embedder=LIGHT, environment=environment,
+    )  # fmt: skip
+    try:
+        house.start("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
+        await asyncio.to_thread(house.build)
+        yield house
+    finally:
+        await asyncio.to_thread(house.stop)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def house(whole_house: House) -> AsyncIterator[House]:
+    """The house, every replica of it ready before a test and after."""
+    await whole_house.ready()
+    yield whole_house
+    await whole_house.ready()
+
+
+@pytest.fixture
+def load(house: House) -> Callable[..., Load]:
+    """Makes a load of the house's own images."""
+    images = {path.read_bytes(): item_id for path, item_id in house.known().items()}
+
+    def make(per_second: float = 20.0, urls: tuple[str, ...] = ()) -> Load:
+        return Load(
+            urls or house.urls, images, per_second=per_second, deadline_seconds=DEADLINE_SECONDS
+        )
+
+    return make
+
+
+@pytest.fixture
+def image(house: House) -> bytes:
+    """One image of the collection."""
+    path: Path = min(house.known())
+    return path.read_bytes()
+
+
+SEEN: Final = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def seen(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Takes note of what happened, for the summary at the end."""
+    lines = request.config.stash.setdefault(SEEN, [])
+
+    def note(fault: str, *observed: object) -> None:
+        lines.append(f"{fault}: {', '.join(map(_shown, observed))}")
+
+    return note
+
+
+def _shown(observed: object) -> str:
+    if isinstance(observed, Mapping):
+        return " ".join(f"{name} {count}" for name, count in observed.items())
+    return str(observed)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print what the tests took note of."""
+    lines = config.stash.get(SEEN, [])
+    if lines:
+        terminalreporter.section("faults")
+        terminalreporter.write_line("\n".join(lines))

@@ -1,0 +1,82 @@
+"""Callers who are slow, or leave: nobody else may notice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support.checker import Load
+from tests.support.house import House
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LEAVING = 60
+
+
+async def _connect(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", urlsplit(house.url).port)
+
+
+def _request(image: bytes) -> bytes:
+    head = "POST /v1/search HTTP/1.1\r\nHost: simile\r\nConnection: close\r\n"
+    return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
+
+
+async def test_an_upload_byte_by_byte_is_answered(
+    house: House, load: Callable[..., Load], image: bytes
+) -> None:
+    """However slowly an image comes it is answered within the body's time, and others meanwhile."""
+    asked = load()
+    async with asked.running():
+        reader, writer = await _connect(house)
+        request = _request(image)
+        for number in range(len(request)):
+            writer.write(request[number : number + 1])
+            await writer.drain()
+            if number % 16 == 0:
+                await asyncio.sleep(0.001)
+        answer = await reader.read()
+        writer.close()
+        await asked.answered()
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    asked.judge()
+
+
+async def test_callers_who_leave_cost_nobody_else(
+    house: House, load: Callable[..., Load], image: bytes
+) -> None:
+    """Many hang up in mid-body or before their answer: the others get theirs, none is kept."""
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        for number in range(LEAVING):
+            _, writer = await _connect(house)
+            request = _request(image)
+            writer.write(request if number % 2 else request[: len(request) // 2])
+            await writer.drain()
+            writer.transport.abort()
+        await asked.answered()
+    asked.judge()
+    await asked.until(lambda: "simile_upload_in_flight_queries 0.0" in _metrics(house))
+
+
+def _metrics(house: House) -> str:
+    return house.processes["upload-1"].metrics()
+
+
+async def test_callers_who_do_not_read_cost_nobody_else(
+    house: House, load: Callable[..., Load], image: bytes
+) -> None:
+    """Connections on which answers are asked for and never read hold up no other."""
+    asked = load()
+    waiting = [await _connect(house) for _ in range(20)]
+    async with asked.running():
+        for _, writer in waiting:
+            writer.write(_request(image))
+        await asked.answered()
+    for _, writer in waiting:
+        writer.close()
+    asked.judge()

@@ -1,0 +1,97 @@
+"""Connections that are alive in name only, or slow."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import pytest
+
+from tests.support.checker import Load
+from tests.support.cut_proxy import CutProxy
+from tests.support.house import House
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+UNCONFIRMED_SECONDS: Final = 1.0
+"""SIMILE_PUBLISH_TIMEOUT_SECONDS."""
+
+BACK_SECONDS: Final = 2.0
+
+
+async def test_a_half_open_link_of_upload_is_replaced(
+    house: House,
+    links: Mapping[str, CutProxy],
+    load: Callable[..., Load],
+    seen: Callable[..., None],
+) -> None:
+    """A publish that nobody confirms gives it away; within 2 s more queries are answered."""
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        moment = time.monotonic()
+        links["upload"].freeze()
+        await asked.answered()
+    codes = asked.judge("broker_unavailable", "reply_queue_lost")
+    back = asked.back_after(moment)
+    seen("half-open link of upload", f"answered again after {back:.2f} s", codes)
+    assert back <= UNCONFIRMED_SECONDS + BACK_SECONDS
+    assert house.processes["upload-1"].alive
+
+
+@pytest.mark.parametrize("service", ["embedder", "searcher"])
+async def test_half_open_links_of_workers_are_replaced(
+    links: Mapping[str, CutProxy],
+    load: Callable[..., Load],
+    seen: Callable[..., None],
+    service: str,
+) -> None:
+    """Results that nobody confirms, or a missing heartbeat, give them away."""
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        moment = time.monotonic()
+        links[service].freeze()
+        await asyncio.sleep(2)
+        await asked.answered()
+    codes = asked.judge("deadline_exceeded", "overloaded")
+    seen(
+        f"half-open links of all {service}s", f"back after {asked.back_after(moment):.2f} s", codes
+    )
+
+
+async def test_a_dead_network_is_left_as_soon_as_it_is_back(
+    links: Mapping[str, CutProxy], load: Callable[..., Load], seen: Callable[..., None]
+) -> None:
+    """New connections fall silent, too; the attempt that waits in vain is given up for another."""
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        links["upload"].stall()
+        await asked.until(lambda: asked.outcomes[-1].code == "broker_unavailable")
+        await asyncio.sleep(3)
+        links["upload"].resume()
+        healed = time.monotonic()
+        await asked.answered()
+    codes = asked.judge("broker_unavailable", "reply_queue_lost", "deadline_exceeded")
+    back = asked.back_after(healed)
+    seen("network dead for 3 s", f"answered again after {back:.2f} s", codes)
+    assert back <= BACK_SECONDS
+
+
+async def test_slow_links_only_slow_down(
+    links: Mapping[str, CutProxy], load: Callable[..., Load]
+) -> None:
+    """With 60 ms more on every way between services and broker each query is answered."""
+    asked = load()
+    for link in links.values():
+        link.delay_seconds = 0.06
+    try:
+        async with asked.running():
+            await asked.answered(40)
+    finally:
+        for link in links.values():
+            link.delay_seconds = 0.0
+    asked.judge()

@@ -1,0 +1,218 @@
+"""Services that are killed, stopped, starved of memory, or sure of another time."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import aiohttp
+import psutil
+import pytest
+from PIL import Image
+
+from services.sample import draw_sample
+from tests.support.checker import CONNECTION, Load
+from tests.support.house import BUILD_SECONDS, House
+from tests.support.light_embedder import CLOCK
+from tests.support.rabbitmq import Node
+from tests.support.running import Process
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+@pytest.mark.parametrize("service", ["embedder", "searcher"])
+async def test_a_worker_killed_with_queries_in_hand_costs_no_answer(
+    house: House, load: Callable[..., Load], seen: Callable[..., None], service: str
+) -> None:
+    """Kill -9 in mid-batch: what it held is delivered again, and another one answers."""
+    asked = load()
+    both = (f"{service}-1", f"{service}-2")
+    async with asked.running():
+        await asked.answered()
+        house.pause(*both)  # so that it surely has some in hand
+        try:
+            await asked.until(lambda: asked.waiting >= 6)
+            await asyncio.to_thread(house.processes[both[0]].kill)
+        finally:
+            house.resume(both[1])
+        house.start(both[0])
+        await asked.answered()
+    codes = asked.judge()
+    seen(
+        f"kill -9 of a {service}",
+        f"slowest {max(one.seconds for one in asked.outcomes):.2f} s",
+        codes,
+    )
+
+
+async def test_a_killed_upload_is_told_by_its_sockets(
+    house: House, load: Callable[..., Load], seen: Callable[..., None]
+) -> None:
+    """Its callers see the connection break at once, and its next life answers right."""
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        house.pause("embedder-1", "embedder-2")
+        await asked.until(lambda: asked.waiting >= 6)
+        await asyncio.to_thread(house.processes["upload-1"].kill)
+        moment = time.monotonic()
+        house.resume("embedder-1", "embedder-2")
+        await asked.until(lambda: asked.told(moment))
+        house.start("upload-1")
+        await asked.answered()
+    # Between its socket and its first connection to the broker it says so.
+    codes = asked.judge(CONNECTION, "broker_unavailable")
+    assert codes[CONNECTION] >= 6
+    seen("kill -9 of upload", codes)
+
+
+def _embedded(process: Process) -> float:
+    """How many images of builds this embedder has answered."""
+    counted = re.findall(r"simile_embedder_images_total\{.*bulk.*\} ([0-9.e+]+)", process.metrics())
+    return sum(map(float, counted))
+
+
+async def test_a_build_survives_the_death_of_everybody(
+    house: House, node: Node, seen: Callable[..., None], tmp_path: Path
+) -> None:
+    """Embedder, broker and builder are killed in the middle of it; run again it ends complete."""
+    images = tmp_path / "many"
+    await asyncio.to_thread(draw_sample, images, per_class=20)
+    build = house.start_build(images, "many")
+    await _until(lambda: _embedded(house.processes["embedder-1"]) >= 10)
+    await asyncio.to_thread(house.processes["embedder-2"].kill)
+    house.start("embedder-2")
+    await asyncio.to_thread(node.kill)
+    await asyncio.to_thread(node.start)
+    assert build.alive, build.log.read_text()
+    await asyncio.to_thread(build.kill)
+    again = house.start_build(images, "many")
+    code = await asyncio.to_thread(again.popen.wait, BUILD_SECONDS)
+    assert code == 0, again.log.read_text()
+    manifest = house.volume.manifest("many", house.volume.active("many"))
+    assert manifest.count == len(list(images.rglob("*.jpg")))
+    seen("embedder, broker, builder killed in a build", again.log.read_text().splitlines()[-1])
+
+
+async def test_a_stopped_embedder_loses_its_work_to_others_and_recovers(
+    house: House, node: Node, load: Callable[..., Load], seen: Callable[..., None]
+) -> None:
+    """No heartbeat, so the broker gives its messages to another; going on it connects again."""
+    asked = load()
+
+    def connected() -> bool:
+        return "embedder-1 consumes" in node.ctl(
+            "list_connections", "--silent", "client_properties"
+        )
+
+    async with asked.running():
+        await asked.answered()
+        house.pause("embedder-1")
+        try:
+            async with asyncio.timeout(60):
+                while await asyncio.to_thread(connected):
+                    await asyncio.sleep(0.2)
+            await asked.answered()
+        finally:
+            house.resume("embedder-1")
+        await house.ready("embedder-1")
+        await asked.answered()
+    # What it held at the first may be too old by then.
+    codes = asked.judge("deadline_exceeded")
+    seen("embedder stopped", codes)
+    assert "consumer_lost" in house.processes["embedder-1"].log.read_text()
+
+
+async def test_a_stopped_broker_is_told_and_survived(
+    node: Node, house: House, load: Callable[..., Load], seen: Callable[..., None]
+) -> None:
+    """It accepts and says nothing for four seconds: queries fail by name, and then are answered."""
+    del house
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        node.pause()
+        try:
+            await asyncio.sleep(4)
+        finally:
+            node.resume()
+        resumed = time.monotonic()
+        await asked.answered()
+    codes = asked.judge("broker_unavailable", "reply_queue_lost", "deadline_exceeded")
+    seen("broker stopped for 4 s", f"answered again after {asked.back_after(resumed):.2f} s", codes)
+
+
+async def test_a_decoder_out_of_memory_fails_one_image(
+    house: House, load: Callable[..., Load], seen: Callable[..., None]
+) -> None:
+    """An image whose pixels don't fit into memory fails by name, and nothing else does."""
+    out = io.BytesIO()
+    Image.new("RGB", (7900, 7900), (9, 99, 199)).save(out, "PNG")
+    embedders = [house.processes[name] for name in ("embedder-1", "embedder-2")]
+    asked = load()
+    async with asked.running():
+        await asked.answered()
+        for embedder in embedders:
+            _limit_memory(
+                embedder, psutil.Process(embedder.popen.pid).memory_info().vms + 64 * 2**20
+            )
+        try:
+            async with aiohttp.ClientSession() as session:
+                answer = await session.post(f"{house.url}/v1/search", data=out.getvalue())
+                problem = await answer.json(content_type=None)
+            await asked.answered()
+        finally:
+            for embedder in embedders:
+                _limit_memory(embedder, resource.RLIM_INFINITY)
+    asked.judge()
+    seen("decoder out of memory", answer.status, problem["code"])
+    assert answer.status >= 400
+    assert all(embedder.alive for embedder in embedders)
+
+
+def _limit_memory(process: Process, limit: int) -> None:
+    resource.prlimit(process.popen.pid, resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+
+@pytest.mark.parametrize(
+    ("ahead_seconds", "answered"),
+    [(300, True), (-300, True), (30, False)],
+    ids=["minutes ahead", "minutes behind", "half a minute ahead"],
+)
+async def test_a_clock_that_differs_hangs_no_query(
+    house: House,
+    load: Callable[..., Load],
+    seen: Callable[..., None],
+    ahead_seconds: int,
+    *,
+    answered: bool,
+) -> None:
+    """A clock wrong by minutes drops nothing; less, and queries time out and are counted."""
+    embedders = ("embedder-1", "embedder-2")
+    for name in embedders:
+        await asyncio.to_thread(house.processes[name].stop)
+        house.start(name, **{CLOCK: str(ahead_seconds)})
+    await house.ready(*embedders)
+    asked = load()
+    async with asked.running():
+        await asked.until(lambda: len(asked.outcomes) >= 20)
+        expired = house.processes["embedder-1"].metrics()
+    for name in embedders:
+        await asyncio.to_thread(house.processes[name].stop)
+        house.start(name)
+    codes = asked.judge() if answered else asked.judge("deadline_exceeded", "overloaded")
+    seen(f"embedders' clocks {ahead_seconds} s ahead", codes)
+    assert (codes["ok"] == 0) is not answered
+    counted = 'simile_embedder_expired_total{before="decode"}'
+    assert answered or counted in expired
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not await asyncio.to_thread(condition):
+            await asyncio.sleep(0.02)

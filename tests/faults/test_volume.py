@@ -1,0 +1,52 @@
+"""The volume is damaged under load."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from services.shared.manifest import VECTORS
+from tests.support.checker import Load
+from tests.support.house import COLLECTION, House
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def test_a_damaged_version_activated_under_load_changes_no_answer(
+    house: House, load: Callable[..., Load]
+) -> None:
+    """Searchers refuse it, say so, and answer on from the version before."""
+    home = house.volume.home(COLLECTION)
+    sound = house.volume.active(COLLECTION)
+    damaged = f"{sound[:-8]}00000bad"
+    folder = house.volume.directory(COLLECTION, damaged)
+    shutil.copytree(house.volume.directory(COLLECTION, sound), folder)
+    for name in ("manifest.json", VECTORS):
+        (folder / name).chmod(0o644)
+    facts = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps({**facts, "version": damaged}))
+    with (folder / VECTORS).open("r+b") as vectors:
+        vectors.seek(1000)
+        vectors.write(bytes(64))
+    asked = load()
+
+    def refused() -> bool:
+        return all(
+            "simile_searcher_refused_versions_total{" in house.processes[name].metrics()
+            for name in ("searcher-1", "searcher-2")
+        )
+
+    async with asked.running():
+        await asked.answered()
+        (home / "ACTIVE.next").write_text(f"{damaged}\n")
+        (home / "ACTIVE.next").replace(home / "ACTIVE")
+        try:
+            await asked.until(refused)
+            await asked.answered(40)
+        finally:
+            house.volume.activate(COLLECTION, sound)
+    asked.judge()
+    shutil.rmtree(folder)

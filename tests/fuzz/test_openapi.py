@@ -1,0 +1,101 @@
+"""The API as openapi.json describes it, asked with what a machine makes of that description.
+
+Whatever is sent, no answer is a 5xx, and each has a status, headers, type and body as described.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis import checks
+
+from services.upload.settings import UploadSettings
+from tests.support.pictures import plain_jpeg
+from tests.support.threaded import threaded
+from tests.unit.upload.conftest import OPENAPI, running_api
+
+AnyCase = schemathesis.Case[Any]
+
+PICTURE = plain_jpeg((40, 80, 160))
+SCHEMA = schemathesis.openapi.from_dict(OPENAPI)
+
+# The same cases every time: a failure must be of the change at hand.
+BOUNDED = settings(
+    max_examples=20,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate, Phase.shrink],
+    suppress_health_check=list(HealthCheck),
+)
+CHECKS = [
+    checks.not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+    checks.unsupported_method,
+]
+POSITIVE = [check for check in CHECKS if check is not checks.negative_data_rejection]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A running API, and the names in it."""
+
+    url: str
+    item_id: str
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """The service with stand-ins behind it."""
+    with threaded(running_api(tmp_path_factory.mktemp("fuzz"), UploadSettings(port=0))) as api:
+        yield Served(api.url, api.items[0].item_id)
+
+
+def _patient(case: AnyCase) -> None:
+    """Wait long where so much is left to the caller: who waits a moment is rightly told 504."""
+    headers = case.headers
+    if headers is None:
+        return
+    try:
+        patience = float(headers["Request-Timeout"])
+    except (KeyError, ValueError):
+        return  # none, or none that is one: to be refused
+    if patience > 0:
+        headers["Request-Timeout"] = "30"
+
+
+@SCHEMA.parametrize()
+@BOUNDED
+def test_anything(case: AnyCase, served: Served) -> None:
+    """What the schemas allow, and what they don't."""
+    _patient(case)
+    # A header that no one knows is no fault: proxies add theirs.
+    invented = "x-schemathesis-unknown-property" in (case.headers or {})
+    case.call_and_validate(base_url=served.url, checks=POSITIVE if invented else CHECKS)
+
+
+@SCHEMA.include(path_regex="^/v1/(search|embed|items|collections/)").parametrize()
+@BOUNDED
+def test_what_exists(case: AnyCase, served: Served) -> None:
+    """The same with names that exist and an image that is one, so that more of it is reached."""
+    _patient(case)
+    names = {"name": "birds", "collection": "birds", "item_id": served.item_id}
+    case.path_parameters = {name: names[name] for name in case.path_parameters or {}}
+    if case.query and "collection" in case.query:
+        case.query["collection"] = "birds"
+    if case.media_type == "multipart/form-data" and isinstance(case.body, dict):
+        several = isinstance(case.body.get("image"), list)
+        body: dict[str, Any] = case.body
+        body["image"] = [PICTURE] if several else PICTURE
+    elif case.media_type is not None:
+        case.body = PICTURE
+    case.call_and_validate(base_url=served.url, checks=POSITIVE)

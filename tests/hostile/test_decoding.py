@@ -1,0 +1,128 @@
+"""Bombs and broken images in a process that is watched: it lives, and its memory is bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pytest
+
+from services.embedder.model import Pixels, Preprocessing, Vectors
+from services.shared import imaging
+from services.shared.contracts import Box
+from services.shared.errors import SimileError, by_code
+from services.shared.messaging import topology
+from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
+from tests.hostile.mutations import mutated
+from tests.support import pictures
+from tests.support.embedder_house import embedder_house
+from tests.support.fake_model import GREEN, FakeModel
+
+LIMITS: Final = imaging.Limits(15 * 2**20, 64_000_000, 100.0)
+SLACK: Final = 96 * 2**20
+"""For what a decoder holds besides pixels: the bytes themselves, copies of them, its code."""
+
+LONG: Final = bool(os.environ.get("HOSTILE_LONG"))
+MUTATIONS: Final = 10_000 if LONG else 500
+TARGETS: Final = (0, 358) if LONG else (358,)
+"""Full size, and as a model wants it: but for JPEG both take the same."""
+
+SEED: Final = 20260301
+
+
+class Child:
+    """The decoding process."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "tests.hostile.decoding_process", str(max_pixels)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def decode(self, path: Path, target: int = 0) -> dict[str, Any]:
+        """What decoding the file cost. Fails where the process dies."""
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.popen.stdin.write(f"{target} {path}\n")
+        self.popen.stdin.flush()
+        line = self.popen.stdout.readline()
+        assert line, f"the process died of {path.name}: {self.popen.wait(30)}"
+        told: dict[str, Any] = json.loads(line)
+        return told
+
+
+@contextlib.contextmanager
+def child(max_pixels: int = LIMITS.max_pixels) -> Iterator[Child]:
+    """A decoding process, ended at the end."""
+    running = Child(max_pixels)
+    try:
+        yield running
+    finally:
+        running.popen.kill()
+        running.popen.communicate()
+
+
+@pytest.mark.parametrize("name", sorted({*BOMBS} - (set() if LONG else SLOW_TO_MAKE)))
+def test_a_bomb_takes_no_more_memory_than_was_foreseen(name: str, tmp_path: Path) -> None:
+    """At full size and as a model wants it; what is refused takes little more than its bytes."""
+    path = tmp_path / "bomb"
+    path.write_bytes(bomb(name))
+    with contextlib.suppress(SimileError):
+        header = imaging.sniff(bomb(name), LIMITS)
+    for target in TARGETS:
+        foreseen = 0 if name in REFUSED else imaging.memory_of(header, target or None)
+        with child() as process:
+            told = process.decode(path, target)
+        assert told["outcome"] == REFUSED.get(name, "decoded")
+        assert told["peak_bytes"] <= foreseen + SLACK, told
+
+
+@pytest.mark.timeout(3600)
+def test_broken_images_end_in_a_picture_or_a_named_error(tmp_path: Path) -> None:
+    """Thousands of them, one process: it lives, each gets an answer, its memory is bounded."""
+    max_pixels, path, seen = 4_000_000, tmp_path / "image", set()
+    with child(max_pixels) as process:
+        for image in mutated(MUTATIONS, SEED):
+            path.write_bytes(image)
+            told = process.decode(path, 358)
+            seen.add(told["outcome"])
+            assert told["status"] < 500, told
+            assert told["peak_bytes"] <= 16 * max_pixels + SLACK, told
+    assert seen >= {"decoded", "undecodable_image", "unsupported_format", "too_many_pixels"}
+
+
+class Unmoved(FakeModel):
+    """Has a vector for every picture, and the limits of an embedder."""
+
+    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        """The image's pixels, by the real decoder."""
+        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box)
+
+    def embed(self, batch: Pixels) -> Vectors:
+        """Always the same."""
+        self.batches.append(len(batch))
+        return np.ones((len(batch), self.dimension), np.float32)
+
+
+async def test_neighbours_in_the_same_batches_succeed() -> None:
+    """Of bombs and broken images between good ones, each good one gets its vector."""
+    good = pictures.plain_jpeg(GREEN)
+    bad = [*map(bomb, sorted({*REFUSED, "png transparent", "jpeg 90 scans"}))]
+    bad += mutated(200, SEED + 1)
+    client_errors = {code for code, error in by_code().items() if 400 <= error.status < 500}
+    async with embedder_house(Unmoved(), patience_seconds=250, decode_timeout_seconds=240) as house:
+        for image in bad:
+            await house.ask(good, image)
+        outcomes = await house.outcomes(2 * len(bad))
+        assert {outcomes[f"q{number}"] for number in range(0, 2 * len(bad), 2)} == {"ok"}
+        assert set(outcomes.values()) <= {"ok", *client_errors}
+        assert len(set(outcomes.values())) > 3
+        assert max(house.model.batches) > 1
+        assert await house.broker.depth(topology.QUARANTINE.name) == 0

@@ -1,0 +1,105 @@
+"""Bombs and broken images through the whole house, by HTTP, between good ones."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import pytest
+
+from services.embedder.decoding import SMALL_BYTES
+from services.sample import draw_sample
+from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
+from tests.hostile.mutations import mutated
+from tests.support.house import LIGHT, House
+from tests.support.rabbitmq import Node
+from tests.support.running import Process
+
+SEED: Final = 20260401
+BROKEN: Final = 100
+AT_ONCE: Final = 4
+THREADS: Final = 2
+MOST_PIXELS: Final = 64_000_000
+SLACK: Final = 256 * 2**20
+"""For the bodies in flight, copies of them, and what an allocator keeps."""
+
+
+@pytest.fixture(scope="module")
+def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One replica of each service, all real but the network, with an index of the sample."""
+    folder = tmp_path_factory.mktemp("hostile")
+    draw_sample(folder / "sample", per_class=2)
+    services = ("upload", "embedder", "searcher", "index")
+    environment = {
+        "SIMILE_UPLOAD_DEADLINE_SECONDS": "60",
+        "SIMILE_EMBEDDER_DECODE_TIMEOUT_SECONDS": "60",
+        "SIMILE_EMBEDDER_UNREADY_AFTER_SECONDS": "60",
+        "SIMILE_EMBEDDER_DECODE_THREADS": str(THREADS),
+    }
+    running = House(
+        folder,
+        folder / "sample",
+        dict.fromkeys(services, rabbitmq.url),
+        embedder=LIGHT,
+        environment=environment,
+    )
+    try:
+        running.start("upload-1", "embedder-1", "searcher-1")
+        running.build()
+        yield running
+    finally:
+        running.stop()
+
+
+def _memory(process: Process, name: str) -> int:
+    """VmRSS or VmHWM of the process, in bytes."""
+    status = Path(f"/proc/{process.popen.pid}/status").read_text()
+    found = re.search(rf"{name}:\s+(\d+) kB", status)
+    assert found is not None
+    return 1024 * int(found[1])
+
+
+def _peak_forgotten(process: Process) -> int:
+    """Count VmHWM from here on; VmRSS now."""
+    Path(f"/proc/{process.popen.pid}/clear_refs").write_text("5")
+    return _memory(process, "VmRSS")
+
+
+@pytest.mark.timeout(1200)
+async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: House) -> None:
+    """A good one beside each: never a 5xx, no process dies, memory stays as foreseen."""
+    good = next(house.images.rglob("*.jpg")).read_bytes()
+    bombs = {name: bomb(name) for name in sorted({*BOMBS} - SLOW_TO_MAKE)}
+    broken = {f"broken {number}": image for number, image in enumerate(mutated(BROKEN, SEED))}
+    before = {name: _peak_forgotten(process) for name, process in house.processes.items()}
+    statuses: dict[str, int] = {}
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(session: aiohttp.ClientSession, name: str, image: bytes) -> None:
+        body = io.BytesIO(image)
+        async with gate, session.post(f"{house.url}/v1/search", data=body) as answer:
+            statuses[name] = answer.status
+            await answer.read()
+
+    timeout = aiohttp.ClientTimeout(total=1100)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        asked = []
+        for name, image in {**bombs, **broken}.items():
+            asked += [ask(session, name, image), ask(session, f"good beside {name}", good)]
+        await asyncio.gather(*asked)
+    beside = {name: status for name, status in statuses.items() if name.startswith("good")}
+    assert set(beside.values()) == {200}
+    assert {name: status for name, status in statuses.items() if status >= 500} == {}
+    assert {name: statuses[name] for name in REFUSED} == dict.fromkeys(REFUSED, 422)
+    assert {statuses[name] for name in bombs if name not in REFUSED} == {200}
+    await house.ready()
+    embedder, upload = house.processes["embedder-1"], house.processes["upload-1"]
+    foreseen = THREADS * SMALL_BYTES + 16 * MOST_PIXELS
+    assert _memory(embedder, "VmHWM") - before["embedder-1"] <= foreseen + SLACK
+    assert _memory(upload, "VmHWM") - before["upload-1"] <= SLACK
+    assert "simile_embedder_quarantined_total{" not in embedder.metrics()

@@ -1,0 +1,158 @@
+"""RabbitMQ over TLS: a real node that shows a certificate, and asks for one."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import aiormq
+import pytest
+
+from services.shared.errors import BrokerUnavailable, InvalidSettings
+from services.shared.host import amqp_broker
+from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.amqp_tls import AmqpTls, distrust
+from services.shared.messaging.broker import Message, Queue
+from services.shared.settings import SharedSettings, load
+from tests.support.certificates import Authority, Pair
+from tests.support.rabbitmq import Node, require_server
+from tests.support.running import free_port
+
+QUEUE = Queue(name="test.tls")
+HOST = "localhost"
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The CA of the node and of its clients."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def client(authority: Authority) -> Pair:
+    """A client's certificate."""
+    return authority.issue("client", "simile")
+
+
+@pytest.fixture(scope="module")
+def url(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A node that lets in who shows a certificate of its CA."""
+    require_server()
+    pair, port = authority.issue("node", HOST), free_port()
+    node = Node(
+        tmp_path_factory.mktemp("rabbitmq-tls"),
+        f"listeners.ssl.default = 127.0.0.1:{port}\n"
+        f"ssl_options.cacertfile = {authority.file}\n"
+        f"ssl_options.certfile = {pair.cert}\n"
+        f"ssl_options.keyfile = {pair.key}\n"
+        "ssl_options.verify = verify_peer\n"
+        "ssl_options.fail_if_no_peer_cert = true\n",
+    )
+    try:
+        node.start()
+        yield f"amqps://guest:guest@{HOST}:{port}/"
+    finally:
+        node.close()
+
+
+def _broker(url: str, tls: AmqpTls) -> AmqpBroker:
+    return AmqpBroker(url, name="tls", start_timeout_seconds=20, tls=tls)
+
+
+async def test_messages_travel_over_tls(url: str, authority: Authority, client: Pair) -> None:
+    """With the CA and a client certificate, publishing and consuming are as ever."""
+    settings = SharedSettings(
+        amqp_url=url,
+        amqp_ca_file=authority.file,
+        amqp_cert_file=client.cert,
+        amqp_key_file=client.key,
+    )
+    broker = amqp_broker(settings, "tls")
+    await broker.start([QUEUE])
+    consumer = await broker.consume(QUEUE, prefetch=1)
+    await broker.publish(QUEUE.name, Message("simile.v1.Test", b"over tls"))
+    (delivery,) = await consumer.take(1)
+    assert delivery.body == b"over tls"
+    delivery.ack()
+    connection = broker._publishing.connection
+    assert isinstance(connection, aiormq.Connection)
+    assert isinstance(connection.ssl_context, ssl.SSLContext)
+    await broker.close()
+
+
+async def test_another_ca_is_a_clear_refusal(url: str, client: Pair, tmp_path: Path) -> None:
+    """A node that the CA did not sign gets no password; the error names the setting, at once."""
+    other = Authority(tmp_path)
+    broker = _broker(url, AmqpTls(other.file, client.cert, client.key))
+    with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_CA_FILE") as seen:
+        await broker.start([QUEUE])
+    assert "guest:guest" not in str(seen.value)
+    await broker.close()
+
+
+async def test_another_host_is_a_clear_refusal(
+    url: str, authority: Authority, client: Pair
+) -> None:
+    """The certificate's name is checked: a node's certificate does for no other host."""
+    address = url.replace(HOST, "127.0.0.1")
+    broker = _broker(address, AmqpTls(authority.file, client.cert, client.key))
+    with pytest.raises(BrokerUnavailable, match="host of SIMILE_AMQP_URL"):
+        await broker.start([QUEUE])
+    await broker.close()
+
+
+async def test_no_parameter_of_the_url_turns_the_check_off(
+    url: str, client: Pair, tmp_path: Path
+) -> None:
+    """`no_verify_ssl` is a parameter that the library below knows, and we don't."""
+    other = Authority(tmp_path)
+    broker = _broker(f"{url}?no_verify_ssl=1", AmqpTls(other.file, client.cert, client.key))
+    with pytest.raises(BrokerUnavailable, match="no trust"):
+        await broker.start([QUEUE])
+    await broker.close()
+
+
+async def test_without_a_client_certificate_the_node_refuses(
+    url: str, authority: Authority
+) -> None:
+    """The node's alert is told as what it is."""
+    broker = _broker(url, AmqpTls(authority.file))
+    with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_CERT_FILE"):
+        await broker.start([QUEUE])
+    await broker.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ({"amqp_ca_file": "absent"}, "SIMILE_AMQP_CA_FILE"),
+        ({"amqp_ca_file": "junk"}, "SIMILE_AMQP_CA_FILE"),
+        ({"amqp_cert_file": "junk"}, "SIMILE_AMQP_CERT_FILE"),
+        ({"amqp_key_file": "junk"}, "SIMILE_AMQP_CERT_FILE"),
+    ],
+)
+def test_files_that_can_not_be_used_end_the_start(
+    tmp_path: Path, files: dict[str, str], named: str
+) -> None:
+    """Before RabbitMQ is asked at all, with the setting's name."""
+    (tmp_path / "junk").write_text("no PEM")
+    paths = {name: tmp_path / file for name, file in files.items()}
+    settings = load(SharedSettings, amqp_url="amqps://localhost/", **paths)
+    with pytest.raises(InvalidSettings, match=named):
+        amqp_broker(settings, "tls")
+
+
+def test_a_ca_without_amqps_is_a_wrong_setting(tmp_path: Path) -> None:
+    """Else everything would travel in the clear while the settings speak of TLS."""
+    settings = SharedSettings(amqp_url="amqp://localhost/", amqp_ca_file=tmp_path / "ca.pem")
+    with pytest.raises(InvalidSettings, match="amqps://"):
+        amqp_broker(settings, "tls")
+
+
+def test_a_broken_off_handshake_is_no_distrust() -> None:
+    """A broker that dies during a handshake is away, and is tried again."""
+    cut = ConnectionError()
+    cut.__cause__ = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
+    assert distrust(cut) is None
+    assert distrust(TimeoutError()) is None

@@ -1,0 +1,35 @@
+"""Certificates for tests: CAs of the test's own, and what they sign, as PEM files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import trustme
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A certificate and its key."""
+
+    cert: Path
+    key: Path
+
+
+class Authority:
+    """A CA, and the file that trusts it."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._ca = trustme.CA()
+        self._folder = folder
+        self.file = folder / "ca.pem"
+        self._ca.cert_pem.write_to_path(str(self.file))
+
+    def issue(self, name: str, *hosts: str) -> Pair:
+        """A certificate for these hosts, in files of that name; a later one replaces them."""
+        issued = self._ca.issue_cert(*hosts)
+        pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
+        pair.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+        pair.key.write_bytes(issued.private_key_pem.bytes())
+        return pair

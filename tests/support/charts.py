@@ -1,0 +1,119 @@
+"""The chart, rendered once for each scenario of tests/chart, and what tests ask of its objects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import kubernetes_validate
+from cloudcoil.models.keda import v1alpha1 as keda
+from cloudcoil.models.prometheus_operator import v1 as prometheus
+
+from tools.chart import manifests
+from tools.chart.manifests import Manifest
+
+SCENARIOS: Final = Path(__file__).resolve().parents[1] / "chart" / "scenarios"
+EXAMPLES: Final = manifests.CHART / "examples"
+VALUES: Final[Mapping[str, Sequence[Path]]] = {
+    **{path.stem: [path] for path in sorted(SCENARIOS.glob("*.yaml"))},
+    "example-dev": [EXAMPLES / "dev.yaml"],
+    "example-production": [EXAMPLES / "production.yaml"],
+    "example-gpu": [EXAMPLES / "production.yaml", EXAMPLES / "gpu.yaml"],
+}
+"""Name -> files of values, later ones first: the tests' own, and those that users start from."""
+NAMES: Final = tuple(VALUES)
+
+SERVICES: Final = ("upload", "embedder", "searcher")
+_WORKLOADS: Final = ("Deployment", "StatefulSet", "Job", "CronJob", "Pod")
+
+NEWEST: Final = "1.37.0"
+
+_CUSTOM: Final[dict[str, Any]] = {
+    "ScaledObject": keda.ScaledObject,
+    "TriggerAuthentication": keda.TriggerAuthentication,
+    "PodMonitor": prometheus.PodMonitor,
+    "ServiceMonitor": prometheus.ServiceMonitor,
+    "PrometheusRule": prometheus.PrometheusRule,
+}
+_UNPUBLISHED: Final = {"HTTPRoute", "RabbitmqCluster"}
+"""Kinds whose schema no package has; tests of their own look at them."""
+
+Container = dict[str, Any]
+
+
+@cache
+def rendered(scenario: str) -> Sequence[Manifest]:
+    """Every object of that scenario."""
+    return manifests.render(*VALUES[scenario])
+
+
+def accept(one: Manifest, version: str) -> None:
+    """Check an object against that Kubernetes' schema, or its operator's definition, strictly."""
+    if one["kind"] in _CUSTOM:
+        model = _CUSTOM[one["kind"]].model_validate(one)
+        # The models pass over what they don't know, and so would the operator.
+        assert model.model_dump(mode="json", by_alias=True, exclude_unset=True) == one
+    elif one["kind"] not in _UNPUBLISHED:
+        kubernetes_validate.validate(one, version, strict=True)
+
+
+def of_kind(objects: Sequence[Manifest], kind: str, component: str | None = None) -> list[Manifest]:
+    """Those of one kind, and of one component where that is given."""
+    return [
+        one
+        for one in objects
+        if one["kind"] == kind and component in {None, component_of(one["metadata"])}
+    ]
+
+
+def component_of(metadata: Manifest) -> str | None:
+    """What part of Simile it is, by its label."""
+    component: str | None = metadata.get("labels", {}).get("app.kubernetes.io/component")
+    return component
+
+
+def the(objects: Sequence[Manifest], kind: str, component: str) -> Manifest:
+    """The only one of its kind and component."""
+    (one,) = of_kind(objects, kind, component)
+    return one
+
+
+def workloads(objects: Sequence[Manifest]) -> list[Manifest]:
+    """Everything that starts pods."""
+    return [one for one in objects if one["kind"] in _WORKLOADS]
+
+
+def template_of(workload: Manifest) -> Manifest:
+    """The pod that a workload starts: metadata and spec."""
+    match workload["kind"]:
+        case "Pod":
+            return workload
+        case "CronJob":
+            template: Manifest = workload["spec"]["jobTemplate"]["spec"]["template"]
+        case _:
+            template = workload["spec"]["template"]
+    return template
+
+
+def pod_of(workload: Manifest) -> Manifest:
+    """The spec of the pod that a workload starts."""
+    pod: Manifest = template_of(workload)["spec"]
+    return pod
+
+
+def containers(pod: Manifest) -> Iterator[Container]:
+    """All of a pod's containers, those that start first included."""
+    yield from pod.get("initContainers", [])
+    yield from pod["containers"]
+
+
+def environment(container: Container) -> dict[str, Any]:
+    """Variable -> value, or what the value comes from."""
+    return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+def mounts(container: Container) -> dict[str, Manifest]:
+    """Mount path -> mount."""
+    return {one["mountPath"]: one for one in container["volumeMounts"]}

@@ -1,0 +1,166 @@
+"""A steady load of queries whose answers are known, and the verdict on what came back.
+
+Each query is an image of the collection, so its own item must be among its neighbours, at
+distance 0. Queries are sent at their times whatever becomes of those before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+
+SLACK_SECONDS: Final = 5.0
+"""What an answer may come later than its deadline, on a machine that others use, too."""
+
+NO_ANSWER: Final = "no answer"
+CONNECTION: Final = "connection"
+"""The outcome of a query whose front was killed: its socket broke, so its caller knows."""
+
+_SAME: Final = 1e-2
+_OK: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one query; times are of time.monotonic()."""
+
+    begun: float
+    ended: float
+    code: str
+    """ok, an error's code, CONNECTION, or NO_ANSWER."""
+    status: int = 0
+    retry_after: str | None = None
+    wrong: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return self.ended - self.begun
+
+
+class Load:
+    """Sends queries to the fronts in turn while `running`, and remembers each outcome."""
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        images: Mapping[bytes, str],
+        *,
+        per_second: float = 20.0,
+        deadline_seconds: float,
+    ) -> None:
+        """`images` by content, each with its item's id; the fronts' own deadline."""
+        self.outcomes: list[Outcome] = []
+        self._urls = itertools.cycle(urls)
+        self._images = itertools.cycle(images.items())
+        self._interval_seconds = 1 / per_second
+        self._patience_seconds = deadline_seconds + SLACK_SECONDS
+        self._waiting: dict[asyncio.Task[None], float] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many queries are on their way."""
+        return len(self._waiting)
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send until the block ends, then wait for every answer."""
+        async with aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=self._patience_seconds),
+            connector=aiohttp.TCPConnector(limit=0),
+        ) as session:
+            sending = asyncio.create_task(self._send(session))
+            try:
+                yield
+            finally:
+                sending.cancel()
+                await asyncio.gather(sending, *self._waiting, return_exceptions=True)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for it, for a minute at most."""
+        async with asyncio.timeout(60):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    async def answered(self, count: int = 20) -> None:
+        """Wait until so many queries in a row, asked from now on, were answered."""
+        begun = time.monotonic()
+
+        def good() -> bool:
+            last = self.outcomes[-count:]
+            return len(last) == count and all(
+                one.code == "ok" and one.begun > begun for one in last
+            )
+
+        await self.until(good)
+
+    def told(self, moment: float) -> bool:
+        """Whether no query from before that moment is on its way any more."""
+        return all(begun > moment for begun in self._waiting.values())
+
+    def judge(self, *allowed: str) -> Counter[str]:
+        """How often each code came. Fails on a wrong or missing answer, or any other code."""
+        codes = Counter(outcome.code for outcome in self.outcomes)
+        wrong = [outcome.wrong for outcome in self.outcomes if outcome.wrong]
+        assert not wrong, f"{len(wrong)} wrong answers of {codes}: {wrong[:3]}"
+        assert codes[NO_ANSWER] == 0, f"queries hung: {codes}"
+        others = {code for code in codes if code not in {"ok", *allowed}}
+        assert not others, f"{others} of {codes}"
+        return codes
+
+    def back_after(self, moment: float) -> float:
+        """Seconds from then until a query was asked from which on all were answered."""
+        asked = sorted(
+            (one for one in self.outcomes if one.begun >= moment), key=lambda one: one.begun
+        )
+        good = list(itertools.takewhile(lambda one: one.code == "ok", reversed(asked)))
+        assert good, "the service never came back"
+        return good[-1].begun - moment
+
+    def told_after(self, moment: float) -> float:
+        """Seconds from then until the last query that was on its way had failed by name."""
+        caught = [one for one in self.outcomes if one.begun < moment < one.ended]
+        assert caught, "no query was on its way"
+        return max(one.ended for one in caught) - moment
+
+    async def _send(self, session: aiohttp.ClientSession) -> None:
+        for number in itertools.count():
+            if number == 0:
+                started = time.monotonic()
+            await asyncio.sleep(started + number * self._interval_seconds - time.monotonic())
+            task = asyncio.create_task(self._ask(session))
+            self._waiting[task] = time.monotonic()
+            task.add_done_callback(self._waiting.pop)
+
+    async def _ask(self, session: aiohttp.ClientSession) -> None:
+        image, item_id = next(self._images)
+        begun = time.monotonic()
+        code, status, retry_after, wrong = NO_ANSWER, 0, None, ""
+        try:
+            async with session.post(f"{next(self._urls)}/v1/search", data=image) as answer:
+                status, retry_after = answer.status, answer.headers.get("Retry-After")
+                body = await answer.json(content_type=None)
+                code = "ok" if status == _OK else body["code"]
+                wrong = _wrong(body, item_id) if status == _OK else ""
+        except TimeoutError:
+            pass
+        except aiohttp.ClientError:
+            code = CONNECTION
+        self.outcomes.append(Outcome(begun, time.monotonic(), code, status, retry_after, wrong))
+
+
+def _wrong(answer: Mapping[str, Any], item_id: str) -> str:
+    """What is wrong with the answer to an image that is that item."""
+    found = {one["item_id"]: one["distance"] for one in answer["neighbors"]}
+    if found.get(item_id, 2.0) > _SAME:
+        return f"{item_id} is at {found.get(item_id)} of {found}"
+    distances = list(found.values())
+    return "" if distances == sorted(distances) else f"not by distance: {distances}"

@@ -1,0 +1,53 @@
+"""An embedder process that dies as a decoder may: of an image that ends in POISON.
+
+`python -m tests.support.poison_embedder`, with an embedder's settings. Real in all but its model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from services.embedder.model import Model, Pixels
+from services.embedder.service import run_with
+from services.embedder.settings import EmbedderSettings
+from services.shared.contracts import Box
+from services.shared.host import host
+from services.shared.messaging.broker import Broker
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import Telemetry
+from tests.support.fake_model import FakeModel
+
+POISON: Final = b"POISON"
+ANTIDOTE: Final = "ANTIDOTE"
+"""Set in the environment: the poison does nothing."""
+
+
+class Poisonable(FakeModel):
+    """Ends its process where the image is poison, as a segmentation fault would."""
+
+    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        """The image's pixels, by the real decoder."""
+        if image.endswith(POISON) and ANTIDOTE not in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().prepare(image, box)
+
+
+def main() -> None:
+    """Read the settings and run until a signal."""
+    settings, shared = load(EmbedderSettings), load(SharedSettings)
+
+    def poisonable(*_: object) -> Sequence[Model]:
+        return [Poisonable()]
+
+    async def run(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
+        await run_with(poisonable, settings, shared, broker, stop=stop, telemetry=telemetry)
+
+    host("embedder", shared, run)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""`simile bench` against a small server that answers as Simile does."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from click.testing import CliRunner, Result
+
+from services.cli import main
+from services.shared.telemetry import Telemetry
+from services.shared.telemetry.health import admin_app
+from services.upload.metrics import UploadMetrics
+
+BIRDS = {"name": "birds", "index_version": "v1", "model_id": "m", "count": 3}
+SHORT = ["--seconds", "0.2", "--warmup-seconds", "0"]
+
+
+class Simile:
+    """Collections, a search that checks what it is asked, and metrics; in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.queries: list[Mapping[str, str]] = []
+        self.headers: list[Mapping[str, str]] = []
+        self.url = ""
+
+    async def collections(self, request: web.Request) -> web.Response:
+        """GET /v1/collections."""
+        del request
+        return web.json_response({"collections": [BIRDS]})
+
+    async def search(self, request: web.Request) -> web.Response:
+        """POST /v1/search."""
+        await request.read()
+        self.queries.append(dict(request.query))
+        self.headers.append(dict(request.headers))
+        return web.json_response({}, headers={"Server-Timing": "model;dur=1"})
+
+    def app(self) -> web.Application:
+        """All of it, the admin server too."""
+        telemetry = Telemetry()
+        UploadMetrics(telemetry.registry)
+        app = web.Application()
+        app.add_routes(
+            [web.get("/v1/collections", self.collections), web.post("/v1/search", self.search)]
+        )
+        app.add_subapp("/admin/", admin_app(telemetry.health, telemetry.registry))
+        return app
+
+
+@contextlib.contextmanager
+def _running(simile: Simile) -> Iterator[None]:
+    """The command runs a loop of its own, so the server has another."""
+    loop, stopped, started = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
+
+    async def serve() -> None:
+        runner = web.AppRunner(simile.app())
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        simile.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        started.set()
+        await stopped.wait()
+        await runner.cleanup()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    started.wait()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join()
+        loop.close()
+
+
+@pytest.fixture
+def simile() -> Iterator[Simile]:
+    """A running one."""
+    serving = Simile()
+    with _running(serving):
+        yield serving
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with one image."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "one.jpg").write_bytes(b"\xff\xd8 an image")
+    return folder
+
+
+def bench(*arguments: object) -> Result:
+    """The command's outcome."""
+    return CliRunner().invoke(main, ["bench", *map(str, arguments)])
+
+
+def test_runs_come_one_after_another_with_their_figures(
+    simile: Simile, images: Path, tmp_path: Path
+) -> None:
+    """Two loads are two rows, in the table, in the JSON and in the page."""
+    out, page = tmp_path / "out.json", tmp_path / "out.html"
+    done = bench(
+        "--url", simile.url, "--images", images, "--concurrency", "1,2", *SHORT, "-k", "7",
+        "--metrics", f"{simile.url}/admin/metrics", "--json", out, "--report", page,
+        "--header", "X-Team: birds",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "1 client" in done.output
+    assert "2 clients" in done.output
+    runs: list[dict[str, Any]] = json.loads(out.read_text())["runs"]
+    assert [one["concurrency"] for one in runs] == [1, 2]
+    assert all(one["by_code"].keys() == {"200"} for one in runs)
+    assert all(next(iter(one["cpu_seconds_per_image"])).startswith("upload ") for one in runs)
+    assert "Simile under load" in page.read_text()
+    assert all(query == {"collection": "birds", "k": "7"} for query in simile.queries)
+    assert all(headers["X-Team"] == "birds" for headers in simile.headers)
+
+
+def test_rates_are_runs_too(simile: Simile, images: Path, tmp_path: Path) -> None:
+    """20 and 40 a second for 0.2 s are 4 and 8 requests."""
+    out = tmp_path / "out.json"
+    done = bench(
+        "--url", simile.url, "--images", images, "--rate", "20,40", *SHORT, "--json", out
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    runs = json.loads(out.read_text())["runs"]
+    assert [(one["rate"], one["requests"]) for one in runs] == [(20.0, 4), (40.0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--concurrency", "1", "--rate", "5"], "one of --concurrency, --rate"),
+        (["--concurrency", "1,x"], "no list of positive numbers"),
+        (["--rate", "0"], "no list of positive numbers"),
+        (["--rate", "inf"], "no list of positive numbers"),
+        (["--target-rate", "5"], "go with --find-capacity"),
+        (["--header", "nonsense"], "is no header"),
+        (["--header", "X: a\r\nY: b"], "is no header"),
+        (["--url", "localhost:8080"], "begins with http://"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments: list[str], complaint: str, images: Path) -> None:
+    """Before anything is asked."""
+    done = bench("--images", images, *arguments)
+    assert done.exit_code == 2
+    assert complaint in done.output
+
+
+def test_nobody_there_ends_with_a_line(images: Path) -> None:
+    """One line with its code and what to do, no traceback."""
+    done = bench("--url", "http://127.0.0.1:1", "--images", images)
+    assert done.exit_code == 1
+    assert done.output.startswith("simile: no Simile answers at http://127.0.0.1:1")
+    assert done.output.endswith("(unreachable)\n")

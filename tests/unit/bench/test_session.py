@@ -1,0 +1,67 @@
+"""A call from its beginning to its end: interrupted, or in search of the capacity."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from rich.console import Console
+
+from services.bench import capacity
+from services.bench.meter import Plan
+from services.bench.session import Asked, Session
+from services.bench.sizing import Wish
+from tests.unit.bench.conftest import Server, served
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with one image."""
+    (tmp_path / "one.jpg").write_bytes(b"\xff\xd8 an image")
+    return tmp_path
+
+
+async def test_what_was_over_survives_an_interruption(server: Server, images: Path) -> None:
+    """Ctrl-C in the second run leaves the first one's figures."""
+    second = asyncio.Event()
+
+    async def answering(body: bytes) -> web.Response:
+        if len(server.connections) == 3:  # the preflight's, the first run's, and this
+            second.set()
+        return await served(body)
+
+    server.answering = answering
+    plan = Plan(seconds=0.1, warmup_seconds=0.0)
+    later = Asked(server.url, images, plan, concurrency=(1, 1))
+    measuring = asyncio.create_task(Session(later, Console(quiet=True)).results())
+    await second.wait()
+    measuring.cancel()
+    results = await measuring
+    assert len(results.measured) == 1
+    assert results.measured[0].run.goodput > 0
+    assert results.facts.collection == "birds"
+
+
+async def test_the_capacity_is_found_and_sized(
+    server: Server, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes come first, then rates; what is advised follows from the best step."""
+    monkeypatch.setattr(capacity, "_LEAST_STEP_SECONDS", 0.1)
+    monkeypatch.setattr(capacity, "SAMPLES", 10)
+    monkeypatch.setattr(capacity, "_PROBE_CLIENTS", (1, 2))
+    plan = Plan(seconds=0.1, warmup_seconds=0.0)
+    asked = Asked(server.url, images, plan, wish=Wish(p99_seconds=60, rate=1_000_000), embedders=1)
+    results = await Session(asked, Console(quiet=True)).results()
+    found = results.capacity
+    assert found is not None
+    assert found.rate == found.steps[-1].rate > found.ceiling
+    assert [one.run.concurrency for one in results.measured[:2]] == [1, 2]
+    assert [one.run.rate for one in results.measured[2:]] == [one.rate for one in found.steps]
+    assert [one.setting for one in results.advice] == [
+        "embedder replicas",
+        "upload replicas",
+        "searcher replicas",
+        "KEDA queue length per embedder (simile.embed)",
+    ]

@@ -1,0 +1,290 @@
+"""Exported networks in every runtime: the vectors of torch, without torch, or a clear refusal."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from services.embedder import cpu, exported, parity
+from services.embedder.architectures import build
+from services.embedder.loading import load
+from services.embedder.model import NetworkModel, Pixels, Runs, Vectors
+from services.embedder.networks import NETWORKS
+from services.embedder.runtimes.torch_cpu import TorchCpu
+from services.embedder.runtimes.torch_cuda import sizes
+from services.embedder.settings import EmbedderSettings
+from services.shared.errors import (
+    InvalidSettings,
+    MissingExtra,
+    RuntimeUnfit,
+    WeightsUnavailable,
+)
+from tests.support.fake_model import LIMITS
+
+_PIXELS = parity.reference_pixels(224)
+
+
+def _settings(models_dir: Path, **fields: object) -> EmbedderSettings:
+    return EmbedderSettings.model_validate(
+        {"device": "cpu", "workers": 2, "models_dir": models_dir, **fields}
+    )
+
+
+@pytest.fixture(scope="module")
+def reference() -> Vectors:
+    """Torch's own vectors of the reference images."""
+    return TorchCpu(build(EmbedderSettings()).network, "fp32").embed(_PIXELS)
+
+
+@pytest.mark.parametrize("runtime", ["auto", "onnxruntime", "openvino", "torch"])
+def test_every_runtime_gives_torchs_vectors(
+    models_dir: Path, reference: Vectors, runtime: str
+) -> None:
+    """In 32 bits no runtime changes a vector, or its model's id, whatever the batch."""
+    one, two = load(_settings(models_dir, runtime=runtime), LIMITS)
+    (torchs, _) = load(_settings(models_dir, runtime="torch"), LIMITS)
+    assert one.model_id == two.model_id == torchs.model_id
+    assert one.runtime.precision == "fp32"
+    assert runtime in {"auto", one.runtime.library}
+    for count in (1, 3, 8):
+        together = one.embed(_PIXELS[:count])
+        assert together.dtype == np.float32
+        assert parity.cosines(together, reference[:count]).min() > 0.9999
+    many = np.concatenate([_PIXELS] * 5)
+    assert parity.cosines(two.embed(many), np.concatenate([reference] * 5)).min() > 0.9999
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "torch"])
+def test_fewer_bits_are_near(models_dir: Path, reference: Vectors, runtime: str) -> None:
+    """bf16 is another computation with almost the same vectors, under the same model id."""
+    one, _ = load(_settings(models_dir, runtime=runtime, precision="bf16"), LIMITS)
+    found = parity.cosines(one.embed(_PIXELS), reference)
+    assert one.runtime.precision == "bf16"
+    assert 0.998 <= np.median(found) < 1
+
+
+def test_an_exported_network_needs_no_torch(models_dir: Path) -> None:
+    """What was exported once is served by a process that never imports torch."""
+    load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
+    script = (
+        "import sys\n"
+        "from services.embedder.loading import load\n"
+        "from services.embedder.settings import EmbedderSettings\n"
+        "from services.shared.imaging import Limits\n"
+        "import numpy as np\n"
+        "for runtime in ('onnxruntime', 'openvino'):\n"
+        "    settings = EmbedderSettings(runtime=runtime, device='cpu', workers=1)\n"
+        "    (model,) = load(settings, Limits(10**6, 10**6, 100))\n"
+        "    assert model.embed(np.zeros((1, 224, 224, 3), np.uint8)).shape == (1, 1280)\n"
+        "assert 'torch' not in sys.modules, 'torch was imported'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+def test_without_torch_a_missing_export_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image for CPUs that lacks the export names the command that makes it."""
+    monkeypatch.setattr(cpu, "installed", lambda library: library == "onnxruntime")
+    with pytest.raises(WeightsUnavailable, match=r"simile export.*SIMILE_EMBEDDER_MODELS_DIR"):
+        load(_settings(tmp_path), LIMITS)
+
+
+def test_without_any_runtime_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing that could run a network: the error says what to install."""
+    monkeypatch.setattr(cpu, "installed", lambda _: False)
+    with pytest.raises(MissingExtra, match=r"simile-search\[embedder\]"):
+        load(_settings(tmp_path), LIMITS)
+
+
+@pytest.mark.parametrize(("runtime", "precision"), [("onnxruntime", "bf16"), ("auto", "fp16")])
+def test_a_precision_that_a_runtime_lacks_is_refused(
+    tmp_path: Path, runtime: str, precision: str
+) -> None:
+    """An operator who asks for what can't be gets an error, not something else."""
+    with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_PRECISION"):
+        load(_settings(tmp_path, runtime=runtime, precision=precision), LIMITS)
+
+
+def _copied(models_dir: Path, to: Path) -> exported.Exported:
+    found = exported.find(models_dir, _settings(models_dir)) or pytest.fail("nothing exported")
+    folder = to / found.folder.name
+    folder.mkdir()
+    for file in found.folder.iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    return replace(found, folder=folder)
+
+
+def test_an_export_is_made_once_and_again_when_damaged(models_dir: Path, tmp_path: Path) -> None:
+    """A second start finds the export; one whose bytes changed is replaced, not served."""
+    load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
+    copied = _copied(models_dir, tmp_path)
+    settings = _settings(tmp_path, runtime="onnxruntime", workers=1)
+    made = copied.graph.stat().st_mtime_ns
+    load(settings, LIMITS)
+    assert copied.graph.stat().st_mtime_ns == made
+    graph = bytearray(copied.graph.read_bytes())
+    graph[-1000] ^= 1
+    copied.graph.write_bytes(graph)
+    assert exported.find(tmp_path, settings) is None
+    load(settings, LIMITS)
+    assert exported.find(tmp_path, settings) is not None
+    assert [folder.name for folder in tmp_path.iterdir()] == [copied.folder.name]
+
+
+def test_a_quicker_process_wins(models_dir: Path, tmp_path: Path) -> None:
+    """Two embedders that export at the same time leave one whole export."""
+    load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
+    copied = _copied(models_dir, tmp_path)
+    graph = tmp_path / "again.onnx"
+    graph.write_bytes(copied.graph.read_bytes())
+    mine = exported.write(tmp_path, graph, copied.facts, copied.reference())
+    assert mine.folder == copied.folder
+    assert sorted(path.name for path in tmp_path.iterdir()) == [copied.folder.name]
+
+
+@pytest.mark.parametrize(
+    "facts", ["", "{}", '{"format": 99}', json.dumps({"format": 1, "source": 3, "more": 4})]
+)
+def test_an_export_of_another_format_is_left_alone(
+    models_dir: Path, tmp_path: Path, facts: str
+) -> None:
+    """What can't be understood is not used."""
+    load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
+    copied = _copied(models_dir, tmp_path)
+    (copied.folder / "export.json").write_text(facts)
+    assert exported.find(tmp_path, _settings(tmp_path)) is None
+
+
+def test_a_runtime_that_computes_something_else_is_not_used(
+    models_dir: Path, tmp_path: Path
+) -> None:
+    """Vectors that differ from torch's are noticed before the first image."""
+    load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
+    copied = _copied(models_dir, tmp_path)
+    pixels, vectors = copied.reference()
+    np.savez(copied.folder / "reference.npz", pixels=pixels, vectors=vectors[::-1])
+    (copied.folder / "speeds.json").unlink()
+    for runtime in ("onnxruntime", "auto"):
+        with pytest.raises(RuntimeUnfit, match="SIMILE_EMBEDDER_RUNTIME"):
+            load(_settings(tmp_path, runtime=runtime), LIMITS)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write every folder")
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """Where the export can't be kept, the error names the setting."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_MODELS_DIR"):
+        load(_settings(tmp_path, weights="random"), LIMITS)
+
+
+def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
+    """Exports can't be kept in a file, and the error says which setting names it."""
+    (tmp_path / "file").touch()
+    with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_MODELS_DIR"):
+        load(_settings(tmp_path / "file", weights="random"), LIMITS)
+
+
+def test_other_weights_are_another_export(tmp_path: Path) -> None:
+    """An export is found by the weights that it holds, by their file's bytes too."""
+    published = _settings(tmp_path)
+    (tmp_path / "mine.pth").write_bytes(b"weights")
+    mine = _settings(tmp_path, weights_file=tmp_path / "mine.pth")
+    sources = {
+        exported.source(one) for one in (published, mine, _settings(tmp_path, model="vgg16"))
+    }
+    (tmp_path / "mine.pth").write_bytes(b"others")
+    assert len(sources | {exported.source(mine)}) == 4
+    with pytest.raises(WeightsUnavailable, match="can't be read"):
+        exported.source(_settings(tmp_path, weights_file=tmp_path / "none.pth"))
+
+
+def test_nothing_is_told_to_the_makers_of_a_runtime(models_dir: Path) -> None:
+    """ONNX Runtime's reports of its use are off before it is loaded."""
+    load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
+    script = (
+        "import os, sys\n"
+        "import services.embedder.runtimes.onnx_session\n"
+        "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
+
+
+@dataclass
+class _Counting:
+    """A runtime that remembers how many images it was given at once."""
+
+    batches: list[int]
+    runs: Runs = field(default_factory=lambda: Runs("counting", "fp32", "cpu"))
+
+    def embed(self, batch: Pixels) -> Vectors:
+        """The first pixel of each image."""
+        self.batches.append(len(batch))
+        return batch[:, 0, 0].astype(np.float32)
+
+
+def test_a_batch_is_run_in_parts() -> None:
+    """A runtime gets as many images at once as it is best at, and the order stays."""
+    runtime = _Counting([])
+    network = NETWORKS["efficientnet_lite0"]
+    model = NetworkModel("some", 3, network.preprocessing, LIMITS, runtime, 4, 4)
+    batch = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
+    assert model.embed(batch)[:, 0].tolist() == list(range(10))
+    assert runtime.batches == [4, 4, 2]
+
+
+def test_torch_gives_no_memory_back_between_batches() -> None:
+    """The process itself sets what glibc's malloc needs: no page is faulted in a second time."""
+    script = (
+        "import resource, threading\n"
+        "import numpy as np\n"
+        "from services.embedder.architectures import build\n"
+        "from services.embedder.runtimes.torch_cpu import TorchCpu\n"
+        "from services.embedder.settings import EmbedderSettings\n"
+        "runtime = TorchCpu(build(EmbedderSettings()).network, 'fp32')\n"
+        "batch = np.zeros((32, 224, 224, 3), np.uint8)\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "def work():\n"
+        "    for _ in range(2): runtime.embed(batch)\n"
+        "    before = faults()\n"
+        "    for _ in range(2): runtime.embed(batch)\n"
+        "    print((faults() - before) // 64)\n"
+        "thread = threading.Thread(target=work); thread.start(); thread.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True
+    )
+    # An image's activations are thousands of pages.
+    assert int(done.stdout) < 100
+
+
+def test_graphs_are_made_for_every_batch_up_to_the_largest() -> None:
+    """Sizes double, and end with the one that was asked for."""
+    assert sizes(1) == [1]
+    assert sizes(8) == [1, 2, 4, 8]
+    assert sizes(12) == [1, 2, 4, 8, 12]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_gpus_graphs_give_torchs_vectors(reference: Vectors, precision: str) -> None:
+    """Whether a batch fills its graph or not, the vectors are those of the CPU."""
+    settings = EmbedderSettings.model_validate(
+        {"device": "cuda", "precision": precision, "max_batch_size": 4}
+    )
+    models = load(settings, LIMITS)
+    for model in models:
+        for count in (1, 2, 3, 4, 8):
+            found = parity.cosines(model.embed(_PIXELS[:count]), reference[:count])
+            assert np.median(found) > 0.998

@@ -1,0 +1,75 @@
+"""What a few bytes may buy of a decoder's work, and what an image's memory is foreseen to be."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from PIL import Image
+
+from services.shared import errors, image_cost, imaging
+from tests.hostile import bombs
+from tests.support import pictures
+
+LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=100.0)
+
+
+def test_a_jpeg_that_brings_its_components_one_by_one_may_not_do_so_for_ever() -> None:
+    """Scans of one component are counted, progressive or not; three of them are a picture."""
+    few = bombs.jpeg_scans(3, side=64, progressive=False)
+    assert imaging.sniff(few, LIMITS).progressive
+    assert imaging.decode(few, LIMITS).size == (64, 64)
+    for look in (imaging.sniff, imaging.decode):
+        with pytest.raises(errors.UndecodableImage, match="scans"):
+            look(bombs.jpeg_scans(200, side=64, progressive=False), LIMITS)
+
+
+def test_an_ordinary_jpeg_is_one_scan_whatever_follows() -> None:
+    """Also where its first segments carry a thumbnail with scans of its own."""
+    inner = pictures.encoded(pictures.scene(), "JPEG", progressive=True)
+    image = pictures.encoded(pictures.scene(), "JPEG", exif=b"Exif\0\0" + inner)
+    assert not imaging.sniff(image, LIMITS).progressive
+
+
+def test_what_is_read_in_countless_pieces_is_refused() -> None:
+    """The bound holds for any format, and is far above what pictures need."""
+    with pytest.raises(errors.UndecodableImage, match="pieces"):
+        imaging.sniff(bombs.jpeg_segments(), LIMITS)
+    reader = image_cost.Reader(pictures.encoded(pictures.scene(1000, 800), "PNG"))
+    with Image.open(reader) as opened:
+        opened.load()
+    assert reader._reads < image_cost._MOST_READS / 100
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_is_not_opened_when_its_tiles_are_countless(order: str, *, big: bool) -> None:
+    """In either byte order, as TIFF and as BigTIFF."""
+    start = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}H", 43 if big else 42)
+    if big:
+        start += struct.pack(f"{order}HHQ", 8, 0, 16)
+        entry = struct.pack(f"{order}QHHQQ", 1, 324, 4, 2_000_000, 8)
+    else:
+        start += struct.pack(f"{order}L", 8)
+        entry = struct.pack(f"{order}HHHLL", 1, 324, 4, 2_000_000, 8)
+    with pytest.raises(errors.UndecodableImage, match="2000000 strips or tiles"):
+        imaging.sniff(start + entry + bytes(64), LIMITS)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
+def test_the_first_bytes_name_the_format(name: str) -> None:
+    """Nothing is opened for it; no format has no name."""
+    assert imaging.format_of(pictures.encoded(pictures.scene(), name)[:16]) == name
+    assert imaging.format_of(b"no image") == ""
+    assert imaging.format_of(b"") == ""
+
+
+def test_memory_is_foreseen_by_format_size_and_target() -> None:
+    """A JPEG in one scan is decoded small where that is enough; in several it is held whole."""
+    plain = imaging.Header("JPEG", "image/jpeg", 4000, 3000)
+    assert imaging.memory_of(plain) == 12 * 4000 * 3000
+    assert imaging.memory_of(plain, 448) == 12 * 1000 * 750
+    scans = imaging.Header("JPEG", "image/jpeg", 4000, 3000, progressive=True)
+    assert imaging.memory_of(scans) == imaging.memory_of(scans, 448) == 16 * 4000 * 3000
+    small_avif = imaging.Header("AVIF", "image/avif", 16, 16)
+    assert imaging.memory_of(small_avif) > 2**30

@@ -1,0 +1,48 @@
+"""The link to RabbitMQ goes on trying, whatever answers at its address."""
+
+from __future__ import annotations
+
+import asyncio
+
+import aiormq
+import pytest
+from aiormq.connection import FrameReceiver
+from aiormq.exceptions import AMQPConnectionError
+from yarl import URL
+
+from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.amqp_wire import Wire
+
+
+async def test_a_connection_that_ended_is_a_named_error() -> None:
+    """A load balancer in front of a dead broker accepts, and hangs up before the first frame."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    reader, writer = await Wire().create(URL(f"amqp://127.0.0.1:{port}/"))
+    assert await reader.read() == b""
+    with pytest.raises(AMQPConnectionError):
+        await FrameReceiver(reader).get_frame()
+    writer.close()
+    server.close()
+
+
+async def test_a_link_never_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever connecting raises, it is tried again: a service that stopped would stay unready."""
+    tried = asyncio.Semaphore(0)
+
+    def connect(*_: object, **__: object) -> None:
+        tried.release()
+        raise StopAsyncIteration
+
+    monkeypatch.setattr(aiormq, "connect", connect)
+    broker = AmqpBroker("amqp://guest:guest@127.0.0.1:1/", name="test")
+    starting = asyncio.create_task(broker.start([]))
+    async with asyncio.timeout(20):
+        for _ in range(6):
+            await tried.acquire()
+    starting.cancel()
+    await broker.close()

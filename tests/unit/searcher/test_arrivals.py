@@ -1,0 +1,163 @@
+"""Vectors on their way: what a kill, a torn file, damage or a full disk leaves of them."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.searcher import arrivals
+from services.searcher.arrivals import Arrivals
+
+MODEL = "fake@0123456789ab/pixels/8"
+
+ENDLESS = """
+import sys
+from itertools import count
+from pathlib import Path
+from services.searcher.journal import Journal
+from tests.unit.searcher.test_arrivals import MODEL, sha256_of, vector_of
+
+journal = Journal(Path(sys.argv[1]))
+for number in count():
+    journal.remember_vector(sha256_of(number), MODEL, vector_of(number))
+    if number == 1000:
+        print("on its way", flush=True)
+"""
+
+
+def sha256_of(number: int) -> str:
+    """The hash of a content."""
+    return hashlib.sha256(str(number).encode()).hexdigest()
+
+
+def vector_of(number: int) -> bytes:
+    """Its vector: 32 bytes that no other content has."""
+    return hashlib.blake2b(str(number).encode(), digest_size=32).digest()
+
+
+@pytest.fixture
+def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """A journal's database."""
+    connection = sqlite3.connect(tmp_path / "journal.sqlite")
+    connection.executescript(arrivals.SCHEMA)
+    yield connection
+    connection.close()
+
+
+def kept(connection: sqlite3.Connection, directory: Path, count: int = 3) -> Path:
+    """Keep some vectors, as a build before; their file."""
+    before = Arrivals(connection, directory, MODEL)
+    for number in range(count):
+        before.add(sha256_of(number), vector_of(number))
+    before.keep()
+    before.close()
+    return next(directory.glob("vectors-*.f32"))
+
+
+def found(opened: Arrivals, count: int = 3) -> list[bool]:
+    """Which of the first contents have a vector, each of them its own."""
+    vectors = [opened.find(sha256_of(number)) for number in range(count)]
+    assert all(vector in {None, vector_of(number)} for number, vector in enumerate(vectors)), (
+        "a content has another's vector"
+    )
+    return [vector is not None for vector in vectors]
+
+
+def test_a_killed_build_loses_its_last_moments_and_mixes_up_nothing(tmp_path: Path) -> None:
+    """After kill -9 every row that is there has its own vector, and more can be added."""
+    path = tmp_path / "journal.sqlite"
+    with subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, str(path)], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "on its way\n"
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    connection = sqlite3.connect(path)
+    (count,) = connection.execute("SELECT count(*) FROM arrived").fetchone()
+    assert count >= 768
+    opened = Arrivals(connection, tmp_path, MODEL)
+    assert all(found(opened, count))
+    opened.add(sha256_of(count), vector_of(count))
+    opened.keep()
+    assert all(found(opened, count + 1))
+    opened.close()
+    connection.close()
+
+
+def test_a_torn_tail_is_written_over(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    """Bytes that no row knows are dropped, whether half a vector or several."""
+    file = kept(connection, tmp_path)
+    sound = file.read_bytes()
+    file.write_bytes(sound + b"half a vector")
+    opened = Arrivals(connection, tmp_path, MODEL)
+    opened.add(sha256_of(3), vector_of(3))
+    opened.keep()
+    assert file.read_bytes() == sound + vector_of(3)
+    assert found(opened, 4) == [True] * 4
+    opened.close()
+
+
+def test_rows_whose_bytes_are_gone_are_forgotten(
+    connection: sqlite3.Connection, tmp_path: Path
+) -> None:
+    """A file that lost its end, or is gone, takes its rows with it."""
+    file = kept(connection, tmp_path)
+    file.write_bytes(file.read_bytes()[:40])
+    opened = Arrivals(connection, tmp_path, MODEL)
+    assert found(opened) == [True, False, False]
+    opened.close()
+    file.unlink()
+    opened = Arrivals(connection, tmp_path, MODEL)
+    assert found(opened) == [False] * 3
+    opened.close()
+
+
+def test_a_damaged_vector_is_no_vector(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    """A flipped bit costs that one vector; it is not published."""
+    file = kept(connection, tmp_path)
+    content = bytearray(file.read_bytes())
+    content[40] ^= 1
+    file.write_bytes(content)
+    opened = Arrivals(connection, tmp_path, MODEL)
+    opened.forget_damaged()
+    assert found(opened) == [True, False, True]
+    assert connection.execute("SELECT count(*) FROM arrived").fetchone() == (2,)
+    opened.close()
+
+
+def test_each_model_has_its_own(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    """The vectors of one model are not found for another, and all are forgotten together."""
+    kept(connection, tmp_path)
+    other = Arrivals(connection, tmp_path, "other@0123456789ab/pixels/8")
+    assert found(other) == [False] * 3
+    other.close()
+    arrivals.forget_all(connection, tmp_path)
+    assert not list(tmp_path.glob("vectors-*"))
+    opened = Arrivals(connection, tmp_path, MODEL)
+    assert found(opened) == [False] * 3
+    opened.close()
+
+
+def test_what_found_no_space_still_waits(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    """A write that failed is done again, at the same place, once there is room."""
+    kept(connection, tmp_path)
+    opened = Arrivals(connection, tmp_path, MODEL)
+    opened.add(sha256_of(3), vector_of(3))
+    file = opened._file
+    with Path("/dev/full").open("wb") as full:
+        opened._file = full.fileno()
+        with pytest.raises(OSError, match=r"No space left|Illegal seek"):
+            opened.keep()
+    opened._file = file
+    assert found(opened, 4) == [True, True, True, False]
+    opened.keep()
+    assert found(opened, 4) == [True] * 4
+    opened.close()

@@ -1,0 +1,90 @@
+"""Near-duplicates: which items form a group, what is told of it, and the picture."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from services.searcher import duplicates
+from services.searcher.contact_sheet import draw_groups
+from services.searcher.duplicates import Group, find_duplicates
+from services.searcher.progress import NoProgress
+from services.searcher.scan import Vectors
+from services.shared.collection import Volume
+from tests.support.pictures import plain_jpeg
+from tests.support.volume import items, publish_version, unit_vectors
+
+
+def _chain(count: int, step: float) -> Vectors:
+    """Vectors on a circle, each at that angle from the one before."""
+    angles = step * np.arange(count)
+    vectors = np.zeros((count, 8), "<f4")
+    vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
+    return vectors
+
+
+def _find(tmp_path: Path, vectors: Vectors, distance: float) -> list[Group]:
+    volume = Volume(tmp_path)
+    listed = items(len(vectors))
+    manifest = publish_version(volume, "birds", vectors, listed, method="exact")
+    return find_duplicates(volume, "birds", manifest.version, distance, NoProgress())
+
+
+@pytest.mark.parametrize("rows", [3, 1024])
+def test_items_close_to_one_another_form_a_group(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """A chain is one group though its ends are far apart; its middle is told first."""
+    monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
+    far = unit_vectors(4, seed=3)
+    far[:, :2] = 0
+    vectors = np.concatenate([_chain(5, 0.1), far / np.linalg.norm(far, axis=1, keepdims=True)])
+    (group,) = _find(tmp_path, vectors.astype("<f4"), 0.21)
+    assert {item.position for item in group.items} == {0, 1, 2, 3, 4}
+    assert group.items[0].position == 2
+    assert group.farthest == pytest.approx(0.2, abs=1e-2)
+    assert group.same_bytes == 0
+    assert group.labels == ["image even", "image odd"]
+    assert group.to_json()["items"][0]["path"] == "image-2.jpg"
+
+
+def test_what_is_far_apart_is_no_group(tmp_path: Path) -> None:
+    """Nothing within the distance: nothing reported."""
+    assert _find(tmp_path, _chain(6, 0.5), 0.3) == []
+
+
+def test_copies_are_told_and_several_labels_come_first(tmp_path: Path) -> None:
+    """A group that mixes labels is the more suspicious one; equal bytes are counted."""
+    volume = Volume(tmp_path)
+    vectors = np.concatenate([_chain(3, 0.0), -_chain(2, 0.0)])
+    listed = [
+        dataclasses.replace(item, sha256="same", label="cat" if item.position != 4 else "dog")
+        for item in items(5)
+    ]
+    manifest = publish_version(volume, "birds", vectors, listed, method="exact")
+    first, second = find_duplicates(volume, "birds", manifest.version, 0.1, NoProgress())
+    assert (first.labels, first.same_bytes) == (["cat", "dog"], 1)
+    assert (second.labels, second.same_bytes, len(second.items)) == (["cat"], 2, 3)
+
+
+def test_the_sheet_shows_a_line_for_each_group(tmp_path: Path) -> None:
+    """Images side by side, and a grey cell for what is gone."""
+    volume, images = Volume(tmp_path / "root"), tmp_path / "images"
+    images.mkdir()
+    listed = items(4)
+    for item in listed[:3]:
+        (images / item.path).write_bytes(plain_jpeg((0, 0, 250), (30, 20)))
+    vectors = np.concatenate([_chain(2, 0.0), -_chain(2, 0.0)])
+    manifest = publish_version(volume, "birds", vectors, listed, images_root=images)
+    groups = find_duplicates(volume, "birds", manifest.version, 0.1, NoProgress())
+    out = tmp_path / "sheet.png"
+    draw_groups(volume, "birds", manifest.version, groups, out)
+    with Image.open(out) as sheet:
+        assert sheet.height == 2 * (120 + 16 + 8) + 8
+        colors = np.asarray(sheet.convert("RGB")).reshape(-1, 3).astype(int)
+    blue = np.count_nonzero((colors[:, 2] > 200) & (colors[:, 0] < 100))
+    assert blue > 3 * 100 * 100

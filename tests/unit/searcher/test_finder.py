@@ -1,0 +1,266 @@
+"""Questions to an open index: bounds, filters, pages and folding, whatever the method."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from services.searcher import finder as finder_module
+from services.searcher.finder import Finder
+from services.searcher.index import Index
+from services.searcher.paging import MOST_SHOWN
+from services.searcher.scan import Vectors
+from services.shared.collection import Volume
+from services.shared.contracts import Filter, Neighbor, Neighbors, Question
+from services.shared.errors import CursorExpired, MalformedRequest, SimileError
+from services.shared.items import Item
+from services.shared.manifest import Method
+from tests.support.volume import items, publish_version, unit_vectors
+
+COUNT = 400
+ASK = Question(collection="birds")
+METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy"]
+
+
+def _listed(count: int) -> list[Item]:
+    """Items of ten labels, each tenth one rare, with two attributes."""
+    return [
+        dataclasses.replace(
+            item,
+            item_id=f"id{item.position}",
+            label=f"kind {item.position % 10}",
+            attributes={"half": str(item.position % 2), "number": str(item.position)},
+        )
+        for item in items(count)
+    ]
+
+
+def _finder(
+    tmp_path: Path,
+    vectors: Vectors,
+    method: Method = "annoy",
+    *,
+    number: int = 0,
+) -> Finder:
+    volume = Volume(tmp_path)
+    manifest = publish_version(
+        volume, "birds", vectors, _listed(len(vectors)), method=method, number=number
+    )
+    return Finder(Index.open(volume, "birds", manifest.version))
+
+
+def _ask(finder: Finder, vector: Vectors, **asked: object) -> Neighbors:
+    (answer,) = finder.find([vector], [dataclasses.replace(ASK, **asked)])  # type: ignore[arg-type]
+    if isinstance(answer, SimileError):
+        raise answer
+    return answer
+
+
+def _ids(neighbors: tuple[Neighbor, ...]) -> list[str]:
+    return [neighbor.item_id for neighbor in neighbors]
+
+
+def _sorted_by_distance(vectors: Vectors, query: Vectors) -> list[int]:
+    order: list[int] = np.argsort(-(vectors @ query), kind="stable").tolist()
+    return order
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("limit", [0, 10**9])
+def test_a_filter_finds_every_item_that_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, limit: int
+) -> None:
+    """By over-fetching or by scanning: exactly the nearest that pass, as many as exist."""
+    monkeypatch.setattr(finder_module, "_SCANNED_BYTES", limit)
+    vectors, query = unit_vectors(COUNT), unit_vectors(1, seed=2)[0]
+    finder = _finder(tmp_path, vectors, method)
+    nearest = _sorted_by_distance(vectors, query)
+    for wanted, passing in (
+        (Filter(labels=("kind 3",)), [one for one in nearest if one % 10 == 3]),
+        (Filter(labels=("kind 3", "kind 4")), [one for one in nearest if one % 10 in {3, 4}]),
+        (Filter((), {"half": ("1",)}), [one for one in nearest if one % 2]),
+        (Filter(("kind 3",), {"half": ("0",)}), []),
+        (Filter((), {"number": ("7", "9", "12")}), [one for one in nearest if one in {7, 9, 12}]),
+        (Filter((), {"colour": ("red",)}), []),
+    ):
+        answer = _ask(finder, query, filter=wanted, k=50)
+        assert _ids(answer.neighbors) == [f"id{one}" for one in passing[:50]]
+        assert answer.matching == len(passing)
+        assert bool(answer.next_cursor) == (len(passing) > 50)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("wanted", [None, Filter((), {"half": ("1",)})], ids=["all", "filtered"])
+def test_pages_together_are_the_whole_answer(
+    tmp_path: Path, method: Method, wanted: Filter | None
+) -> None:
+    """Page after page: nothing twice, nothing left out, nearest first, then the end."""
+    vectors, query = unit_vectors(COUNT), unit_vectors(1, seed=2)[0]
+    finder = _finder(tmp_path, vectors, method)
+    passing = [one for one in _sorted_by_distance(vectors, query) if wanted is None or one % 2 == 1]
+    found, cursor = list[str](), ""
+    while True:
+        answer = _ask(finder, query, k=60, filter=wanted, cursor=cursor)
+        found += _ids(answer.neighbors)
+        cursor = answer.next_cursor
+        if not cursor:
+            break
+    assert sorted(found) == sorted(f"id{one}" for one in passing)
+    assert found[:60] == [f"id{one}" for one in passing[:60]]
+
+
+def test_paging_ends_after_its_bound(tmp_path: Path) -> None:
+    """The last page within the bound has no cursor, though more items match."""
+    finder = _finder(tmp_path, unit_vectors(1300), "exact")
+    query, cursor, shown = unit_vectors(1, seed=2)[0], "", 0
+    while True:
+        answer = _ask(finder, query, k=100, cursor=cursor)
+        shown, cursor = shown + len(answer.neighbors), answer.next_cursor
+        if not cursor:
+            break
+    assert shown == MOST_SHOWN
+    assert answer.matching == 1300
+
+
+def test_a_cursor_of_another_version_has_expired(tmp_path: Path) -> None:
+    """After a swap the person is told to start again, rather than shown a mixture."""
+    query = unit_vectors(1, seed=2)[0]
+    cursor = _ask(_finder(tmp_path, unit_vectors(COUNT)), query).next_cursor
+    newer = _finder(tmp_path, unit_vectors(COUNT), number=1)
+    with pytest.raises(CursorExpired):
+        _ask(newer, query, cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"filter": Filter(("kind 1",))},
+        {"collapse": 0.5},
+        {"max_distance": 1.0},
+        {"exclude": "id3"},
+        {"cursor": "AAAA"},
+        {"cursor": "é"},
+        {"cursor": "x"},
+    ],
+    ids=str,
+)
+def test_a_cursor_of_another_question_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    """A cursor belongs to one question; rubbish belongs to none."""
+    finder, query = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(1, seed=2)[0]
+    cursor = _ask(finder, query).next_cursor
+    with pytest.raises((MalformedRequest, CursorExpired)):
+        _ask(finder, query, **{"cursor": cursor, **change})
+
+
+def test_a_truncated_cursor_is_refused(tmp_path: Path) -> None:
+    """Every prefix of a cursor is refused or asks for a shorter list; none breaks."""
+    finder, query = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(1, seed=2)[0]
+    cursor = _ask(finder, query, k=100).next_cursor
+    for end in range(1, len(cursor)):
+        try:
+            answer = _ask(finder, query, cursor=cursor[:end])
+        except (MalformedRequest, CursorExpired):
+            continue
+        assert len(answer.neighbors) == 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_max_distance_leaves_out_what_is_farther(tmp_path: Path, method: Method) -> None:
+    """The bound is on the angular distance, holds on every page, and may leave nothing."""
+    finder, query = _finder(tmp_path, unit_vectors(COUNT), method), unit_vectors(1, seed=5)[0]
+    whole = _ask(finder, query, k=20).neighbors
+    bound = whole[14].distance
+    near = _ask(finder, query, k=10, max_distance=bound)
+    rest = _ask(finder, query, k=10, max_distance=bound, cursor=near.next_cursor)
+    assert _ids((*near.neighbors, *rest.neighbors)) == _ids(whole[:15])
+    assert not rest.next_cursor
+    assert _ask(finder, query, max_distance=0.0).neighbors == ()
+
+
+def _with_copies(count: int, copies: int) -> Vectors:
+    """Each of `count` vectors followed by slightly moved copies of it."""
+    rng = np.random.default_rng(7)
+    whole = np.repeat(unit_vectors(count), copies + 1, axis=0)
+    whole += 0.001 * rng.normal(size=whole.shape).astype("f4")
+    unit: Vectors = (whole / np.linalg.norm(whole, axis=1, keepdims=True)).astype("<f4")
+    return unit
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_near_duplicates_are_folded_into_the_nearest(tmp_path: Path, method: Method) -> None:
+    """Of four copies one is shown and names the others; k different ones are found."""
+    finder = _finder(tmp_path, _with_copies(60, 3), method)
+    answer = _ask(finder, unit_vectors(1, seed=2)[0], k=12, collapse=0.05)
+    assert len(answer.neighbors) == 12
+    for neighbor in answer.neighbors:
+        family = {int(one[2:]) // 4 for one in (neighbor.item_id, *neighbor.duplicates)}
+        assert len(family) == 1
+        assert len(neighbor.duplicates) == 3
+    assert len({int(one.item_id[2:]) // 4 for one in answer.neighbors}) == 12
+
+
+def test_folding_goes_on_from_page_to_page(tmp_path: Path) -> None:
+    """No family comes twice, and all families come, however many pages."""
+    finder, query = _finder(tmp_path, _with_copies(60, 3)), unit_vectors(1, seed=2)[0]
+    families, cursor = list[int](), ""
+    while True:
+        answer = _ask(finder, query, k=7, collapse=0.05, cursor=cursor)
+        families += [int(one.item_id[2:]) // 4 for one in answer.neighbors]
+        cursor = answer.next_cursor
+        if not cursor:
+            break
+    assert sorted(families) == list(range(60))
+
+
+def test_a_collection_of_one_picture_folds_into_one(tmp_path: Path) -> None:
+    """When everything is a copy, one item with its duplicates is the whole answer."""
+    finder = _finder(tmp_path, _with_copies(1, 299))
+    answer = _ask(finder, unit_vectors(1)[0], k=10, collapse=0.2)
+    assert len(answer.neighbors) == 1
+    assert len(answer.neighbors[0].duplicates) == 100
+    assert not answer.next_cursor
+
+
+def test_the_item_that_asks_is_left_out(tmp_path: Path) -> None:
+    """It is not in the answer, nor are its copies lost with it when duplicates are folded."""
+    vectors = _with_copies(60, 3)
+    finder = _finder(tmp_path, vectors)
+    plain = _ask(finder, vectors[8], exclude="id8")
+    assert sorted(_ids(plain.neighbors)[:3]) == ["id10", "id11", "id9"]
+    assert len(plain.neighbors) == 10
+    folded = _ask(finder, vectors[8], exclude="id8", collapse=0.05)
+    assert int(folded.neighbors[0].item_id[2:]) // 4 == 2
+    assert "id8" not in folded.neighbors[0].duplicates
+    assert _ids(_ask(finder, vectors[8], exclude="gone").neighbors)[0] == "id8"
+
+
+def test_questions_of_a_batch_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Different k, filters and failures side by side: each as if it were alone."""
+    finder, queries = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(5, seed=2)
+    queries[3] = np.nan
+    questions = [
+        ASK,
+        dataclasses.replace(ASK, k=100),
+        dataclasses.replace(ASK, filter=Filter(("kind 1",))),
+        ASK,
+        dataclasses.replace(ASK, cursor="rubbish!"),
+    ]
+    together = finder.find(list(queries), questions)
+    for query, question, answer in zip(queries[:3], questions[:3], together[:3], strict=True):
+        assert finder.find([query], [question]) == [answer]
+    codes = [one.code for one in together[3:] if isinstance(one, SimileError)]
+    assert codes == ["invalid_vector", "malformed_request"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_hundred_neighbours_are_found_as_well_as_ten(tmp_path: Path, method: Method) -> None:
+    """A large k looks at more candidates: recall does not suffer."""
+    vectors, queries = unit_vectors(1500), unit_vectors(10, seed=2)
+    finder, hits = _finder(tmp_path, vectors, method), 0
+    for query in queries:
+        expected = {f"id{one}" for one in _sorted_by_distance(vectors, query)[:100]}
+        hits += len(expected & set(_ids(_ask(finder, query, k=100).neighbors)))
+    assert hits / 1000 >= 0.97

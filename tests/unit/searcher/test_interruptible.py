@@ -1,0 +1,43 @@
+"""Work in a thread that ends when the build does."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from services.searcher.interruptible import Interruptible
+from services.searcher.progress import NoProgress
+from services.shared.errors import BuildFailed
+
+
+async def test_a_cancelled_build_waits_until_its_thread_has_ended() -> None:
+    """The thread notices at its next progress; only then the build is over."""
+    progress = Interruptible(NoProgress())
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        try:
+            while True:
+                progress.advance()
+                begun.set()
+        finally:
+            ended.set()
+
+    building = asyncio.create_task(progress.run(work))
+    await asyncio.to_thread(begun.wait)
+    building.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await building
+    assert ended.is_set()
+    with pytest.raises(BuildFailed, match="goes on where it was"):
+        progress.begin("the next stage", None)
+
+
+async def test_work_that_nobody_interrupts_is_just_done() -> None:
+    """Its result and its errors come through."""
+    progress = Interruptible(NoProgress())
+    assert await progress.run(divmod, 7, 2) == (3, 1)
+    with pytest.raises(ZeroDivisionError):
+        await progress.run(divmod, 7, 0)

@@ -1,0 +1,125 @@
+"""The journal of a build: listings, hashes that outlive a kill, and how little memory it takes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from services.searcher import index, staging
+from services.searcher import journal as journal_module
+from services.searcher.journal import FileFacts, Journal
+from services.searcher.progress import NoProgress
+from services.searcher.settings import IndexSettings
+from services.searcher.source import SourceImage
+from services.searcher.tuning import Tuned
+from services.shared.collection import read_vector
+from services.shared.items import ItemCatalog
+from services.shared.manifest import Plan
+
+MODEL = "fake@0123456789ab/pixels/16"
+DIMENSION = 16
+MANY = 10_000
+
+
+def facts_of(path: str) -> FileFacts:
+    """What reading that file might tell."""
+    return FileFacts(1, 1, hashlib.sha256(path.encode()).hexdigest(), 30, 20)
+
+
+def vector_of(sha256: str) -> bytes:
+    """A vector that depends on the hash."""
+    return hashlib.shake_128(sha256.encode()).digest(4 * DIMENSION)
+
+
+def images(count: int) -> Iterator[SourceImage]:
+    """Images in an order that is not that of their paths."""
+    for number in range(count):
+        yield SourceImage(f"{number % 7}/{number:06}.jpg", "label", {"number": str(number)})
+
+
+def test_of_a_path_given_twice_the_last_counts(tmp_path: Path) -> None:
+    """A listing may correct itself further down."""
+    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        twice = [SourceImage("a.jpg", "old", {}), SourceImage("a.jpg", "new", {})]
+        assert journal.list_images(twice) == 1
+        journal.remember_file("a.jpg", facts_of("a.jpg"))
+        assert [item.label for item in journal.items()] == ["new"]
+
+
+def test_a_listing_in_several_parts_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a part ends nothing is lost, whether the last one is full or not."""
+    monkeypatch.setattr(journal_module, "_LISTED_AT_ONCE", 10)
+    for count in (0, 9, 10, 11, 20):
+        with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+            assert journal.list_images(images(count)) == count
+
+
+def test_hashes_outlive_the_process_that_took_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are committed while files are read, so that a kill doesn't cost hours of reading."""
+    clock = itertools.count()
+    monkeypatch.setattr("services.searcher.journal.time.monotonic", lambda: next(clock))
+    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        journal.list_images(images(10))
+        for path, known in journal.unread():
+            assert known is None
+            journal.remember_file(path, facts_of(path))
+        # Another connection sees what a process started after a kill would see.
+        with closing(Journal(tmp_path / "copy.sqlite")) as copy:
+            copy._connection.execute("ATTACH ? AS first", (str(tmp_path / "journal.sqlite"),))
+            (count,) = copy._connection.execute("SELECT count(*) FROM first.hashes").fetchone()
+    assert count >= 8
+
+
+def test_only_what_no_model_of_that_name_has_done_is_missing(tmp_path: Path) -> None:
+    """Each content once, by path; what has arrived from another model doesn't count."""
+    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        journal.list_images(images(4))
+        for path, _ in journal.unread():
+            journal.remember_file(path, facts_of("the same" if path > "1" else path))
+        done, *_ = journal.contents()
+        journal.remember_vector(done.sha256, MODEL, vector_of(done.sha256))
+        assert journal.missing(MODEL, None) == 1
+        assert [content.path for content in journal.missing_contents()] == ["1/000001.jpg"]
+        assert journal.missing("other@0123456789ab/pixels/16", None) == 2
+
+
+def test_memory_does_not_grow_with_the_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From listing to written files, Python holds a few rows of 10,000 at any time."""
+    plan = Plan(method="exact", dimension=DIMENSION)
+    tuned = Tuned(plan=plan, recall=1.0, energy=1.0, measured=(), shards=())
+    monkeypatch.setattr(staging, "tune", lambda *_: tuned)
+    monkeypatch.setattr(index, "_READ_BYTES", 2**16)
+    tracemalloc.start()
+    with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        journal.list_images(images(MANY))
+        for path, _ in journal.unread():
+            journal.remember_file(path, facts_of(path))
+        assert journal.missing(MODEL, None) == MANY
+        for content in journal.missing_contents():
+            journal.remember_vector(content.sha256, MODEL, vector_of(content.sha256))
+        written, manifest = staging.write_version(
+            tmp_path, "many", tmp_path, journal, MODEL, None, IndexSettings(),
+            progress=NoProgress(),
+        )  # fmt: skip
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # As Python objects the items and vectors would take 9 MB.
+    assert peak < 3_000_000
+    assert (manifest.count, manifest.dimension) == (MANY, DIMENSION)
+    items = ItemCatalog(written / "items.sqlite")
+    for item in items.sample(50):
+        assert read_vector(written, item.position, DIMENSION) == vector_of(item.sha256)
+    assert [item.path for item in items.sample(3)] == sorted(item.path for item in items.sample(3))
+    items.close()

@@ -1,0 +1,104 @@
+"""Live quality: sampled answers are held against exact search, in the background."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.searcher.finder import Finder
+from services.searcher.index import Index
+from services.searcher.metrics import SearcherMetrics
+from services.searcher.quality import LiveQuality
+from services.shared.collection import Volume
+from services.shared.contracts import Filter, Neighbors, Question
+from tests.support.volume import items, publish_version, unit_vectors
+
+COUNT = 300
+ASK = Question(collection="birds")
+
+
+@pytest.fixture
+def registry() -> CollectorRegistry:
+    """The metrics' registry."""
+    return CollectorRegistry()
+
+
+@pytest.fixture
+def finder(tmp_path: Path) -> Finder:
+    """An open index."""
+    volume = Volume(tmp_path)
+    manifest = publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT))
+    return Finder(Index.open(volume, "birds", manifest.version))
+
+
+def _live(registry: CollectorRegistry, name: str) -> float:
+    labels = {"collection": "birds"}
+    return registry.get_sample_value(f"simile_searcher_live_recall_{name}_total", labels) or 0.0
+
+
+def _answer(finder: Finder, question: Question) -> Neighbors:
+    (answer,) = finder.find([unit_vectors(1, seed=3)[0]], [question])
+    assert isinstance(answer, Neighbors)
+    return answer
+
+
+def test_a_right_answer_counts_in_full(finder: Finder, registry: CollectorRegistry) -> None:
+    """Ten of ten, and the distances of the nearest and the farthest."""
+    quality = LiveQuality(1.0, SearcherMetrics(registry))
+    quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, _answer(finder, ASK))
+    quality._thread.submit(lambda: None).result()
+    quality.close()
+    assert (_live(registry, "found"), _live(registry, "expected")) == (10, 10)
+    for rank in ("nearest", "farthest"):
+        labels = {"collection": "birds", "rank": rank}
+        assert registry.get_sample_value("simile_searcher_neighbor_distance_count", labels) == 1
+
+
+def test_what_is_missing_lowers_the_recall(finder: Finder, registry: CollectorRegistry) -> None:
+    """An answer with four wrong neighbours has a live recall of .6."""
+    right = _answer(finder, ASK)
+    wrong = tuple(dataclasses.replace(one, distance=1.99) for one in right.neighbors[6:])
+    answer = dataclasses.replace(right, neighbors=(*right.neighbors[:6], *wrong))
+    quality = LiveQuality(1.0, SearcherMetrics(registry))
+    quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
+    quality._thread.submit(lambda: None).result()
+    quality.close()
+    assert (_live(registry, "found"), _live(registry, "expected")) == (6, 10)
+
+
+@pytest.mark.parametrize(
+    ("share", "question"),
+    [(0.0, ASK), (1.0, dataclasses.replace(ASK, filter=Filter(("image odd",))))],
+    ids=["not sampled", "filtered"],
+)
+def test_only_plain_questions_are_sampled(
+    finder: Finder, registry: CollectorRegistry, share: float, question: Question
+) -> None:
+    """What exact search over everything can't judge is not judged by it."""
+    quality = LiveQuality(share, SearcherMetrics(registry))
+    quality.observe(finder.index, unit_vectors(1, seed=3)[0], question, _answer(finder, question))
+    quality.close()
+    assert _live(registry, "expected") == 0
+
+
+def test_a_sample_that_fails_harms_nobody(finder: Finder, registry: CollectorRegistry) -> None:
+    """A vector that can't be compared is logged; the next sample counts again."""
+    quality, answer = LiveQuality(1.0, SearcherMetrics(registry)), _answer(finder, ASK)
+    quality.observe(finder.index, np.ones(3, "f4"), ASK, answer)
+    quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
+    quality._thread.submit(lambda: None).result()
+    quality.close()
+    assert _live(registry, "expected") == 10
+
+
+def test_a_backlog_of_samples_is_dropped(finder: Finder, registry: CollectorRegistry) -> None:
+    """However many queries come, no more than a few wait to be compared."""
+    quality, answer = LiveQuality(1.0, SearcherMetrics(registry)), _answer(finder, ASK)
+    for _ in range(1000):
+        quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
+    quality.close()
+    assert _live(registry, "expected") < 10_000

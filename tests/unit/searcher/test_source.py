@@ -1,0 +1,58 @@
+"""Which files of a folder are a collection's images."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from services.searcher.source import list_images
+
+
+def touch(folder: Path, *paths: str) -> None:
+    """Make empty files."""
+    for path in paths:
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+
+
+def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
+    """With the first folder as their label; hidden files and folders are no images."""
+    touch(tmp_path, "top.jpg", "a/one.jpg", "a/b/c/two.jpg", ".hidden.jpg", "a/.git/three.jpg")
+    found = {(image.path, image.label) for image in list_images(tmp_path)}
+    assert found == {("top.jpg", ""), ("a/one.jpg", "a"), ("a/b/c/two.jpg", "a")}
+
+
+def test_links_are_followed_to_files_only(tmp_path: Path) -> None:
+    """A link to a folder could lead round in circles; one to nowhere, or to itself, is no file."""
+    touch(tmp_path, "a/one.jpg")
+    (tmp_path / "a" / "round").symlink_to(tmp_path)
+    (tmp_path / "two.jpg").symlink_to(tmp_path / "a" / "one.jpg")
+    (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
+    (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert {image.path for image in list_images(tmp_path)} == {"a/one.jpg", "two.jpg"}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    """Its images would be gone from the next version without a word."""
+    touch(tmp_path, "open/one.jpg", "closed/two.jpg")
+    (tmp_path / "closed").chmod(0)
+    found = {image.path: image.fault for image in list_images(tmp_path)}
+    (tmp_path / "closed").chmod(0o700)
+    assert found["open/one.jpg"] is None
+    assert found["closed"] is not None
+
+
+def test_a_large_folder_is_never_held(tmp_path: Path) -> None:
+    """One file at a time, even when they are all in one folder."""
+    touch(tmp_path, *(f"{number:04}-{'x' * 100}.jpg" for number in range(3_000)))
+    tracemalloc.start()
+    assert sum(1 for _ in list_images(tmp_path)) == 3_000
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 150_000

@@ -1,0 +1,112 @@
+"""`simile index` as an operator uses it: what is printed, and what each command changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from services.cli import main
+from services.searcher.index import Index
+from services.shared.collection import Volume
+from tests.support.volume import items, publish_version, unit_vectors
+
+
+@pytest.fixture
+def volume(tmp_path: Path) -> Volume:
+    """Three versions, the last active; two items are equal."""
+    volume = Volume(tmp_path)
+    vectors = unit_vectors(30)
+    vectors[7] = vectors[3]
+    for number in range(3):
+        publish_version(volume, "birds", vectors, items(30), number=number, method="reduced")
+    return volume
+
+
+def _run(volume: Volume, *arguments: str) -> Result:
+    # The width of a terminal, so that a table that does not fit shows.
+    runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"})
+    return runner.invoke(main, ["index", *arguments, "--root", str(volume.root)])
+
+
+def test_the_list_shows_each_version_in_80_columns(volume: Volume) -> None:
+    """Version, method, recall, size, and which one is active or held."""
+    held = Index.open(volume, "birds", volume.versions("birds")[0])
+    printed = _run(volume, "list").output
+    assert held
+    assert all(version in printed for version in volume.versions("birds"))
+    assert printed.count("reduced") == 3
+    assert printed.count("held") == 1
+    assert printed.count(" * ") == 1
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_a_version_is_activated_and_rolled_back(volume: Volume) -> None:
+    """Each command says what is active now; the unknown is refused by name."""
+    first, second, third = volume.versions("birds")
+    assert _run(volume, "rollback", "birds").output == f"active: birds {second}\n"
+    assert _run(volume, "activate", "birds", third).output == f"active: birds {third}\n"
+    _run(volume, "activate", "birds", first)
+    failed = _run(volume, "rollback", "birds")
+    assert failed.exit_code != 0
+    assert "unknown_version" in failed.output
+    assert _run(volume, "activate", "birds", "nonsense").exit_code != 0
+    assert volume.active("birds") == first
+
+
+def test_verify_finds_the_broken_one(volume: Volume) -> None:
+    """The active one by default, or all of them, each named."""
+    first, _, third = volume.versions("birds")
+    path = volume.directory("birds", first) / "reduced.f32"
+    path.chmod(0o644)
+    path.write_bytes(b"")
+    assert _run(volume, "verify", "birds").output == f"sound: birds {third}\n"
+    every = _run(volume, "verify", "birds", "--all")
+    assert every.exit_code == 1
+    assert [line.split(":")[0] for line in every.output.splitlines()] == [
+        "broken", "sound", "sound",
+    ]  # fmt: skip
+    assert "index_corrupt" in _run(volume, "verify", "birds", first).output
+
+
+def test_prune_says_what_it_does(volume: Volume) -> None:
+    """A dry run changes nothing; then the old versions go."""
+    then = time.time() - 3600
+    for path in (volume.home("birds") / "ACTIVE", *(volume.home("birds") / "versions").iterdir()):
+        os.utime(path, (then, then))
+    assert "would be removed" in _run(volume, "prune", "birds", "--dry-run").output
+    assert len(volume.versions("birds")) == 3
+    assert "removed" in _run(volume, "prune", "birds").output
+    assert len(volume.versions("birds")) == 2
+    assert "unknown_collection" in _run(volume, "prune", "fish").output
+
+
+def test_explain_shows_the_plans_and_draws_them(volume: Volume, tmp_path: Path) -> None:
+    """The chosen one is marked, the reason told in words, the plot is a picture."""
+    plot = tmp_path / "plan.png"
+    printed = _run(volume, "explain", "birds", "--plot", str(plot)).output
+    assert "*  reduced" in printed
+    assert "is the fastest of 1 plans" in printed
+    with Image.open(plot) as picture:
+        assert picture.width > 500
+    assert max(map(len, printed.splitlines()[:6])) <= 80
+
+
+def test_duplicates_are_a_table_and_a_sheet_or_json(volume: Volume, tmp_path: Path) -> None:
+    """The two equal items are one group."""
+    sheet = tmp_path / "duplicates.png"
+    printed = _run(volume, "duplicates", "birds", "--distance", "0.01", "--sheet", str(sheet))
+    assert "1 groups" in printed.output
+    assert "image-3.jpg" in printed.output
+    assert sheet.stat().st_size > 0
+    (group,) = json.loads(
+        _run(volume, "duplicates", "birds", "--distance", "0.01", "--json").stdout
+    )
+    assert {item["path"] for item in group["items"]} == {"image-3.jpg", "image-7.jpg"}
+    assert np.isclose(group["farthest"], 0, atol=1e-3)

@@ -1,0 +1,311 @@
+"""API keys: made, kept as hashes, asked for, and replaced while the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from services import cli, local
+from services.shared.errors import InvalidSettings
+from services.shared.settings import load
+from services.upload.api_keys import ApiKey, Scope, find, new_key, read_keys
+from services.upload.guard import KeyFile
+from services.upload.settings import UploadSettings
+from services.upload.watched import Watched
+from tests.unit.upload.conftest import Api, refused
+
+SHOP, SHOP_KEY = new_key("shop", [Scope.READ])
+ROBOT, ROBOT_KEY = new_key("robot", [Scope.ADMIN])
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+def test_a_new_key_is_kept_as_its_hash_alone() -> None:
+    """The line has the hash and not the key; read back, it finds the key and no other."""
+    assert SHOP not in SHOP_KEY.line
+    assert SHOP_KEY.line.endswith(hashlib.sha256(SHOP.encode()).hexdigest())
+    known = read_keys(f"# keys\n\n{SHOP_KEY.line}\n{ROBOT_KEY.line}\n")
+    assert known == (SHOP_KEY, ROBOT_KEY)
+    assert find(known, SHOP) == SHOP_KEY
+    assert find(known, SHOP + "x") is None
+    assert find(known, SHOP_KEY.digest.hex()) is None
+    assert find(known, "é" * 1000) is None
+
+
+def test_keys_differ_and_are_long() -> None:
+    """256 random bits each: the reason why a fast hash is enough."""
+    made = {new_key("a", [Scope.READ])[0] for _ in range(100)}
+    assert len(made) == 100
+    assert all(len(key) == len("simile_") + 43 for key in made)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "# nothing but a comment\n",
+        SHOP,
+        f"shop {SHOP}",
+        f"shop owner sha256:{'0' * 64}",
+        "shop read sha256:0123",
+        f"shop read md5:{'0' * 32}",
+        f"shop read,,admin sha256:{'0' * 64}",
+        f"s/h read sha256:{'0' * 64}",
+    ],
+    ids=range(9),
+)
+def test_a_wrong_file_is_refused_without_showing_it(text: str) -> None:
+    """The message has the line's number, never its text: it may be a key put there whole."""
+    with pytest.raises(InvalidSettings) as seen:
+        read_keys(text)
+    assert SHOP not in str(seen.value)
+
+
+def test_the_commands_make_and_check_keys(tmp_path: Path) -> None:
+    """`simile keys new` shows a key and its line; `simile keys check` lists a file of lines."""
+    run = CliRunner().invoke
+    made = run(cli.main, ["keys", "new", "--name", "shop", "--scope", "read", "--scope", "admin"])
+    key, line = (row.split(": ", 1)[1].strip() for row in made.output.splitlines())
+    file = tmp_path / "keys"
+    file.write_text(line)
+    assert find(read_keys(line), key) is not None
+    checked = run(cli.main, ["keys", "check", str(file)])
+    assert (checked.exit_code, "admin, read" in checked.output) == (0, True)
+    file.write_text(key)
+    wrong = run(cli.main, ["keys", "check", str(file)])
+    assert wrong.exit_code == 78
+    assert key not in wrong.output
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "10.1.2.3", "simile.example"])  # noqa: S104
+def test_nobody_is_let_in_from_outside_by_oversight(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
+) -> None:
+    """On an address that others reach, keys or the word for having none are needed."""
+    monkeypatch.setenv("SIMILE_UPLOAD_HOST", host)
+    with pytest.raises(InvalidSettings, match="SIMILE_UPLOAD_ALLOW_ANONYMOUS=true"):
+        load(UploadSettings)
+    assert load(UploadSettings, allow_anonymous=True).host == host
+    assert load(UploadSettings, api_keys_file=tmp_path / "keys").host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_this_machine_needs_no_keys(host: str) -> None:
+    """On the loopback address anonymous use is the default."""
+    assert load(UploadSettings, host=host).host == host
+
+
+class TestWithKeys:
+    """With a key that may read, and one that may not."""
+
+    @pytest.fixture
+    def keys_file(self, tmp_path: Path) -> Path:
+        """The file of keys, a link as in a mounted Secret."""
+        first = tmp_path / "..data_1"
+        first.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}\n")
+        file = tmp_path / "keys"
+        file.symlink_to(first)
+        return file
+
+    @pytest.fixture
+    def upload_settings(self, keys_file: Path) -> UploadSettings:
+        """Keys are needed."""
+        return UploadSettings(port=0, api_keys_file=keys_file)
+
+    async def test_every_route_of_the_api_asks_for_a_key(self, api: Api, picture: bytes) -> None:
+        """401 without one, with how to send it; a wrong one is no better."""
+        item = f"/v1/items/birds/{api.items[0].item_id}"
+        for path in (
+            "/v1/collections", "/v1/collections/birds", "/v1/collections/birds/facets",
+            "/v1/collections/birds/sample", item, f"{item}/image", f"{item}/thumbnail",
+            f"{item}/similar",
+        ):  # fmt: skip
+            refused(await api.get(path), 401, "unauthenticated")
+            refused(await api.get(path, headers=_bearer(SHOP + "x")), 401, "unauthenticated")
+            assert (await api.get(path, headers=_bearer(SHOP))).status == 200
+        for path in ("/v1/search", "/v1/search/batch", "/v1/embed"):
+            refused(await api.search(picture, path), 401, "unauthenticated")
+        assert api.embedder.embedded == []
+
+    async def test_the_page_and_the_description_stay_open(self, api: Api) -> None:
+        """What anyone may have: without the page nobody could be asked for a key."""
+        for path in ("/", "/static/app.js", "/openapi.json"):
+            assert (await api.get(path)).status == 200
+
+    async def test_up_with_keys_says_that_it_needs_one(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its first query is one like any other; with a key of its own it is answered."""
+        with pytest.raises(InvalidSettings, match="SIMILE_API_KEY"):
+            await local._until_answered(api.url, "birds")
+        monkeypatch.setenv("SIMILE_API_KEY", SHOP)
+        await local._until_answered(api.url, "birds")
+
+    async def test_both_headers_are_taken(self, api: Api, picture: bytes) -> None:
+        """Authorization or X-API-Key; a proxy's own Basic does not hide the latter."""
+        for headers in (
+            _bearer(SHOP),
+            {"authorization": f"bearer {SHOP}"},
+            {"X-API-Key": SHOP},
+            {"X-API-Key": SHOP, "Authorization": "Basic dTpw"},
+        ):
+            assert (await api.search(picture, headers=headers)).status == 200
+
+    async def test_a_key_without_the_scope_is_forbidden(self, api: Api) -> None:
+        """Scopes don't include one another: admin alone may not search."""
+        refused(await api.get("/v1/collections", headers=_bearer(ROBOT)), 403, "forbidden")
+
+    async def test_the_names_of_keys_are_counted(self, api: Api) -> None:
+        """A metric says whether an old key is still used."""
+        await api.get("/v1/collections", headers=_bearer(SHOP))
+        value = api.telemetry.registry.get_sample_value(
+            "simile_upload_key_uses_total", {"key": "shop"}
+        )
+        assert value == 1
+
+    async def test_keys_are_replaced_while_the_service_runs(
+        self, api: Api, keys_file: Path, tmp_path: Path
+    ) -> None:
+        """A swapped link brings the new keys and ends the old; nothing is restarted."""
+        second, replacement = new_key("shop", [Scope.READ])
+        data = tmp_path / "..data_2"
+        data.write_text(replacement.line)
+        swapped = tmp_path / "swapped"
+        swapped.symlink_to(data)
+        swapped.rename(keys_file)
+        for _ in range(100):
+            answer = await api.get("/v1/collections", headers=_bearer(second))
+            if answer.status == 200:
+                break
+            await asyncio.sleep(0.05)
+        assert answer.status == 200
+        refused(await api.get("/v1/collections", headers=_bearer(SHOP)), 401, "unauthenticated")
+
+    async def test_a_session_holds_the_key_in_a_cookie(self, api: Api) -> None:
+        """The cookie opens images too; no script can read it, no other site can use it."""
+        url = "/v1/session"
+        refused(await api.ask("POST", url, json={"key": "wrong"}), 401, "unauthenticated")
+        begun = await api.ask("POST", url, json={"key": SHOP})
+        assert begun.status == 204
+        cookie = begun.headers["Set-Cookie"]
+        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+        assert "Secure" not in cookie
+        headers = {"Cookie": cookie.split(";")[0]}
+        thumbnail = f"/v1/items/birds/{api.items[0].item_id}/thumbnail"
+        assert (await api.get(thumbnail, headers=headers)).status == 200
+        ended = await api.ask("DELETE", url, headers=headers)
+        assert 'simile_key=""' in ended.headers["Set-Cookie"]
+
+    async def test_behind_tls_the_cookie_is_secure(self, api: Api) -> None:
+        """A proxy that ends TLS says so, and then the cookie never travels in the clear."""
+        headers = {"X-Forwarded-Proto": "https"}
+        begun = await api.ask("POST", "/v1/session", json={"key": SHOP}, headers=headers)
+        assert "; Secure" in begun.headers["Set-Cookie"]
+
+    @pytest.mark.parametrize(
+        ("headers", "status"),
+        [
+            ({"Sec-Fetch-Site": "same-origin"}, 200),
+            ({"Sec-Fetch-Site": "none"}, 200),
+            ({"Sec-Fetch-Site": "same-site"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),
+            ({"Origin": "http://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Origin": "http://[evil"}, 403),
+            ({}, 200),
+        ],
+    )
+    async def test_another_origin_can_not_use_the_cookie(
+        self, api: Api, picture: bytes, headers: dict[str, str], status: int
+    ) -> None:
+        """Other ports and subdomains are kept out too, which SameSite lets in."""
+        headers = {"Cookie": f"simile_key={SHOP}", **headers}
+        answer = await api.search(picture, headers=headers)
+        assert answer.status == status
+        if status != 200:
+            refused(answer, 403, "forbidden")
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"data": b'{"key": "a"}', "headers": {"Content-Type": "text/plain"}},
+            {"data": b"no json", "headers": {"Content-Type": "application/json"}},
+            {"data": b"[" * 900, "headers": {"Content-Type": "application/json"}},
+            {"data": b"\xff", "headers": {"Content-Type": "application/json"}},
+            {"json": {"key": 1}},
+            {"json": {"key": "a", "more": 1}},
+            {"json": {"key": "a" * 2000}},
+        ],
+    )
+    async def test_a_malformed_session_is_refused(
+        self, api: Api, options: dict[str, object]
+    ) -> None:
+        """Only the JSON that the page sends begins one, and no form of another site can."""
+        refused(await api.ask("POST", "/v1/session", **options), 400, "malformed_request")
+
+
+class TestGuessing:
+    """With keys and a rate limit."""
+
+    @pytest.fixture
+    def upload_settings(self, tmp_path: Path) -> UploadSettings:
+        """Three tokens that hardly come back."""
+        file = tmp_path / "keys"
+        file.write_text(SHOP_KEY.line)
+        return UploadSettings(port=0, api_keys_file=file, rate_per_second=0.01, rate_burst=3)
+
+    async def test_wrong_keys_cost_the_guesser_and_nobody_else(
+        self, api: Api, picture: bytes
+    ) -> None:
+        """Guesses are limited by address, while the key's own bucket is full."""
+        for _ in range(3):
+            refused(await api.search(picture, headers=_bearer("guess")), 401, "unauthenticated")
+        refused(await api.search(picture, headers=_bearer("guess")), 429, "rate_limited")
+        refused(await api.ask("POST", "/v1/session", json={"key": "guess"}), 429, "rate_limited")
+        assert (await api.search(picture, headers=_bearer(SHOP))).status == 200
+
+
+def test_a_broken_file_leaves_the_keys_as_they_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What can't be read changes nothing, is said once, counted, and mended by a good file."""
+    file, counted = tmp_path / "keys", list[tuple[str, str]]()
+    file.write_text(SHOP_KEY.line)
+    held = KeyFile(file)
+    watched = Watched("keys", [file], held.read, lambda *told: counted.append(told))
+    watched.refresh()
+    assert counted == []
+    file.write_text(f"shop read {SHOP}")
+    for _ in range(3):
+        watched.refresh()
+    assert counted == [("keys", "refused")]
+    assert list(held.keys()) == [SHOP_KEY]
+    file.unlink()
+    watched.refresh()
+    assert list(held.keys()) == [SHOP_KEY]
+    file.write_text(ROBOT_KEY.line)
+    watched.refresh()
+    assert list(held.keys()) == [ROBOT_KEY]
+    assert counted == [("keys", "refused"), ("keys", "refused"), ("keys", "ok")]
+    assert SHOP not in caplog.text
+
+
+def test_a_missing_file_is_a_wrong_setting(tmp_path: Path) -> None:
+    """At the start there is nothing to keep: the process ends, and says which file."""
+    held = KeyFile(tmp_path / "absent")
+    with pytest.raises(InvalidSettings, match="absent"):
+        Watched("keys", [tmp_path / "absent"], held.read)
+
+
+def test_several_keys_may_share_a_name() -> None:
+    """An old and a new key of one caller are known at once, while one replaces the other."""
+    old, old_key = new_key("shop", [Scope.READ])
+    known: list[ApiKey] = [old_key, SHOP_KEY]
+    assert find(known, old) == old_key
+    assert find(known, SHOP) == SHOP_KEY

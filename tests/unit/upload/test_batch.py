@@ -1,0 +1,196 @@
+"""Several images at once: each is answered, or refused, for itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import pytest
+
+from services.shared.contracts import Box, Failure, Filter
+from services.upload.settings import UploadSettings
+from tests.support.pictures import plain_jpeg, png
+from tests.unit.upload.conftest import Answer, Api, form_of, matches, refused
+
+BATCH = "/v1/search/batch"
+PICTURES = [plain_jpeg((90, 40 * number, 20)) for number in range(4)]
+
+
+async def _batch(api: Api, *images: bytes, **fields: str) -> Answer:
+    return await api.ask("POST", BATCH, data=form_of(*images, **fields))
+
+
+def _metric(api: Api, name: str, **labels: str) -> float:
+    return api.telemetry.registry.get_sample_value(f"simile_upload_{name}", labels) or 0
+
+
+async def test_each_image_is_answered_in_the_order_of_the_form(api: Api) -> None:
+    """A result for each image, with its file's name and a query id of its own."""
+    answer = await _batch(api, *PICTURES, k="3")
+    assert answer.status == 200
+    matches("BatchAnswer", answer)
+    results = answer.json["results"]
+    assert [result["name"] for result in results] == ["0.png", "1.png", "2.png", "3.png"]
+    assert all(len(result["answer"]["neighbors"]) == 3 for result in results)
+    ids = {result["answer"]["query_id"] for result in results}
+    assert len(ids) == 4
+    assert answer.json["query_id"] not in ids
+    assert {slip.correlation_id for slip in api.searcher.slips} == ids
+    assert sorted(api.embedder.embedded) == sorted(PICTURES)
+    assert _metric(api, "batch_images_total", code="ok") == 4
+
+
+async def test_every_image_is_asked_the_same(api: Api) -> None:
+    """Parameters in the query string and the form hold for the whole batch."""
+    form = form_of(*PICTURES[:2], collapse="0.5", box="0,0,0.5,1", k="9")
+    answer = await api.ask("POST", f'{BATCH}?k=2&filter={{"label":"crow"}}', data=form)
+    assert answer.status == 200
+    for slip in api.searcher.slips:
+        assert (slip.question.k, slip.question.collapse) == (2, 0.5)
+        assert slip.question.filter == Filter(("crow",))
+        assert slip.box == Box(0, 0, 0.5, 1)
+
+
+async def test_a_bad_image_fails_alone(api: Api) -> None:
+    """What is wrong with an image is told in its place, by the code it would have alone."""
+    api.embedder.failing[PICTURES[1]] = Failure("box_too_small", "the box is 1 x 1 pixels")
+    large = bytes(16 * 2**20)
+    bad = [b"", b"this is text", b"\xff\xd8\xff\xe0", png(30_000, 30_000, 8, 2, []), large]
+    answer = await _batch(api, PICTURES[0], *bad, PICTURES[1], PICTURES[2])
+    assert answer.status == 200
+    matches("BatchAnswer", answer)
+    results = answer.json["results"]
+    assert [result.get("problem", {}).get("code") for result in results] == [
+        None, "empty_image", "unsupported_format", "undecodable_image", "too_many_pixels",
+        "image_too_large", "box_too_small", None,
+    ]  # fmt: skip
+    assert results[6]["problem"]["detail"] == "the box is 1 x 1 pixels"
+    assert len({result["problem"]["correlation_id"] for result in results[1:7]}) == 6
+    assert _metric(api, "batch_images_total", code="image_too_large") == 1
+
+
+async def test_a_part_without_a_file_name_has_none(api: Api) -> None:
+    """The name of a result is null where the form gave none."""
+    form = aiohttp.MultipartWriter("form-data")
+    form.append(PICTURES[0]).set_content_disposition("form-data", name="image")
+    answer = await api.ask("POST", BATCH, data=form)
+    matches("BatchAnswer", answer)
+    assert answer.json["results"][0]["name"] is None
+
+
+async def test_a_batch_that_is_none_is_refused(api: Api) -> None:
+    """A body that is no form, a form without images, and one with too many, are a 400."""
+    refused(await api.search(PICTURES[0], BATCH), 400, "malformed_request")
+    refused(await api.ask("POST", BATCH, data=form_of(k="3")), 400, "malformed_request")
+    form = aiohttp.MultipartWriter("form-data")
+    form.append("3").set_content_disposition("form-data", name="k")
+    refused(await api.ask("POST", BATCH, data=form), 400, "empty_image")
+    answer = await _batch(api, *PICTURES[:1] * 17)
+    refused(answer, 400, "malformed_request")
+    assert "16 images at most" in answer.json["detail"]
+    assert api.embedder.embedded == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "code"),
+    [
+        ({"cursor": "abc"}, 400, "malformed_request"),
+        ({"k": "0"}, 400, "malformed_request"),
+        ({"filter": '{"label": []}'}, 400, "malformed_request"),
+        ({"collection": "fish"}, 404, "unknown_collection"),
+    ],
+)
+async def test_a_wrong_parameter_refuses_the_whole_batch(
+    api: Api, fields: dict[str, str], status: int, code: str
+) -> None:
+    """What is wrong with all images is told once, and none is embedded."""
+    refused(await _batch(api, *PICTURES, **fields), status, code)
+    assert api.embedder.embedded == []
+
+
+async def test_a_blocked_broker_refuses_the_whole_batch(api: Api) -> None:
+    """Nothing can be sent, so nothing is read."""
+    api.broker.block()
+    refused(await _batch(api, *PICTURES), 503, "broker_unavailable")
+
+
+class TestRoomForTwo:
+    """With room for two queries, and small batches."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """Two in flight; 100 kB a batch; a body must come at once."""
+        return UploadSettings(
+            port=0, max_in_flight=2, batch_max_bytes=100_000, body_timeout_seconds=1
+        )
+
+    async def test_each_image_takes_a_place(self, api: Api) -> None:
+        """A batch of three is refused as a whole, and gives back what it had taken."""
+        refused(await _batch(api, *PICTURES[:3]), 503, "overloaded")
+        assert api.embedder.embedded == []
+        assert _metric(api, "in_flight_queries") == 0
+        assert (await _batch(api, *PICTURES[:2])).status == 200
+        assert _metric(api, "in_flight_queries") == 0
+
+    async def test_a_batch_is_refused_before_the_image_without_a_place_is_read(
+        self, api: Api
+    ) -> None:
+        """The refusal comes while the third image is still on its way."""
+
+        async def endless() -> Any:
+            for picture in PICTURES[:2]:
+                yield _part(picture) + b"\r\n"
+            yield _part(b"\xff\xd8")
+            while True:
+                yield b"more"
+                await asyncio.sleep(0.01)
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = await api.ask("POST", BATCH, data=endless(), headers=headers)
+        refused(answer, 503, "overloaded")
+
+    async def test_all_images_together_are_bounded(self, api: Api) -> None:
+        """Too many bytes are a 413, told beforehand or not."""
+        refused(await _batch(api, bytes(70_000), bytes(99_000)), 413, "image_too_large")
+
+        async def unannounced() -> Any:
+            yield _part(bytes(70_000)) + b"\r\n" + _part(bytes(31_000)) + b"\r\n--x--\r\n"
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = await api.ask("POST", BATCH, data=unannounced(), headers=headers)
+        refused(answer, 413, "image_too_large")
+        assert "a batch may have 100000 bytes" in answer.json["detail"]
+
+    async def test_a_batch_that_does_not_come_is_given_up(self, api: Api) -> None:
+        """Its places are free again after a bounded time."""
+
+        async def stuck() -> Any:
+            yield _part(PICTURES[0])
+            await asyncio.sleep(5)
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = await api.ask("POST", BATCH, data=stuck(), headers=headers)
+        refused(answer, 408, "body_timeout")
+        assert _metric(api, "in_flight_queries") == 0
+
+
+class TestShortDeadline:
+    """With a deadline of a moment."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """Who does not answer within this is given up."""
+        return UploadSettings(port=0, deadline_seconds=0.3)
+
+    async def test_an_image_that_nobody_answers_fails_alone(self, api: Api) -> None:
+        """One deadline passed leaves the other answers as they are."""
+        api.embedder.ignoring.add(PICTURES[1])
+        answer = await _batch(api, *PICTURES[:3])
+        matches("BatchAnswer", answer)
+        codes = [result.get("problem", {}).get("code") for result in answer.json["results"]]
+        assert codes == [None, "deadline_exceeded", None]
+
+
+def _part(image: bytes) -> bytes:
+    return b'--x\r\nContent-Disposition: form-data; name="image"\r\n\r\n' + image

@@ -1,0 +1,127 @@
+"""`simile query` against a running front: what it asks, and what it shows."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from asyncio.subprocess import PIPE
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from services.shared.contracts import Box, Filter
+from tests.support.pictures import plain_jpeg
+from tests.unit.upload.conftest import COUNT, Api
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A command that has ended."""
+
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """Two images, and a file that is none."""
+    contents = [plain_jpeg((9, 9, 9)), plain_jpeg((200, 9, 9)), b"this is text"]
+    paths = [tmp_path / f"query-{number}.jpg" for number in range(3)]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return [str(path) for path in paths]
+
+
+async def _simile(*arguments: str) -> Ended:
+    """The command as a process: in this one the service writes its log."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "services", *arguments,
+        stdout=PIPE, stderr=PIPE, env={**os.environ, "COLUMNS": "120"},
+    )  # fmt: skip
+    stdout, stderr = await child.communicate()
+    return Ended(await child.wait(), stdout.decode(), stderr.decode())
+
+
+async def _query(api: Api, *arguments: str) -> Ended:
+    return await _simile("query", "--url", api.url, *arguments)
+
+
+async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> None:
+    """What is asked on the command line is what is asked of the searcher."""
+    result = await _query(
+        api, files[0], "-k", "3", "--filter", '{"label": "crow"}', "--box", "0,0,0.5,1",
+        "--max-distance", "0.5", "--collapse", "0.25", "--collection", "birds",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.stderr
+    question = api.searcher.asked
+    assert (question.k, question.max_distance, question.collapse) == (3, 0.5, 0.25)
+    assert (question.filter, question.collection) == (Filter(("crow",)), "birds")
+    assert api.searcher.slips[-1].box == Box(0, 0, 0.5, 1)
+
+
+async def test_the_table_says_what_is_folded_and_what_is_left(api: Api, files: list[str]) -> None:
+    """Each neighbour with its near-duplicates; the last line says that there is more."""
+    result = await _query(api, files[0], "-k", "3", "--collapse", "0.1")
+    assert result.stdout.count("+1 near-duplicate") == 3
+    assert "image odd" in result.stdout
+    assert f"3 of {COUNT}" in result.stdout
+    everything = await _query(api, files[0], "-k", "50")
+    assert "near-duplicate" not in everything.stdout
+    assert f"of {COUNT}" not in everything.stdout
+
+
+async def test_pages_go_on_where_the_one_before_ended(api: Api, files: list[str]) -> None:
+    """The table counts on; asking for more pages than there are gives all there are."""
+    result = await _query(api, files[0], "-k", "5", "--pages", "2")
+    assert f"10 of {COUNT}" in result.stdout
+    assert all(item.item_id in result.stdout for item in api.items[:10])
+    pages = json.loads((await _query(api, files[0], "-k", "5", "--pages", "9", "--json")).stdout)
+    assert [len(page["neighbors"]) for page in pages] == [5, 5, 2]
+
+
+async def test_one_page_as_json_is_the_answer_as_it_came(api: Api, files: list[str]) -> None:
+    """--json shows the body of the answer."""
+    answer = json.loads((await _query(api, files[0], "-k", "1", "--json")).stdout)
+    assert answer["matching"] == COUNT
+    assert len(answer["neighbors"]) == 1
+
+
+async def test_several_files_are_one_batch(api: Api, files: list[str]) -> None:
+    """A table for each image; one that fails is told by its code, and in the exit code."""
+    good = await _query(api, *files[:2], "-k", "2")
+    assert good.exit_code == 0
+    assert all(Path(file).name in good.stdout for file in files[:2])
+    result = await _query(api, *files, "-k", "2")
+    assert result.exit_code == 1
+    assert "(unsupported_format)" in result.stderr
+    assert api.items[0].item_id in result.stdout
+    told = json.loads((await _query(api, *files, "--json")).stdout)
+    assert [set(result) for result in told["results"]] == [
+        {"name", "answer"}, {"name", "answer"}, {"name", "problem"},
+    ]  # fmt: skip
+
+
+async def test_pages_take_one_file(api: Api, files: list[str]) -> None:
+    """Only a search has pages, a batch has none."""
+    result = await _query(api, *files[:2], "--pages", "2")
+    assert result.exit_code == 2
+    assert "--pages takes one FILE" in result.stderr
+
+
+async def test_a_refusal_is_one_line(api: Api, files: list[str]) -> None:
+    """What the API refuses is told with its code, and no traceback."""
+    result = await _query(api, files[0], "--filter", "crow")
+    assert result.exit_code == 1
+    assert result.stderr.startswith("simile: filter is not a JSON object")
+    assert result.stderr.endswith("(malformed_request)\n")
+
+
+async def test_nobody_there_is_said_so(files: list[str]) -> None:
+    """An address where nothing listens ends with a named error."""
+    result = await _simile("query", "--url", "http://127.0.0.1:9", files[0])
+    assert result.exit_code == 1
+    assert "unreachable" in result.stderr

@@ -1,0 +1,80 @@
+"""What the front tells of a collection, and that it holds the version it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+
+from services.shared.items import ITEMS
+from services.upload import library
+from tests.support.volume import items, publish_version, unit_vectors
+from tests.unit.upload.conftest import COUNT, Api, matches
+
+
+async def test_facets_count_labels_and_attributes(api: Api) -> None:
+    """What a filter can ask for, most frequent first, with how many items have it."""
+    answer = await api.get("/v1/collections/birds/facets")
+    matches("Facets", answer)
+    assert answer.json["index_version"] == api.volume.active("birds")
+    assert answer.json["labels"] == [
+        {"value": "image even", "count": 6},
+        {"value": "image odd", "count": 6},
+    ]
+    numbers = answer.json["attributes"]["number"]
+    assert sorted(int(facet["value"]) for facet in numbers) == list(range(COUNT))
+    assert {facet["count"] for facet in numbers} == {1}
+
+
+async def test_facets_hold_200_values_at_most(api: Api) -> None:
+    """An attribute that is different for every item does not make an endless answer."""
+    publish_version(api.volume, "moths", unit_vectors(300), items(300))
+    answer = await api.get("/v1/collections/moths/facets")
+    matches("Facets", answer)
+    assert len(answer.json["attributes"]["number"]) == 200
+
+
+@pytest.fixture
+def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The active version is looked up for each request."""
+    monkeypatch.setattr(library, "_LOOK_AGAIN_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("_looks_each_time")
+async def test_facets_are_counted_once_a_version(api: Api) -> None:
+    """Later answers come without the file; a new version is counted anew."""
+    path = "/v1/collections/birds/facets"
+    first = await asyncio.gather(api.get(path), api.get(path))
+    version = api.volume.active("birds")
+    (api.volume.directory("birds", version) / ITEMS).unlink()
+    again = await api.get(path)
+    assert [answer.json for answer in first] == [again.json] * 2
+    publish_version(api.volume, "birds", unit_vectors(3), items(3), number=1)
+    renewed = await api.get(path)
+    assert renewed.json["index_version"] == api.volume.active("birds")
+    assert sum(facet["count"] for facet in renewed.json["labels"]) == 3
+
+
+@pytest.mark.usefixtures("_looks_each_time")
+async def test_a_version_being_read_is_not_removed(api: Api) -> None:
+    """The front holds the version it answers from, and lets go when it has taken up the next."""
+    assert (await api.get("/v1/collections/birds")).status == 200
+    old = api.volume.active("birds")
+    publish_version(api.volume, "birds", unit_vectors(3), items(3), number=1)
+    assert not api.volume.remove("birds", old)
+    renewed = await api.get("/v1/collections/birds")
+    assert renewed.json["index_version"] == api.volume.active("birds")
+    gc.collect()
+    assert api.volume.remove("birds", old)
+
+
+async def test_a_collection_says_how_it_is_searched(api: Api) -> None:
+    """Its method, and the recall it was chosen for beside the recall that was measured."""
+    answer = await api.get("/v1/collections")
+    matches("Collections", answer)
+    manifest = api.volume.manifest("birds", api.volume.active("birds"))
+    (told,) = answer.json["collections"]
+    assert told["method"] == manifest.plan.method
+    assert (told["recall"], told["recall_target"]) == (manifest.recall, manifest.recall_target)
+    assert answer.json["limits"]["max_batch_images"] == 16

@@ -1,0 +1,73 @@
+"""Looking at a header before the image goes on its way: in the loop or in a thread, one answer."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from services.shared import imaging
+from services.shared.errors import SimileError
+from services.shared.imaging import Header, Limits
+from services.upload.sniffing import sniffed
+from tests.support.pictures import encoded, exif, scene
+
+LIMITS = Limits(max_bytes=2**20, max_pixels=100_000, max_aspect=100.0)
+
+
+@pytest.fixture
+def sniffing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The threads in which headers are read, as they are."""
+    threads: list[str] = []
+    real = imaging.sniff
+
+    def sniff(image: bytes, limits: Limits) -> Header:
+        threads.append(threading.current_thread().name)
+        return real(image, limits)
+
+    monkeypatch.setattr(imaging, "sniff", sniff)
+    return threads
+
+
+async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
+    """The start of a common JPEG tells all, however long the rest is."""
+    image = encoded(scene(), "JPEG", exif=exif(6)) + bytes(500_000)
+    header = await sniffed(image, LIMITS)
+    assert header == Header("JPEG", "image/jpeg", 96, 64)
+    assert sniffing == [threading.main_thread().name]
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        encoded(scene(), "PNG"),
+        encoded(scene(), "WEBP"),
+        encoded(scene(), "JPEG", comment=b"x" * 60_000, icc_profile=b"y" * 200_000),
+    ],
+    ids=["PNG", "WebP", "a JPEG of much before its size"],
+)
+async def test_what_may_take_long_is_read_in_a_thread(image: bytes, sniffing: list[str]) -> None:
+    """Other formats, and headers that go on and on, do not hold up the loop."""
+    header = await sniffed(image, LIMITS)
+    assert (header.width, header.height) == (96, 64)
+    assert sniffing[-1] != threading.main_thread().name
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        encoded(scene(400, 300), "JPEG"),
+        encoded(scene(), "JPEG") + bytes(2**20),
+        b"\xff\xd8\xff and no more",
+        b"no image",
+        b"",
+    ],
+    ids=["too many pixels", "too many bytes", "a broken header", "no image", "nothing"],
+)
+async def test_what_is_wrong_is_named_as_it_always_was(image: bytes) -> None:
+    """The short look refuses nothing by itself: both ways raise the same error."""
+    with pytest.raises(SimileError) as whole:
+        imaging.sniff(image, LIMITS)
+    with pytest.raises(type(whole.value)) as short:
+        await sniffed(image, LIMITS)
+    assert str(short.value) == str(whole.value)

@@ -1,0 +1,210 @@
+"""Upload's canary: what it asks by, what it is counted among, and what readiness makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.shared.canary import Canary, CanaryMetrics
+from services.shared.collection import Volume
+from services.shared.items import Item
+from services.shared.lifecycle import cancel
+from services.shared.messaging.inbox import Inbox
+from services.upload.canary import CanaryChoice, OwnHalf
+from services.upload.library import Library
+from services.upload.settings import UploadSettings
+from tests.support.pictures import plain_jpeg
+from tests.support.volume import items, publish_version, unit_vectors
+from tests.unit.upload.conftest import COUNT, Api
+
+
+def _true_items(images: Path) -> list[Item]:
+    """The collection's items with the true hashes and sizes of their files."""
+    true = []
+    for item in items(COUNT):
+        content = (images / item.path).read_bytes()
+        true.append(replace(item, sha256=hashlib.sha256(content).hexdigest()))
+    return true
+
+
+def _library(volume: Volume, default: str | None = None) -> Library:
+    return Library(
+        volume,
+        default_collection=default,
+        images_root=None,
+        thumbnail_pixels=64,
+        thumbnail_cache_bytes=0,
+    )
+
+
+@dataclass
+class Tried:
+    """A canary of the service under test, asked by hand."""
+
+    api: Api
+    registry: CollectorRegistry
+    inbox: Inbox
+    canary: Canary
+    library: Library
+
+    def count(self, asked_by: str, code: str) -> float:
+        """How many there were."""
+        labels = {"asked_by": asked_by, "code": code}
+        return self.registry.get_sample_value("simile_upload_canary_total", labels) or 0.0
+
+
+@pytest.fixture
+async def tried(api: Api) -> AsyncIterator[Tried]:
+    """A canary beside the service, on the same broker and volume."""
+    publish_version(
+        api.volume, "birds", unit_vectors(COUNT), _true_items(api.images),
+        images_root=api.images, number=1,
+    )  # fmt: skip
+    registry, library = CollectorRegistry(), _library(api.volume)
+    inbox = Inbox(api.broker, "replica-1", on_late=lambda: None)
+    running = asyncio.create_task(inbox.run())
+    await inbox.opened()
+    canary = Canary(
+        inbox,
+        CanaryMetrics("upload", registry),
+        CanaryChoice(library, "replica-1").choose,
+        OwnHalf(api.broker, inbox).judge,
+        period_seconds=1,
+        timeout_seconds=20,
+    )
+    yield Tried(api, registry, inbox, canary, library)
+    await cancel(running)
+
+
+async def test_it_asks_by_an_items_own_image(tried: Tried) -> None:
+    """The stored bytes go through the embedder, the same ones each time for a replica."""
+    await tried.canary.ask()
+    await tried.canary.ask()
+    first, second = tried.api.embedder.embedded
+    stored = [(tried.api.images / item.path).read_bytes() for item in items(COUNT)]
+    assert first == second
+    assert first in stored
+    assert tried.count("image", "ok") == 2
+    other = await CanaryChoice(tried.library, "replica-9").choose()
+    again = await CanaryChoice(tried.library, "replica-9").choose()
+    assert other is not None
+    assert again is not None
+    assert other.item_id == again.item_id
+
+
+async def test_it_is_nobodys_query(tried: Tried) -> None:
+    """It is in no metric of people's queries, and in no memory of the images they asked by."""
+    await tried.canary.ask()
+    registry = tried.api.telemetry.registry
+    labels = {"result": "miss"}
+    assert not registry.get_sample_value("simile_upload_embedding_cache_total", labels)
+    assert not registry.get_sample_value("simile_upload_stage_seconds_count", {"stage": "search"})
+    assert tried.api.searcher.slips[-1].canary
+    assert not tried.api.searcher.slips[-1].return_vector
+
+
+async def test_images_that_are_away_or_changed_are_not_asked_by(tried: Tried) -> None:
+    """Then it asks by a stored vector, and says so: embedders are not tried."""
+    for number, item in enumerate(items(COUNT)):
+        file = tried.api.images / item.path
+        if number % 2:
+            file.unlink()
+        else:
+            file.write_bytes(plain_jpeg((1, 2, 3)))
+    await tried.canary.ask()
+    assert tried.api.embedder.embedded == []
+    assert tried.count("vector", "ok") == 1
+
+
+async def test_without_an_embedder_it_fails_and_the_replica_stays_ready(tried: Tried) -> None:
+    """All replicas are alike then: a 503 with a reason is better than no replica at all."""
+    tried.api.embedder.ignoring = {
+        (tried.api.images / item.path).read_bytes() for item in items(COUNT)
+    }
+    tried.canary._timeout_seconds = 0.05
+    for _ in range(4):
+        await tried.canary.ask()
+    assert tried.count("image", "deadline_exceeded") == 4
+    assert tried.canary.unready is None
+
+
+async def test_a_replica_that_does_not_hear_itself_is_unready(tried: Tried) -> None:
+    """Its own half of the path is broken: another replica will do better."""
+    heard = tried.inbox._receive
+    tried.inbox._receive = lambda delivery: None  # type: ignore[method-assign]  # noqa: ARG005
+    tried.canary._timeout_seconds = 0.05
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("services.upload.canary._ECHO_SECONDS", 0.05)
+        for _ in range(3):
+            await tried.canary.ask()
+    assert tried.canary.unready is not None
+    tried.inbox._receive = heard  # type: ignore[method-assign]
+    tried.canary._timeout_seconds = 20
+    await tried.canary.ask()
+    await tried.canary.ask()
+    assert tried.canary.unready is None
+
+
+async def test_a_broker_that_is_away_leaves_no_verdict(tried: Tried) -> None:
+    """Another check says so; when the broker is back the replica is ready at once."""
+    tried.api.broker.block()
+    for _ in range(4):
+        await tried.canary.ask()
+    tried.api.broker.unblock()
+    assert tried.count("image", "broker_unavailable") == 4
+    assert tried.canary.unready is None
+
+
+async def test_it_follows_what_people_ask_for(tried: Tried) -> None:
+    """The collection asked for last; before that the default one, or the first; or none."""
+    volume = tried.api.volume
+    publish_version(volume, "apes", unit_vectors(4), items(4, prefix="ape"))
+
+    async def chosen(library: Library) -> str | None:
+        known = await CanaryChoice(library, "replica").choose()
+        return None if known is None else known.collection
+
+    assert await chosen(_library(volume)) == "apes"
+    library = _library(volume, "birds")
+    assert await chosen(library) == "birds"
+    await library.shelf("apes")
+    assert await chosen(library) == "apes"
+    (volume.root / "apes" / "ACTIVE").unlink()
+    assert await chosen(library) == "birds"
+    (volume.root / "birds" / "ACTIVE").unlink()
+    assert await chosen(library) is None
+
+
+class TestDeaf:
+    """Where no way back is opened for long."""
+
+    @pytest.fixture
+    def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
+        """A moment is long."""
+        monkeypatch.setattr("services.upload.app._DEAF_SECONDS", 0.0)
+        return UploadSettings(port=0)
+
+    async def test_no_reply_queue_though_there_is_a_broker_is_not_live(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Only a restart may help then; a broker that is away is no reason for one."""
+
+        async def never(*_: object, **__: object) -> None:
+            await asyncio.Event().wait()
+
+        health = api.telemetry.health
+        assert not health.not_live()
+        monkeypatch.setattr(api.broker, "consume", never)
+        api.broker.sever()
+        async with asyncio.timeout(20):
+            while "reply queue" not in health.not_live():
+                await asyncio.sleep(0.01)
+        api.broker.block()
+        assert not health.not_live()
+        assert "upload" in health.not_ready()
