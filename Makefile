@@ -13,11 +13,12 @@ PROTO_BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD~1)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup system run test check lint typecheck format docs proto proto-check \
-	proto-compiled constraints clean
+.PHONY: help setup system run test bench bench-search check lint typecheck format docs \
+	dashboards dashboard-pictures proto proto-check proto-compiled audit sbom constraints clean \
+	test-hostile test-faults images test-images
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: $(VENV)/.installed-dev ## Install everything into .venv
 
@@ -34,14 +35,39 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-system: ## Install what tests need from the system: RabbitMQ, Chromium
+system: ## Install what tests need from the system: RabbitMQ, Chromium, Prometheus
 	sh tools/system.sh test
 
 run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images, PORT=8080
 	$(BIN)/simile up --port $(PORT) $(if $(IMAGES),--images '$(IMAGES)')
 
+# Tests that start whole systems and watch how they do have the machine to themselves.
+ALONE := $(addprefix tests/,browser dashboards e2e faults fuzz hostile integration)
+
 test: setup system check ## Run every check and every test
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ALONE:%=--ignore=%)
+	$(BIN)/pytest $(ALONE)
+
+test-hostile: setup ## Decode 10,000 broken images and every bomb (10 minutes)
+	HOSTILE_LONG=1 $(BIN)/pytest tests/hostile/test_decoding.py
+
+test-faults: setup system ## Kill services at random under load (15 minutes); KILLS=20 SEED=7
+	$(BIN)/pytest tests/faults -m long --timeout 3600 \
+		$(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
+
+bench: setup ## Measure Simile beside other ways to serve, and its parts (40 minutes)
+	sh tools/system.sh bench
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,rivals]'
+	$(BIN)/python -m tests.benchmarks.runtimes
+	$(BIN)/python -m tests.benchmarks.decode
+	$(BIN)/python -m tests.benchmarks.messaging
+	$(BIN)/python -m tests.benchmarks.telemetry
+	$(BIN)/python -m tests.benchmarks.serving
+
+bench-search: setup ## Measure search beside other engines, and swaps under load (an hour)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,rivals]'
+	$(BIN)/python -m tests.benchmarks.search
+	$(BIN)/python -m tests.benchmarks.swaps
 
 check: lint typecheck proto-check ## Run the static checks alone
 
@@ -61,6 +87,19 @@ format: setup ## Format the code, repair what can be
 docs: setup ## Write the generated tables in docs/ anew
 	$(BIN)/python -m tools.reference
 
+.PHONY: manifests images-load
+manifests: setup ## Write the chart's generated files and k8s/ anew
+	$(BIN)/python -m tools.chart
+
+images-load: images ## Build the images and load them into kind, k3d or minikube
+	sh tools/load_images.sh $$($(BIN)/python -c 'from importlib.metadata import version; print(version("simile-search"))')
+
+dashboards: setup ## Write the Grafana dashboards of the chart anew
+	$(BIN)/python -m tools.dashboards
+
+dashboard-pictures: setup system ## Draw the dashboards of docs/ over a Simile under load
+	$(BIN)/python -m tests.dashboards.pictures
+
 proto: proto-compiled ## Compile proto/ into services/shared/contracts
 	cp $(PROTOC_FILES:%=$(PROTOC_OUT)/simile/v1/%) $(GENERATED)
 
@@ -77,10 +116,31 @@ proto-compiled: setup
 		--plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy \
 		--python_out=$(PROTOC_OUT) --mypy_out=$(PROTOC_OUT) proto/simile/v1/messages.proto
 
+audit: $(VENV)/.installed-audit ## Look up known vulnerabilities of every pinned dependency
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+sbom: $(VENV)/.installed-audit ## Write what is installed in .venv to build/sbom.json (CycloneDX)
+	mkdir -p build
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--no-validate --output-file build/sbom.json $(VENV)
+
+$(VENV)/.installed-audit: $(VENV)/.installed
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,audit]'
+	touch $@
+
+images: ## Build the images with podman or docker; BASE=image, DEVICE=cuda
+	$(PYTHON) tools/images.py $(if $(BASE),--base '$(BASE)') $(if $(DEVICE),--device '$(DEVICE)')
+
+# No registry is asked: the base is made of Debian's packages.
+test-images: setup ## Build the images, and run Simile on them with podman (root; 20 minutes)
+	sh tools/system.sh images
+	$(BIN)/python tools/images.py --base local
+	$(BIN)/pytest -m images tests/images
+
 constraints: ## Pin the newest versions that fit pyproject.toml (slow: installs them)
 	rm -rf build/constraints
 	$(PYTHON) -m venv build/constraints
-	build/constraints/bin/pip install '.[all,dev]'
+	build/constraints/bin/pip install '.[all,dev,audit,rivals]'
 	build/constraints/bin/pip freeze --all \
 		| grep -v -e '^pip==' -e '^simile-search' > constraints.txt
 
