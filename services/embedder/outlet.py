@@ -1,20 +1,29 @@
-"""Sends vectors to `reply_to` and failures to `final_reply_to`; then settles."""
+"""Sends vectors to `reply_to`, failures to `final_reply_to`, sets culprits aside; then settles."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import structlog
 
 from services.embedder.job import Job
 from services.embedder.metrics import EmbedderMetrics
+from services.embedder.model import Model
 from services.shared.contracts import MAX_ITEMS, Embedding, Embeddings, Failure, Replies, Reply
-from services.shared.errors import BrokerUnavailable, DeadlineExceeded, Overloaded, Unroutable
+from services.shared.errors import (
+    BrokerUnavailable,
+    DeadlineExceeded,
+    Overloaded,
+    SimileError,
+    Unroutable,
+)
+from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Message
+from services.shared.messaging.quarantine import Quarantine
 from services.shared.telemetry.tracing import Tracer, sampled, trace_id
 from services.shared.telemetry.watchdog import Watchdog
 
@@ -32,20 +41,25 @@ class Outlet:
         metrics: EmbedderMetrics,
         watchdog: Watchdog,
         tracer: Tracer,
-        *,
-        model_id: str,
-        dimension: int,
+        quarantine: Quarantine,
+        model: Model,
+        on_settled: Callable[[int], None],
     ) -> None:
-        """watchdog: watches each publish."""
+        """watchdog: watches each publish. on_settled gets how many jobs are out of hand."""
         self._broker = broker
         self._metrics = metrics
         self._watchdog = watchdog
         self._tracer = tracer
-        self._model_id = model_id
-        self._dimension = dimension
+        self._quarantine = quarantine
+        self._model_id = model.model_id
+        self._dimension = model.dimension
+        self._on_settled = on_settled
 
     async def finish(self, jobs: Sequence[Job]) -> None:
         """Send and settle every job."""
+        for job in jobs:
+            if job.culprit and job.error is not None:
+                await self._set_aside(job, job.error)
         made = defaultdict[tuple[str, bool], list[Job]](list)
         failed = defaultdict[str, list[Job]](list)
         for job in jobs:
@@ -61,6 +75,12 @@ class Outlet:
         for queue, together in failed.items():
             for some in _lists(together):
                 await self._send_failures(queue, some)
+        self._on_settled(len(jobs))
+
+    async def _set_aside(self, job: Job, error: SimileError) -> None:
+        self._metrics.quarantined.labels(error.code).inc()
+        queue = topology.EMBED if job.interactive else topology.EMBED_BULK
+        await self._quarantine.put(job.delivery, queue, error, deaths=job.deaths)
 
     async def _send_vectors(self, queue: str, jobs: Sequence[Job]) -> None:
         items = tuple(
