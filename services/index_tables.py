@@ -24,7 +24,7 @@ def show_plans(manifest: Manifest) -> None:
     if not manifest.measured:
         return
     table = new_table(
-        "", Column("method", no_wrap=True), "dim", "search_k", "re-rank", "recall", "at least",
+        "", Column("method", no_wrap=True), "dim", "search_k", "probes", "re-rank", "recall", "at least",
         "q/s", "ms", "MB", title=f"{manifest.collection} {manifest.version}",
     )  # fmt: skip
     for one in _by_method(manifest.measured):
@@ -34,6 +34,7 @@ def show_plans(manifest: Manifest) -> None:
             one.plan.method,
             str(one.plan.dimension),
             str(one.plan.search_k or ""),
+            f"{one.plan.probes} of {one.plan.lists}" if one.plan.lists else "",
             str(one.plan.rerank or ""),
             f"{one.recall:.4f}",
             f"{one.recall_low:.4f}",

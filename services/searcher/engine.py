@@ -15,6 +15,7 @@ from annoy import AnnoyIndex
 from numpy.typing import NDArray
 
 from services.searcher import annoy_file, scan
+from services.searcher.inverted_lists import InvertedLists
 from services.searcher.reduction import Reduction
 from services.searcher.scan import Positions, Vectors
 from services.shared.manifest import REDUCED, REDUCTION, VECTORS, Plan, Shard
@@ -81,6 +82,18 @@ class AnnoyProposer:
         return np.concatenate(parts)[np.argsort(ranks, kind="stable")]
 
 
+class ListsProposer:
+    """Looks at the vectors of the nearest inverted lists."""
+
+    def __init__(self, lists: InvertedLists, probes: int) -> None:
+        self._lists = lists
+        self._probes = probes
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """The best by their reduced vectors."""
+        return self._lists.nearest(queries, self._probes * tens, depth)
+
+
 @dataclass(slots=True)
 class Spent:
     """The part of a search that the engine alone knows: to order candidates exactly, in seconds."""
@@ -111,12 +124,15 @@ class Engine:
         vectors = mapped(directory / VECTORS, count, dimension)
         reduction: Reduction | None = None
         proposer: Proposer | None = None
-        if plan.method in {"reduced", "reduced-annoy"}:
+        if plan.reduces:
             reduction = Reduction.load(directory / REDUCTION, (plan.dimension, dimension))
         if plan.method == "reduced":
             proposer = ScanProposer(mapped(directory / REDUCED, count, plan.dimension))
         if plan.method in {"annoy", "reduced-annoy"}:
             proposer = open_shards(directory, plan, shards)
+        if plan.method == "reduced-ivf":
+            opened = InvertedLists.open(directory, count, plan.dimension, plan.lists, count)
+            proposer = ListsProposer(opened, plan.probes)
         return cls(vectors, plan, reduction, proposer)
 
     def search(self, queries: Vectors, k: int, spent: Spent | None = None) -> list[Found]:

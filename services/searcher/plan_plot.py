@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _COLORS: Final = {
     "exact": "#1f5c57", "reduced": "#c7762a", "annoy": "#8b5fa8", "reduced-annoy": "#2f6fb0",
+    "reduced-ivf": "#9b2c1f",
 }  # fmt: skip
 _INCHES: Final = (8.0, 5.0)
 _DPI: Final = 120

@@ -41,12 +41,12 @@ def nearest_among(
     matrix: Vectors, positions: Positions, query: Vectors, k: int
 ) -> tuple[Positions, Vectors]:
     """The same for one query (dimension,) among the rows at `positions` only."""
-    best: tuple[Positions, Vectors] = (positions[:0], query[:0])
+    found: tuple[Positions, Vectors] = (positions[:0], query[:0])
     for start in range(0, len(positions), _GATHERED_ROWS):
         some = positions[start : start + _GATHERED_ROWS]
         dots = np.take(matrix, some, axis=0) @ query
-        best = _best(np.append(best[0], some), np.append(best[1], dots), k)
-    return best
+        found = best(np.append(found[0], some), np.append(found[1], dots), k)
+    return found
 
 
 def _nearest(
@@ -68,7 +68,7 @@ def _nearest(
     asked, positions, scores = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     order = np.argsort(asked, kind="stable")
     edges = np.searchsorted(asked[order], np.arange(1, len(queries)))
-    return [_best(positions[some], scores[some], k) for some in np.split(order, edges)]
+    return [best(positions[some], scores[some], k) for some in np.split(order, edges)]
 
 
 def _lower_bounds(dots: Vectors, k: int) -> Vectors:
@@ -88,7 +88,8 @@ def _lower_bounds(dots: Vectors, k: int) -> Vectors:
     return highest
 
 
-def _best(positions: Positions, dots: Vectors, k: int) -> tuple[Positions, Vectors]:
+def best(positions: Positions, dots: Vectors, k: int) -> tuple[Positions, Vectors]:
+    """The k positions of highest dot product (both (n,)) and those products, highest first."""
     if len(dots) > 4 * k:  # what isn't among the best needs no sorting
         chosen = np.argpartition(-dots, k)[: k + 1]
         chosen = np.flatnonzero(dots >= dots[chosen].min())

@@ -56,7 +56,7 @@ class Trial:
         with threadpool_limits(1, user_api="blas"):
             low = recall
             if recall is None:
-                recall, low = _summary(self._recalls(engine))
+                recall, low = self.recall(engine)
             together = self._seconds(engine, AT_ONCE)
             alone = self._seconds(engine, 1)
         return Measurement(
@@ -67,6 +67,10 @@ class Trial:
             milliseconds=1000 * alone,
             bytes=size,
         )
+
+    def recall(self, engine: Engine) -> tuple[float, float]:
+        """The engine's recall@10, and the lower end of its 95 % confidence interval."""
+        return _summary(self._recalls(engine))
 
     def rerank_needed(
         self,

@@ -6,6 +6,7 @@ thread. What was measured goes into the manifest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,15 +15,17 @@ from typing import Final
 import numpy as np
 import structlog
 
-from services.searcher import annoy_file, reduction, scan
+from services.searcher import annoy_file, inverted_lists, reduction, scan
 from services.searcher.engine import (
     MEASURED_AT,
     AnnoyProposer,
     Engine,
+    ListsProposer,
     ScanProposer,
     mapped,
     open_shards,
 )
+from services.searcher.inverted_lists import InvertedLists
 from services.searcher.progress import Progress
 from services.searcher.reduction import Reduction
 from services.searcher.scan import Positions, Vectors
@@ -30,6 +33,8 @@ from services.searcher.settings import IndexSettings
 from services.searcher.trial import Trial
 from services.shared.items import ITEMS
 from services.shared.manifest import (
+    LISTED,
+    LISTS,
     REDUCED,
     REDUCTION,
     VECTORS,
@@ -49,6 +54,11 @@ _DIMENSIONS: Final = (64, 128, 256)
 _RERANKS: Final = (10, 20, 30, 50, 100, 200)
 _RERANK_TO_PREFER: Final = 50
 _FIRST_SEARCH_K: Final = 500
+_FIRST_PROBES: Final = 4
+_LISTS_A_ROOT: Final = 3
+"""Lists, over the square root of the number of vectors."""
+_LEAST_LISTED: Final = 2000
+"""Fewer vectors are scanned as fast as lists of them."""
 _RAW_BYTES: Final = 512 * 2**20
 """Annoy on the full vectors is tried up to this size: beyond, it never won and takes hours."""
 
@@ -84,7 +94,7 @@ def tune(
     return Tuned(
         plan=chosen.plan,
         recall=chosen.recall,
-        energy=tuner.energy if chosen.plan.method.startswith("reduced") else 1.0,
+        energy=tuner.energy if chosen.plan.reduces else 1.0,
         measured=tuple(tuner.measured),
         shards=shards,
     )
@@ -128,6 +138,7 @@ class _Tuner:
         self._vectors = mapped(directory / VECTORS, count, dimension)
         self._tried: dict[Method, tuple[Shard, ...]] = {}
         self._trial = Trial(self._vectors)
+        self._centroids: Vectors | None = None
         self.measured: list[Measurement] = []
         self.energy = 1.0
 
@@ -135,7 +146,7 @@ class _Tuner:
         """Try every plan worth it, the cheap ones first."""
         if self._wanted("exact"):
             self._measure_exact()
-        if self._wanted("reduced", "reduced-annoy"):
+        if self._wanted("reduced", "reduced-annoy", "reduced-ivf"):
             self._measure_reduced()
         if self._wanted("annoy") and self._affordable():
             plan = Plan(method="annoy", dimension=self._dimension, trees=self._settings.trees)
@@ -148,7 +159,9 @@ class _Tuner:
         for shard in (shard for shards in self._tried.values() for shard in shards):
             (self._directory / shard.file).unlink()
         shards = self._grow(plan) if plan.trees else ()
-        for name in {REDUCTION, REDUCED} - {*required_files(plan, shards)}:
+        if plan.lists:
+            self._write_lists(plan, np.arange(len(self._vectors)))
+        for name in {REDUCTION, REDUCED, LISTED, LISTS} - {*required_files(plan, shards)}:
             (self._directory / name).unlink(missing_ok=True)
         return shards
 
@@ -167,7 +180,7 @@ class _Tuner:
         self.measured.append(self._trial.measure(engine, self._bytes(plan), recall=1.0))
 
     def _measure_reduced(self) -> None:
-        """Both methods on reduced vectors, of the fewest dimensions that keep the neighbours."""
+        """Every method on reduced vectors, of the fewest dimensions that keep the neighbours."""
         fitted = self._fit()
         if fitted is None:
             return
@@ -182,6 +195,8 @@ class _Tuner:
                 self._vectors, plan, reduced, ScanProposer(matrix, without=self._trial.rows)
             )
             self.measured.append(self._trial.measure(engine, self._bytes(plan)))
+        if self._wanted("reduced-ivf") and len(self._trial.others) >= _LEAST_LISTED:
+            self._measure_ivf(plan, reduced)
         if self._wanted("reduced-annoy"):
             trees = self._settings.trees
             self._measure_annoy(replace(plan, method="reduced-annoy", trees=trees), reduced)
@@ -226,6 +241,44 @@ class _Tuner:
                 rows = reduced.apply(self._vectors[start : start + _ROWS_AT_ONCE])
                 out.write(rows.astype("<f4", copy=False).tobytes())
                 self._progress.advance(len(rows))
+
+    def _measure_ivf(self, scanning: Plan, reduced: Reduction) -> None:
+        """Inverted lists, of which as few are searched as suffice."""
+        lists = round(_LISTS_A_ROOT * math.sqrt(len(self._vectors)))
+        # What is missed in lists that are not searched, some more candidates make up for.
+        rerank = next((one for one in _RERANKS if one > scanning.rerank), _RERANKS[-1])
+        plan = replace(
+            scanning, method="reduced-ivf", lists=lists, probes=_FIRST_PROBES, rerank=rerank
+        )
+        rows = self._trial.others
+        self._write_lists(plan, rows)
+        opened = InvertedLists.open(
+            self._directory, len(rows), plan.dimension, lists, len(self._vectors)
+        )
+
+        def engine(probes: int) -> Engine:
+            tried = replace(plan, probes=probes)
+            return Engine(self._vectors, tried, reduced, ListsProposer(opened, probes))
+
+        def enough(probes: int) -> bool:
+            self._progress.advance(0)
+            return self._trial.recall(engine(probes))[1] >= self._settings.recall
+
+        most = lists // 2
+        probes = _FIRST_PROBES
+        while not enough(probes) and probes < most:
+            probes = min(2 * probes, most)
+        fewer = 3 * probes // 4
+        if probes > _FIRST_PROBES and enough(fewer):
+            probes = fewer
+        self.measured.append(self._trial.measure(engine(probes), self._bytes(plan)))
+
+    def _write_lists(self, plan: Plan, rows: Positions) -> None:
+        """Write the lists of those rows."""
+        matrix = mapped(self._directory / REDUCED, len(self._vectors), plan.dimension)
+        if self._centroids is None:
+            self._centroids = inverted_lists.train(matrix, rows, plan.lists, self._progress)
+        inverted_lists.write(self._directory, matrix, rows, self._centroids, self._progress)
 
     def _measure_annoy(self, plan: Plan, reduced: Reduction | None) -> None:
         """Annoy at the smallest search_k that suffices, and around it.

@@ -16,10 +16,13 @@ MANIFEST: Final = "manifest.json"
 VECTORS: Final = "vectors.f32"
 REDUCTION: Final = "reduction.npz"
 REDUCED: Final = "reduced.f32"
+LISTED: Final = "lists.f32"
+LISTS: Final = "lists.npz"
 
-Method = Literal["exact", "reduced", "annoy", "reduced-annoy"]
+Method = Literal["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
 """exact: scan all vectors. reduced: scan PCA-reduced vectors, re-rank the best by the full ones.
-annoy: Annoy on the full vectors. reduced-annoy: Annoy on the reduced ones, then re-rank."""
+annoy: Annoy on the full vectors. reduced-annoy: Annoy on the reduced ones, then re-rank.
+reduced-ivf: inverted lists of the reduced ones, then re-rank."""
 
 _FILE_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+")
 _FLOAT32_BYTES: Final = 4
@@ -47,14 +50,22 @@ class Plan:
     """How to search. What a method has no use for is 0.
 
     dimension: of the vectors scanned or held by Annoy. search_k: Annoy nodes inspected for 10
-    neighbours, in each shard. rerank: candidates whose exact distance decides the best 10.
+    neighbours, in each shard. lists: inverted lists; probes: how many of them are searched for 10
+    neighbours. rerank: candidates whose exact distance decides the best 10.
     """
 
     method: Method
     dimension: int
     trees: int = 0
     search_k: int = 0
+    lists: int = 0
+    probes: int = 0
     rerank: int = 0
+
+    @property
+    def reduces(self) -> bool:
+        """Whether it searches reduced vectors."""
+        return self.method.startswith("reduced")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,10 +150,12 @@ class Manifest:
 def required_files(plan: Plan, shards: tuple[Shard, ...]) -> tuple[str, ...]:
     """The files that a version of this plan is made of, besides its manifest."""
     names = [VECTORS, ITEMS]
-    if plan.method in {"reduced", "reduced-annoy"}:
+    if plan.reduces:
         names.append(REDUCTION)
     if plan.method == "reduced":
         names.append(REDUCED)
+    if plan.method == "reduced-ivf":
+        names += (LISTED, LISTS)
     return (*names, *(shard.file for shard in shards))
 
 
@@ -166,6 +179,9 @@ def _check(manifest: Manifest) -> None:
     _require_rows(manifest, VECTORS, manifest.dimension)
     if plan.method == "reduced":
         _require_rows(manifest, REDUCED, plan.dimension)
+    if plan.method == "reduced-ivf":
+        _require(0 < plan.probes <= plan.lists, "searches more lists than there are, or none")
+        _require_rows(manifest, LISTED, plan.dimension)
 
 
 def _require_rows(manifest: Manifest, name: str, dimension: int) -> None:

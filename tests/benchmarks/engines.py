@@ -248,6 +248,8 @@ def _described(plan: Plan) -> str:
         parts.append(f"{plan.dimension} dimensions")
     if plan.trees:
         parts.append(f"{plan.trees} trees, search_k {plan.search_k:,}")
+    if plan.lists:
+        parts.append(f"{plan.probes} of {plan.lists:,} lists")
     if plan.rerank:
         parts.append(f"re-ranks {plan.rerank}")
     return ", ".join(parts)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from services.searcher import annoy_file, publisher
+from services.searcher import annoy_file, inverted_lists, publisher
 from services.searcher.index import stored_file
+from services.searcher.progress import NoProgress
 from services.searcher.reduction import Reduction
 from services.searcher.scan import Vectors
 from services.shared.collection import Volume
@@ -110,12 +111,20 @@ def _write_search_files(
 ) -> tuple[Plan, tuple[Shard, ...]]:
     count, dimension = vectors.shape
     matrix = VECTORS
-    if method in {"reduced", "reduced-annoy"}:
+    if method.startswith("reduced"):
         dimension, matrix = min(REDUCED_DIMENSION, dimension), REDUCED
         _, components = np.linalg.eigh(vectors.T @ vectors)
         reduction = Reduction(np.ascontiguousarray(components.T[::-1][:dimension], "<f4"))
         reduction.save(staging / REDUCTION)
         reduction.apply(vectors).tofile(staging / REDUCED)
+    if method == "reduced-ivf":
+        lists = min(count, 10)
+        rows, reduced = np.arange(count), np.fromfile(staging / REDUCED, "<f4").reshape(count, -1)
+        centroids = inverted_lists.train(reduced, rows, lists, NoProgress())
+        inverted_lists.write(staging, reduced, rows, centroids, NoProgress())
+        (staging / REDUCED).unlink()
+        probes = min(lists, 8)
+        return Plan(method=method, dimension=dimension, lists=lists, probes=probes, rerank=200), ()
     if method in {"exact", "reduced"}:
         return Plan(method=method, dimension=dimension, rerank=200), ()
     shards = tuple(

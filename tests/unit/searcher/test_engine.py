@@ -15,7 +15,7 @@ from services.shared.manifest import Method
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 700
-METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy"]
+METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
 
 
 def _index(tmp_path: Path, method: Method, vectors: Vectors, shard_items: int = 10**6) -> Index:

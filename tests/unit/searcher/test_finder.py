@@ -22,7 +22,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 400
 ASK = Question(collection="birds")
-METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy"]
+METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
 
 
 def _listed(count: int) -> list[Item]:

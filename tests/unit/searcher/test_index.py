@@ -24,6 +24,8 @@ FILES: dict[str, Method] = {
     "items.sqlite": "exact",
     "reduced.f32": "reduced",
     "reduction.npz": "reduced",
+    "lists.f32": "reduced-ivf",
+    "lists.npz": "reduced-ivf",
 }
 
 
@@ -87,6 +89,19 @@ def test_a_damaged_file_is_refused_before_it_is_mapped(
     volume = _publish(tmp_path, FILES[name])
     damage(_path(volume, name))
     with pytest.raises(IndexCorrupt, match=name):
+        _open(volume)
+
+
+@pytest.mark.parametrize("change", [{"lists": 0}, {"probes": 0}, {"probes": 11}, {"dimension": 5}])
+def test_a_manifest_that_does_not_fit_its_lists_is_refused(
+    tmp_path: Path, change: dict[str, int]
+) -> None:
+    """As many lists as there are, of as many dimensions, and no more searched than there are."""
+    volume = _publish(tmp_path, "reduced-ivf")
+    path = _path(volume, "manifest.json")
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "plan": {**raw["plan"], **change}}))
+    with pytest.raises(IndexCorrupt):
         _open(volume)
 
 

@@ -50,7 +50,7 @@ def _recall(directory: Path, tuned: Tuned, vectors: Vectors, queries: Vectors) -
     return hits / (10 * len(queries))
 
 
-METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy"]
+METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
 
 
 @pytest.mark.parametrize("method", METHODS)
