@@ -24,8 +24,8 @@ def show_plans(manifest: Manifest) -> None:
     if not manifest.measured:
         return
     table = new_table(
-        "", Column("method", no_wrap=True), "dim", "search_k", "probes", "re-rank", "recall", "at least",
-        "q/s", "ms", "MB", title=f"{manifest.collection} {manifest.version}",
+        "", Column("method", no_wrap=True), "dim", "search_k", "probes", "re-rank", "recall",
+        "at least", "q/s", "ms", "MB", title=f"{manifest.collection} {manifest.version}",
     )  # fmt: skip
     for one in _by_method(manifest.measured):
         chosen = one.plan == manifest.plan
