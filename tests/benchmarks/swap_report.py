@@ -24,6 +24,8 @@ def written(figures: Figures) -> str:
             "",
             *_large(figures["large"]),
             "",
+            *_quiet(figures["quiet"], figures["quiet_pause_seconds"]),
+            "",
             *_small(figures["small"]),
         ]
     )
@@ -52,6 +54,18 @@ def _large(figures: Figures) -> Iterator[str]:
     )
     yield "next look at the volume, the hashes of all files, and the canary queries."
     yield f"{swapping['errors']} errors, {swapping['mixed']} mixed answers."
+
+
+def _quiet(figures: Figures, pause_seconds: float) -> Iterator[str]:
+    steady, swapping = figures["steady"], figures["swapping"]
+    yield (
+        f"The same with one client that pauses {1000 * pause_seconds:g} ms, which leaves the loop "
+        "idle: its longest stall without"
+    )
+    yield (
+        f"swaps is {steady['longest_stall_ms']:.1f} ms, and over {swapping['swaps']} swaps "
+        f"{swapping['longest_stall_ms']:.1f} ms."
+    )
 
 
 def _row(what: str, times: Figures, stall: str) -> str:

@@ -28,6 +28,7 @@ from tests.benchmarks.swap_bench import Answer, Bench, Load, between, publish, r
 
 _CLIENTS: Final = 4
 _PAUSE_SECONDS: Final = 0.004
+_QUIET_PAUSE_SECONDS: Final = 0.05
 _POLL_SECONDS: Final = 0.05
 _FAST_POLL_SECONDS: Final = 0.001
 _WARM_SECONDS: Final = 3.0
@@ -54,13 +55,23 @@ def main(items: int, dimension: int, seconds: float, large: int, small: int, out
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     CACHE.mkdir(parents=True, exist_ok=True)
     with shown() as display, tempfile.TemporaryDirectory(dir=CACHE) as root:
-        display.expect(4 + large + small + _WARM_SWAPS)
+        display.expect(6 + 2 * large + small + _WARM_SWAPS)
         figures = {
             "machine": results.machine(),
             "measured": time.strftime("%Y-%m-%d"),
             "clients": _CLIENTS,
             "pause_seconds": _PAUSE_SECONDS,
+            "quiet_pause_seconds": _QUIET_PAUSE_SECONDS,
             "large": _swap_large(Path(root) / "large", (items, dimension), seconds, large, display),
+            "quiet": _swap_large(
+                Path(root) / "quiet",
+                (items, dimension),
+                seconds,
+                large,
+                display,
+                clients=1,
+                pause_seconds=_QUIET_PAUSE_SECONDS,
+            ),
             "small": _swap_small(Path(root) / "small", small, display),
         }
     results.save(out / "benchmarks" / "swaps.json", figures)
@@ -85,14 +96,21 @@ def _queries(dimension: int) -> Vectors:
 
 
 def _swap_large(
-    root: Path, shape: tuple[int, int], seconds: float, swaps: int, display: Display
+    root: Path,
+    shape: tuple[int, int],
+    seconds: float,
+    swaps: int,
+    display: Display,
+    *,
+    clients: int = _CLIENTS,
+    pause_seconds: float = _PAUSE_SECONDS,
 ) -> Figures:
     """Steady load, then the same with a swap a second at most; times of answers and stalls."""
     versions = _publish_two(root, shape, display)
 
     async def measure() -> Figures:
         async with running(root, "swapped", _POLL_SECONDS) as bench:
-            load = Load(bench, _queries(shape[1]), _CLIENTS, _PAUSE_SECONDS)
+            load = Load(bench, _queries(shape[1]), clients, pause_seconds)
             async with load.applied():
                 await asyncio.sleep(_WARM_SECONDS)
                 display.at("steady load")
