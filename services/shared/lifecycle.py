@@ -34,6 +34,8 @@ EventLoop = Literal["auto", "asyncio", "uvloop"]
 _log = structlog.get_logger(__name__)
 
 _AT_ONCE_SECONDS: Final = 1.0
+_AGAIN_SECONDS: Final = 2.5
+"""More than a clean end takes: after that, a cancel was swallowed."""
 
 
 class ExitCode(IntEnum):
@@ -114,9 +116,16 @@ async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> 
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel the tasks and wait until they have ended; their results are dropped."""
-    for task in tasks:
-        task.cancel()
+    """Cancel the tasks and wait until they have ended; their results are dropped.
+
+    Again and again: aiormq, cancelled at the wrong moment of a connect, makes an error of it, and
+    a task that tries again after errors would go on for ever.
+    """
+    unfinished = set(tasks)
+    while unfinished:
+        for task in unfinished:
+            task.cancel()
+        _, unfinished = await asyncio.wait(unfinished, timeout=_AGAIN_SECONDS)
     await asyncio.gather(*tasks, return_exceptions=True)
 
 

@@ -27,6 +27,41 @@ async def _return() -> None:
     return
 
 
+async def test_a_swallowed_cancel_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that takes its cancel for an error, and tries again, is cancelled again."""
+    monkeypatch.setattr(lifecycle, "_AGAIN_SECONDS", 0.05)
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 2:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        await lifecycle.cancel(task)
+    assert task.cancelled()
+    assert swallowed == 2
+
+
+async def test_cancelling_nothing_is_over_at_once() -> None:
+    """No task, or one that has failed already: nothing to wait for, nothing raised."""
+
+    async def fails() -> None:
+        message = "failed"
+        raise ValueError(message)
+
+    failed = asyncio.create_task(fails())
+    await asyncio.wait({failed})
+    await lifecycle.cancel()
+    await lifecycle.cancel(failed)
+
+
 async def test_stop_cancels_the_stages() -> None:
     """Supervision ends without an error when it is told to stop."""
     stop = asyncio.Event()
