@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import settings
 
 from tests.support.rabbitmq import Node, require_server
@@ -23,6 +25,19 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MODELS_DIR, str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs_as_configured_last() -> Iterator[None]:
+    """A logger that keeps its first configuration would write like that in every later test."""
+    configure = structlog.configure
+
+    def uncached(**options: Any) -> None:
+        configure(**{**options, "cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(structlog, "configure", uncached)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -44,8 +44,6 @@ def written(
     """All that the process logs, of every library, from debug up."""
     handlers, level = logging.root.handlers[:], logging.root.level
     logs.configure("debug", request.param)
-    # A logger that is kept would write like this in every later test.
-    structlog.configure(cache_logger_on_first_use=False)
     try:
         yield Written(capsys)
     finally:
