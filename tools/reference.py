@@ -30,6 +30,7 @@ from services.shared.messaging import topology
 from services.shared.messaging.broker import Queue
 from services.shared.messaging.gauges import BrokerMetrics
 from services.shared.settings import SharedSettings
+from services.shared.telemetry.health import HealthMetrics
 from services.shared.telemetry.loop import ProcessMetrics
 from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload.metrics import UploadMetrics
@@ -244,6 +245,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "settings-index": lambda: settings(IndexSettings),
     "metrics-process": lambda: metrics(ProcessMetrics),
     "settings-client": lambda: settings(ClientSettings),
+    "metrics-health": lambda: metrics(HealthMetrics),
     "metrics-release": lambda: metrics(ReleaseMetrics),
     "metrics-broker": lambda: metrics(BrokerMetrics),
     "metrics-build": lambda: metrics(BuildMetrics),

@@ -161,8 +161,8 @@ def _time() -> list[AnyPanel]:
 def _saturation() -> list[AnyPanel]:
     in_flight = total(select("simile_upload_in_flight_queries"))
     limit = total(select("simile_upload_in_flight_limit_queries"))
-    connected = (
-        f"{select('simile_broker_ready')} * on (job, instance) group_left (service) "
+    ready = (
+        f"{select('simile_ready')} * on (job, instance) group_left (service) "
         f"{select('simile_process_info')}"
     )
     models = total(rate("simile_embedder_worker_busy_seconds_total"))
@@ -193,8 +193,8 @@ def _saturation() -> list[AnyPanel]:
         ),
         timeseries(
             "Replicas",
-            "Processes of each service that are there and connected to the broker.",
-            Query(f"sum by (service) ({connected})", "{{service}}"),
+            "Processes of each service that are there and ready: their /readyz names nothing.",
+            Query(total(ready, "service"), "{{service}}"),
             unit="none",
             colors=SERVICES,
             decimals=0,

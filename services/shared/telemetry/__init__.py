@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
-from services.shared.telemetry.health import Health
+from services.shared.telemetry.health import Health, HealthMetrics
 from services.shared.telemetry.tracing import NoTracing, Tracing
 
 
@@ -25,3 +25,6 @@ class Telemetry:
     registry: CollectorRegistry = field(default_factory=_registry)
     health: Health = field(default_factory=Health)
     tracing: Tracing = field(default_factory=NoTracing)
+
+    def __post_init__(self) -> None:
+        HealthMetrics(self.registry).show(self.health)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
 
 Check = Callable[[], str | None]
@@ -55,6 +55,21 @@ class Health:
     def not_ready(self) -> Mapping[str, str]:
         """The failing readiness checks with their reasons; what isn't live isn't ready."""
         return _failing(self._live) | _failing(self._ready)
+
+
+class HealthMetrics:
+    """Whether a process is ready, for whoever sees only its metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ready = Gauge(
+            "simile_ready",
+            "1 while /readyz says ok, 0 while it names what fails; looked at with each scrape.",
+            registry=registry,
+        )
+
+    def show(self, health: Health) -> None:
+        """Show it from now on."""
+        self.ready.set_function(lambda: not health.not_ready())
 
 
 def _failing(checks: Mapping[str, Check]) -> dict[str, str]:

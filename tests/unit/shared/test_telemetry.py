@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestClient
 from prometheus_client import CollectorRegistry, Counter
 from pytest_aiohttp.plugin import AiohttpClient
 
-from services.shared.telemetry import logs
+from services.shared.telemetry import Telemetry, logs
 from services.shared.telemetry.health import Health, admin_app
 
 
@@ -49,6 +49,19 @@ async def test_a_sound_process_is_ready(admin: TestClient, health: Health) -> No
     """Checks that pass give 200."""
     health.ready_when("broker", lambda: None)
     assert (await admin.get("/readyz")).status == 200
+
+
+def test_readiness_is_a_metric() -> None:
+    """Whoever sees only the metrics learns what /readyz would say at that moment."""
+    telemetry, failing = Telemetry(), dict[str, str]()
+    telemetry.health.ready_when("broker", lambda: failing.get("reason"))
+    ready = [telemetry.registry.get_sample_value("simile_ready")]
+    failing["reason"] = "the broker is away"
+    ready.append(telemetry.registry.get_sample_value("simile_ready"))
+    failing.clear()
+    telemetry.health.live_when("worker", lambda: "wedged for 61 s")
+    ready.append(telemetry.registry.get_sample_value("simile_ready"))
+    assert ready == [1.0, 0.0, 0.0]
 
 
 async def test_openmetrics_is_spoken_where_asked_for(admin: TestClient) -> None:  # type: ignore[type-arg]
