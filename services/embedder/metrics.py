@@ -5,6 +5,12 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.embedder.batcher import Reason
+from services.shared.errors import (
+    DecodingTooSlow,
+    ImageQuarantined,
+    Internal,
+    UndecodableMessage,
+)
 from services.shared.telemetry.durations import Durations
 from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
 from services.shared.telemetry.stopwatch import Stopwatch
@@ -135,6 +141,11 @@ class EmbedderMetrics:
             ["model_id", "runtime", "precision", "device"],
             registry=registry,
         )
+        # Born at 0: `increase` does not see the event that a counter begins with.
+        for before in ("decode", "model"):
+            self.expired.labels(before)
+        for reason_of in (DecodingTooSlow, ImageQuarantined, Internal, UndecodableMessage):
+            self.quarantined.labels(reason_of.code)
 
     def count(self, code: str, intake: str) -> None:
         """Count an image by what became of it."""

@@ -7,6 +7,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.shared.canary import CanaryMetrics
+from services.shared.errors import IndexCorrupt
 from services.shared.manifest import Manifest
 from services.shared.telemetry.durations import Durations
 from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
@@ -160,6 +161,7 @@ class SearcherMetrics:
     def show_index(self, manifest: Manifest) -> None:
         """Show the version that is open now, in place of the one before."""
         self.forget_index(manifest.collection)
+        self._begin(manifest.collection)
         labels = (
             manifest.collection, manifest.version, manifest.model_id, manifest.plan.method,
         )  # fmt: skip
@@ -172,6 +174,12 @@ class SearcherMetrics:
             (self._bytes, manifest.bytes),
         ):
             gauge.labels(manifest.collection).set(value)
+
+    def _begin(self, collection: str) -> None:
+        """Its counters are born at 0: `increase` does not see the event that one begins with."""
+        self.refused.labels(collection, IndexCorrupt.code)
+        for counter in (self.swaps, self.live_expected, self.live_found):
+            counter.labels(collection)
 
     def forget_index(self, collection: str) -> None:
         """Show no version of the collection."""

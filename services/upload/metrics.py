@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -113,6 +114,10 @@ class UploadMetrics:
             ["what", "result"],
             registry=registry,
         )
+
+        # Born at 0: `increase` does not see the event that a counter begins with.
+        for what, result in itertools.product(("keys", "certificate"), ("ok", "refused")):
+            self.reloads.labels(what, result)
 
     def count(self, route: str, status: int, code: str, seconds: float, trace: str) -> None:
         """Count an answer; trace: the id of its trace, empty without one."""

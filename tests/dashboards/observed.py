@@ -154,8 +154,8 @@ class Observed:
         (home / VECTORS).write_bytes(b"no vectors")
         volume.activate(COLLECTION, broken)
         searcher = self.house.processes["searcher-1"]
-        said = "simile_searcher_refused_versions_total{"
-        wait_until(lambda: said in searcher.metrics(), "refusing", searcher)
+        refused = "simile_searcher_refused_versions_total"
+        wait_until(lambda: searcher.total(refused) > 0, "refusing", searcher)
         time.sleep(REFUSED_SECONDS)
         volume.activate(COLLECTION, good)
 

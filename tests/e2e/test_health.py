@@ -60,19 +60,12 @@ class House:
 
     def canaries(self, service: str, asked_by: str, code: str) -> float:
         """How many canaries of a service ended with that code."""
-        name = f'simile_{service}_canary_total{{asked_by="{asked_by}",code="{code}"}}'
-        return _metric(self.processes[service], name)
+        name = f"simile_{service}_canary_total"
+        return self.processes[service].total(name, asked_by=asked_by, code=code)
 
     async def until(self, there: Callable[[], bool], what: str, service: str) -> None:
         """Wait for it."""
         await asyncio.to_thread(wait_until, there, what, self.processes[service])
-
-
-def _metric(process: Process, name: str) -> float:
-    for line in process.metrics().splitlines():
-        if line.startswith(f"{name} "):
-            return float(line.rpartition(" ")[2])
-    return 0.0
 
 
 def _failing(process: Process, path: str) -> dict[str, str]:
@@ -181,13 +174,13 @@ async def test_canaries_fail_with_the_embedder_and_recover_with_it(house: House)
     house.processes["embedder"] = house.start("embedder")
     await house.until(lambda: house.canaries("upload", "image", "ok") > before, "well", "upload")
     assert (
-        _metric(upload, 'simile_upload_requests_total{route="/v1/search",status="200",code="ok"}')
+        upload.total("simile_upload_requests_total", route="/v1/search", status="200", code="ok")
         == 0
     )
     told = [line["code"] for line in log_lines(upload.log) if line.get("action") == "canary"]
     assert told[-2:] == [late, "ok"]
     embedder = house.processes["embedder"]
-    assert _metric(embedder, 'simile_embedder_images_total{code="ok",intake="canary"}') > 0
+    assert embedder.total("simile_embedder_images_total", code="ok", intake="canary") > 0
 
 
 async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
@@ -198,7 +191,7 @@ async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
     writer.write(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n\xff\xd8")
     await writer.drain()
     flight = "simile_upload_in_flight_queries"
-    await house.until(lambda: _metric(process, flight) == 1, "asked", "upload")
+    await house.until(lambda: process.total(flight) == 1, "asked", "upload")
     process.popen.send_signal(signal.SIGTERM)
     await house.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
     assert process.alive

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from services.shared.telemetry.samples import Samples
+
 START_SECONDS = 120.0
 """A starved machine takes long to import torch; a hang takes longer than this."""
 
@@ -58,6 +60,10 @@ class Process:
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=5) as answer:
             text: str = answer.read().decode()
         return text
+
+    def total(self, metric: str, **labels: str) -> float:
+        """The sum of a metric's series with these labels; 0 of none."""
+        return Samples.parsed(self.metrics()).total(metric, **labels)
 
     def ready(self) -> bool:
         """Whether /readyz answers 200."""

@@ -80,10 +80,10 @@ def slow(window: str = WINDOW) -> str:
 
 
 def live_recall(window: str = WINDOW) -> str:
-    """Of the right neighbours of sampled queries, the share that the answers held."""
+    """Of the right neighbours of sampled queries, the share that the answers held, if any were."""
     found = increase("simile_searcher_live_recall_found_total", window=window)
     expected = increase("simile_searcher_live_recall_expected_total", window=window)
-    return f"{total(found, 'collection')} / {total(expected, 'collection')}"
+    return f"{total(found, 'collection')} / ({total(expected, 'collection')} > 0)"
 
 
 def canary(window: str) -> str:

@@ -67,6 +67,22 @@ async def test_a_new_version_takes_over(catalog: Catalog, volume: Volume) -> Non
     assert _ask(old).neighbors[0].label.startswith("first")
 
 
+async def test_counters_are_there_before_their_first_event(
+    catalog: Catalog, volume: Volume, registry: CollectorRegistry
+) -> None:
+    """Born at 0 with the collection: in one that begins at 1 Prometheus sees no increase."""
+    swaps = ("simile_searcher_index_swaps_total", {"collection": "birds"})
+    refused = {"collection": "birds", "code": "index_corrupt"}
+    assert registry.get_sample_value(*swaps) == 0
+    assert registry.get_sample_value("simile_searcher_refused_versions_total", refused) == 0
+    for recall in ("expected", "found"):
+        name = f"simile_searcher_live_recall_{recall}_total"
+        assert registry.get_sample_value(name, {"collection": "birds"}) == 0
+    publish_version(volume, "birds", unit_vectors(9), items(9, prefix="second"))
+    await catalog.refresh()
+    assert registry.get_sample_value(*swaps) == 1
+
+
 async def test_a_rollback_is_followed(catalog: Catalog, volume: Volume) -> None:
     """Activating the old version again brings it back."""
     first = volume.active("birds")
