@@ -12,6 +12,7 @@ from services.bench.recorder import Watch
 from services.bench.run import Run
 from services.bench.scrape import Spent, fetch, spent
 from services.bench.target import Target
+from services.shared.lifecycle import cancel
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +88,23 @@ class Meter:
         )
 
     async def _measured(self, load: Awaitable[Run]) -> Measured:
-        """What is used in the warm-up doesn't count, so the first reading comes after it."""
+        """What is used in the warm-up doesn't count, so the first reading comes after it.
+
+        Raises Unreachable where a service can't be read any more.
+        """
         if not self.plan.metrics:
             return Measured(await load)
-        async with asyncio.TaskGroup() as both:
-            reading = both.create_task(self._read_when_warm())
-            running = both.create_task(_awaited(load))
-        after = await fetch(self.plan.metrics)
-        return Measured(running.result(), spent(reading.result(), after))
+        reading = asyncio.create_task(self._read_when_warm())
+        try:
+            run = await load
+            before = await reading
+        finally:
+            await cancel(reading)
+        return Measured(run, spent(before, await fetch(self.plan.metrics)))
 
     async def _read_when_warm(self) -> Mapping[str, str]:
         await asyncio.sleep(self.plan.warmup_seconds)
         return await fetch(self.plan.metrics)
-
-
-async def _awaited(load: Awaitable[Run]) -> Run:
-    return await load
 
 
 MeasureRate = Callable[[float, float], Awaitable[Measured]]

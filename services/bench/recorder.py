@@ -54,8 +54,8 @@ class Recorder:
             self._behind_seconds = max(self._behind_seconds, seconds)
 
     def full(self, seconds: float) -> None:
-        """No connection was free for so long."""
-        self._full_seconds += seconds
+        """No connection was free for so long, until now."""
+        self._full_seconds += min(seconds, max(0.0, self.now - self._warmup_seconds))
 
     def record(self, at: float, outcome: Outcome) -> None:
         """A request that began, or was due, at that time has ended now."""

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from services.bench.load import Target, closed_loop, open_loop
+from services.bench.recorder import Recorder
 from services.bench.run import Sample
 from tests.support.running import free_port
 from tests.unit.bench.conftest import Server, overloaded, served
@@ -183,6 +184,13 @@ async def test_the_warm_up_does_not_count(server: Server) -> None:
     assert len(run.samples) == 10
     assert run.started_seconds.min() == pytest.approx(0)
     assert run.client_cpu_seconds > 0
+
+
+async def test_connections_that_were_short_in_the_warm_up_do_not_count() -> None:
+    """A run is not called short of connections for what its first seconds, left out, were."""
+    recorder = Recorder(seconds=1.0, warmup_seconds=3600.0, by_due=True, watch=None)
+    recorder.full(0.5)
+    assert recorder.run(rate=1.0).full_seconds == 0
 
 
 async def test_no_two_runs_send_the_same_bytes(server: Server) -> None:
