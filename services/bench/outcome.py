@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Final
 
 from services.bench.http_client import Answer
-from services.bench.run import REFUSED, SERVED
+from services.bench.run import SERVED, kind_of
 
 TIMED_OUT: Final = "timed out"
 _MOST_RETRY_SECONDS: Final = 30.0
@@ -47,7 +47,7 @@ def answered(answer: Answer) -> Outcome:
     if answer.status == HTTPStatus.OK:
         return Outcome(SERVED, stages=_stages(answer.headers.get(b"server-timing", b"")))
     code = _code(answer)
-    return Outcome(code, _retry(answer) if code.startswith(REFUSED) else None)
+    return Outcome(code, _retry(answer) if kind_of(code) == "refused" else None)
 
 
 def _retry(answer: Answer) -> float:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from services.bench.capacity import Capacity
 from services.bench.results import PERCENTILES
-from services.bench.run import REFUSED, SERVED, Run, Sample
+from services.bench.run import Kind, Run, kind_of
 from services.bench.scrape import Batches
 
 _INK: Final = "#1c2321"
@@ -113,7 +113,7 @@ def _scatter(axes: Any, run: Run) -> None:  # noqa: ANN401 (matplotlib's own typ
     for kind, color in _KINDS.items():
         # All that went wrong is drawn: there may be few of them among many.
         chosen = run.samples[::step] if kind == "served" else run.samples
-        shown = [one for one in chosen if _kind(one) == kind]
+        shown = [one for one in chosen if kind_of(one.code) == kind]
         axes.plot([one.at_seconds for one in shown], [1000 * one.latency_seconds for one in shown],
                   "o", ms=2.2, mew=0, alpha=0.6, color=color, rasterized=True)  # fmt: skip
     axes.set_title(run.name, loc="left", color=_INK)
@@ -121,13 +121,7 @@ def _scatter(axes: Any, run: Run) -> None:  # noqa: ANN401 (matplotlib's own typ
     _log_scale(axes, "y", _DECADES)
 
 
-_KINDS: Final = {"served": _ACCENT, "refused": _WARN, "failed": _WRONG}
-
-
-def _kind(sample: Sample) -> str:
-    if sample.code == SERVED:
-        return "served"
-    return "refused" if sample.code.startswith(REFUSED) else "failed"
+_KINDS: Final[Mapping[Kind, str]] = {"served": _ACCENT, "refused": _WARN, "failed": _WRONG}
 
 
 def stacked(rows: Mapping[str, Mapping[str, float]], label: str) -> str:

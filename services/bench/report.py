@@ -15,7 +15,7 @@ from rich.text import Text
 from services.bench import plots, tables
 from services.bench.meter import Measured
 from services.bench.results import Results
-from services.bench.run import REFUSED, SERVED, Run
+from services.bench.run import Kind, Run, kind_of
 
 _TEMPLATE: Final = "report.html"
 _MOST_CHARTED: Final = 12
@@ -42,12 +42,12 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a bar. kind: served, refused or failed."""
+    """A part of a bar."""
 
     code: str
     count: int
     percent: float
-    kind: str
+    kind: Kind
 
 
 def write_report(results: Results, out: Path) -> None:
@@ -152,15 +152,10 @@ def _chart(title: str, alt: str, svg: str) -> Chart:
 def _shares(run: Run) -> Sequence[Share]:
     total = max(1, len(run.samples))
     shares = [
-        Share(code, count, 100 * count / total, _kind(code)) for code, count in run.by_code.items()
+        Share(code, count, 100 * count / total, kind_of(code))
+        for code, count in run.by_code.items()
     ]
     return sorted(shares, key=lambda one: one.kind != "served")
-
-
-def _kind(code: str) -> str:
-    if code == SERVED:
-        return "served"
-    return "refused" if code.startswith(REFUSED) else "failed"
 
 
 def _cells(table: Table) -> Cells:

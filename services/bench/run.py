@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 SERVED: Final = "200"
-REFUSED: Final = ("503", "429")
+_REFUSED: Final = ("503", "429")
+
+Kind = Literal["served", "refused", "failed"]
 
 Seconds = npt.NDArray[np.float64]
 
@@ -78,7 +80,7 @@ class Run:
     def refused(self) -> Seconds:
         """Latencies of those answered 503 or 429: told to come back."""
         return np.array(
-            [one.latency_seconds for one in self.samples if one.code.startswith(REFUSED)]
+            [one.latency_seconds for one in self.samples if kind_of(one.code) == "refused"]
         )
 
     @property
@@ -128,6 +130,13 @@ class Run:
             for stage, seconds in one.stages.items():
                 by_stage.setdefault(stage, []).append(seconds)
         return {stage: float(np.median(seconds)) for stage, seconds in by_stage.items()}
+
+
+def kind_of(code: str) -> Kind:
+    """What became of a request with that code: refused is told to come back."""
+    if code == SERVED:
+        return "served"
+    return "refused" if code.startswith(_REFUSED) else "failed"
 
 
 def percentile(latencies: Seconds, percent: float) -> float:

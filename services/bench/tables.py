@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -15,6 +14,7 @@ from services.bench.capacity import Capacity, Step
 from services.bench.meter import Measured
 from services.bench.results import PERCENTILES, Results
 from services.bench.run import Run, percentile
+from services.tables import new_table
 
 _LATE_SECONDS: Final = 0.05
 """A generator that is later than this with a request is said to be."""
@@ -170,8 +170,6 @@ def share(part: float) -> str:
 
 
 def _table(first: str, *rest: str | Column) -> Table:
-    """Names to the left, figures to the right, room for many columns."""
+    """Names to the left, figures to the right."""
     columns = [one if isinstance(one, Column) else Column(one, justify="right") for one in rest]
-    return Table(
-        Column(first, no_wrap=True), *columns, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False
-    )
+    return new_table(Column(first, no_wrap=True), *columns)

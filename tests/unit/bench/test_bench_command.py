@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
 from services.cli import main
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import admin_app
 from services.upload.metrics import UploadMetrics
+from tests.support.threaded import threaded
 
 BIRDS = {"name": "birds", "index_version": "v1", "model_id": "m", "count": 3}
 SHORT = ["--seconds", "0.2", "--warmup-seconds", "0"]
@@ -55,36 +55,18 @@ class Simile:
         return app
 
 
-@contextlib.contextmanager
-def _running(simile: Simile) -> Iterator[None]:
-    """The command runs a loop of its own, so the server has another."""
-    loop, stopped, started = asyncio.new_event_loop(), asyncio.Event(), threading.Event()
-
-    async def serve() -> None:
-        runner = web.AppRunner(simile.app())
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        simile.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        started.set()
-        await stopped.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    started.wait()
-    try:
+@contextlib.asynccontextmanager
+async def _serving(simile: Simile) -> AsyncIterator[None]:
+    async with TestServer(simile.app()) as running:
+        simile.url = str(running.make_url("")).rstrip("/")
         yield
-    finally:
-        loop.call_soon_threadsafe(stopped.set)
-        thread.join()
-        loop.close()
 
 
 @pytest.fixture
 def simile() -> Iterator[Simile]:
-    """A running one."""
+    """A running one; the command runs a loop of its own, so it has another."""
     serving = Simile()
-    with _running(serving):
+    with threaded(_serving(serving)):
         yield serving
 
 
