@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ TROUBLES: Final[Mapping[str, str]] = {
     "simile_embedder_unanswerable_total": "unroutable results",
     "simile_searcher_unanswerable_total": "unroutable answers",
     "simile_embedder_quarantined_total": "quarantined",
+    "simile_searcher_undecodable_total": "undecodable at searchers",
     "simile_embedder_model_faults_total": "model faults",
     "simile_searcher_refused_versions_total": "refused index versions",
     "simile_broker_reconnects_total": "reconnects to the broker",
@@ -194,7 +194,6 @@ def _seconds(histogram: Histogram | None) -> Mapping[str, float | None]:
 
 
 def _replica(one: Replica) -> Mapping[str, Any]:
-    number = one.work.busy
     return {
         "address": one.address,
         "service": one.service,
@@ -203,7 +202,7 @@ def _replica(one: Replica) -> Mapping[str, Any]:
         "version": one.version,
         "restarted": one.restarted,
         "per_second": one.work.per_second,
-        "busy": None if number is None or math.isnan(number) else number,
+        "busy": one.work.busy,
         "in_hand": one.work.in_hand,
         **_seconds(one.work.seconds),
         "cpu": one.cpu,

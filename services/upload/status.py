@@ -47,13 +47,12 @@ class Recent:
         self._clock = clock
         self._looks: deque[tuple[float, Samples]] = deque()
 
-    def look(self) -> Samples:
+    def look(self) -> None:
         """Remember what is now, forget what is too old to tell of the last minutes."""
-        now, samples = self._clock(), Samples.of(self._registry.collect())
-        self._looks.append((now, samples))
+        now = self._clock()
+        self._looks.append((now, Samples.of(self._registry.collect())))
         while self._looks[0][0] < now - _WINDOW_SECONDS:
             self._looks.popleft()
-        return samples
 
     def risen(self) -> tuple[Samples, float]:
         """What rose since the oldest look, and how many seconds ago that was."""

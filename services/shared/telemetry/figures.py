@@ -30,7 +30,7 @@ PROCESS_START: Final = "process_start_time_seconds"
 
 SERVICES: Final = ("upload", "embedder", "searcher")
 
-_STAGES: Final = (
+STAGES: Final = (
     "receive", "sniff", "lookup", "publish", "embed_queue", "decode", "batch_wait", "model",
     "search_queue", "search", "rerank", "messaging", "reply",
 )  # fmt: skip
@@ -60,7 +60,7 @@ def query_seconds(risen: Samples) -> Histogram:
 def stage_seconds(risen: Samples) -> Mapping[str, Histogram]:
     """How long answered queries were in each stage, in the order of their way."""
     known = {labels["stage"] for labels, _ in risen.labels(f"{STAGE_SECONDS}_sum")}
-    ordered = [stage for stage in _STAGES if stage in known] + sorted(known - {*_STAGES})
+    ordered = [stage for stage in STAGES if stage in known] + sorted(known - {*STAGES})
     found = {stage: risen.histogram(STAGE_SECONDS, stage=stage) for stage in ordered}
     return {stage: histogram for stage, histogram in found.items() if histogram.count}
 

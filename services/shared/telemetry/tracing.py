@@ -1,7 +1,7 @@
 """The port to tracing: spans are made of the times that are measured anyway, when these are over.
 
-Off, as by default, nothing is made and no tracing library is imported; `opentelemetry` is the
-adapter. A context travels as W3C `traceparent`, in HTTP's header and in the messages' slip.
+Off, as by default, nothing is made and no tracing library is imported; `otel` is the adapter. A
+context travels as W3C `traceparent`, in HTTP's header and in the messages' slip.
 """
 
 from __future__ import annotations
