@@ -19,9 +19,11 @@ from tools.dashboards.panels import (
 from tools.dashboards.queries import (
     Query,
     mean,
+    model_workers_busy,
     quantile,
     queue_depth,
     rate,
+    rises,
     select,
     total,
 )
@@ -29,8 +31,6 @@ from tools.dashboards.queries import (
 _IMAGES: Final = "simile_embedder_images_total"
 _STAGE: Final = "simile_embedder_stage_seconds"
 _BATCH: Final = "simile_embedder_batch_images"
-_BUSY: Final = "simile_embedder_worker_busy_seconds_total"
-_WORKERS: Final = "simile_embedder_model_workers"
 _INTERACTIVE: Final = 'intake="interactive"'
 
 
@@ -49,7 +49,6 @@ def embedder() -> Dashboard:
 
 
 def _headline() -> list[AnyPanel]:
-    busy = f"{total(rate(_BUSY))} / {total(select(_WORKERS))}"
     return [
         number(
             "Images",
@@ -61,7 +60,7 @@ def _headline() -> list[AnyPanel]:
         number(
             "Model workers busy",
             "Share of the workers' time spent in the model. Over 80 %: add embedders.",
-            Query(busy),
+            Query(model_workers_busy()),
             unit="percentunit",
             span=6,
             steps=rising(0.8, 0.95),
@@ -93,7 +92,7 @@ def _bottleneck() -> list[AnyPanel]:
             "Workers and decoding, share in use",
             "Model workers at 100 %: add embedders, or a GPU. Decoding at 100 % while workers "
             "idle: raise SIMILE_EMBEDDER_DECODE_THREADS.",
-            Query(f"{total(rate(_BUSY))} / {total(select(_WORKERS))}", "model workers"),
+            Query(model_workers_busy(), "model workers"),
             Query(
                 f"{decoding} / {total(select('simile_embedder_decode_threads'))}", "decode threads"
             ),
@@ -155,20 +154,15 @@ def _batches() -> list[AnyPanel]:
 
 
 def _replicas() -> list[AnyPanel]:
-    gone_wrong = (
-        "expired",
-        "redelivered",
-        "given_back",
-        "model_faults",
-        "unanswerable",
-        "undecodable",
-        "quarantined",
-    )
     return [
         rows(
             "What runs the model",
             "Workers of each embedder, and the runtime, precision and device they use.",
-            Query(total(select(_WORKERS), "pod", "runtime", "precision", "device")),
+            Query(
+                total(
+                    select("simile_embedder_model_workers"), "pod", "runtime", "precision", "device"
+                )
+            ),
             columns={
                 "pod": "Pod",
                 "runtime": "Runtime",
@@ -182,7 +176,7 @@ def _replicas() -> list[AnyPanel]:
             "Busy by embedder",
             "Each embedder's share in use. One far above the others has slower cores, or "
             "neighbours.",
-            Query(f"{total(rate(_BUSY), 'pod')} / {total(select(_WORKERS), 'pod')}", "{{pod}}"),
+            Query(model_workers_busy("pod"), "{{pod}}"),
             unit="percentunit",
             highest=1,
             span=6,
@@ -208,12 +202,15 @@ def _replicas() -> list[AnyPanel]:
             "Images that nobody waited for, redelivered after an embedder died, given back "
             "since the broker took no results, set aside as culprits; batches that broke the "
             "model; results nobody awaits; messages in no known format.",
-            *(
-                Query(
-                    f"{total(rate(f'simile_embedder_{name}_total'))} or vector(0)",
-                    name.replace("_", " "),
-                )
-                for name in gone_wrong
+            *rises(
+                "embedder",
+                "expired",
+                "redelivered",
+                "given_back",
+                "model_faults",
+                "unanswerable",
+                "undecodable",
+                "quarantined",
             ),
             unit="suffix: /s",
             span=6,

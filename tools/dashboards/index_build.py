@@ -8,12 +8,20 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.dashboards.colors import SHARES, STAGES
 from tools.dashboards.frame import frame, row
-from tools.dashboards.panels import NONE_WANTED, PLAIN, AnyPanel, number, timeseries
+from tools.dashboards.panels import (
+    BAD,
+    NONE_WANTED,
+    PLAIN,
+    AnyPanel,
+    lines_at,
+    number,
+    timeseries,
+)
 from tools.dashboards.queries import (
     QUERIES,
     Query,
     increase,
-    quantile,
+    percentiles,
     queue_depth,
     rate,
     select,
@@ -43,8 +51,8 @@ def index_build() -> Dashboard:
 
 
 def _headline() -> list[AnyPanel]:
-    done = f"{total(select(_DONE, _EMBED))}"
-    expected = f"{total(select(_EXPECTED, _EMBED))}"
+    done = total(select(_DONE, _EMBED))
+    expected = total(select(_EXPECTED, _EMBED))
     pace = f"sum(deriv({select(_DONE, _EMBED)}[5m]))"
     return [
         number(
@@ -135,13 +143,10 @@ def _effects() -> list[AnyPanel]:
         timeseries(
             "People's latency meanwhile",
             "From a query's headers to its answer: what a build costs people.",
-            *(
-                Query(quantile(share, "simile_upload_request_seconds", QUERIES), name)
-                for name, share in (("p50", 0.5), ("p99", 0.99))
-            ),
+            *percentiles("simile_upload_request_seconds", QUERIES, shares=(0.5, 0.99)),
             unit="s",
             colors=SHARES,
-            steps=((None, "transparent"), (1, "red")),
+            steps=lines_at((1, BAD)),
         ),
     ]
 

@@ -8,17 +8,29 @@ from grafana_foundation_sdk.builders.dashboard import Dashboard
 
 from tools.dashboards.colors import OUTCOMES, SERVICES, SHARES, STAGES
 from tools.dashboards.frame import frame, row
-from tools.dashboards.panels import AnyPanel, falling, number, rising, timeseries
+from tools.dashboards.panels import (
+    BAD,
+    WARNING,
+    AnyPanel,
+    falling,
+    lines_at,
+    live_recall_now,
+    number,
+    rising,
+    timeseries,
+)
 from tools.dashboards.queries import (
     FAILED,
     QUERIES,
     Query,
     canary,
     failing,
-    live_recall,
+    model_workers_busy,
+    percentiles,
     quantile,
     queue_depth,
     rate,
+    search_threads_busy,
     select,
     slow,
     total,
@@ -75,14 +87,7 @@ def _health() -> list[AnyPanel]:
             steps=falling(0, 0.25),
             now=True,
         ),
-        number(
-            "Live recall",
-            "Of the true nearest neighbours of sampled queries, the share that answers held in the "
-            "last hour; the worst collection.",
-            Query(f"min({live_recall('1h')})"),
-            unit="percentunit",
-            steps=falling(0.9, 0.95),
-        ),
+        live_recall_now(),
         number(
             "Canary",
             "Share of the test queries that found the image they asked by, through all queues, in "
@@ -119,7 +124,7 @@ def _traffic() -> list[AnyPanel]:
             Query(f"({failing('1h')}) / 0.005", "failures"),
             Query(f"({slow('1h')}) / 0.01", "slow answers"),
             unit="suffix:x",
-            steps=((None, "transparent"), (1, "orange"), (14.4, "red")),
+            steps=lines_at((1, WARNING), (14.4, BAD)),
         ),
     ]
 
@@ -131,13 +136,10 @@ def _time() -> list[AnyPanel]:
         timeseries(
             "Latency",
             "From a query's headers to its answer: half, 9 of 10 and 99 of 100 queries are faster.",
-            *(
-                Query(quantile(share, _SECONDS, QUERIES), name, exemplars=True)
-                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-            ),
+            *percentiles(_SECONDS, QUERIES, exemplars=True),
             unit="s",
             colors=SHARES,
-            steps=((None, "transparent"), (1, "red")),
+            steps=lines_at((1, BAD)),
         ),
         timeseries(
             "Mean time by stage",
@@ -165,19 +167,17 @@ def _saturation() -> list[AnyPanel]:
         f"{select('simile_ready')} * on (job, instance) group_left (service) "
         f"{select('simile_process_info')}"
     )
-    models = total(rate("simile_embedder_worker_busy_seconds_total"))
-    searches = total(rate("simile_searcher_busy_seconds_total"))
     return [
         timeseries(
             "How busy",
             "Share in use: queries let in of those that can be answered in time, model workers, "
             "search threads. What is near 100 % is what to scale.",
             Query(f"{in_flight} / {limit}", "queries let in"),
-            Query(f"{models} / {total(select('simile_embedder_model_workers'))}", "model workers"),
-            Query(f"{searches} / {total(select('simile_searcher_threads'))}", "search threads"),
+            Query(model_workers_busy(), "model workers"),
+            Query(search_threads_busy(), "search threads"),
             unit="percentunit",
             highest=1,
-            steps=((None, "transparent"), (0.8, "orange")),
+            steps=lines_at((0.8, WARNING)),
             colors={
                 "queries let in": SERVICES["upload"],
                 "model workers": SERVICES["embedder"],

@@ -15,7 +15,7 @@ from grafana_foundation_sdk.models import common as kinds
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from tools.dashboards.queries import Query
+from tools.dashboards.queries import Query, live_recall
 
 SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 
@@ -41,6 +41,11 @@ def rising(warning: float, bad: float) -> Steps:
 def falling(bad: float, warning: float) -> Steps:
     """Bad below `bad`, fine from `warning` on."""
     return ((None, BAD), (bad, WARNING), (warning, GOOD))
+
+
+def lines_at(*steps: tuple[float, str]) -> Steps:
+    """Lines at values that matter, which colour nothing below them."""
+    return ((None, "transparent"), *steps)
 
 
 def timeseries(
@@ -136,6 +141,19 @@ def number(
     if decimals is not None:
         panel.decimals(decimals)
     return panel
+
+
+def live_recall_now(span: int = 4) -> stat.Panel:
+    """What answers are worth, on every dashboard that asks whether they are right."""
+    return number(
+        "Live recall",
+        "Of the true nearest neighbours of sampled queries, the share that answers held in the "
+        "last hour; the worst collection.",
+        Query(f"min({live_recall('1h')})"),
+        unit="percentunit",
+        span=span,
+        steps=falling(0.9, 0.95),
+    )
 
 
 def rows(

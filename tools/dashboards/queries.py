@@ -51,10 +51,45 @@ def quantile(share: float, histogram: str, *matchers: str, by: tuple[str, ...] =
     return f"histogram_quantile({share}, {buckets})"
 
 
+def percentiles(
+    histogram: str,
+    *matchers: str,
+    shares: tuple[float, ...] = (0.5, 0.9, 0.99),
+    exemplars: bool = False,
+) -> list[Query]:
+    """A line for each share, named p50 and the like."""
+    return [
+        Query(quantile(share, histogram, *matchers), f"p{100 * share:g}", exemplars)
+        for share in shares
+    ]
+
+
 def mean(histogram: str, *matchers: str, by: tuple[str, ...] = ()) -> str:
     """The mean of a histogram's observations."""
     summed = total(rate(f"{histogram}_sum", *matchers), *by)
     return f"{summed} / {total(rate(f'{histogram}_count', *matchers), *by)}"
+
+
+def model_workers_busy(*by: str) -> str:
+    """The share of the embedders' model workers in use: busy seconds a second, over workers."""
+    used = rate("simile_embedder_worker_busy_seconds_total")
+    return f"{total(used, *by)} / {total(select('simile_embedder_model_workers'), *by)}"
+
+
+def search_threads_busy(*by: str) -> str:
+    """The share of the searchers' threads in use."""
+    used = rate("simile_searcher_busy_seconds_total")
+    return f"{total(used, *by)} / {total(select('simile_searcher_threads'), *by)}"
+
+
+def rises(service: str, *counters: str) -> list[Query]:
+    """What a service should not count: how fast each grows, 0 where it was never counted."""
+    return [
+        Query(
+            f"{total(rate(f'simile_{service}_{name}_total'))} or vector(0)", name.replace("_", " ")
+        )
+        for name in counters
+    ]
 
 
 def of_service(expression: str, service: str) -> str:

@@ -12,7 +12,7 @@ from tools.dashboards.panels import (
     BAD,
     NONE_WANTED,
     AnyPanel,
-    falling,
+    live_recall_now,
     number,
     rising,
     rows,
@@ -23,15 +23,17 @@ from tools.dashboards.queries import (
     live_recall,
     mean,
     of_service,
+    percentiles,
     quantile,
     rate,
+    rises,
+    search_threads_busy,
     select,
     total,
 )
 
 _QUERIES: Final = "simile_searcher_queries_total"
 _STAGE: Final = "simile_searcher_stage_seconds"
-_BUSY: Final = "simile_searcher_busy_seconds_total"
 _ITEMS: Final = "simile_searcher_index_items"
 
 
@@ -66,15 +68,7 @@ def _headline() -> list[AnyPanel]:
             span=6,
             steps=rising(0.05, 0.25),
         ),
-        number(
-            "Live recall",
-            "Of the true nearest neighbours of sampled queries, the share that answers held in the "
-            "last hour; the worst collection.",
-            Query(f"min({live_recall('1h')})"),
-            unit="percentunit",
-            span=6,
-            steps=falling(0.9, 0.95),
-        ),
+        live_recall_now(span=6),
         number(
             "Refused versions",
             "Active versions that a searcher refuses since a check failed; the one before answers.",
@@ -108,10 +102,7 @@ def _quality() -> list[AnyPanel]:
         timeseries(
             "Search time",
             "Of one query in the index: half, 9 of 10 and 99 of 100 are faster.",
-            *(
-                Query(quantile(share, _STAGE, 'stage="search"'), name)
-                for name, share in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))
-            ),
+            *percentiles(_STAGE, 'stage="search"'),
             unit="s",
             colors=SHARES,
         ),
@@ -167,16 +158,12 @@ def _versions() -> list[AnyPanel]:
 
 
 def _replicas() -> list[AnyPanel]:
-    gone_wrong = ("expired", "redelivered", "given_back", "unanswerable", "undecodable")
     resident = of_service(select("process_resident_memory_bytes"), "searcher")
     return [
         timeseries(
             "Busy by searcher",
             "Each searcher's share of its threads in use.",
-            Query(
-                f"{total(rate(_BUSY), 'pod')} / {total(select('simile_searcher_threads'), 'pod')}",
-                "{{pod}}",
-            ),
+            Query(search_threads_busy("pod"), "{{pod}}"),
             unit="percentunit",
             highest=1,
             span=6,
@@ -207,12 +194,8 @@ def _replicas() -> list[AnyPanel]:
             "What went wrong",
             "Queries dropped since nobody waited, redelivered after a searcher died, given back "
             "since the broker took no answers, answers nobody awaits, messages in no known format.",
-            *(
-                Query(
-                    f"{total(rate(f'simile_searcher_{name}_total'))} or vector(0)",
-                    name.replace("_", " "),
-                )
-                for name in gone_wrong
+            *rises(
+                "searcher", "expired", "redelivered", "given_back", "unanswerable", "undecodable"
             ),
             unit="suffix: /s",
             span=6,
