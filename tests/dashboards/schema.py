@@ -77,4 +77,6 @@ def _is_plain(value: Any, hint: Any) -> bool:
         return value in [member.value for member in hint]
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is str:
+        return isinstance(value, str)  # a model may write its own kind as a member of an enum
     return type(value) is (typing.get_origin(hint) or hint)

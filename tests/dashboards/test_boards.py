@@ -57,6 +57,17 @@ def test_every_panel_says_what_it_shows(board: boards.Board) -> None:
 
 
 @EACH
+def test_a_number_that_is_none_is_not_written_as_nan(board: boards.Board) -> None:
+    """A share of no queries is 0 / 0: it is told as "none", and not in the colour of the worst."""
+    for panel in board.panels:
+        if panel.kind == "stat":
+            defaults = panel.spec["fieldConfig"]["defaults"]
+            (mapping,) = defaults["mappings"]
+            assert mapping["options"]["match"] == "nan", panel.title
+            assert mapping["options"]["result"]["text"] == defaults["noValue"] == "none"
+
+
+@EACH
 def test_the_grid_is_full_and_free_of_overlaps(board: boards.Board) -> None:
     """Every cell of the page belongs to one panel, so nothing jumps when Grafana packs it."""
     cells = [

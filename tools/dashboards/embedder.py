@@ -181,22 +181,7 @@ def _replicas() -> list[AnyPanel]:
             highest=1,
             span=6,
         ),
-        timeseries(
-            "GPU",
-            "Utilisation of each device, and its memory in use. Empty where there is no GPU.",
-            Query(
-                f"avg by (device) ({select('simile_embedder_device_utilization_ratio')})",
-                "{{device}} busy",
-            ),
-            Query(
-                f"avg by (device) ({select('simile_embedder_device_memory_used_bytes')} / "
-                f"{select('simile_embedder_device_memory_total_bytes')})",
-                "{{device}} memory",
-            ),
-            unit="percentunit",
-            highest=1,
-            span=5,
-        ),
+        _gpu(),
         timeseries(
             "What went wrong",
             "Images that nobody waited for, redelivered after an embedder died, given back "
@@ -216,3 +201,22 @@ def _replicas() -> list[AnyPanel]:
             span=6,
         ),
     ]
+
+
+def _gpu() -> AnyPanel:
+    return timeseries(
+        "GPU",
+        "Utilisation of each device, and its memory in use. Empty where there is no GPU.",
+        Query(
+            f"avg by (device) ({select('simile_embedder_device_utilization_ratio')})",
+            "{{device}} busy",
+        ),
+        Query(
+            f"avg by (device) ({select('simile_embedder_device_memory_used_bytes')} / "
+            f"{select('simile_embedder_device_memory_total_bytes')})",
+            "{{device}} memory",
+        ),
+        unit="percentunit",
+        highest=1,
+        span=5,
+    )

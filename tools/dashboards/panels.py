@@ -33,6 +33,15 @@ NONE_WANTED: Final[Steps] = ((None, GOOD), (1e-9, BAD))
 """Fine at zero, bad above."""
 
 
+_NOTHING: Final = "none"
+_NOT_A_NUMBER: Final = models.SpecialValueMap(
+    models.DashboardSpecialValueMapOptions(
+        models.SpecialValueMatch.NA_N, models.ValueMappingResult(text=_NOTHING, color="text")
+    )
+)
+"""A share of no queries: else Grafana writes NaN, in the colour of the worst."""
+
+
 def rising(warning: float, bad: float) -> Steps:
     """Fine below `warning`, bad from `bad` on."""
     return ((None, GOOD), (warning, WARNING), (bad, BAD))
@@ -130,7 +139,8 @@ def number(
         .unit(unit)
         .span(span)
         .height(height)
-        .no_value("none")
+        .no_value(_NOTHING)
+        .mappings([_NOT_A_NUMBER])
         .thresholds(_thresholds(steps))
         .color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.THRESHOLDS))
         .color_mode(kinds.BigValueColorMode.VALUE)
