@@ -20,6 +20,20 @@ class EmbedderMetrics:
     """What an embedder counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._tell_of_images(registry)
+        self._tell_of_batches(registry)
+        self._tell_of_losses(registry)
+        self._tell_of_devices(registry)
+
+    def count(self, code: str, intake: str) -> None:
+        """Count an image by what became of it."""
+        self._images.of(intake, code).inc()
+
+    def observe(self, watch: Stopwatch, intake: str, trace: str) -> None:
+        """Count an image's time; trace: the id of its trace, empty without one."""
+        self._stages.observe_stages(watch.stages, intake, trace_id=trace)
+
+    def _tell_of_images(self, registry: CollectorRegistry) -> None:
         images = Counter(
             "simile_embedder_images_total",
             "Images by intake (interactive, bulk, or canary) and outcome: ok, or an error's code.",
@@ -27,6 +41,30 @@ class EmbedderMetrics:
             registry=registry,
         )
         self._images = Children(images)
+        self._stages = Durations(
+            "simile_embedder_stage_seconds",
+            "Time of an image in each stage, by intake: embed_queue, decode, batch_wait, model "
+            "(that of its batch), publish.",
+            ["intake", "stage"],
+            registry,
+        )
+        self.decode_threads = Gauge(
+            "simile_embedder_decode_threads",
+            "Images that can be decoded at a time.",
+            registry=registry,
+        )
+        self.stuck_decodes = Gauge(
+            "simile_embedder_stuck_decode_threads",
+            "Threads that are still busy with an image that was given up.",
+            registry=registry,
+        )
+        self.in_hand = Gauge(
+            "simile_embedder_in_hand_images",
+            "Images taken from the queues and not settled yet.",
+            registry=registry,
+        )
+
+    def _tell_of_batches(self, registry: CollectorRegistry) -> None:
         self.batch_images = Histogram(
             "simile_embedder_batch_images",
             "Images in one batch.",
@@ -52,23 +90,19 @@ class EmbedderMetrics:
             "Time that the model's workers worked; over that of all workers, how busy they are.",
             registry=registry,
         )
-        self._stages = Durations(
-            "simile_embedder_stage_seconds",
-            "Time of an image in each stage, by intake: embed_queue, decode, batch_wait, model "
-            "(that of its batch), publish.",
-            ["intake", "stage"],
-            registry,
-        )
-        self.decode_threads = Gauge(
-            "simile_embedder_decode_threads",
-            "Images that can be decoded at a time.",
+        self.model = Gauge(
+            "simile_embedder_model_workers",
+            "Workers of the model that this embedder runs, and what runs it.",
+            ["model_id", "runtime", "precision", "device"],
             registry=registry,
         )
-        self.in_hand = Gauge(
-            "simile_embedder_in_hand_images",
-            "Images taken from the queues and not settled yet.",
+        self.model_faults = Counter(
+            "simile_embedder_model_faults_total",
+            "Batches that the model failed on; their images were then tried one by one.",
             registry=registry,
         )
+
+    def _tell_of_losses(self, registry: CollectorRegistry) -> None:
         self.expired = Counter(
             "simile_embedder_expired_total",
             "Images dropped because nobody waited any more, by the stage that this saved.",
@@ -85,15 +119,9 @@ class EmbedderMetrics:
             "Redelivered images that were handed over to be tried one at a time.",
             registry=registry,
         )
-        self.quarantined = Counter(
-            "simile_embedder_quarantined_total",
-            "Images and messages that were set aside, by the code of what they did.",
-            ["code"],
-            registry=registry,
-        )
-        self.stuck_decodes = Gauge(
-            "simile_embedder_stuck_decode_threads",
-            "Threads that are still busy with an image that was given up.",
+        self.given_back = Counter(
+            "simile_embedder_given_back_total",
+            "Images given back to their queue: the broker did not take what was made of them.",
             registry=registry,
         )
         self.unanswerable = Counter(
@@ -101,6 +129,24 @@ class EmbedderMetrics:
             "Results whose next queue was gone.",
             registry=registry,
         )
+        self.undecodable = Counter(
+            "simile_embedder_undecodable_total",
+            "Messages that could not be decoded and were set aside.",
+            registry=registry,
+        )
+        self.quarantined = Counter(
+            "simile_embedder_quarantined_total",
+            "Images and messages that were set aside, by the code of what they did.",
+            ["code"],
+            registry=registry,
+        )
+        # Born at 0: `increase` does not see the event that a counter begins with.
+        for before in ("decode", "model"):
+            self.expired.labels(before)
+        for reason_of in (DecodingTooSlow, ImageQuarantined, Internal, UndecodableMessage):
+            self.quarantined.labels(reason_of.code)
+
+    def _tell_of_devices(self, registry: CollectorRegistry) -> None:
         self.device_memory_used = Gauge(
             "simile_embedder_device_memory_used_bytes",
             "Memory of a GPU that is taken, by this process or another; absent without a GPU.",
@@ -120,37 +166,3 @@ class EmbedderMetrics:
             ["device"],
             registry=registry,
         )
-        self.given_back = Counter(
-            "simile_embedder_given_back_total",
-            "Images given back to their queue: the broker did not take what was made of them.",
-            registry=registry,
-        )
-        self.undecodable = Counter(
-            "simile_embedder_undecodable_total",
-            "Messages that could not be decoded and were set aside.",
-            registry=registry,
-        )
-        self.model_faults = Counter(
-            "simile_embedder_model_faults_total",
-            "Batches that the model failed on; their images were then tried one by one.",
-            registry=registry,
-        )
-        self.model = Gauge(
-            "simile_embedder_model_workers",
-            "Workers of the model that this embedder runs, and what runs it.",
-            ["model_id", "runtime", "precision", "device"],
-            registry=registry,
-        )
-        # Born at 0: `increase` does not see the event that a counter begins with.
-        for before in ("decode", "model"):
-            self.expired.labels(before)
-        for reason_of in (DecodingTooSlow, ImageQuarantined, Internal, UndecodableMessage):
-            self.quarantined.labels(reason_of.code)
-
-    def count(self, code: str, intake: str) -> None:
-        """Count an image by what became of it."""
-        self._images.of(intake, code).inc()
-
-    def observe(self, watch: Stopwatch, intake: str, trace: str) -> None:
-        """Count an image's time; trace: the id of its trace, empty without one."""
-        self._stages.observe_stages(watch.stages, intake, trace_id=trace)

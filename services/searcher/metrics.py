@@ -21,6 +21,49 @@ class SearcherMetrics:
     """What a searcher counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._tell_of_queries(registry)
+        self._tell_of_losses(registry)
+        self._tell_of_recall(registry)
+        self._tell_of_versions(registry)
+        self._tell_of_the_open_index(registry)
+
+    def show_index(self, manifest: Manifest) -> None:
+        """Show the version that is open now, in place of the one before."""
+        self.forget_index(manifest.collection)
+        self._begin(manifest.collection)
+        labels = (
+            manifest.collection, manifest.version, manifest.model_id, manifest.plan.method,
+        )  # fmt: skip
+        self._shown[manifest.collection] = labels
+        self._items.labels(*labels).set(manifest.count)
+        for gauge, value in (
+            (self._recall, manifest.recall),
+            (self._recall_target, manifest.recall_target),
+            (self._created, manifest.created_unix_ms / 1000),
+            (self._bytes, manifest.bytes),
+        ):
+            gauge.labels(manifest.collection).set(value)
+
+    def forget_index(self, collection: str) -> None:
+        """Show no version of the collection."""
+        labels = self._shown.pop(collection, None)
+        if labels is not None:
+            self._items.remove(*labels)
+            for gauge in (self._recall, self._recall_target, self._created, self._bytes):
+                gauge.remove(collection)
+
+    def count(self, code: str, watch: Stopwatch, trace: str) -> None:
+        """Count an answered query; trace: the id of its trace, empty without one."""
+        self._queries.of(code).inc()
+        self._stages.observe_stages(watch.stages, trace_id=trace)
+
+    def _begin(self, collection: str) -> None:
+        """Its counters are born at 0: `increase` does not see the event that one begins with."""
+        self.refused.labels(collection, IndexCorrupt.code)
+        for counter in (self.swaps, self.live_expected, self.live_found):
+            counter.labels(collection)
+
+    def _tell_of_queries(self, registry: CollectorRegistry) -> None:
         queries = Counter(
             "simile_searcher_queries_total",
             "Queries by outcome: ok or an error's code.",
@@ -50,6 +93,15 @@ class SearcherMetrics:
             "Batches of queries taken from the queue and not answered yet.",
             registry=registry,
         )
+        self.batch_items = Histogram(
+            "simile_searcher_batch_items",
+            "Queries taken from the queue together.",
+            buckets=BATCH_BUCKETS,
+            registry=registry,
+        )
+        self.canary = CanaryMetrics("searcher", registry)
+
+    def _tell_of_losses(self, registry: CollectorRegistry) -> None:
         self.redelivered = Counter(
             "simile_searcher_redelivered_total",
             "Messages that another searcher had taken and not answered.",
@@ -58,12 +110,6 @@ class SearcherMetrics:
         self.given_back = Counter(
             "simile_searcher_given_back_total",
             "Messages given back to the queue, since the broker did not take their answers.",
-            registry=registry,
-        )
-        self.batch_items = Histogram(
-            "simile_searcher_batch_items",
-            "Queries taken from the queue together.",
-            buckets=BATCH_BUCKETS,
             registry=registry,
         )
         self.expired = Counter(
@@ -81,12 +127,8 @@ class SearcherMetrics:
             "Messages that could not be decoded and were set aside.",
             registry=registry,
         )
-        self.refused = Counter(
-            "simile_searcher_refused_versions_total",
-            "Index versions refused because a check failed.",
-            ["collection", "code"],
-            registry=registry,
-        )
+
+    def _tell_of_recall(self, registry: CollectorRegistry) -> None:
         self.live_expected = Counter(
             "simile_searcher_live_recall_expected_total",
             "Right neighbours of sampled queries, found by exact search.",
@@ -106,8 +148,9 @@ class SearcherMetrics:
             buckets=_DISTANCE_BUCKETS,
             registry=registry,
         )
-        self.canary = CanaryMetrics("searcher", registry)
         self.distance = Children(distance)
+
+    def _tell_of_versions(self, registry: CollectorRegistry) -> None:
         self.swaps = Counter(
             "simile_searcher_index_swaps_total",
             "Index versions opened in place of another.",
@@ -120,12 +163,20 @@ class SearcherMetrics:
             buckets=_OPEN_BUCKETS,
             registry=registry,
         )
+        self.refused = Counter(
+            "simile_searcher_refused_versions_total",
+            "Index versions refused because a check failed.",
+            ["collection", "code"],
+            registry=registry,
+        )
         self.index_refused = Gauge(
             "simile_searcher_index_refused",
             "1 while the collection's active version is refused here.",
             ["collection"],
             registry=registry,
         )
+
+    def _tell_of_the_open_index(self, registry: CollectorRegistry) -> None:
         self._items = Gauge(
             "simile_searcher_index_items",
             "Items of the open index version.",
@@ -157,39 +208,3 @@ class SearcherMetrics:
             registry=registry,
         )
         self._shown: dict[str, tuple[str, ...]] = {}
-
-    def show_index(self, manifest: Manifest) -> None:
-        """Show the version that is open now, in place of the one before."""
-        self.forget_index(manifest.collection)
-        self._begin(manifest.collection)
-        labels = (
-            manifest.collection, manifest.version, manifest.model_id, manifest.plan.method,
-        )  # fmt: skip
-        self._shown[manifest.collection] = labels
-        self._items.labels(*labels).set(manifest.count)
-        for gauge, value in (
-            (self._recall, manifest.recall),
-            (self._recall_target, manifest.recall_target),
-            (self._created, manifest.created_unix_ms / 1000),
-            (self._bytes, manifest.bytes),
-        ):
-            gauge.labels(manifest.collection).set(value)
-
-    def _begin(self, collection: str) -> None:
-        """Its counters are born at 0: `increase` does not see the event that one begins with."""
-        self.refused.labels(collection, IndexCorrupt.code)
-        for counter in (self.swaps, self.live_expected, self.live_found):
-            counter.labels(collection)
-
-    def forget_index(self, collection: str) -> None:
-        """Show no version of the collection."""
-        labels = self._shown.pop(collection, None)
-        if labels is not None:
-            self._items.remove(*labels)
-            for gauge in (self._recall, self._recall_target, self._created, self._bytes):
-                gauge.remove(collection)
-
-    def count(self, code: str, watch: Stopwatch, trace: str) -> None:
-        """Count an answered query; trace: the id of its trace, empty without one."""
-        self._queries.of(code).inc()
-        self._stages.observe_stages(watch.stages, trace_id=trace)

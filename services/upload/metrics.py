@@ -16,6 +16,29 @@ class UploadMetrics:
     """What the HTTP front counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self._tell_of_requests(registry)
+        self._tell_of_queries(registry)
+        self._tell_of_images(registry)
+
+    def count(self, route: str, status: int, code: str, seconds: float, trace: str) -> None:
+        """Count an answer; trace: the id of its trace, empty without one."""
+        self._requests.of(route, str(status), code).inc()
+        self._request_seconds.of(route).observe(seconds, trace)
+
+    def count_admission(self, code: str) -> None:
+        """Count a query that was let in (ok), or refused."""
+        if code == "ok":
+            self._admitted.inc()
+        else:
+            self._refused.of(code).inc()
+
+    def observe_stages(self, seconds: Mapping[str, float], trace: str) -> None:
+        """Count what one query spent in each stage; `total` is no stage. trace: as in `count`."""
+        for stage, spent in seconds.items():
+            if stage != "total":
+                self._stages.of(stage).observe(spent, trace)
+
+    def _tell_of_requests(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "simile_upload_requests_total",
             "Requests by route, status and code (ok, or an error's).",
@@ -29,6 +52,33 @@ class UploadMetrics:
             ["route"],
             registry,
         )
+        self._stages = Durations(
+            "simile_upload_stage_seconds",
+            "Time of an answered query in each stage: receive, sniff (lookup of an item), publish, "
+            "embed_queue, decode, batch_wait, model, search_queue, search, rerank, messaging, "
+            "reply. Together they are its time.",
+            ["stage"],
+            registry,
+        )
+        self.canary = CanaryMetrics("upload", registry)
+        self.key_uses = Counter(
+            "simile_upload_key_uses_total",
+            "Requests by the name of their API key: whether an old key is still used.",
+            ["key"],
+            registry=registry,
+        )
+        self.reloads = Counter(
+            "simile_upload_reloads_total",
+            "Changed files read while running, by what (keys, certificate) and result (ok, or "
+            "refused: those before stay in use).",
+            ["what", "result"],
+            registry=registry,
+        )
+        # Born at 0: `increase` does not see the event that a counter begins with.
+        for what, result in itertools.product(("keys", "certificate"), ("ok", "refused")):
+            self.reloads.labels(what, result)
+
+    def _tell_of_queries(self, registry: CollectorRegistry) -> None:
         self._admitted = Counter(
             "simile_upload_admitted_total",
             "Queries that were let in.",
@@ -51,6 +101,19 @@ class UploadMetrics:
             "Queries that may be on their way at once, for all to be answered in time.",
             registry=registry,
         )
+        self.late_replies = Counter(
+            "simile_upload_late_replies_total",
+            "Replies that came when nobody waited any more.",
+            registry=registry,
+        )
+        self.expired = Counter(
+            "simile_upload_expired_total",
+            "Queries dropped because their caller's time was up, by the stage that this saved.",
+            ["before"],
+            registry=registry,
+        )
+
+    def _tell_of_images(self, registry: CollectorRegistry) -> None:
         self.image_bytes = Histogram(
             "simile_upload_image_bytes",
             "Size of the images received.",
@@ -62,14 +125,6 @@ class UploadMetrics:
             "Images of batches, by code (ok, or an error's).",
             ["code"],
             registry=registry,
-        )
-        self._stages = Durations(
-            "simile_upload_stage_seconds",
-            "Time of an answered query in each stage: receive, sniff (lookup of an item), publish, "
-            "embed_queue, decode, batch_wait, model, search_queue, search, rerank, messaging, "
-            "reply. Together they are its time.",
-            ["stage"],
-            registry,
         )
         self.embeddings = Counter(
             "simile_upload_embedding_cache_total",
@@ -83,56 +138,9 @@ class UploadMetrics:
             "What the memory of embeddings holds.",
             registry=registry,
         )
-        self.late_replies = Counter(
-            "simile_upload_late_replies_total",
-            "Replies that came when nobody waited any more.",
-            registry=registry,
-        )
-        self.expired = Counter(
-            "simile_upload_expired_total",
-            "Queries dropped because their caller's time was up, by the stage that this saved.",
-            ["before"],
-            registry=registry,
-        )
-        self.canary = CanaryMetrics("upload", registry)
         self.thumbnails = Counter(
             "simile_upload_thumbnails_total",
             "Thumbnails served, by where they came from: cache or made.",
             ["source"],
             registry=registry,
         )
-        self.key_uses = Counter(
-            "simile_upload_key_uses_total",
-            "Requests by the name of their API key: whether an old key is still used.",
-            ["key"],
-            registry=registry,
-        )
-        self.reloads = Counter(
-            "simile_upload_reloads_total",
-            "Changed files read while running, by what (keys, certificate) and result (ok, or "
-            "refused: those before stay in use).",
-            ["what", "result"],
-            registry=registry,
-        )
-
-        # Born at 0: `increase` does not see the event that a counter begins with.
-        for what, result in itertools.product(("keys", "certificate"), ("ok", "refused")):
-            self.reloads.labels(what, result)
-
-    def count(self, route: str, status: int, code: str, seconds: float, trace: str) -> None:
-        """Count an answer; trace: the id of its trace, empty without one."""
-        self._requests.of(route, str(status), code).inc()
-        self._request_seconds.of(route).observe(seconds, trace)
-
-    def count_admission(self, code: str) -> None:
-        """Count a query that was let in (ok), or refused."""
-        if code == "ok":
-            self._admitted.inc()
-        else:
-            self._refused.of(code).inc()
-
-    def observe_stages(self, seconds: Mapping[str, float], trace: str) -> None:
-        """Count what one query spent in each stage; `total` is no stage. trace: as in `count`."""
-        for stage, spent in seconds.items():
-            if stage != "total":
-                self._stages.of(stage).observe(spent, trace)
