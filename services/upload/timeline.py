@@ -26,9 +26,9 @@ class Timeline:
         self._elsewhere: dict[str, float] = {}
         self.batch_images = 0
 
-    def lap(self, stage: str) -> None:
-        """Something is done here: receive, sniff, lookup, publish, reply."""
-        self.watch.lap(stage)
+    def lap(self, stage: str, ended: float | None = None) -> None:
+        """Something is done here, now or then: receive, sniff, lookup, publish, reply."""
+        self.watch.lap(stage, ended)
         if stage == _PUBLISH:
             self._before_sent = len(self.watch.laps)
 

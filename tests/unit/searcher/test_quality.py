@@ -40,6 +40,12 @@ def _live(registry: CollectorRegistry, name: str) -> float:
     return registry.get_sample_value(f"simile_searcher_live_recall_{name}_total", labels) or 0.0
 
 
+def _ended(quality: LiveQuality) -> None:
+    """Close it when all that it took is compared: closing alone drops what waits."""
+    quality._thread.submit(lambda: None).result()
+    quality.close()
+
+
 def _answer(finder: Finder, question: Question) -> Neighbors:
     (answer,) = finder.find([unit_vectors(1, seed=3)[0]], [question])
     assert isinstance(answer, Neighbors)
@@ -50,8 +56,7 @@ def test_a_right_answer_counts_in_full(finder: Finder, registry: CollectorRegist
     """Ten of ten, and the distances of the nearest and the farthest."""
     quality = LiveQuality(1.0, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, _answer(finder, ASK))
-    quality._thread.submit(lambda: None).result()
-    quality.close()
+    _ended(quality)
     assert (_live(registry, "found"), _live(registry, "expected")) == (10, 10)
     for rank in ("nearest", "farthest"):
         labels = {"collection": "birds", "rank": rank}
@@ -65,8 +70,7 @@ def test_what_is_missing_lowers_the_recall(finder: Finder, registry: CollectorRe
     answer = dataclasses.replace(right, neighbors=(*right.neighbors[:6], *wrong))
     quality = LiveQuality(1.0, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
-    quality._thread.submit(lambda: None).result()
-    quality.close()
+    _ended(quality)
     assert (_live(registry, "found"), _live(registry, "expected")) == (6, 10)
 
 
@@ -81,7 +85,7 @@ def test_only_plain_questions_are_sampled(
     """What exact search over everything can't judge is not judged by it."""
     quality = LiveQuality(share, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], question, _answer(finder, question))
-    quality.close()
+    _ended(quality)
     assert _live(registry, "expected") == 0
 
 
@@ -90,8 +94,7 @@ def test_a_sample_that_fails_harms_nobody(finder: Finder, registry: CollectorReg
     quality, answer = LiveQuality(1.0, SearcherMetrics(registry)), _answer(finder, ASK)
     quality.observe(finder.index, np.ones(3, "f4"), ASK, answer)
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
-    quality._thread.submit(lambda: None).result()
-    quality.close()
+    _ended(quality)
     assert _live(registry, "expected") == 10
 
 
@@ -100,5 +103,5 @@ def test_a_backlog_of_samples_is_dropped(finder: Finder, registry: CollectorRegi
     quality, answer = LiveQuality(1.0, SearcherMetrics(registry)), _answer(finder, ASK)
     for _ in range(1000):
         quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
-    quality.close()
+    _ended(quality)
     assert _live(registry, "expected") < 10_000

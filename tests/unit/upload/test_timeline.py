@@ -14,15 +14,10 @@ _SOME = st.floats(0.001, 2.0)
 def _sent(publish: float = 0.5) -> Timeline:
     """A query that was read for a second and then published."""
     timeline = Timeline(0.0)
-    timeline.watch.lap("receive", 1.0)
-    timeline.watch.lap("sniff", 1.0)
-    _lap(timeline, "publish", 1.0 + publish)
+    timeline.lap("receive", 1.0)
+    timeline.lap("sniff", 1.0)
+    timeline.lap("publish", 1.0 + publish)
     return timeline
-
-
-def _lap(timeline: Timeline, stage: str, ended: float) -> None:
-    timeline.watch.lap(stage, ended)
-    timeline._before_sent = len(timeline.watch.laps)
 
 
 def _checked(timeline: Timeline) -> dict[str, float]:
@@ -37,7 +32,7 @@ def test_what_nobody_measures_is_messaging() -> None:
     """Of the time away, what the others do not name was spent on the way."""
     timeline = _sent()
     timeline.away(4.5, {"decode": 0.5, "model": 1.5}, 3)
-    timeline.watch.lap("reply", 5.0)
+    timeline.lap("reply", 5.0)
     assert _checked(timeline) == {
         "receive": 1.0, "sniff": 0.0, "publish": 0.5, "decode": 0.5, "model": 1.5,
         "messaging": 1.0, "reply": 0.5,
@@ -65,9 +60,9 @@ def test_a_query_asked_twice_adds_up() -> None:
     """A remembered vector that the index does not take costs a second way, in the same stages."""
     timeline = _sent()
     timeline.away(2.5, {"search": 0.25}, 0)
-    _lap(timeline, "publish", 3.0)
+    timeline.lap("publish", 3.0)
     timeline.away(5.0, {"model": 1.0, "search": 0.5}, 1)
-    timeline.watch.lap("reply", 5.5)
+    timeline.lap("reply", 5.5)
     seconds = _checked(timeline)
     assert (seconds["publish"], seconds["search"]) == (1.0, 0.75)
 
@@ -82,18 +77,18 @@ def test_a_query_without_an_answer_tells_how_long_it_waited() -> None:
 def test_a_request_that_goes_no_further_is_what_was_done() -> None:
     """Refused at its header, a request has the stages until then."""
     timeline = Timeline(0.0)
-    timeline.watch.lap("receive", 1.0)
-    timeline.watch.lap("reply", 1.5)
+    timeline.lap("receive", 1.0)
+    timeline.lap("reply", 1.5)
     assert _checked(timeline) == {"receive": 1.0, "reply": 0.5}
 
 
 def test_copies_go_ways_of_their_own() -> None:
     """The images of a batch share what was before them, and nothing after."""
     timeline = Timeline(0.0)
-    timeline.watch.lap("receive", 1.0)
+    timeline.lap("receive", 1.0)
     one, other = timeline.copy(), timeline.copy()
-    one.watch.lap("reply", 2.0)
-    other.watch.lap("reply", 4.0)
+    one.lap("reply", 2.0)
+    other.lap("reply", 4.0)
     assert [_checked(copy)["reply"] for copy in (one, other)] == [1.0, 3.0]
     assert list(_checked(timeline)) == ["receive"]
 
@@ -106,5 +101,5 @@ def test_stages_are_the_total(
     timeline = _sent(publish)
     answered = data.draw(st.floats(1.0 + model, 1.0 + model + publish + 1.0))
     timeline.away(answered, {"model": model}, 1)
-    timeline.watch.lap("reply", timeline.watch.last + reply)
+    timeline.lap("reply", timeline.watch.last + reply)
     _checked(timeline)
