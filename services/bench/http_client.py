@@ -7,6 +7,7 @@ was sent; it may have a Content-Length, come in chunks, or end with the connecti
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class Connection(asyncio.Protocol):
     async def open(cls, address: Address) -> Connection:
         """Connect. Raises OSError."""
         loop = asyncio.get_running_loop()
-        tls = ssl.create_default_context() if address.tls else None
+        tls = _trust() if address.tls else None
         _, connection = await loop.create_connection(cls, address.host, address.port, ssl=tls)
         return connection
 
@@ -125,3 +126,9 @@ class Connection(asyncio.Protocol):
     def _fail(self, error: ConnectionError) -> None:
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
+
+
+@functools.cache
+def _trust() -> ssl.SSLContext:
+    """The system's authorities, read once: that takes longer than many a request."""
+    return ssl.create_default_context()

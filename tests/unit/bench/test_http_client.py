@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
+from services.bench import http_client
 from services.bench.http_client import Connection
 from services.bench.target import Address
+from tests.support.running import free_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -165,3 +168,20 @@ async def test_a_request_given_up_spends_the_connection() -> None:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         assert not connection.usable
+
+
+async def test_connections_over_tls_share_what_they_trust(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To read the authorities anew for each would hold up the requests that are due."""
+    made: list[ssl.SSLContext] = []
+
+    def make() -> ssl.SSLContext:
+        made.append(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        return made[-1]
+
+    monkeypatch.setattr(ssl, "create_default_context", make)
+    http_client._trust.cache_clear()
+    for _ in range(2):
+        with pytest.raises(ConnectionRefusedError):
+            await Connection.open(Address("127.0.0.1", free_port(), tls=True))
+    http_client._trust.cache_clear()
+    assert len(made) == 1
