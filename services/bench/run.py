@@ -49,7 +49,7 @@ class Run:
     def name(self) -> str:
         """How it was loaded, for tables."""
         if self.concurrency is not None:
-            return f"{self.concurrency} client{'s' if self.concurrency != 1 else ''}"
+            return clients(self.concurrency)
         return f"{self.rate:g}/s"
 
     @property
@@ -130,6 +130,11 @@ class Run:
             for stage, seconds in one.stages.items():
                 by_stage.setdefault(stage, []).append(seconds)
         return {stage: float(np.median(seconds)) for stage, seconds in by_stage.items()}
+
+
+def clients(count: int) -> str:
+    """So many, as they are named in tables and on screens."""
+    return f"{count} client{'s' if count != 1 else ''}"
 
 
 def kind_of(code: str) -> Kind:

@@ -19,6 +19,7 @@ from services.bench.display import Display
 from services.bench.images import read_images
 from services.bench.meter import Measured, Meter, Plan
 from services.bench.results import Results
+from services.bench.run import clients
 from services.bench.sizing import Wish
 from services.bench.target import Target
 from services.shared import lifecycle
@@ -128,7 +129,7 @@ class Session:
 
     async def _closed(self, meter: Meter, concurrency: int) -> Measured:
         lasts = self._asked.plan.warmup_seconds + self._asked.plan.seconds
-        async with self._display.run(f"{concurrency} clients", lasts):
+        async with self._display.run(clients(concurrency), lasts):
             self._measured.append(await meter.closed(concurrency))
         return self._measured[-1]
 
