@@ -200,7 +200,7 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
         deadline_seconds=_DEADLINE_SECONDS, max_in_flight=concurrency,
         on_expired=lambda: None,
     )  # fmt: skip
-    image, latencies, end = bytes(_IMAGE_BYTES), list[float](), time.perf_counter() + _SECONDS
+    image, latencies, end = _image(), list[float](), time.perf_counter() + _SECONDS
 
     async def ask_for_ever() -> None:
         while (started := time.perf_counter()) < end:
@@ -214,9 +214,14 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
     return latencies
 
 
-async def _by_http(url: str, concurrency: int) -> list[float]:
+def _image() -> bytes:
+    """A picture of a usual size; its bytes after the picture are looked at by nobody."""
     image = plain_jpeg((10, 90, 40), (300, 200))
-    body = image + bytes(_IMAGE_BYTES - len(image))
+    return image + bytes(_IMAGE_BYTES - len(image))
+
+
+async def _by_http(url: str, concurrency: int) -> list[float]:
+    body = _image()
     target = Target(url, [body], path=f"/v1/search?collection={_COLLECTION}")
     run = await closed_loop(target, concurrency=concurrency, seconds=_SECONDS)
     return list(run.served)
