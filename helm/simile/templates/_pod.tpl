@@ -43,6 +43,15 @@ annotations:
 {{- end }}
 {{- end -}}
 
+{{- define "simile.pod.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* Where and as whom a pod runs. */}}
 {{- define "simile.pod.place" -}}
 serviceAccountName: {{ include "simile.componentName" . }}
@@ -50,12 +59,7 @@ automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
   {{- include "simile.pod.security" .root | nindent 2 }}
-{{- with .root.Values.image.pullSecrets }}
-imagePullSecrets:
-  {{- range . }}
-  - name: {{ . }}
-  {{- end }}
-{{- end }}
+{{- include "simile.pod.pullSecrets" .root }}
 {{- with .values.priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}

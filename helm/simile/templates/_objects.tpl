@@ -1,0 +1,47 @@
+{{/* Objects that every component has, each but for its name the same: (dict "root" $ "component"
+     "upload" "values" <the component's values>). */}}
+
+{{- define "simile.serviceAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "simile.metadata" . | nindent 2 }}
+  {{- with .values.serviceAccountAnnotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+# Simile never asks the Kubernetes API for anything.
+automountServiceAccountToken: false
+{{- end -}}
+
+{{- define "simile.budget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "simile.metadata" . | nindent 2 }}
+spec:
+  # Not minAvailable: with one pod that would keep a node from ever being drained.
+  maxUnavailable: 1
+  # A pod that is not ready serves nobody, and must not keep its node.
+  unhealthyPodEvictionPolicy: AlwaysAllow
+  selector:
+    matchLabels:
+      {{- include "simile.selector" . | nindent 6 }}
+{{- end -}}
+
+{{/* Of those that nobody calls but who reads their metrics. */}}
+{{- define "simile.workerPolicy" -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "simile.metadata" . | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "simile.selector" . | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    {{- include "simile.adminIngress" .root | default "[]" | nindent 4 }}
+  egress:
+    {{- include "simile.egress" .root | nindent 4 }}
+{{- end -}}
