@@ -11,8 +11,6 @@ import yaml
 from tests.support import charts
 from tools.chart import manifests
 
-ONE_OF_EACH = "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=1"
-
 REFUSED: Mapping[str, tuple[str, str]] = {
     "no broker": ("broker.external.existingSecret=", "broker.external.existingSecret"),
     "nobody may ask": ("upload.allowAnonymous=false", "upload.apiKeys.existingSecret"),
@@ -21,17 +19,10 @@ REFUSED: Mapping[str, tuple[str, str]] = {
         "broker.mode=dev,broker.tls.existingSecret=ca",
         "broker.tls is for",
     ),
-    "many searchers on a volume of one node": (
-        "storage.index.accessMode=ReadWriteOnce,searcher.replicas=3,upload.replicas=1",
-        "searcher.replicas is 3",
-    ),
-    "many uploads on a volume of one node": (
-        "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=2",
-        "Several upload pods",
-    ),
-    "uploads that may become many": (
-        f"{ONE_OF_EACH},upload.autoscaling.enabled=true",
-        "Several upload pods",
+    "many nodes and a volume of one": (
+        # One of each are two pods already, and a build is a third.
+        "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=1",
+        "storage.index.oneNode=true",
     ),
     "a collection without images": ("index.collections[0].name=birds", "storage.images.existing"),
     "a schedule for nothing": ("index.schedule=@daily", "index.collections names nothing"),
