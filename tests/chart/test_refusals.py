@@ -25,6 +25,14 @@ REFUSED: Mapping[str, tuple[str, str]] = {
         "storage.index.oneNode=true",
     ),
     "a collection without images": ("index.collections[0].name=birds", "storage.images.existing"),
+    "two collections of one name": (
+        "storage.images.existingClaim=all,index.sample=true,index.collections[0].name=sample",
+        "Two of index.collections",
+    ),
+    "two collections whose jobs have one name": (
+        "storage.images.existingClaim=all,index.collections[0].name=a-b,index.collections[1].name=a_b",
+        "Two of index.collections",
+    ),
     "a schedule for nothing": ("index.schedule=@daily", "index.collections names nothing"),
     "KEDA without management": ("embedder.autoscaling.mode=keda", "managementUrlKey"),
     "an HPA from nothing": (

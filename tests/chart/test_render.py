@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from tests.support import charts
+from tools.chart import manifests
 from tools.chart.manifests import CHART
 from tools.chart.programs import helm, run
 
@@ -62,6 +64,20 @@ def test_a_long_release_name_still_makes_valid_names() -> None:
     found = [(one["kind"], one["metadata"]["name"]) for one in yaml.safe_load_all(text) if one]
     assert len(set(found)) == len(found)
     assert all(len(name) <= 63 for _, name in found)
+
+
+def test_any_collections_have_builds_of_their_own() -> None:
+    """Long names that begin alike, and odd ends, make names that Kubernetes takes, none twice."""
+    names = [*("c" * 61 + end for end in "12"), "odd_-_", "p" * 24 + "_" * 39]
+    options = [f"index.collections[{place}].name={name}" for place, name in enumerate(names)]
+    found = manifests.render(
+        charts.SCENARIOS / "production.yaml", options=("--set", ",".join(options))
+    )
+    for kind, longest in (("CronJob", 52), ("Job", 63)):
+        made = [one["metadata"]["name"] for one in charts.of_kind(found, kind)]
+        assert len({*made}) == len(names)
+        assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) for name in made)
+        assert all(len(name) <= longest for name in made)
 
 
 def test_the_package_holds_what_templates_read(tmp_path: Any) -> None:

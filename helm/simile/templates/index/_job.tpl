@@ -6,6 +6,17 @@
 {{- toYaml (dict "collections" $collections) -}}
 {{- end -}}
 
+{{/* A collection's CronJob: (dict "root" $ "name" <the collection's>). It names jobs by the minute,
+     which takes 11 of the 63 characters; what is cut off stays in a hash. */}}
+{{- define "simile.index.cronName" -}}
+{{- $index := include "simile.componentName" (dict "root" .root "component" "index") -}}
+{{- $name := regexReplaceAll "-+$" (printf "%s-%s" $index .name | replace "_" "-") "" -}}
+{{- if gt (len $name) 52 -}}
+{{- $name = printf "%s-%s" (trunc 43 $name) (sha256sum .name | trunc 8) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
 {{- define "simile.index.jobSpec" -}}
 {{- $values := .root.Values.index -}}
 {{- $scope := dict "root" .root "component" "index" "section" "searcher" "values" $values -}}
