@@ -10,6 +10,7 @@ import yaml
 
 from tests.support import charts
 from tools.chart import manifests
+from tools.chart.programs import helm, run
 
 REFUSED: Mapping[str, tuple[str, str]] = {
     "no broker": ("broker.external.existingSecret=", "broker.external.existingSecret"),
@@ -60,6 +61,16 @@ def test_impossible_combinations_are_refused(values: str, says: str) -> None:
     with pytest.raises(RuntimeError, match="These values can't work together") as refused:
         manifests.render(charts.SCENARIOS / "minimal.yaml", options=("--set", values))
     assert says in str(refused.value)
+
+
+@pytest.mark.parametrize("release", ["2nd", "shop.simile"])
+def test_a_name_that_no_service_may_have_is_refused(release: str) -> None:
+    """Helm takes releases that begin with a digit or have dots; Services may not be called so."""
+    command = ["template", release, str(manifests.CHART)]
+    command += ["--values", str(charts.SCENARIOS / "minimal.yaml")]
+    with pytest.raises(RuntimeError, match="Set fullnameOverride"):
+        run(helm(), *command)
+    assert run(helm(), *command, "--set", "fullnameOverride=second")
 
 
 def test_all_problems_are_told_at_once() -> None:

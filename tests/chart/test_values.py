@@ -124,6 +124,11 @@ def test_the_defaults_fit_the_schema() -> None:
         (("searcher", "resources"), {"requests": {"cpu": "1"}}),
         (("upload", "replicas"), -1),
         (("imageMaxBytes"), 1),
+        (("fullnameOverride"), "my.simile"),
+        (("nameOverride"), "n" * 41),
+        (("commonLabels"), {"app.kubernetes.io/name": "shop"}),
+        (("upload", "podLabels"), {"app.kubernetes.io/component": "front"}),
+        (("searcher", "podLabels"), {"note": "no label has blanks"}),
     ],
     ids=str,
 )
