@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -413,6 +416,23 @@ def test_a_rabbitmq_cluster_survives_a_node() -> None:
             f"amqp://$(BROKER_USER):$(BROKER_PASSWORD)@{name}:5672/%2F"
         )
         assert variables["BROKER_USER"]["secretKeyRef"]["name"] == f"{name}-default-user"
+
+
+def test_the_dev_broker_opens_few_files(tmp_path: Path) -> None:
+    """It says how many before it starts; where it may open fewer it starts all the same."""
+    (container,) = pod_of(the(charts.rendered("dev"), "StatefulSet", "broker"))["containers"]
+    assert "ulimit -n 65536" in container["command"][-1]
+    entry = tmp_path / "docker-entrypoint.sh"
+    entry.write_text('#!/bin/sh\necho "$@" $(ulimit -n)\n')
+    entry.chmod(0o755)
+    started = subprocess.run(
+        ["sh", "-c", 'ulimit -n 512; exec "$@"', "sh", *container["command"]],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert started.stdout.split() == ["rabbitmq-server", "512"]
 
 
 def test_a_copy_is_made_beside_each_searcher() -> None:
