@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from services.shared.settings import SharedSettings
 from tests.support import charts
 from tests.support.charts import containers, environment, mounts, of_kind, pod_of, the
 from tools.chart import manifests
 from tools.chart.manifests import Manifest
+from tools.chart.programs import helm, run
 
 SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
 # A build's pod is not asked for its health: when it hangs, it is the embedders that do.
@@ -433,6 +435,26 @@ def test_the_dev_broker_opens_few_files(tmp_path: Path) -> None:
         check=True,
     )
     assert started.stdout.split() == ["rabbitmq-server", "512"]
+
+
+def _template(chart: Path, kind: str, component: str) -> Any:
+    values = charts.SCENARIOS / "dev.yaml"
+    objects = yaml.safe_load_all(
+        run(helm(), "template", "simile", chart, "--values", values, "--set", "image.tag=1.0.0")
+    )
+    return the([one for one in objects if one], kind, component)["spec"]["template"]
+
+
+def test_an_upgrade_leaves_what_it_doesnt_change(tmp_path: Path) -> None:
+    """A new chart restarts nothing, and a new Simile not the broker, which forgets when it ends."""
+    for options in ((), ("--app-version", "9.0.0")):
+        run(helm(), "package", manifests.CHART, "--version", "9.0.0", *options, "-d", tmp_path)
+        newer = tmp_path / "simile-9.0.0.tgz"
+        broker = "StatefulSet", "broker"
+        assert _template(newer, *broker) == _template(manifests.CHART, *broker)
+        upload = "Deployment", "upload"
+        same = _template(newer, *upload) == _template(manifests.CHART, *upload)
+        assert same == (not options)
 
 
 def test_a_copy_is_made_beside_each_searcher() -> None:

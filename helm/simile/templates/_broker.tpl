@@ -64,3 +64,10 @@
 {{- randAlphaNum 32 -}}
 {{- end -}}
 {{- end -}}
+
+{{- define "simile.broker.devConfig" -}}
+# Blocks publishers well before the container's memory is used up.
+vm_memory_high_watermark.absolute = 600MiB
+disk_free_limit.absolute = 500MB
+default_vhost = {{ .Values.broker.vhost }}
+{{- end -}}

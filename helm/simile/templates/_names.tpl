@@ -26,14 +26,19 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end -}}
 
-{{/* A pod's labels: without the chart's version, so that a new chart alone restarts nothing. */}}
-{{- define "simile.podLabels" -}}
+{{/* Labels without any version, for pods that a new release must not restart. */}}
+{{- define "simile.lastingLabels" -}}
 {{ include "simile.selector" . }}
 app.kubernetes.io/part-of: simile
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- with .root.Values.commonLabels }}
 {{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/* A pod's labels: without the chart's version, so that a new chart alone restarts nothing. */}}
+{{- define "simile.podLabels" -}}
+{{ include "simile.lastingLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
 {{- end -}}
 
 {{- define "simile.labels" -}}
