@@ -217,10 +217,12 @@ def test_policies_open_the_broker_and_names_only(scenario: str) -> None:
             assert one["spec"]["egress"] == []
             continue
         if component == "test":
-            assert _selected(one["spec"]["egress"][1]["to"]) == ["upload"]
+            names, upload = one["spec"]["egress"]
+            assert {port["port"] for port in names["ports"]} == {53, 5353}
+            assert _selected(upload["to"]) == ["upload"]
             continue
         ports = {port["port"] for rule in one["spec"]["egress"] for port in rule["ports"]}
-        expected = {53, 5671, 4317} if scenario == "external" else {53, 5672}
+        expected = {53, 5353} | ({5671, 4317} if scenario == "external" else {5672})
         by_address = {80, 443} if (scenario, component) == ("external", "upload") else set[int]()
         assert ports == expected | by_address
         to_broker = [
@@ -261,6 +263,26 @@ def test_secrets_are_named_never_shown(scenario: str) -> None:
                     assert not name.endswith(("_PASSWORD", "_PASS"))
                     # Who asks is named by a reference to another variable, if at all.
                     assert not re.search(r"://[^/$@]*:[^/$@]*@", value)
+
+
+@SCENARIO
+def test_the_test_leaves_nothing_but_its_log(scenario: str) -> None:
+    """A release doesn't own hooks: what the test made goes when it succeeded, but for its pod."""
+    for one in charts.rendered(scenario):
+        annotations = one["metadata"].get("annotations", {})
+        if "helm.sh/hook" in annotations:
+            policies = annotations["helm.sh/hook-delete-policy"].split(",")
+            assert "before-hook-creation" in policies
+            assert ("hook-succeeded" in policies) == (one["kind"] != "Pod")
+
+
+def test_the_test_runs_where_upload_runs() -> None:
+    """Taints, nodes and registries that upload copes with keep `helm test` from nothing."""
+    objects = charts.rendered("production")
+    tester, upload = (pod_of(the(objects, *what)) for what in
+                      (("Pod", "test"), ("Deployment", "upload")))  # fmt: skip
+    for key in ("imagePullSecrets", "priorityClassName", "nodeSelector", "tolerations"):
+        assert tester[key] == upload[key]
 
 
 def test_a_gpu_is_asked_for_as_the_values_say() -> None:

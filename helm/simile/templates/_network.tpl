@@ -1,10 +1,17 @@
 {{/* What every pod of Simile may reach: names, and the broker. */}}
 
-{{- define "simile.egress" -}}
-# Names are asked for everywhere: a cluster's DNS may run on the nodes themselves.
+{{- define "simile.egress.names" -}}
+# Names are asked for everywhere: a cluster's DNS may run on the nodes themselves. A policy sees the
+# port of the pod that answers, which is 5353 on OpenShift.
 - ports:
-    - {port: 53, protocol: UDP}
-    - {port: 53, protocol: TCP}
+    {{- range $port := list 53 5353 }}
+    - {port: {{ $port }}, protocol: UDP}
+    - {port: {{ $port }}, protocol: TCP}
+    {{- end }}
+{{- end -}}
+
+{{- define "simile.egress" -}}
+{{ include "simile.egress.names" . }}
 - ports:
     - {port: {{ include "simile.broker.port" . }}, protocol: TCP}
   {{- if ne .Values.broker.mode "external" }}
