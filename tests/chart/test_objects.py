@@ -214,7 +214,6 @@ def test_policies_open_the_broker_and_names_only(scenario: str) -> None:
     for one in of_kind(charts.rendered(scenario), "NetworkPolicy"):
         component = charts.component_of(one["metadata"])
         if component == "broker":
-            assert one["spec"]["egress"] == []
             continue
         if component == "test":
             names, upload = one["spec"]["egress"]
@@ -230,6 +229,32 @@ def test_policies_open_the_broker_and_names_only(scenario: str) -> None:
         ]
         anywhere = {"minimal", "gpu", "copy", "quiet"}
         assert all("to" in rule for rule in to_broker) == (scenario not in anywhere)
+
+
+@SCENARIO
+def test_the_broker_is_reached_where_others_are_kept_out(scenario: str) -> None:
+    """Simile's pods reach the broker that the chart makes, and several nodes reach each other."""
+    objects = charts.rendered(scenario)
+    brokers = of_kind(objects, "StatefulSet") + of_kind(objects, "RabbitmqCluster")
+    policies = of_kind(objects, "NetworkPolicy", "broker")
+    assert len(policies) == len(brokers)
+    for broker, policy in zip(brokers, policies, strict=True):
+        own = policy["spec"]["podSelector"]
+        clients, *others = policy["spec"]["ingress"]
+        assert clients["ports"] == [{"port": 5672, "protocol": "TCP"}]
+        for service in (*charts.SERVICES, "index"):
+            (rule,) = (one for one in the(objects, "NetworkPolicy", service)["spec"]["egress"]
+                       if {"port": 5672, "protocol": "TCP"} in one["ports"])  # fmt: skip
+            assert rule["to"] == [{"podSelector": own}]
+        if broker["kind"] == "StatefulSet":
+            assert own["matchLabels"].items() <= broker["spec"]["template"]["metadata"][
+                "labels"].items()  # fmt: skip
+            assert policy["spec"]["egress"] == []
+        else:
+            # The operator gives its pods this label.
+            assert own == {"matchLabels": {"app.kubernetes.io/name": broker["metadata"]["name"]}}
+            assert {"from": [{"podSelector": own}]} in others
+            assert {"to": [{"podSelector": own}]} in policy["spec"]["egress"]
 
 
 def _selected(peers: list[Manifest]) -> list[str | None]:
