@@ -401,6 +401,13 @@ def test_each_collection_is_built() -> None:
     assert pod_of(drawn)["containers"][0]["args"] == ["index", "build"]
 
 
+def test_a_build_takes_no_more_threads_than_its_cores() -> None:
+    """A matrix product is split by the container's limit, not by the cores of the node."""
+    (job,) = of_kind(charts.rendered("dev"), "Job")
+    threads = environment(pod_of(job)["containers"][0])["OPENBLAS_NUM_THREADS"]
+    assert threads == {"resourceFieldRef": {"resource": "limits.cpu"}}
+
+
 def test_images_are_where_the_build_saw_them() -> None:
     """Upload mounts the images at the same path as the build, so that it can show them."""
     objects = charts.rendered("external")
@@ -510,6 +517,7 @@ def test_a_copy_is_made_beside_each_searcher() -> None:
     (copier,) = pod["initContainers"]
     assert copier["restartPolicy"] == "Always"
     assert copier["args"] == ["index", "copy", "/shared", "--root", "/data", "--follow", "2.5"]
+    assert environment(copier)["SIMILE_LOG_LEVEL"] == "debug"
     assert mounts(copier)["/shared"]["readOnly"] is True
     assert "readOnly" not in mounts(copier)["/data"]
     assert mounts(pod["containers"][0])["/data"] == {

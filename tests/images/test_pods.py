@@ -29,6 +29,7 @@ def test_a_pod_keeps_its_security_and_loses_its_references(tmp_path: Path, compo
         assert environment["RABBITMQ_DEFAULT_PASS"]
     else:
         assert environment["SIMILE_REPLICA"] == "some-pod"
+        assert environment.get("OPENBLAS_NUM_THREADS") == ("2" if component == "index" else None)
         assert "@simile-broker:5672/" in environment["SIMILE_AMQP_URL"]
     mounted = {one["name"] for one in container["volumeMounts"]}
     assert mounted == {one["name"] for one in pod["spec"]["volumes"]}

@@ -82,7 +82,9 @@ class Cluster:
     def _container(
         self, container: Object, pod_security: Object, pod: str, changes: Changes
     ) -> Object:
-        variables = {one["name"]: self._value(one, pod) for one in container.get("env", ())}
+        variables = {
+            one["name"]: self._value(one, container, pod) for one in container.get("env", ())
+        }
         ports = [
             {"containerPort": port["containerPort"], "hostPort": changes.ports[port["name"]],
              "hostIP": "127.0.0.1"}
@@ -106,13 +108,16 @@ class Cluster:
             },
         }
 
-    def _value(self, variable: Object, pod: str) -> str:
+    def _value(self, variable: Object, container: Object, pod: str) -> str:
         source = variable.get("valueFrom")
         if source is None:
             return str(variable["value"])
         if "fieldRef" in source:
             assert source["fieldRef"]["fieldPath"] == "metadata.name"
             return pod
+        if "resourceFieldRef" in source:
+            kind, _, resource = source["resourceFieldRef"]["resource"].partition(".")
+            return str(container["resources"][kind][resource])
         wanted = source["secretKeyRef"]
         (secret,) = (
             one for one in self.of_kind("Secret") if one["metadata"]["name"] == wanted["name"]

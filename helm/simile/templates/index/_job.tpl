@@ -45,6 +45,10 @@ template:
           {{- include "simile.env" $scope | nindent 10 }}
           - name: SIMILE_INDEX_ADMIN_PORT
             value: "9090"
+          # Else one for each core of the node, which would wait for each other at the limit.
+          - name: OPENBLAS_NUM_THREADS
+            valueFrom:
+              resourceFieldRef: {resource: limits.cpu}
           {{- include "simile.settings" (dict "root" .root "section" "index") | nindent 10 }}
           {{- with $values.extraEnv }}
           {{- toYaml . | nindent 10 }}
