@@ -518,6 +518,7 @@ def test_a_copy_is_made_beside_each_searcher() -> None:
     assert copier["restartPolicy"] == "Always"
     assert copier["args"] == ["index", "copy", "/shared", "--root", "/data", "--follow", "2.5"]
     assert environment(copier)["SIMILE_LOG_LEVEL"] == "debug"
+    assert copier["resources"]["requests"]["ephemeral-storage"] == "50Gi"
     assert mounts(copier)["/shared"]["readOnly"] is True
     assert "readOnly" not in mounts(copier)["/data"]
     assert mounts(pod["containers"][0])["/data"] == {
