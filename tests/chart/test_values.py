@@ -81,6 +81,25 @@ def test_a_setting_reaches_its_container() -> None:
     assert charts.environment(searcher)["SIMILE_SEARCHER_LIVE_RECALL_SHARE"] == "0.001"
 
 
+def test_a_variable_of_yours_takes_the_place_of_the_charts() -> None:
+    """Each name is there once, as Kubernetes wants it, and who says it last is heard."""
+    objects = charts.rendered("external")
+    for workload in charts.workloads(objects):
+        for container in charts.containers(charts.pod_of(workload)):
+            assert len(charts.environment(container)) == len(container["env"])
+    endpoints = {
+        component: charts.environment(container)["OTEL_EXPORTER_OTLP_ENDPOINT"]
+        for component in charts.SERVICES
+        for container in charts.pod_of(charts.the(objects, "Deployment", component))["containers"]
+    }
+    all_of_them = "http://collector:4317"
+    assert endpoints == {
+        "upload": "http://nearer:4317", "embedder": all_of_them, "searcher": all_of_them,
+    }  # fmt: skip
+    (upload,) = charts.pod_of(charts.the(objects, "Deployment", "upload"))["containers"]
+    assert charts.environment(upload)["SIMILE_ADMIN_HOST"] == "::"
+
+
 def test_what_is_null_is_left_to_the_code() -> None:
     """A setting that nobody gave a value is not in the environment at all."""
     by_chart = settings.WIRED | {"SIMILE_DRAIN_TIMEOUT_SECONDS"}
@@ -124,6 +143,7 @@ def test_the_defaults_fit_the_schema() -> None:
         (("searcher", "resources"), {"requests": {"cpu": "1"}}),
         (("upload", "replicas"), -1),
         (("imageMaxBytes"), 1),
+        (("extraEnv"), [{"value": "of nothing"}]),
         (("fullnameOverride"), "my.simile"),
         (("nameOverride"), "n" * 41),
         (("commonLabels"), {"app.kubernetes.io/name": "shop"}),

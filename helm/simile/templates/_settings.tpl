@@ -26,8 +26,23 @@
 {{- end }}
 {{- end -}}
 
-{{/* What every container of Simile gets: its name, its volume, its broker, its settings. */}}
+{{/* A container's environment: (dict "root" $ "values" <the component's values> "settings" <the section
+     of its settings> "own" <a list of its own, as text>). A name that is given again, such as by
+     extraEnv, takes the place of the one before: Kubernetes wants each once. */}}
 {{- define "simile.env" -}}
+{{- $kept := list -}}
+{{- $names := dict -}}
+{{- range include "simile.env.all" . | fromYamlArray | reverse -}}
+{{- if not (hasKey $names .name) -}}
+{{- $kept = prepend $kept . -}}
+{{- end -}}
+{{- $_ := set $names .name true -}}
+{{- end -}}
+{{- toYaml $kept -}}
+{{- end -}}
+
+{{/* What every container of Simile gets: its name, its volume, its broker, its settings. */}}
+{{- define "simile.env.all" -}}
 - name: SIMILE_REPLICA
   valueFrom:
     fieldRef:
@@ -44,6 +59,11 @@
 {{- include "simile.broker.env" .root }}
 {{- include "simile.settings" (dict "root" .root "section" "shared") }}
 {{- with .root.Values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{ .own }}
+{{- include "simile.settings" (dict "root" .root "section" .settings) }}
+{{- with .values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
 {{- end -}}

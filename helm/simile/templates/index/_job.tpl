@@ -17,6 +17,15 @@
 {{- $name -}}
 {{- end -}}
 
+{{- define "simile.index.env" -}}
+- name: SIMILE_INDEX_ADMIN_PORT
+  value: "9090"
+# Else one for each core of the node, which would wait for each other at the limit.
+- name: OPENBLAS_NUM_THREADS
+  valueFrom:
+    resourceFieldRef: {resource: limits.cpu}
+{{- end -}}
+
 {{- define "simile.index.jobSpec" -}}
 {{- $values := .root.Values.index -}}
 {{- $scope := dict "root" .root "component" "index" "section" "searcher" "values" $values -}}
@@ -42,17 +51,7 @@ template:
         args: [index, build, /images/{{ .collection.folder | default .collection.name }}, --collection, {{ .collection.name }}]
         {{- end }}
         env:
-          {{- include "simile.env" $scope | nindent 10 }}
-          - name: SIMILE_INDEX_ADMIN_PORT
-            value: "9090"
-          # Else one for each core of the node, which would wait for each other at the limit.
-          - name: OPENBLAS_NUM_THREADS
-            valueFrom:
-              resourceFieldRef: {resource: limits.cpu}
-          {{- include "simile.settings" (dict "root" .root "section" "index") | nindent 10 }}
-          {{- with $values.extraEnv }}
-          {{- toYaml . | nindent 10 }}
-          {{- end }}
+          {{- include "simile.env" (merge (dict "settings" "index" "own" (include "simile.index.env" .)) $scope) | nindent 10 }}
         ports:
           - name: admin
             containerPort: 9090
