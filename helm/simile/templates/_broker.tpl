@@ -70,4 +70,14 @@
 vm_memory_high_watermark.absolute = 600MiB
 disk_free_limit.absolute = 500MB
 default_vhost = {{ .Values.broker.vhost }}
+{{- include "simile.broker.messageSize" . }}
+{{- end -}}
+
+{{/* RabbitMQ takes 16 MiB by itself; a message is an image and a little more. */}}
+{{- define "simile.broker.messageSize" -}}
+{{- with .Values.imageMaxBytes }}
+{{- if gt (int64 .) 15728640 }}
+max_message_size = {{ add (int64 .) 1048576 }}
+{{- end }}
+{{- end }}
 {{- end -}}
