@@ -111,7 +111,7 @@ livenessProbe:
   failureThreshold: 3
 {{- end -}}
 
-{{/* Longer than preStop and drain together, so that nobody is killed with work in hand. */}}
+{{/* Longer than the drain, so that nobody is killed with work in hand. */}}
 {{- define "simile.graceSeconds" -}}
 {{- add 10 (ceil .Values.drainTimeoutSeconds) -}}
 {{- end -}}
