@@ -20,6 +20,11 @@ REFUSED: Mapping[str, tuple[str, str]] = {
         "broker.mode=dev,broker.tls.existingSecret=ca",
         "broker.tls is for",
     ),
+    "a certificate without its key": (
+        "broker.tls.existingSecret=ca,broker.tls.certKey=tls.crt",
+        "one without the other",
+    ),
+    "queries that outlive their pod": ("upload.deadlineSeconds=30", "drainTimeoutSeconds is 20"),
     "many nodes and a volume of one": (
         # One of each are two pods already, and a build is a third.
         "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=1",

@@ -144,6 +144,7 @@ def test_the_defaults_fit_the_schema() -> None:
         (("upload", "replicas"), -1),
         (("imageMaxBytes"), 1),
         (("extraEnv"), [{"value": "of nothing"}]),
+        (("index", "schedule"), "every night"),
         (("fullnameOverride"), "my.simile"),
         (("nameOverride"), "n" * 41),
         (("commonLabels"), {"app.kubernetes.io/name": "shop"}),
