@@ -343,6 +343,21 @@ def test_keda_sees_what_embedders_have_in_hand() -> None:
     assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
 
 
+@pytest.mark.parametrize("scenario", ["keda", "gpu"])
+def test_nobody_wakes_embedders_but_people(scenario: str) -> None:
+    """Where there may be no embedder, no canary of upload's waits for one to start."""
+    objects = charts.rendered(scenario)
+    to_nothing = the(objects, "ScaledObject", "embedder")["spec"]["minReplicaCount"] == 0
+    asks = {
+        service: environment(container).get("SIMILE_CANARY_SECONDS")
+        for service in charts.SERVICES
+        for container in pod_of(the(objects, "Deployment", service))["containers"]
+    }
+    expected = "0" if to_nothing else None
+    assert asks == {"upload": expected, "embedder": None, "searcher": None}
+    assert to_nothing == (scenario == "keda")
+
+
 def _replicas(scenario: str, service: str) -> Any:
     return the(charts.rendered(scenario), "Deployment", service)["spec"].get("replicas")
 
