@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from services.shared.settings import SharedSettings
 from tests.support import charts
 from tests.support.charts import containers, environment, mounts, of_kind, pod_of, the
-from tools.chart import manifests
 from tools.chart.manifests import Manifest
-from tools.chart.programs import helm, run
 
 SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
 # A build's pod is not asked for its health: when it hangs, it is the embedders that do.
@@ -121,17 +114,6 @@ def _matches(selector: dict[str, str], labels: list[dict[str, str]]) -> None:
 
 
 @SCENARIO
-def test_selectors_never_hold_a_version(scenario: str) -> None:
-    """What can't be changed in a living release says nothing that an upgrade changes."""
-    for one in of_kind(charts.rendered(scenario), "Deployment"):
-        assert one["spec"]["selector"]["matchLabels"].keys() == {
-            "app.kubernetes.io/name",
-            "app.kubernetes.io/instance",
-            "app.kubernetes.io/component",
-        }
-
-
-@SCENARIO
 def test_only_builds_write_the_index(scenario: str) -> None:
     """Searchers and upload mount the index read-only, and nobody writes the images."""
     objects = charts.rendered(scenario)
@@ -232,48 +214,10 @@ def test_policies_open_the_broker_and_names_only(scenario: str) -> None:
         assert all("to" in rule for rule in to_broker) == (scenario not in anywhere)
 
 
-@SCENARIO
-def test_the_broker_is_reached_where_others_are_kept_out(scenario: str) -> None:
-    """Simile's pods reach the broker that the chart makes, and several nodes reach each other."""
-    objects = charts.rendered(scenario)
-    brokers = of_kind(objects, "StatefulSet") + of_kind(objects, "RabbitmqCluster")
-    policies = of_kind(objects, "NetworkPolicy", "broker")
-    assert len(policies) == len(brokers)
-    for broker, policy in zip(brokers, policies, strict=True):
-        own = policy["spec"]["podSelector"]
-        clients, *others = policy["spec"]["ingress"]
-        assert clients["ports"] == [{"port": 5672, "protocol": "TCP"}]
-        for service in (*charts.SERVICES, "index"):
-            (rule,) = (one for one in the(objects, "NetworkPolicy", service)["spec"]["egress"]
-                       if {"port": 5672, "protocol": "TCP"} in one["ports"])  # fmt: skip
-            assert rule["to"] == [{"podSelector": own}]
-        if broker["kind"] == "StatefulSet":
-            assert own["matchLabels"].items() <= broker["spec"]["template"]["metadata"][
-                "labels"].items()  # fmt: skip
-            assert policy["spec"]["egress"] == []
-        else:
-            # The operator gives its pods this label.
-            assert own == {"matchLabels": {"app.kubernetes.io/name": broker["metadata"]["name"]}}
-            assert {"from": [{"podSelector": own}]} in others
-            assert {"to": [{"podSelector": own}]} in policy["spec"]["egress"]
-
-
 def _selected(peers: list[Manifest]) -> list[str | None]:
     return [
         charts.component_of({"labels": peer["podSelector"]["matchLabels"]}) for peer in peers
     ]  # fmt: skip
-
-
-@SCENARIO
-def test_upgrades_take_no_pod_away_before_another_is_ready(scenario: str) -> None:
-    """Rolling updates surge, but for GPUs, of which there is none to spare."""
-    for service in charts.SERVICES:
-        strategy = the(charts.rendered(scenario), "Deployment", service)["spec"]["strategy"]
-        spare = 0 if service == "embedder" and scenario in {"gpu", "example-gpu"} else 1
-        assert strategy == {
-            "type": "RollingUpdate",
-            "rollingUpdate": {"maxSurge": spare, "maxUnavailable": 1 - spare},
-        }
 
 
 @SCENARIO
@@ -323,53 +267,6 @@ def test_a_gpu_is_asked_for_as_the_values_say() -> None:
     assert mounts(container)["/models"]["readOnly"] is True
     assert environment(container)["SIMILE_EMBEDDER_MODELS_DIR"] == "/models"
     assert environment(container)["SIMILE_EMBEDDER_MODEL"] == "resnet50"
-
-
-def test_keda_sees_what_embedders_have_in_hand() -> None:
-    """The trigger asks over HTTP for waiting and unacked messages, with fallback and patience."""
-    spec = the(charts.rendered("keda"), "ScaledObject", "embedder")["spec"]
-    assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == [
-        "simile.embed",
-        "simile.embed.bulk",
-    ]
-    for trigger in spec["triggers"]:
-        assert trigger["metadata"]["protocol"] == "http"
-        assert trigger["metadata"]["excludeUnacknowledged"] == "false"
-        assert trigger["metadata"]["mode"] == "QueueLength"
-        assert trigger["metadata"]["host"] == "http://simile-broker.default.svc:15672"
-        assert trigger["metricType"] == "AverageValue"
-    assert spec["fallback"] == {"failureThreshold": 3, "replicas": 2}
-    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
-    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
-
-
-@pytest.mark.parametrize("scenario", ["keda", "gpu"])
-def test_nobody_wakes_embedders_but_people(scenario: str) -> None:
-    """Where there may be no embedder, no canary of upload's waits for one to start."""
-    objects = charts.rendered(scenario)
-    to_nothing = the(objects, "ScaledObject", "embedder")["spec"]["minReplicaCount"] == 0
-    asks = {
-        service: environment(container).get("SIMILE_CANARY_SECONDS")
-        for service in charts.SERVICES
-        for container in pod_of(the(objects, "Deployment", service))["containers"]
-    }
-    expected = "0" if to_nothing else None
-    assert asks == {"upload": expected, "embedder": None, "searcher": None}
-    assert to_nothing == (scenario == "keda")
-
-
-def _replicas(scenario: str, service: str) -> Any:
-    return the(charts.rendered(scenario), "Deployment", service)["spec"].get("replicas")
-
-
-def test_autoscalers_own_the_number_of_pods() -> None:
-    """Where something else counts pods, or the values say null, an upgrade doesn't reset it."""
-    assert _replicas("keda", "embedder") is None
-    assert _replicas("production", "embedder") is None
-    assert _replicas("production", "upload") is None
-    assert [_replicas("quiet", service) for service in charts.SERVICES] == [None] * 3
-    # What people scale by hand is theirs from the start.
-    assert [_replicas("minimal", service) for service in charts.SERVICES] == [2, None, 2]
 
 
 def test_the_route_leads_to_the_service() -> None:
@@ -473,73 +370,6 @@ def test_monitors_read_every_service() -> None:
         assert endpoint["port"] in {port["name"] for port in container["ports"]}
 
 
-def test_a_rabbitmq_cluster_survives_a_node() -> None:
-    """The operator is asked for three nodes with disks; every service uses the user it makes."""
-    objects = charts.rendered("production")
-    (cluster,) = of_kind(objects, "RabbitmqCluster")
-    assert cluster["apiVersion"] == "rabbitmq.com/v1beta1"
-    assert cluster["spec"]["replicas"] == 3
-    assert cluster["spec"]["persistence"]["storage"] == "10Gi"
-    name = cluster["metadata"]["name"]
-    for service in charts.SERVICES:
-        (container,) = pod_of(the(objects, "Deployment", service))["containers"]
-        variables = environment(container)
-        assert variables["SIMILE_AMQP_URL"] == (
-            f"amqp://$(BROKER_USER):$(BROKER_PASSWORD)@{name}:5672/%2F"
-        )
-        assert variables["BROKER_USER"]["secretKeyRef"]["name"] == f"{name}-default-user"
-
-
-def test_the_dev_broker_opens_few_files(tmp_path: Path) -> None:
-    """It says how many before it starts; where it may open fewer it starts all the same."""
-    (container,) = pod_of(the(charts.rendered("dev"), "StatefulSet", "broker"))["containers"]
-    assert "ulimit -n 65536" in container["command"][-1]
-    entry = tmp_path / "docker-entrypoint.sh"
-    entry.write_text('#!/bin/sh\necho "$@" $(ulimit -n)\n')
-    entry.chmod(0o755)
-    started = subprocess.run(
-        ["sh", "-c", 'ulimit -n 512; exec "$@"', "sh", *container["command"]],
-        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert started.stdout.split() == ["rabbitmq-server", "512"]
-
-
-def test_brokers_of_the_chart_take_the_largest_image() -> None:
-    """Where larger images are let in than RabbitMQ takes by itself, it is told; else it isn't."""
-    large = ("--set", "imageMaxBytes=50000000")
-    (dev,) = of_kind(manifests.render(charts.SCENARIOS / "dev.yaml", options=large), "ConfigMap",
-                     "broker")  # fmt: skip
-    (cluster,) = of_kind(
-        manifests.render(charts.SCENARIOS / "keda.yaml", options=large), "RabbitmqCluster"
-    )
-    for text in (dev["data"]["90-simile.conf"], cluster["spec"]["rabbitmq"]["additionalConfig"]):
-        assert "max_message_size = 51048576" in text.splitlines()
-    assert "max_message_size" not in str(charts.rendered("dev"))
-
-
-def _template(chart: Path, kind: str, component: str) -> Any:
-    values = charts.SCENARIOS / "dev.yaml"
-    objects = yaml.safe_load_all(
-        run(helm(), "template", "simile", chart, "--values", values, "--set", "image.tag=1.0.0")
-    )
-    return the([one for one in objects if one], kind, component)["spec"]["template"]
-
-
-def test_an_upgrade_leaves_what_it_doesnt_change(tmp_path: Path) -> None:
-    """A new chart restarts nothing, and a new Simile not the broker, which forgets when it ends."""
-    for options in ((), ("--app-version", "9.0.0")):
-        run(helm(), "package", manifests.CHART, "--version", "9.0.0", *options, "-d", tmp_path)
-        newer = tmp_path / "simile-9.0.0.tgz"
-        broker = "StatefulSet", "broker"
-        assert _template(newer, *broker) == _template(manifests.CHART, *broker)
-        upload = "Deployment", "upload"
-        same = _template(newer, *upload) == _template(manifests.CHART, *upload)
-        assert same == (not options)
-
-
 def test_a_copy_is_made_beside_each_searcher() -> None:
     """A sidecar reads the shared volume and writes the searcher's own, which the searcher reads."""
     pod = pod_of(the(charts.rendered("copy"), "Deployment", "searcher"))
@@ -555,15 +385,3 @@ def test_a_copy_is_made_beside_each_searcher() -> None:
         "mountPath": "/data",
         "readOnly": True,
     }
-
-
-def _jobs(*options: str) -> set[str]:
-    rendered: list[Manifest] = manifests.render(charts.SCENARIOS / "external.yaml", options=options)
-    return {one["metadata"]["name"] for one in of_kind(rendered, "Job")}
-
-
-def test_a_job_that_changes_is_another_job() -> None:
-    """Jobs are immutable, so an upgrade that changes one must not patch it; others stay."""
-    before = _jobs()
-    assert _jobs("--set", "upload.replicas=5") == before
-    assert not _jobs("--set", "index.trees=100") & before

@@ -1,4 +1,4 @@
-"""What Helm asks a cluster while it renders, answered by a server that stands for one."""
+"""What an upgrade changes, replaces, restarts, and what it leaves as it was."""
 
 from __future__ import annotations
 
@@ -7,16 +7,76 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
 from typing import Any, Final
 
+import pytest
 import yaml
 
 from tests.support import charts
+from tests.support.charts import of_kind, the
+from tools.chart import manifests
 from tools.chart.manifests import CHART, Manifest
 from tools.chart.programs import helm, run
 
+SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
 SECRET: Final = "/api/v1/namespaces/default/secrets/simile-broker"
+
+
+@SCENARIO
+def test_selectors_never_hold_a_version(scenario: str) -> None:
+    """What can't be changed in a living release says nothing that an upgrade changes."""
+    for one in of_kind(charts.rendered(scenario), "Deployment"):
+        assert one["spec"]["selector"]["matchLabels"].keys() == {
+            "app.kubernetes.io/name",
+            "app.kubernetes.io/instance",
+            "app.kubernetes.io/component",
+        }
+
+
+@SCENARIO
+def test_upgrades_take_no_pod_away_before_another_is_ready(scenario: str) -> None:
+    """Rolling updates surge, but for GPUs, of which there is none to spare."""
+    for service in charts.SERVICES:
+        strategy = the(charts.rendered(scenario), "Deployment", service)["spec"]["strategy"]
+        spare = 0 if service == "embedder" and scenario in {"gpu", "example-gpu"} else 1
+        assert strategy == {
+            "type": "RollingUpdate",
+            "rollingUpdate": {"maxSurge": spare, "maxUnavailable": 1 - spare},
+        }
+
+
+def _template(chart: Path, kind: str, component: str) -> Any:
+    values = charts.SCENARIOS / "dev.yaml"
+    objects = yaml.safe_load_all(
+        run(helm(), "template", "simile", chart, "--values", values, "--set", "image.tag=1.0.0")
+    )
+    return the([one for one in objects if one], kind, component)["spec"]["template"]
+
+
+def test_an_upgrade_leaves_what_it_doesnt_change(tmp_path: Path) -> None:
+    """A new chart restarts nothing, and a new Simile not the broker, which forgets when it ends."""
+    for options in ((), ("--app-version", "9.0.0")):
+        run(helm(), "package", CHART, "--version", "9.0.0", *options, "-d", tmp_path)
+        newer = tmp_path / "simile-9.0.0.tgz"
+        broker = "StatefulSet", "broker"
+        assert _template(newer, *broker) == _template(CHART, *broker)
+        upload = "Deployment", "upload"
+        same = _template(newer, *upload) == _template(CHART, *upload)
+        assert same == (not options)
+
+
+def _jobs(*options: str) -> set[str]:
+    rendered: list[Manifest] = manifests.render(charts.SCENARIOS / "external.yaml", options=options)
+    return {one["metadata"]["name"] for one in of_kind(rendered, "Job")}
+
+
+def test_a_job_that_changes_is_another_job() -> None:
+    """Jobs are immutable, so an upgrade that changes one must not patch it; others stay."""
+    before = _jobs()
+    assert _jobs("--set", "upload.replicas=5") == before
+    assert not _jobs("--set", "index.trees=100") & before
 
 
 def _answers(objects: list[Manifest]) -> Mapping[str, Any]:

@@ -1,0 +1,46 @@
+"""The room that the docs tell people to leave is what the pods ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from tests.support import charts
+from tools.chart.manifests import ROOT, Manifest
+
+UNITS: Final = {"m": 1e-3, "Mi": 2**-10, "Gi": 1.0, "": 1.0}
+
+
+def _number(quantity: str) -> float:
+    """Cores, or GiB."""
+    digits = quantity.rstrip("mMGi")
+    return float(digits) * UNITS[quantity.removeprefix(digits)]
+
+
+def _room(workloads: Sequence[Manifest]) -> dict[str, float]:
+    """What one pod of each may take together: requests and limits of cores and memory."""
+    total: dict[str, float] = {}
+    for workload in workloads:
+        for container in charts.pod_of(workload)["containers"]:
+            for kind in ("requests", "limits"):
+                for resource, quantity in container["resources"][kind].items():
+                    key = f"{kind}.{resource}"
+                    total[key] = total.get(key, 0) + _number(str(quantity))
+    return total
+
+
+def _told(workloads: Sequence[Manifest]) -> str:
+    room = {key: f"{amount:.3g}" for key, amount in _room(workloads).items()}
+    return (
+        f"{room['requests.cpu']} cores and {room['requests.memory']} GiB"
+        f" (limits: {room['limits.cpu']} cores, {room['limits.memory']} GiB)"
+    )
+
+
+def test_the_docs_tell_what_an_upgrade_needs() -> None:
+    """The example for one node, and one pod more of each service, in requests and limits."""
+    page = " ".join((ROOT / "docs" / "kubernetes.md").read_text().split())
+    objects = [one for one in charts.rendered("example-dev") if one["kind"] != "Pod"]
+    assert f"while its index is built it asks for {_told(charts.workloads(objects))}" in page
+    services = [charts.the(objects, "Deployment", name) for name in charts.SERVICES]
+    assert f"one pod more of each service is {_told(services)}" in page

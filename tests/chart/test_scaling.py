@@ -1,0 +1,57 @@
+"""Who counts the pods: an autoscaler, the values, or whoever scales by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support import charts
+from tests.support.charts import environment, pod_of, the
+
+
+def test_keda_sees_what_embedders_have_in_hand() -> None:
+    """The trigger asks over HTTP for waiting and unacked messages, with fallback and patience."""
+    spec = the(charts.rendered("keda"), "ScaledObject", "embedder")["spec"]
+    assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == [
+        "simile.embed",
+        "simile.embed.bulk",
+    ]
+    for trigger in spec["triggers"]:
+        assert trigger["metadata"]["protocol"] == "http"
+        assert trigger["metadata"]["excludeUnacknowledged"] == "false"
+        assert trigger["metadata"]["mode"] == "QueueLength"
+        assert trigger["metadata"]["host"] == "http://simile-broker.default.svc:15672"
+        assert trigger["metricType"] == "AverageValue"
+    assert spec["fallback"] == {"failureThreshold": 3, "replicas": 2}
+    behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"]["stabilizationWindowSeconds"] == 300
+
+
+@pytest.mark.parametrize("scenario", ["keda", "gpu"])
+def test_nobody_wakes_embedders_but_people(scenario: str) -> None:
+    """Where there may be no embedder, no canary of upload's waits for one to start."""
+    objects = charts.rendered(scenario)
+    to_nothing = the(objects, "ScaledObject", "embedder")["spec"]["minReplicaCount"] == 0
+    asks = {
+        service: environment(container).get("SIMILE_CANARY_SECONDS")
+        for service in charts.SERVICES
+        for container in pod_of(the(objects, "Deployment", service))["containers"]
+    }
+    expected = "0" if to_nothing else None
+    assert asks == {"upload": expected, "embedder": None, "searcher": None}
+    assert to_nothing == (scenario == "keda")
+
+
+def _replicas(scenario: str, service: str) -> Any:
+    return the(charts.rendered(scenario), "Deployment", service)["spec"].get("replicas")
+
+
+def test_autoscalers_own_the_number_of_pods() -> None:
+    """Where something else counts pods, or the values say null, an upgrade doesn't reset it."""
+    assert _replicas("keda", "embedder") is None
+    assert _replicas("production", "embedder") is None
+    assert _replicas("production", "upload") is None
+    assert [_replicas("quiet", service) for service in charts.SERVICES] == [None] * 3
+    # What people scale by hand is theirs from the start.
+    assert [_replicas("minimal", service) for service in charts.SERVICES] == [2, None, 2]
