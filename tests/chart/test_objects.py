@@ -72,6 +72,16 @@ def test_services_are_asked_for_their_health(scenario: str) -> None:
 
 
 @pytest.mark.parametrize("service", charts.SERVICES)
+def test_a_slow_start_is_no_failed_rollout(service: str) -> None:
+    """What waits for a rollout gives up long after a pod may still be starting."""
+    deployment = the(charts.rendered("minimal"), "Deployment", service)
+    (container,) = pod_of(deployment)["containers"]
+    probe = container["startupProbe"]
+    most = probe["periodSeconds"] * probe["failureThreshold"]
+    assert deployment["spec"].get("progressDeadlineSeconds", 600) >= 3 * most
+
+
+@pytest.mark.parametrize("service", charts.SERVICES)
 def test_readiness_and_liveness_ask_their_own_question(service: str) -> None:
     """/readyz decides on work, /livez on restarts, also at the start, on the admin port."""
     (container,) = pod_of(the(charts.rendered("minimal"), "Deployment", service))["containers"]
