@@ -111,6 +111,15 @@ def pip_options(folder: Path) -> Sequence[str]:
     ]
 
 
+def require_mounts(name: str, pip: Sequence[str]) -> None:
+    """End the process where that engine can't give a build the folders that its pip needs."""
+    if name == "docker" and any(option.startswith("--volume=") for option in pip):
+        sys.exit(
+            "pip is configured with a certificate or a folder of packages here, which docker can't"
+            " give to a build: install podman, or take them out of pip's configuration"
+        )
+
+
 def make_local_base() -> None:
     """Import Debian with Python as the base, where there is none yet: no registry is asked."""
     if not output("podman", "image", "inspect", "--format={{.Id}}", LOCAL_BASE):
@@ -151,6 +160,7 @@ def main() -> None:
         arguments.base = LOCAL_BASE
     with tempfile.TemporaryDirectory() as folder:
         pip = pip_options(Path(folder))
+        require_mounts(engine(), pip)
         names = [build(target, arguments, pip) for target in arguments.targets or TARGETS]
     for name in names:
         size = int(output(engine(), "image", "inspect", "--format={{.Size}}", name))

@@ -149,6 +149,15 @@ def test_a_machine_without_configuration_gives_none(
     assert list(images.pip_options(tmp_path)) == []
 
 
+def test_docker_says_what_it_cannot_mount() -> None:
+    """Only podman mounts a folder while it builds; configuration alone is no matter."""
+    options = ["--secret=id=pip-conf,src=pip.conf", "--volume=/wheels:/wheels:ro"]
+    images.require_mounts("podman", options)
+    images.require_mounts("docker", options[:1])
+    with pytest.raises(SystemExit, match="install podman"):
+        images.require_mounts("docker", options)
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
