@@ -17,6 +17,7 @@ from rich.text import Text
 from services.index_tables import MEGABYTE, reason, show_plans, show_report
 from services.shared import lifecycle
 from services.shared.collection import Volume
+from services.shared.errors import BuildFailed
 from services.shared.manifest import Method
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
@@ -77,8 +78,9 @@ def build(
         with RichProgress() as progress:
             report = await local.build_index(settings, source, stop=stop, progress=progress)
         if report is None:
-            click.echo("interrupted; run the same command again to go on from here", err=True)
-            return
+            # No success: a job whose node is drained is to be tried again.
+            message = "interrupted; run the same command again to go on from here"
+            raise BuildFailed(message)
         show_report(report)
 
     lifecycle.run_process(main, settings.shared.event_loop)

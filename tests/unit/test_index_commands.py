@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from PIL import Image
 from services.cli import main
 from services.searcher.index import Index
 from services.shared.collection import Volume
+from services.shared.lifecycle import ExitCode
 from tests.support.volume import items, publish_version, unit_vectors
 
 
@@ -110,3 +113,22 @@ def test_duplicates_are_a_table_and_a_sheet_or_json(volume: Volume, tmp_path: Pa
     )
     assert {item["path"] for item in group["items"]} == {"image-3.jpg", "image-7.jpg"}
     assert np.isclose(group["farthest"], 0, atol=1e-3)
+
+
+_INTERRUPTED = """
+import sys
+from services import cli, local
+async def build_index(*_, **__):
+    return None
+local.build_index = build_index
+cli.main(["index", "build", "--root", sys.argv[1]])
+"""
+
+
+def test_an_interrupted_build_is_no_success(tmp_path: Path) -> None:
+    """A job whose pod is moved in the middle of it would count as done, and never build."""
+    done = subprocess.run(
+        [sys.executable, "-c", _INTERRUPTED, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == ExitCode.FAILED
+    assert "run the same command again" in done.stdout + done.stderr
