@@ -324,6 +324,23 @@ def test_each_collection_is_built() -> None:
     assert pod_of(drawn)["containers"][0]["args"] == ["index", "build"]
 
 
+@SCENARIO
+def test_a_build_outlives_any_number_of_nodes(scenario: str) -> None:
+    """Drains and spot nodes don't count as failures, and a failed pod keeps its log."""
+    objects = charts.rendered(scenario)
+    specs = [one["spec"] for one in of_kind(objects, "Job")]
+    specs += [one["spec"]["jobTemplate"]["spec"] for one in of_kind(objects, "CronJob")]
+    for spec in specs:
+        assert spec["podFailurePolicy"]["rules"] == [
+            {
+                "action": "Ignore",
+                "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+            }
+        ]
+        # The policy wants it so.
+        assert spec["template"]["spec"]["restartPolicy"] == "Never"
+
+
 def test_a_build_takes_no_more_threads_than_its_cores() -> None:
     """A matrix product is split by the container's limit, not by the cores of the node."""
     (job,) = of_kind(charts.rendered("dev"), "Job")

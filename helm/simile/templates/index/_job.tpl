@@ -30,6 +30,12 @@
 {{- $values := .root.Values.index -}}
 {{- $scope := dict "root" .root "component" "index" "section" "searcher" "values" $values -}}
 backoffLimit: {{ int64 $values.backoffLimit }}
+# A node that is drained, or taken back, is no failure of the build.
+podFailurePolicy:
+  rules:
+    - action: Ignore
+      onPodConditions:
+        - {type: DisruptionTarget, status: "True"}
 {{- if not (kindIs "invalid" $values.ttlSecondsAfterFinished) }}
 ttlSecondsAfterFinished: {{ int64 $values.ttlSecondsAfterFinished }}
 {{- end }}
@@ -39,8 +45,8 @@ template:
   spec:
     {{- include "simile.pod.place" $scope | nindent 4 }}
     terminationGracePeriodSeconds: {{ include "simile.graceSeconds" .root }}
-    # A build that failed goes on where it was.
-    restartPolicy: OnFailure
+    # Another pod goes on where a build was; this one keeps its log.
+    restartPolicy: Never
     containers:
       - name: build
         image: {{ include "simile.image" $scope }}
