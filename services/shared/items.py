@@ -33,6 +33,8 @@ CREATE INDEX items_label ON items (label);
 CREATE INDEX items_sha256 ON items (sha256);
 """
 _ROWS_AT_ONCE: Final = 1000
+_MOST_KEPT: Final = 10_000
+"""Items that are kept once they were read, some 10 MB of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class ItemCatalog:
     def __init__(self, path: Path) -> None:
         """Raises IndexCorrupt when the file isn't a catalogue of items."""
         self._lock = threading.Lock()
+        self._kept: dict[int, Item] = {}
         try:
             # immutable: published versions never change, so no locks on a shared volume.
             self._connection = sqlite3.connect(
@@ -89,14 +92,20 @@ class ItemCatalog:
 
     def at(self, positions: Sequence[int]) -> list[Item]:
         """The items at these positions, in the order asked. Raises UnknownItem."""
-        found: dict[int, Item] = {}
-        for start in range(0, len(positions), _ROWS_AT_ONCE):
-            wanted = positions[start : start + _ROWS_AT_ONCE]
+        kept = self._kept
+        found = {one: item for one in positions if (item := kept.get(one)) is not None}
+        missing = [position for position in positions if position not in found]
+        for start in range(0, len(missing), _ROWS_AT_ONCE):
+            wanted = missing[start : start + _ROWS_AT_ONCE]
             rows = self._rows(
                 f"SELECT * FROM items WHERE position IN ({_marks(wanted)})",  # noqa: S608 (only question marks)
                 wanted,
             )
-            found.update((item.position, item) for item in map(_item, rows))
+            read = {item.position: item for item in map(_item, rows)}
+            found |= read
+            if len(kept) + len(read) > _MOST_KEPT:
+                self._kept = kept = {}  # not emptied in place: other threads may be reading it
+            kept |= read
         try:
             return [found[position] for position in positions]
         except KeyError as error:

@@ -1,4 +1,4 @@
-"""The bodies of the API's answers, as JSON values; knows what is told, not where it comes from."""
+"""The API's answers, as JSON; knows what is told, not where it comes from."""
 
 from __future__ import annotations
 
@@ -6,11 +6,21 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import orjson
+from aiohttp import web
+
 from services.shared.contracts import Neighbor
 from services.shared.items import Facet, Facets, Item
 from services.shared.messaging.inbox import Embedded
 from services.upload.library import Shelf
 from services.upload.search_client import Found
+
+
+def told(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer with that body."""
+    return web.Response(
+        body=orjson.dumps(body), headers=headers, content_type="application/json", charset="utf-8"
+    )
 
 
 def of_found(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:

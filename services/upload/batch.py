@@ -111,7 +111,7 @@ class BatchHandler:
             "collection": collection,
             "results": [outcome.body for outcome in outcomes],
         }
-        return web.json_response(body)
+        return answers.told(body)
 
     async def _outcome(self, upload: Upload, model_id: str, query: Query) -> _Outcome:
         try:

@@ -125,7 +125,7 @@ class Handlers:
         query.timeline.lap("reply")
         seconds = query.timeline.seconds()
         body = answers.of_embedded(query.query_id, embedded, seconds)
-        return web.json_response(body, headers=answers.server_timing(seconds))
+        return answers.told(body, headers=answers.server_timing(seconds))
 
     async def collections(self, request: web.Request) -> web.Response:
         """GET /v1/collections: what there is to search, and what an image may be."""
@@ -138,7 +138,7 @@ class Handlers:
             "formats": list(imaging.formats()),
         }
         shelves = await self.library.shelves()
-        return web.json_response(
+        return answers.told(
             {"collections": [answers.of_collection(shelf) for shelf in shelves], "limits": limits}
         )
 
@@ -146,13 +146,13 @@ class Handlers:
         """GET /v1/collections/{name}."""
         require_known(single_values(request), _NONE)
         shelf = await self.library.shelf(request.match_info["name"])
-        return web.json_response(answers.of_collection(shelf))
+        return answers.told(answers.of_collection(shelf))
 
     async def facets(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/facets: what a filter can ask for."""
         require_known(single_values(request), _NONE)
         shelf = await self.library.shelf(request.match_info["name"])
-        return web.json_response(answers.of_facets(shelf, await self.library.facets(shelf)))
+        return answers.told(answers.of_facets(shelf, await self.library.facets(shelf)))
 
     async def sample(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/sample: items spread over the collection."""
@@ -161,14 +161,14 @@ class Handlers:
         count = parse_int(fields, "count", default=_DEFAULT_SAMPLE, low=1, high=_MAX_SAMPLE)
         shelf = await self.library.shelf(request.match_info["name"])
         items = await self.library.sample(shelf, count)
-        told = [answers.of_item(shelf, item) for item in items]
-        return web.json_response({**answers.of_version(shelf), "items": told})
+        listed = [answers.of_item(shelf, item) for item in items]
+        return answers.told({**answers.of_version(shelf), "items": listed})
 
     async def item(self, request: web.Request) -> web.Response:
         """GET /v1/items/{collection}/{item_id}: the item's facts."""
         require_known(single_values(request), _NONE)
         shelf, item = await self._item_of(request)
-        return web.json_response({**answers.of_version(shelf), **answers.of_item(shelf, item)})
+        return answers.told({**answers.of_version(shelf), **answers.of_item(shelf, item)})
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """GET .../image: the stored file."""
@@ -216,7 +216,7 @@ class Handlers:
         told = ("collection", "index_version", "model_id", "matching")
         request[FACTS].update({name: body[name] for name in told})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)
-        return web.json_response(body, headers=answers.server_timing(seconds))
+        return answers.told(body, headers=answers.server_timing(seconds))
 
 
 def _unchanged(request: web.Request, tag: str) -> bool:

@@ -109,7 +109,7 @@ class StatusHandlers:
             "queues": figures.queue_messages([risen]),
             "collections": [answers.of_collection(one) for one in await self.library.shelves()],
         }
-        return web.json_response(body, headers={"Cache-Control": "no-store"})
+        return answers.told(body, headers={"Cache-Control": "no-store"})
 
 
 def _queries(risen: Samples, seconds: float) -> Mapping[str, Any]:
