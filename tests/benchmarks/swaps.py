@@ -11,6 +11,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -55,23 +56,19 @@ def main(items: int, dimension: int, seconds: float, large: int, small: int, out
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     CACHE.mkdir(parents=True, exist_ok=True)
     with shown() as display, tempfile.TemporaryDirectory(dir=CACHE) as root:
-        display.expect(6 + 2 * large + small + _WARM_SWAPS)
+        display.expect(4 + 2 * large + small + _WARM_SWAPS)
+        shape, home = (items, dimension), Path(root) / "large"
+        versions = _publish_two(home, shape, display)
+        busy = Clients(_CLIENTS, _PAUSE_SECONDS)
+        quiet = Clients(1, _QUIET_PAUSE_SECONDS)
         figures = {
             "machine": results.machine(),
             "measured": time.strftime("%Y-%m-%d"),
-            "clients": _CLIENTS,
-            "pause_seconds": _PAUSE_SECONDS,
-            "quiet_pause_seconds": _QUIET_PAUSE_SECONDS,
-            "large": _swap_large(Path(root) / "large", (items, dimension), seconds, large, display),
-            "quiet": _swap_large(
-                Path(root) / "quiet",
-                (items, dimension),
-                seconds,
-                large,
-                display,
-                clients=1,
-                pause_seconds=_QUIET_PAUSE_SECONDS,
-            ),
+            "clients": busy.count,
+            "pause_seconds": busy.pause_seconds,
+            "quiet_pause_seconds": quiet.pause_seconds,
+            "large": _swap_large(home, versions, shape, busy, seconds, large, display),
+            "quiet": _swap_large(home, versions, shape, quiet, seconds, large, display),
             "small": _swap_small(Path(root) / "small", small, display),
         }
     results.save(out / "benchmarks" / "swaps.json", figures)
@@ -95,22 +92,28 @@ def _queries(dimension: int) -> Vectors:
     return Mixture("hard", dimension).draw(_QUERIES, 99, 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """So many clients, that pause after each answer."""
+
+    count: int
+    pause_seconds: float
+
+
 def _swap_large(
     root: Path,
+    versions: Sequence[str],
     shape: tuple[int, int],
+    clients: Clients,
     seconds: float,
     swaps: int,
     display: Display,
-    *,
-    clients: int = _CLIENTS,
-    pause_seconds: float = _PAUSE_SECONDS,
 ) -> Figures:
     """Steady load, then the same with a swap a second at most; times of answers and stalls."""
-    versions = _publish_two(root, shape, display)
 
     async def measure() -> Figures:
         async with running(root, "swapped", _POLL_SECONDS) as bench:
-            load = Load(bench, _queries(shape[1]), clients, pause_seconds)
+            load = Load(bench, _queries(shape[1]), clients.count, clients.pause_seconds)
             async with load.applied():
                 await asyncio.sleep(_WARM_SECONDS)
                 display.at("steady load")
