@@ -1,7 +1,8 @@
 """The collections as the front shows them: what there is, an item's facts, image and thumbnail.
 
 Reads the volume only, off the event loop; a version that becomes active is picked up within
-a quarter of a second.
+a quarter of a second. One that can't be right is refused, as searchers do, and the one before goes
+on answering.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from services.shared import imaging
 from services.shared.collection import Lease, Volume, read_vector
 from services.shared.errors import (
@@ -29,6 +32,8 @@ from services.shared.items import ITEMS, Facets, Item, ItemCatalog
 from services.shared.manifest import Manifest
 from services.upload.embedding_memory import Vector
 from services.upload.memory import Memory
+
+_log = structlog.get_logger(__name__)
 
 _STORED_LIMITS: Final = imaging.Limits(
     max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
@@ -85,6 +90,7 @@ class Library:
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
         self._shelves: dict[str, Shelf] = {}
+        self._refused: dict[str, str] = {}
         self._looked: dict[str | None, tuple[float, Shelf]] = {}
         self._recent: str | None = None
         self._thumbnails = Memory[bytes](thumbnail_cache_bytes, len)
@@ -166,20 +172,40 @@ class Library:
 
     def _shelf(self, collection: str | None) -> Shelf:
         name = collection or self._default()
+        shelf, version = self._shelves.get(name), ""
         try:
             version = self._volume.active(name)
-            shelf = self._shelves.get(name)
-            if shelf is None or shelf.manifest.version != version:
-                # Held first: what is opened after that can't be removed half-way.
-                lease = self._volume.hold(name, version)
-                directory = self._volume.directory(name, version)
-                items = ItemCatalog(directory / ITEMS)
-                shelf = Shelf(self._volume.manifest(name, version), directory, items, lease)
-                self._shelves[name] = shelf
+            known = {self._refused.get(name), None if shelf is None else shelf.manifest.version}
+            if shelf is None or version not in known:
+                shelf = self._shelves[name] = self._opened(name, version)
         except IndexCorrupt as error:
-            message = f"the active index of {name!r} can't be read: {error}"
-            raise NoIndex(message) from error
+            if shelf is None:
+                message = f"the active index of {name!r} can't be read: {error}"
+                raise NoIndex(message) from error
+            self._refused[name] = version
+            _log.error(str(error), action=error.code, collection=name, refused_version=version,
+                       answering_version=shelf.manifest.version)  # fmt: skip
         return shelf
+
+    def _opened(self, name: str, version: str) -> Shelf:
+        """The version, its files as large as they should be. Raises IndexCorrupt.
+
+        Only searchers verify the hashes.
+        """
+        # Held first: what is opened after that can't be removed half-way.
+        lease = self._volume.hold(name, version)
+        directory = self._volume.directory(name, version)
+        manifest = self._volume.manifest(name, version)
+        for file, expected in manifest.files.items():
+            try:
+                size = (directory / file).stat().st_size
+            except OSError as error:
+                message = f"{file} of {name} {version} can't be read: {error}"
+                raise IndexCorrupt(message) from error
+            if size != expected.bytes:
+                message = f"{file} of {name} {version} has {size} bytes, not {expected.bytes}"
+                raise IndexCorrupt(message)
+        return Shelf(manifest, directory, ItemCatalog(directory / ITEMS), lease)
 
     def _readable(self) -> list[Shelf]:
         readable = []

@@ -6,6 +6,7 @@ import asyncio
 import gc
 
 import pytest
+import structlog
 
 from services.shared.items import ITEMS
 from services.upload import library
@@ -67,6 +68,29 @@ async def test_a_version_being_read_is_not_removed(api: Api) -> None:
     assert renewed.json["index_version"] == api.volume.active("birds")
     gc.collect()
     assert api.volume.remove("birds", old)
+
+
+@pytest.mark.usefixtures("_looks_each_time")
+@pytest.mark.parametrize("file", ["vectors.f32", "items.sqlite", "manifest.json"])
+async def test_a_damaged_version_is_refused_and_the_old_one_goes_on(api: Api, file: str) -> None:
+    """As searchers do: said once, and over with the next good version."""
+    assert (await api.get("/v1/collections/birds")).status == 200
+    old = api.volume.active("birds")
+    broken = publish_version(api.volume, "birds", unit_vectors(3), items(3), number=1).version
+    damaged = api.volume.directory("birds", broken) / file
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"no such thing")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(3):
+            answer = await api.get("/v1/collections/birds")
+            assert answer.json["index_version"] == old
+        similar = await api.get(f"/v1/items/birds/{api.items[0].item_id}/similar")
+    assert similar.status == 200
+    refused = [line for line in lines if line["action"] == "index_corrupt"]
+    assert [line["refused_version"] for line in refused] == [broken]
+    publish_version(api.volume, "birds", unit_vectors(3), items(3), number=2)
+    renewed = await api.get("/v1/collections/birds")
+    assert renewed.json["index_version"] == api.volume.active("birds")
 
 
 async def test_a_collection_says_how_it_is_searched(api: Api) -> None:
