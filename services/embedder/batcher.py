@@ -1,16 +1,26 @@
-"""Gathers prepared images while all workers are busy; a free worker gets what is there at once."""
+"""Gathers prepared images while all workers are busy; a free worker gets what is there at once.
+
+For threads: who decodes puts, who runs a model takes.
+"""
 
 from __future__ import annotations
 
-import asyncio
+import threading
 from collections import deque
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from services.embedder.job import Job
 
 Reason = Literal["full", "free", "waited", "alone"]
 """Why a batch goes: it holds as many as one may; a worker is free; it was waited for more; one
 that was redelivered goes alone."""
+
+
+class Batch(NamedTuple):
+    """At least one job, and why it is as it is."""
+
+    jobs: list[Job]
+    reason: Reason
 
 
 class Batcher:
@@ -21,29 +31,38 @@ class Batcher:
         self._max_batch_wait_seconds = max_batch_wait_seconds
         self._interactive: deque[Job] = deque()
         self._bulk: deque[Job] = deque()
-        self._changed = asyncio.Condition()
+        self._changed = threading.Condition()
+        self._closed = False
 
-    async def put(self, job: Job) -> None:
+    def put(self, job: Job) -> None:
         """Queue a prepared job; what bounds the number is the consumers' prefetch."""
-        async with self._changed:
+        with self._changed:
             (self._interactive if job.interactive else self._bulk).append(job)
-            self._changed.notify_all()
+            self._changed.notify()
 
-    async def take(self) -> tuple[list[Job], Reason]:
-        """The next batch, at least one job, as soon as there is one; and why it is as it is.
+    def take(self) -> Batch | None:
+        """The next batch, as soon as there is one; None once it is closed.
 
         A redelivered job is a batch of its own: it may be what killed the embedder before us.
         """
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._waiting > 0)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting > 0)
             if self._max_batch_wait_seconds > 0:
-                await self._linger()
-            batch = self._next()
-        if batch[0].redelivered:
-            return batch, "alone"
-        if len(batch) == self._max_batch_size:
-            return batch, "full"
-        return batch, "waited" if self._max_batch_wait_seconds > 0 else "free"
+                self._linger()
+            if self._closed:
+                return None
+            jobs = self._next()
+        if jobs[0].redelivered:
+            return Batch(jobs, "alone")
+        if len(jobs) == self._max_batch_size:
+            return Batch(jobs, "full")
+        return Batch(jobs, "waited" if self._max_batch_wait_seconds > 0 else "free")
+
+    def close(self) -> None:
+        """Let who waits go."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
     def _next(self) -> list[Job]:
         batch: list[Job] = []
@@ -60,10 +79,10 @@ class Batcher:
     def _waiting(self) -> int:
         return len(self._interactive) + len(self._bulk)
 
-    async def _linger(self) -> None:
-        try:
-            async with asyncio.timeout(self._max_batch_wait_seconds):
-                await self._changed.wait_for(lambda: self._waiting >= self._max_batch_size)
-        except TimeoutError:
-            # Another worker may have taken what was there.
-            await self._changed.wait_for(lambda: self._waiting > 0)
+    def _linger(self) -> None:
+        self._changed.wait_for(
+            lambda: self._closed or self._waiting >= self._max_batch_size,
+            self._max_batch_wait_seconds,
+        )
+        # Another worker may have taken what was there.
+        self._changed.wait_for(lambda: self._closed or self._waiting > 0)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.embedder.model import Pixels
 from services.shared.contracts import Slip
 from services.shared.errors import SimileError
 from services.shared.messaging.broker import Delivery
 from services.shared.telemetry.stopwatch import Stopwatch
+
+NOBODY_WAITS: Final = "nobody waits for this image any more"
 
 
 @dataclass(slots=True, eq=False)

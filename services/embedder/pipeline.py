@@ -1,21 +1,22 @@
 """Decode, batch, model: images in, each with a vector or an error out. Knows no queues.
 
-Decoding the next images overlaps the model's work on these.
+Decoding the next images overlaps the model's work on these. The stages are threads that take what
+is there: between them no image waits for the event loop, which has connections to serve.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
+import contextlib
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
 
-import structlog
-
-from services.embedder.batcher import Batcher
+from services.embedder.batcher import Batch, Batcher
 from services.embedder.decoding import Decoder
-from services.embedder.job import Job
+from services.embedder.job import NOBODY_WAITS, Job
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.model import Model
 from services.embedder.settings import EmbedderSettings
@@ -25,17 +26,12 @@ from services.shared.telemetry.stopwatch import Stopwatch, clock
 from services.shared.telemetry.tracing import Tracer, sampled
 from services.shared.telemetry.watchdog import Watchdog
 
-_log = structlog.get_logger(__name__)
-
 Finish = Callable[[Sequence[Job]], Awaitable[None]]
 """Gets jobs that are done: answered, failed, or expired."""
 
-_INTERACTIVE: Final = 0
-_BULK: Final = 1
-
 
 class Pipeline:
-    """The stages between the queues, each a supervised task."""
+    """The stages between the queues."""
 
     def __init__(
         self,
@@ -57,16 +53,14 @@ class Pipeline:
             max_batch_size=settings.max_batch_size or models[0].batch_limit,
             max_batch_wait_seconds=settings.max_batch_wait_seconds,
         )
-        self._encoded: asyncio.PriorityQueue[tuple[int, int, Job]] = asyncio.PriorityQueue()
-        self._order = itertools.count()
-        self._working = ThreadPoolExecutor(len(models), thread_name_prefix="model")
+        self._loop = asyncio.get_running_loop()
         self._finishing: set[asyncio.Task[None]] = set()
-        self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._model_fault: asyncio.Future[None] = self._loop.create_future()
+        self._result_fault: asyncio.Future[None] = self._loop.create_future()
 
     def submit(self, job: Job) -> None:
         """Let a job in; how many may be in hand is bounded by the consumers' prefetch."""
-        priority = _INTERACTIVE if job.interactive else _BULK
-        self._encoded.put_nowait((priority, next(self._order), job))
+        self._decoder.put(job)
 
     def refuse(self, job: Job, error: SimileError) -> None:
         """Answer and set aside what must not be tried any more."""
@@ -75,57 +69,63 @@ class Pipeline:
 
     def give_up_unstarted(self) -> list[Job]:
         """Take back what no stage has begun with: another embedder will be quicker."""
-        unstarted = []
-        while not self._encoded.empty():
-            unstarted.append(self._encoded.get_nowait()[2])
-        return unstarted
+        return self._decoder.take_back()
 
     def stages(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """What must run for ever."""
-        decoders = {f"decode {number}": self._decode() for number in range(self._decoder.threads)}
-        workers = {
-            f"model {number}": self._work(worker) for number, worker in enumerate(self._workers)
+        return {
+            "decode": self._decoder.watch(),
+            "model": _watch(self._model_fault),
+            "results": _watch(self._result_fault),
         }
-        return {**decoders, **workers, "results": self._watch()}
 
-    async def warm(self) -> None:
-        """Run every worker once, so that the first query isn't the slow one."""
-        loop = asyncio.get_running_loop()
-        await asyncio.gather(
-            *(loop.run_in_executor(self._working, worker.warm) for worker in self._workers)
-        )
+    async def start(self) -> None:
+        """Begin, every worker with a run of its own, so that the first query isn't the slow one."""
+        warm = [Future[None]() for _ in self._workers]
+        for number, worker in enumerate(self._workers):
+            name, arguments = f"model {number}", (worker, warm[number])
+            threading.Thread(target=self._work, args=arguments, name=name, daemon=True).start()
+        await asyncio.gather(*map(asyncio.wrap_future, warm))
+        self._decoder.start(self._decoded)
 
     def close(self) -> None:
         """Let threads and unsent results go; what is stuck doesn't hold up the end."""
         for task in self._finishing:
             task.cancel()
         self._decoder.close()
-        self._working.shutdown(wait=False, cancel_futures=True)
+        self._batcher.close()
 
-    async def _decode(self) -> None:
-        while True:
-            _, _, job = await self._encoded.get()
-            if self._drop_expired([job], before="decode"):
-                continue
-            await self._decoder.decode(job)
-            if job.error is not None:
-                self._done([job])
-            else:
-                await self._batcher.put(job)
+    def _decoded(self, job: Job) -> None:
+        if job.error is None:
+            self._batcher.put(job)
+        else:
+            self._hand_over(partial(self._done, [job]))
 
-    async def _work(self, worker: Worker) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            jobs, reason = await self._batcher.take()
-            expired = self._drop_expired(jobs, before="model")
-            batch = [job for job in jobs if job not in expired]
-            if batch:
-                self._metrics.batch_images.observe(len(batch))
-                self._metrics.batches[reason].inc()
-                watch = Stopwatch(clock())
-                await loop.run_in_executor(self._working, worker.embed, batch)
-                self._trace(batch, watch)
-                self._done(batch)
+    def _work(self, worker: Worker, warm: Future[None]) -> None:
+        """A worker's life, in its thread."""
+        warm.set_running_or_notify_cancel()  # who waits for it may leave, it can't be cancelled
+        try:
+            worker.warm()
+        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
+            warm.set_exception(error)
+            return
+        warm.set_result(None)
+        while (batch := self._batcher.take()) is not None:
+            try:
+                self._embed(worker, batch)
+            except BaseException as error:  # noqa: BLE001 (raised by the stage)
+                self._hand_over(partial(_fail, self._model_fault, error))
+                return
+
+    def _embed(self, worker: Worker, batch: Batch) -> None:
+        jobs = self._unexpired(batch.jobs)
+        if jobs:
+            self._metrics.batch_images.observe(len(jobs))
+            self._metrics.batches[batch.reason].inc()
+            watch = Stopwatch(clock())
+            worker.embed(jobs)
+            self._trace(jobs, watch)
+            self._hand_over(partial(self._done, jobs))
 
     def _trace(self, batch: Sequence[Job], watch: Stopwatch) -> None:
         """One span for the batch, linked to every query in it."""
@@ -137,17 +137,24 @@ class Pipeline:
         for job in batch:
             job.batch_span = span
 
-    def _drop_expired(self, jobs: Sequence[Job], *, before: str) -> Sequence[Job]:
+    def _unexpired(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Those that somebody waits for; the others are done."""
         expired = [job for job in jobs if job.expired]
+        if not expired:
+            return jobs
+        self._metrics.expired.labels(before="model").inc(len(expired))
         for job in expired:
-            self._metrics.expired.labels(before=before).inc()
-            job.error = DeadlineExceeded("nobody waits for this image any more")
-        if expired:
-            self._done(expired)
-        return expired
+            job.error = DeadlineExceeded(NOBODY_WAITS)
+        self._hand_over(partial(self._done, expired))
+        return [job for job in jobs if job.error is None]
+
+    def _hand_over(self, done: Callable[[], None]) -> None:
+        """From a thread to the event loop; to none once that is closed."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(done)
 
     def _done(self, jobs: Sequence[Job]) -> None:
-        """Finish in a task of its own: the worker goes on with the next batch."""
+        """Finish, in a task: results of one batch don't wait for those of another."""
         for job in jobs:
             job.pixels = None
         task = asyncio.ensure_future(self._finish(jobs))
@@ -156,9 +163,15 @@ class Pipeline:
 
     def _finished(self, task: asyncio.Future[None]) -> None:
         self._finishing.discard(task)
-        if not task.cancelled() and (fault := task.exception()) and not self._fault.done():
-            self._fault.set_exception(fault)
+        if not task.cancelled() and (fault := task.exception()):
+            _fail(self._result_fault, fault)
 
-    async def _watch(self) -> None:
-        """Raise what finishing failed of, if it ever does: such a fault is a defect."""
-        await self._fault
+
+def _fail(stage: asyncio.Future[None], fault: BaseException) -> None:
+    if not stage.done():
+        stage.set_exception(fault)
+
+
+async def _watch(stage: asyncio.Future[None]) -> None:
+    """Raise what the stage fails of, if it ever does."""
+    await stage

@@ -93,7 +93,7 @@ async def run_with(
         settings, models, decoder, metrics, watched.modelling, tracer, outlet.finish
     )
     try:
-        await pipeline.warm()
+        await pipeline.start()
         # Not earlier: a model may be long in getting warm.
         patience = Patience(settings.unready_after_seconds, settings.dead_after_seconds)
         for stage in watched:

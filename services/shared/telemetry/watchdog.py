@@ -36,16 +36,25 @@ class Watchdog:
         self.ended = clock()
         """When a piece of work ended last."""
 
-    @contextlib.contextmanager
-    def work(self) -> Iterator[None]:
-        """Around one piece of work, in any thread; waiting for work is none."""
+    def begin(self) -> int:
+        """Begin a piece of work, in any thread; the number to `end` it by."""
         number = next(self._numbers)
         self._since[number] = self._clock()
+        return number
+
+    def end(self, number: int) -> None:
+        """End a piece of work, in any thread."""
+        del self._since[number]
+        self.ended = self._clock()
+
+    @contextlib.contextmanager
+    def work(self) -> Iterator[None]:
+        """Around one piece of work; waiting for work is none."""
+        number = self.begin()
         try:
             yield
         finally:
-            del self._since[number]
-            self.ended = self._clock()
+            self.end(number)
 
     def stalled(self, limit_seconds: float) -> str | None:
         """The reason when the oldest work runs longer than the limit."""

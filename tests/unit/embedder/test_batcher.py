@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
-from services.embedder.batcher import Batcher
+from services.embedder.batcher import Batch, Batcher
 from services.embedder.job import Job
 from services.shared.contracts import Slip
 
@@ -30,46 +30,52 @@ def _job(name: str, *, interactive: bool = True, redelivered: bool = False) -> J
     return Job(slip, b"", _Delivery(), interactive, deaths=int(redelivered))
 
 
-async def _taken(jobs: list[Job], count: int) -> list[tuple[list[Job], str]]:
+def _take(batcher: Batcher) -> Batch:
+    batch = batcher.take()
+    assert batch is not None
+    return batch
+
+
+def _taken(jobs: list[Job], count: int) -> list[Batch]:
     batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
     for job in jobs:
-        await batcher.put(job)
-    return [await batcher.take() for _ in range(count)]
+        batcher.put(job)
+    return [_take(batcher) for _ in range(count)]
 
 
-async def _batches(jobs: list[Job], count: int) -> list[list[str]]:
-    taken = await _taken(jobs, count)
+def _batches(jobs: list[Job], count: int) -> list[list[str]]:
+    taken = _taken(jobs, count)
     return [[job.slip.correlation_id for job in batch] for batch, _ in taken]
 
 
-async def test_one_job_is_a_batch_at_once() -> None:
+def test_one_job_is_a_batch_at_once() -> None:
     """A free worker gets a single image without waiting for company."""
-    assert await _batches([_job("a")], 1) == [["a"]]
+    assert _batches([_job("a")], 1) == [["a"]]
 
 
-async def test_a_waiting_worker_gets_the_next_job() -> None:
+def test_a_waiting_worker_gets_the_next_job() -> None:
     """Who asks before there is anything gets the first job that comes."""
     batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
-    taking = asyncio.create_task(batcher.take())
-    await asyncio.sleep(0)
-    await batcher.put(_job("a"))
-    batch, _ = await taking
+    with ThreadPoolExecutor(1) as worker:
+        taking = worker.submit(_take, batcher)
+        batcher.put(_job("a"))
+        batch, _ = taking.result(10)
     assert [job.slip.correlation_id for job in batch] == ["a"]
 
 
-async def test_batches_are_full_but_not_fuller() -> None:
+def test_batches_are_full_but_not_fuller() -> None:
     """What gathered is handed out in its order, at most `max_batch_size` at a time."""
     jobs = [_job(name) for name in "abcdef"]
-    assert await _batches(jobs, 2) == [["a", "b", "c", "d"], ["e", "f"]]
+    assert _batches(jobs, 2) == [["a", "b", "c", "d"], ["e", "f"]]
 
 
-async def test_interactive_goes_first_and_bulk_fills_the_rest() -> None:
+def test_interactive_goes_first_and_bulk_fills_the_rest() -> None:
     """Bulk waits for interactive, however long it has been there."""
     jobs = [_job(name, interactive=False) for name in "ABC"] + [_job(name) for name in "abc"]
-    assert await _batches(jobs, 2) == [["a", "b", "c", "A"], ["B", "C"]]
+    assert _batches(jobs, 2) == [["a", "b", "c", "A"], ["B", "C"]]
 
 
-async def test_a_redelivered_job_is_alone() -> None:
+def test_a_redelivered_job_is_alone() -> None:
     """What may have killed an embedder takes no neighbours with it, on either queue."""
     jobs = [
         _job("a"),
@@ -78,30 +84,40 @@ async def test_a_redelivered_job_is_alone() -> None:
         _job("D", interactive=False, redelivered=True),
         _job("E", interactive=False),
     ]
-    assert await _batches(jobs, 5) == [["a"], ["b"], ["c"], ["D"], ["E"]]
+    assert _batches(jobs, 5) == [["a"], ["b"], ["c"], ["D"], ["E"]]
 
 
-async def test_a_wait_gathers_a_full_batch() -> None:
+def test_a_wait_gathers_a_full_batch() -> None:
     """With a wait asked for, a worker takes as soon as the batch is full, not later."""
     batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=30)
-    await batcher.put(_job("a"))
-    taking = asyncio.create_task(batcher.take())
-    await asyncio.sleep(0)
-    await batcher.put(_job("b"))
-    async with asyncio.timeout(10):
-        batch, reason = await taking
+    batcher.put(_job("a"))
+    with ThreadPoolExecutor(1) as worker:
+        taking = worker.submit(_take, batcher)
+        batcher.put(_job("b"))
+        batch, reason = taking.result(10)
     assert (len(batch), reason) == (2, "full")
 
 
-async def test_a_wait_ends() -> None:
+def test_a_wait_ends() -> None:
     """With a wait asked for, one image is still a batch when nothing else comes."""
     batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=0.001)
-    await batcher.put(_job("a"))
-    batch, reason = await batcher.take()
+    batcher.put(_job("a"))
+    batch, reason = _take(batcher)
     assert (len(batch), reason) == (1, "waited")
 
 
-async def test_a_batch_says_why_it_goes() -> None:
+def test_a_batch_says_why_it_goes() -> None:
     """Full, with what was there for a free worker, or alone: what an operator tunes by."""
     jobs = [_job(name) for name in "abcd"] + [_job("e"), _job("f", redelivered=True)]
-    assert [reason for _, reason in await _taken(jobs, 3)] == ["full", "free", "alone"]
+    assert [reason for _, reason in _taken(jobs, 3)] == ["full", "free", "alone"]
+
+
+def test_who_waits_is_let_go_when_it_closes() -> None:
+    """A worker that waits gets None, and so does who asks later, whatever is there."""
+    batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
+    with ThreadPoolExecutor(1) as worker:
+        taking = worker.submit(batcher.take)
+        batcher.close()
+        assert taking.result(10) is None
+    batcher.put(_job("a"))
+    assert batcher.take() is None

@@ -508,21 +508,51 @@ async def test_a_drain_that_takes_too_long_ends() -> None:
         assert await house.broker.depth(topology.EMBED.name) == 1
 
 
-async def test_a_dead_stage_ends_the_embedder() -> None:
-    """A worker that dies of what no image can cause takes the process with it."""
+class _Dead(BaseException):
+    """What a thread can die of."""
 
-    class Dead(BaseException):
-        """What a worker thread can die of."""
+
+async def test_a_dead_worker_ends_the_embedder() -> None:
+    """A worker that dies of what no image can cause takes the process with it."""
 
     class Dying(FakeModel):
         def embed(self, batch: Any) -> Any:
             if batch.any():
-                raise Dead
+                raise _Dead
             return super().embed(batch)
 
     async with _house(Dying()) as house:
         await house.ask(pictures.plain_jpeg(RED))
-        with pytest.raises(StageDied, match="model 0"):
+        with pytest.raises(StageDied, match="stage model ended"):
+            await house.running
+
+
+async def test_a_dead_decoder_ends_the_embedder() -> None:
+    """So does a thread that decodes; its image goes back to the queue."""
+
+    class Dying(FakeModel):
+        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+            if image:
+                raise _Dead
+            return super().prepare(image, box)
+
+    async with _house(Dying(), decode_timeout_seconds=0.1) as house:
+        await house.ask(pictures.plain_jpeg(RED))
+        with pytest.raises(StageDied, match="stage decode ended"):
+            await house.running
+        assert await house.broker.depth(topology.EMBED.name) == 1
+
+
+async def test_a_start_that_fails_ends_the_embedder() -> None:
+    """What can't run once will not run later."""
+
+    class Dead(FakeModel):
+        def embed(self, batch: Any) -> Any:
+            message = f"no device for {len(batch)} images"
+            raise RuntimeError(message)
+
+    async with _house(Dead()) as house:
+        with pytest.raises(RuntimeError, match="no device"):
             await house.running
 
 
