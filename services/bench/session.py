@@ -23,6 +23,7 @@ from services.bench.run import clients
 from services.bench.sizing import Wish
 from services.bench.target import Target
 from services.shared import lifecycle
+from services.shared.errors import Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,9 @@ class Asked:
 
 def run(asked: Asked, console: Console, errors: Console) -> None:
     """Do all of it. Raises the errors of the preflight, of the metrics, and OSError."""
+    session = Session(asked, errors)
     with asyncio.Runner(loop_factory=lifecycle.loop_factory("auto")) as runner:
-        results = runner.run(Session(asked, errors).results())
+        results = runner.run(session.results())
     tables.show(results, console)
     if asked.json_file is not None:
         asked.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
@@ -62,6 +64,8 @@ def run(asked: Asked, console: Console, errors: Console) -> None:
 
         write_report(results, asked.report_file)
         console.print(Text(f"report: {asked.report_file}"))
+    if session.fault is not None:
+        raise session.fault
 
 
 class Session:
@@ -72,9 +76,11 @@ class Session:
         self._errors = errors
         self._display = Display(errors)
         self._measured: list[Measured] = []
+        self.fault: Unreachable | None = None
+        """What ended the measuring early, if a service did."""
 
     async def results(self) -> Results:
-        """Measure everything; after Ctrl-C, what there is."""
+        """Measure everything; after Ctrl-C or a fault, what there is."""
         asked = self._asked
         bodies = read_images(asked.images, asked.most_images)
         found = await preflight.look_up(asked.url, asked.collection, asked.headers)
@@ -100,6 +106,9 @@ class Session:
         except asyncio.CancelledError:
             # Ctrl-C: minutes of measuring must not be lost for the last of them.
             self._errors.print("interrupted: these are the runs that were over", style="yellow")
+        except Unreachable as error:
+            self.fault = error
+            self._errors.print(f"{error}: these are the runs that were over", style="yellow")
         return Results(facts, self._measured, **rest)
 
     async def _run_all(self, meter: Meter) -> None:

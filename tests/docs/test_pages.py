@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from services.shared import errors
+from services.shared.telemetry.figures import STAGES
 from tools import reference
 
 ROOT = reference.DOCS.parent
@@ -70,6 +72,15 @@ def test_metrics_named_exist(path: Path) -> None:
         r"simile_(?:upload|embedder|searcher|broker|process|index)_[a-z_]+", path.read_text()
     )
     assert {suffixes.sub("", name) for name in named} <= known
+
+
+def test_the_readmes_answer_has_the_times_of_one() -> None:
+    """Its stages are a query's, in the order of its way, and add up to its total."""
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r'"timings_ms": (\{[^}]*\})', page)
+    *stages, total = json.loads(shown).items()
+    assert [name for name, _ in stages] == [one for one in STAGES if one != "lookup"]
+    assert total == ("total", pytest.approx(sum(spent for _, spent in stages)))
 
 
 def test_the_threat_model_names_tests_that_exist() -> None:

@@ -20,6 +20,9 @@ from services.upload.metrics import UploadMetrics
 from tests.support.threaded import threaded
 
 BIRDS = {"name": "birds", "index_version": "v1", "model_id": "m", "count": 3}
+_READS_OF_ONE_RUN = 3
+"""Whether it is there at all; before the run; after it."""
+
 SHORT = ["--seconds", "0.2", "--warmup-seconds", "0"]
 
 
@@ -30,6 +33,7 @@ class Simile:
         self.queries: list[Mapping[str, str]] = []
         self.headers: list[Mapping[str, str]] = []
         self.url = ""
+        self.reads = 0
 
     async def collections(self, request: web.Request) -> web.Response:
         """GET /v1/collections."""
@@ -43,13 +47,25 @@ class Simile:
         self.headers.append(dict(request.headers))
         return web.json_response({}, headers={"Server-Timing": "model;dur=1"})
 
+    async def failing(self, request: web.Request) -> web.Response:
+        """GET /failing/metrics: gone after one run."""
+        del request
+        self.reads += 1
+        if self.reads > _READS_OF_ONE_RUN:
+            raise web.HTTPNotFound
+        return web.Response(text="process_cpu_seconds_total 1.0\n")
+
     def app(self) -> web.Application:
         """All of it, the admin server too."""
         telemetry = Telemetry()
         UploadMetrics(telemetry.registry)
         app = web.Application()
         app.add_routes(
-            [web.get("/v1/collections", self.collections), web.post("/v1/search", self.search)]
+            [
+                web.get("/v1/collections", self.collections),
+                web.post("/v1/search", self.search),
+                web.get("/failing/metrics", self.failing),
+            ]
         )
         app.add_subapp("/admin/", admin_app(telemetry.health, telemetry.registry))
         return app
@@ -104,6 +120,20 @@ def test_runs_come_one_after_another_with_their_figures(
     assert "Simile under load" in page.read_text()
     assert all(query == {"collection": "birds", "k": "7"} for query in simile.queries)
     assert all(headers["X-Team"] == "birds" for headers in simile.headers)
+
+
+def test_a_service_that_goes_away_costs_no_run_that_was_over(
+    simile: Simile, images: Path, tmp_path: Path
+) -> None:
+    """The first run's figures are shown and written; the exit code says that it is not all."""
+    out = tmp_path / "out.json"
+    done = bench(
+        "--url", simile.url, "--images", images, "--concurrency", "1,2", *SHORT,
+        "--metrics", f"{simile.url}/failing/metrics", "--json", out,
+    )  # fmt: skip
+    assert done.exit_code == 1
+    assert "failing/metrics" in done.output
+    assert [one["concurrency"] for one in json.loads(out.read_text())["runs"]] == [1]
 
 
 def test_rates_are_runs_too(simile: Simile, images: Path, tmp_path: Path) -> None:
