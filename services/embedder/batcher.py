@@ -5,6 +5,7 @@ For threads: who decodes puts, who runs a model takes.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from typing import Literal, NamedTuple
@@ -26,7 +27,12 @@ class Batch(NamedTuple):
 class Batcher:
     """Jobs that wait for a worker: interactive ones first, bulk fills the rest of a batch."""
 
-    def __init__(self, *, max_batch_size: int, max_batch_wait_seconds: float) -> None:
+    def __init__(
+        self, *, max_batch_size: int, max_batch_wait_seconds: float, workers: int, at_once: int
+    ) -> None:
+        """workers: who takes. at_once: what a model runs together, see `Model`."""
+        self._workers = workers
+        self._at_once = at_once
         self._max_batch_size = max_batch_size
         self._max_batch_wait_seconds = max_batch_wait_seconds
         self._interactive: deque[Job] = deque()
@@ -66,14 +72,23 @@ class Batcher:
 
     def _next(self) -> list[Job]:
         batch: list[Job] = []
+        most = self._most
         for jobs in (self._interactive, self._bulk):
-            while jobs and len(batch) < self._max_batch_size:
+            while jobs and len(batch) < most:
                 if jobs[0].redelivered and batch:
                     return batch
                 batch.append(jobs.popleft())
                 if batch[0].redelivered:
                     return batch
         return batch
+
+    @property
+    def _most(self) -> int:
+        """How many a batch may hold now: what gains nothing by company is shared out fairly."""
+        if self._max_batch_wait_seconds > 0:
+            return self._max_batch_size
+        share = math.ceil(self._waiting / self._workers)
+        return min(self._max_batch_size, max(self._at_once, share))
 
     @property
     def _waiting(self) -> int:

@@ -35,8 +35,8 @@ PRECISIONS: Final[Mapping[str, Sequence[Precision]]] = {
 """What each library computes in; where speeds are alike, the first is taken."""
 
 _TORCH_AT_ONCE: Final = 8
-_BATCH_LIMIT: Final = 4
-"""Larger ones save a little messaging, and every image would wait for the last of its batch."""
+_BATCH_LIMIT: Final = 8
+"""A batch is a message: larger ones cost less of them, and images wait for the last of theirs."""
 
 
 def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:

@@ -73,6 +73,10 @@ class Model(Protocol):
         """More images in a batch gain nothing, unless an operator knows better."""
 
     @property
+    def at_once(self) -> int:
+        """So many images are run together; a larger batch is run in parts."""
+
+    @property
     def runtime(self) -> Runs:
         """What runs it, for logs and metrics."""
 

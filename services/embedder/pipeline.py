@@ -52,6 +52,8 @@ class Pipeline:
         self._batcher = Batcher(
             max_batch_size=settings.max_batch_size or models[0].batch_limit,
             max_batch_wait_seconds=settings.max_batch_wait_seconds,
+            workers=len(models),
+            at_once=models[0].at_once,
         )
         self._loop = asyncio.get_running_loop()
         self._finishing: set[asyncio.Task[None]] = set()

@@ -96,7 +96,7 @@ class EmbedderSettings(BaseSettings):
         default=None,
         ge=1,
         le=256,
-        description="The most images in one batch; by default 4 on a CPU, which gains nothing from "
+        description="The most images in one batch; by default 8 on a CPU, which gains nothing from "
         "more, and on a GPU what was measured as the fastest, up to 64.",
     )
     max_batch_wait_seconds: float = Field(

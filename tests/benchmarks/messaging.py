@@ -71,6 +71,7 @@ class Stub:
     dimension: int = DIMENSION
     input_size: int = 8
     batch_limit: int = 16
+    at_once: int = 16
     runtime: Runs = dataclasses.field(default_factory=lambda: Runs("stub", "fp32", "cpu"))
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:

@@ -34,6 +34,7 @@ class FakeModel:
     dimension: int = 3
     input_size: int = 8
     batch_limit: int = 4
+    at_once: int = 4
     runtime: Runs = field(default_factory=lambda: Runs("fake", "fp32", "cpu"))
 
     def __post_init__(self) -> None:

@@ -39,6 +39,7 @@ class LightModel:
     dimension: int = 3 * SIDE * SIDE
     input_size: int = SIDE
     batch_limit: int = 4
+    at_once: int = 4
     runtime: Runs = field(default_factory=lambda: Runs("light", "fp32", "cpu"))
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:

@@ -24,12 +24,12 @@ images/s over the limit's, *overhead* its CPU time an image (broker and Redis in
 beyond the limit's.
 
 Rivals search a plain Annoy file of the same vectors (10 trees). *Given* ones have Simile's decoder
-and ONNX Runtime, one thread of the model a worker, a worker a core, and batches of up to 8
-(Simile's are of up to 4: this runtime gains nothing from larger ones); *documented* ones decode
-with Pillow and run torch, eager, in batches of up to 32, on one worker, as their tutorials do. Each
-server's own batching is on, and access logs are off. Simile logs as it ships; its cache of
-embeddings is off, and a query's deadline is 3 s. The design of 2018 is Flask under gunicorn, base64
-of pixels in a Redis list, and a model process; both sides look for news every 250 ms.
+and ONNX Runtime, one thread of the model a worker, a worker a core, and batches of up to 8, as
+Simile has; *documented* ones decode with Pillow and run torch, eager, in batches of up to 32, on
+one worker, as their tutorials do. Each server's own batching is on, and access logs are off. Simile
+logs as it ships; its cache of embeddings is off, and a query's deadline is 3 s. The design of 2018
+is Flask under gunicorn, base64 of pixels in a Redis list, and a model process; both sides look for
+news every 250 ms.
 
 This machine has no GPU: what embeds on GPUs was not run here."""
 

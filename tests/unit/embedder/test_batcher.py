@@ -30,6 +30,17 @@ def _job(name: str, *, interactive: bool = True, redelivered: bool = False) -> J
     return Job(slip, b"", _Delivery(), interactive, deaths=int(redelivered))
 
 
+def _batcher(
+    max_batch_size: int, *, wait_seconds: float = 0, workers: int = 1, at_once: int = 1
+) -> Batcher:
+    return Batcher(
+        max_batch_size=max_batch_size,
+        max_batch_wait_seconds=wait_seconds,
+        workers=workers,
+        at_once=at_once,
+    )
+
+
 def _take(batcher: Batcher) -> Batch:
     batch = batcher.take()
     assert batch is not None
@@ -37,7 +48,7 @@ def _take(batcher: Batcher) -> Batch:
 
 
 def _taken(jobs: list[Job], count: int) -> list[Batch]:
-    batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
+    batcher = _batcher(4)
     for job in jobs:
         batcher.put(job)
     return [_take(batcher) for _ in range(count)]
@@ -55,7 +66,7 @@ def test_one_job_is_a_batch_at_once() -> None:
 
 def test_a_waiting_worker_gets_the_next_job() -> None:
     """Who asks before there is anything gets the first job that comes."""
-    batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
+    batcher = _batcher(4)
     with ThreadPoolExecutor(1) as worker:
         taking = worker.submit(_take, batcher)
         batcher.put(_job("a"))
@@ -89,7 +100,7 @@ def test_a_redelivered_job_is_alone() -> None:
 
 def test_a_wait_gathers_a_full_batch() -> None:
     """With a wait asked for, a worker takes as soon as the batch is full, not later."""
-    batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=30)
+    batcher = _batcher(2, wait_seconds=30)
     batcher.put(_job("a"))
     with ThreadPoolExecutor(1) as worker:
         taking = worker.submit(_take, batcher)
@@ -100,7 +111,7 @@ def test_a_wait_gathers_a_full_batch() -> None:
 
 def test_a_wait_ends() -> None:
     """With a wait asked for, one image is still a batch when nothing else comes."""
-    batcher = Batcher(max_batch_size=2, max_batch_wait_seconds=0.001)
+    batcher = _batcher(2, wait_seconds=0.001)
     batcher.put(_job("a"))
     batch, reason = _take(batcher)
     assert (len(batch), reason) == (1, "waited")
@@ -114,10 +125,26 @@ def test_a_batch_says_why_it_goes() -> None:
 
 def test_who_waits_is_let_go_when_it_closes() -> None:
     """A worker that waits gets None, and so does who asks later, whatever is there."""
-    batcher = Batcher(max_batch_size=4, max_batch_wait_seconds=0)
+    batcher = _batcher(4)
     with ThreadPoolExecutor(1) as worker:
         taking = worker.submit(batcher.take)
         batcher.close()
         assert taking.result(10) is None
     batcher.put(_job("a"))
     assert batcher.take() is None
+
+
+def test_workers_share_what_waits() -> None:
+    """With two workers each takes half, so that none is idle while the other has it all."""
+    batcher = _batcher(8, workers=2)
+    for name in "abcdef":
+        batcher.put(_job(name))
+    assert [len(_take(batcher).jobs) for _ in range(3)] == [3, 2, 1]
+
+
+def test_what_a_model_runs_together_is_not_shared_out() -> None:
+    """Where four images take little longer than one, a worker takes four of them."""
+    batcher = _batcher(8, workers=2, at_once=4)
+    for name in "abcdef":
+        batcher.put(_job(name))
+    assert [len(_take(batcher).jobs) for _ in range(2)] == [4, 2]
