@@ -34,6 +34,26 @@ from services.shared.telemetry.stopwatch import Stopwatch, clock
 from services.shared.telemetry.tracing import Attributes
 
 _CLOSE_SECONDS: Final = 3.0
+_CLOCK_WAS_SET_NS: Final = 10**9
+
+
+class _WallClock:
+    """Unix time of what `clock` tells, by one difference for all: spans keep their order."""
+
+    def __init__(self) -> None:
+        self._ahead_ns = self._read()
+
+    def unix_ns(self, at: float) -> int:
+        """When that was."""
+        ahead_ns = self._read()
+        # A thread may have waited between the two clocks: only what no wait explains is believed.
+        if abs(ahead_ns - self._ahead_ns) > _CLOCK_WAS_SET_NS:
+            self._ahead_ns = ahead_ns
+        return self._ahead_ns + round(1e9 * at)
+
+    @staticmethod
+    def _read() -> int:
+        return time.time_ns() - round(1e9 * clock())
 
 
 class Otlp:
@@ -41,6 +61,7 @@ class Otlp:
 
     def __init__(self, replica: str) -> None:
         self._replica = replica
+        self._wall = _WallClock()
         self._providers: list[TracerProvider] = []
 
     def tracer(self, service: str) -> OtelTracer:
@@ -55,7 +76,7 @@ class Otlp:
         provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._providers.append(provider)
-        return OtelTracer(provider.get_tracer("simile"))
+        return OtelTracer(provider.get_tracer("simile"), self._wall)
 
     def close(self) -> None:
         """Send what is left, for some seconds at most: a collector may be away."""
@@ -72,16 +93,17 @@ class Otlp:
 class OtelTracer:
     """Makes spans of stopwatches."""
 
-    def __init__(self, tracer: Tracer) -> None:
+    def __init__(self, tracer: Tracer, wall: _WallClock) -> None:
         self._tracer = tracer
+        self._wall = wall
 
     def begin(self, traceparent: str, began: float) -> OtelTrace:
         """A request's span; the sampler decides whether anything is kept."""
         parent = set_span_in_context(NonRecordingSpan(_context(traceparent)))
         span = self._tracer.start_span(
-            "request", parent, kind=SpanKind.SERVER, start_time=_unix_ns(began)
+            "request", parent, kind=SpanKind.SERVER, start_time=self._wall.unix_ns(began)
         )
-        return OtelTrace(self._tracer, span)
+        return OtelTrace(self._tracer, self._wall, span)
 
     def record(
         self,
@@ -98,17 +120,18 @@ class OtelTracer:
             kind=SpanKind.CONSUMER,
             attributes=attributes,
             links=[Link(_context(link)) for link in links],
-            start_time=_unix_ns(watch.began),
+            start_time=self._wall.unix_ns(watch.began),
         )
-        _end(self._tracer, span, watch, watch.last)
+        _end(self._tracer, self._wall, span, watch, watch.last)
         return _traceparent(span)
 
 
 class OtelTrace:
     """A request's span, open until its answer."""
 
-    def __init__(self, tracer: Tracer, span: Span) -> None:
+    def __init__(self, tracer: Tracer, wall: _WallClock, span: Span) -> None:
         self._tracer = tracer
+        self._wall = wall
         self._span = span
         self.traceparent = _traceparent(span)
         self.trace_id = tracing.trace_id(self.traceparent)
@@ -120,21 +143,16 @@ class OtelTrace:
         self._span.set_attributes(attributes)
         if failed:
             self._span.set_status(Status(StatusCode.ERROR))
-        _end(self._tracer, self._span, watch, clock())
+        _end(self._tracer, self._wall, self._span, watch, clock())
 
 
-def _end(tracer: Tracer, span: Span, watch: Stopwatch, ended: float) -> None:
+def _end(tracer: Tracer, wall: _WallClock, span: Span, watch: Stopwatch, ended: float) -> None:
     if span.is_recording():
         parent = set_span_in_context(span)
         for lap in watch.laps:
-            stage = tracer.start_span(lap.stage, parent, start_time=_unix_ns(lap.began))
-            stage.end(_unix_ns(lap.ended))
-    span.end(_unix_ns(ended))
-
-
-def _unix_ns(at: float) -> int:
-    """When that was: spans of several services share the one time that there is."""
-    return time.time_ns() - round(1e9 * (clock() - at))
+            stage = tracer.start_span(lap.stage, parent, start_time=wall.unix_ns(lap.began))
+            stage.end(wall.unix_ns(lap.ended))
+    span.end(wall.unix_ns(ended))
 
 
 def _context(traceparent: str) -> SpanContext:
