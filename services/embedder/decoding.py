@@ -180,6 +180,8 @@ class Decoder:
     def _may_be_large(self, piece: _Piece) -> bool:
         """Whether it can be decoded now; else it waits for the other large one to end."""
         with self._changed:
+            if piece not in self._in_work:  # given up meanwhile: another answered for it
+                return True
             if not self._large_in_work:
                 piece.large = True
                 return True

@@ -40,7 +40,7 @@ class SlowModel(FakeModel):
 async def test_an_image_that_takes_too_long_is_answered_and_set_aside() -> None:
     """It gets its own failure; images behind it get their vectors all the while."""
     model = SlowModel()
-    async with embedder_house(model, decode_timeout_seconds=0.05, max_batch_size=1) as house:
+    async with embedder_house(model, decode_timeout_seconds=0.5, max_batch_size=1) as house:
         await house.ask(SLOW, *[pictures.plain_jpeg(GREEN)] * 4)
         assert (await house.failures(1))["q0"].code == "decoding_too_slow"
         assert len(await house.vectors(4)) == 4
