@@ -1,12 +1,11 @@
 """Gathers prepared images while all workers are busy; a free worker gets what is there at once.
 
-For threads: who decodes puts, who runs a model takes.
+For the crew, whose lock is held by who calls.
 """
 
 from __future__ import annotations
 
 import math
-import threading
 from collections import deque
 from typing import Literal, NamedTuple
 
@@ -37,42 +36,43 @@ class Batcher:
         self._max_batch_wait_seconds = max_batch_wait_seconds
         self._interactive: deque[Job] = deque()
         self._bulk: deque[Job] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
 
     def put(self, job: Job) -> None:
         """Queue a prepared job; what bounds the number is the consumers' prefetch."""
-        with self._changed:
-            (self._interactive if job.interactive else self._bulk).append(job)
-            self._changed.notify()
+        (self._interactive if job.interactive else self._bulk).append(job)
 
-    def take(self) -> Batch | None:
-        """The next batch, as soon as there is one; None once it is closed.
+    def due_seconds(self, now: float, coming: int = 0, *, urgent: bool = False) -> float | None:
+        """How long from now a free worker has to wait for a batch; None: until more has come.
+
+        coming: how many images it could prepare first. urgent: whether the first of those is
+        interactive. Interactive images wait for others of their kind, never for bulk.
+        """
+        ready = len(self._interactive) if urgent else self._waiting
+        if not ready:
+            return None
+        first = (self._interactive or self._bulk)[0]
+        if first.redelivered or ready >= self._max_batch_size:
+            return 0.0
+        if self._max_batch_wait_seconds > 0:
+            return max(0.0, first.watch.last + self._max_batch_wait_seconds - now)
+        if not coming or ready >= self._most(coming) or (self._interactive and not urgent):
+            return 0.0
+        return None
+
+    def take(self, coming: int = 0) -> Batch:
+        """The batch that is due.
 
         A redelivered job is a batch of its own: it may be what killed the embedder before us.
         """
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting > 0)
-            if self._max_batch_wait_seconds > 0:
-                self._linger()
-            if self._closed:
-                return None
-            jobs = self._next()
+        jobs = self._next(self._most(coming))
         if jobs[0].redelivered:
             return Batch(jobs, "alone")
         if len(jobs) == self._max_batch_size:
             return Batch(jobs, "full")
         return Batch(jobs, "waited" if self._max_batch_wait_seconds > 0 else "free")
 
-    def close(self) -> None:
-        """Let who waits go."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    def _next(self) -> list[Job]:
+    def _next(self, most: int) -> list[Job]:
         batch: list[Job] = []
-        most = self._most
         for jobs in (self._interactive, self._bulk):
             while jobs and len(batch) < most:
                 if jobs[0].redelivered and batch:
@@ -82,22 +82,13 @@ class Batcher:
                     return batch
         return batch
 
-    @property
-    def _most(self) -> int:
+    def _most(self, coming: int) -> int:
         """How many a batch may hold now: what gains nothing by company is shared out fairly."""
         if self._max_batch_wait_seconds > 0:
             return self._max_batch_size
-        share = math.ceil(self._waiting / self._workers)
+        share = math.ceil((self._waiting + coming) / self._workers)
         return min(self._max_batch_size, max(self._at_once, share))
 
     @property
     def _waiting(self) -> int:
         return len(self._interactive) + len(self._bulk)
-
-    def _linger(self) -> None:
-        self._changed.wait_for(
-            lambda: self._closed or self._waiting >= self._max_batch_size,
-            self._max_batch_wait_seconds,
-        )
-        # Another worker may have taken what was there.
-        self._changed.wait_for(lambda: self._closed or self._waiting > 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -111,6 +111,9 @@ class _Exports:
         library = speed.fastest(speeds)
         runtimes = open_runtimes(library, self._exported, self._settings, workers)
         cosine = parity.check(runtimes[0], *self._exported.reference())
+        if runtimes[0].runs.precision != self._settings.precision:
+            _log.warning("this CPU does not have that precision", action="precision_unavailable",
+                         asked=self._settings.precision, **asdict(runtimes[0].runs))  # fmt: skip
         measured = {name: round(one.images_per_second, 1) for name, one in speeds.items()}
         _log.info("runtime chosen", action="runtime_chosen", library=library,
                   cosine=round(cosine, 6), images_per_second=measured)  # fmt: skip

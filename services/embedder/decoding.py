@@ -1,4 +1,4 @@
-"""Decodes images in threads, within bounds of memory and time.
+"""Decodes images within bounds of memory and time; the threads are the crew's.
 
 A thread can't be ended. So what takes too long is left to its thread, and a spare one goes on;
 only when more are stuck than there are spares does the embedder end.
@@ -6,7 +6,6 @@ only when more are stuck than there are spares does the embedder end.
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 import itertools
 import threading
@@ -20,6 +19,7 @@ import structlog
 from services.embedder.job import NOBODY_WAITS, Job
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.model import Pixels
+from services.embedder.worker import Worker
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import (
@@ -48,18 +48,26 @@ Prepare = Callable[[bytes, Box | None], Pixels]
 """What a model makes of an image; raises SimileError."""
 
 
+class GivenUp(Exception):
+    """The thread was too long in one image: another has its place."""
+
+
 @dataclass(slots=True, eq=False)
-class _Piece:
-    """An image in work; `watched` is its number with the watchdog."""
+class Piece:
+    """An image in work; `watched` is its number with the watchdog.
+
+    worker: whose thread decodes it, and has no time for its model meanwhile.
+    """
 
     job: Job
     large: bool
     watched: int
+    worker: Worker | None
     began: float = field(default_factory=clock)
 
 
 class Decoder:
-    """So many threads, and as many spares; jobs wait here for them, interactive ones first."""
+    """Jobs that wait to be decoded, interactive ones first, and those in work."""
 
     def __init__(
         self,
@@ -69,117 +77,114 @@ class Decoder:
         watchdog: Watchdog,
         *,
         input_size: int,
-        threads: int,
         timeout_seconds: float,
     ) -> None:
         """input_size: of the model, in pixels. timeout_seconds: for one image.
 
         Models want a JPEG at 1.6 times their input: foreseen is what twice takes, never less.
         """
-        self._threads = threads
         self._prepare = prepare
         self._limits = limits
         self._metrics = metrics
         self._watchdog = watchdog
         self._draft = 2 * input_size
         self._timeout_seconds = timeout_seconds
-        self._made: Callable[[Job], None] = lambda _: None
         self._order = itertools.count()
-        self._changed = threading.Condition()
-        # All that follows is the threads' together, under `_changed`.
+        self.lock = threading.Lock()
+        """Held by who calls what says so."""
+        self.arrived = threading.Condition(self.lock)
+        """Told when there is something to take."""
+        # All that follows is the threads' together, under `lock`.
         self._waiting: list[tuple[int, int, Job]] = []
         self._large: deque[Job] = deque()
-        self._in_work: set[_Piece] = set()
+        self._in_work: set[Piece] = set()
         self._stuck = 0
-        self._closed = False
-        self._fault: BaseException | None = None
-
-    def start(self, made: Callable[[Job], None]) -> None:
-        """Begin. made: gets each job, in a thread, with its pixels or its error."""
-        self._made = made
-        for number in range(self._threads):
-            self._start_thread(number)
 
     def put(self, job: Job) -> None:
         """Queue a job."""
         priority = _INTERACTIVE if job.interactive else _BULK
-        with self._changed:
+        with self.lock:
             heapq.heappush(self._waiting, (priority, next(self._order), job))
-            self._changed.notify()
+            self.arrived.notify()
 
     def take_back(self) -> list[Job]:
         """The jobs that wait: they are queued no more."""
-        with self._changed:
+        with self.lock:
             jobs = [*(job for _, _, job in self._waiting), *self._large]
             self._waiting.clear()
             self._large.clear()
         return jobs
 
-    async def watch(self) -> None:
-        """For ever: leave images that take too long to their threads.
+    @property
+    def waiting(self) -> int:
+        """How many may be taken now; with the lock."""
+        return len(self._waiting) + self._may_take_large
 
-        Raises DecodersStuck, and what a thread has died of.
+    @property
+    def urgent(self) -> bool:
+        """Whether the next is interactive; with the lock."""
+        return bool(self._waiting) and self._waiting[0][0] == _INTERACTIVE
+
+    def take(self, worker: Worker | None) -> Piece:
+        """The next of those that are `waiting`; with the lock. worker: whose thread takes it."""
+        large = self._may_take_large
+        job = self._large.popleft() if large else heapq.heappop(self._waiting)[2]
+        piece = Piece(job, large, self._watchdog.begin(), worker)
+        self._in_work.add(piece)
+        return piece
+
+    def decode(self, piece: Piece) -> Job | None:
+        """The job, with its pixels or its error; None where it was set aside.
+
+        Raises GivenUp where it took so long that it was answered meanwhile.
         """
-        while True:
-            await asyncio.sleep(self._timeout_seconds / _LOOKS)
-            if self._fault is not None:
-                raise self._fault
-            latest = clock() - self._timeout_seconds
-            with self._changed:
-                late = [piece for piece in self._in_work if piece.began < latest]
-            for piece in late:
-                self._give_up(piece)
+        piece.job.watch.lap("embed_queue")
+        made = self._make(piece)
+        if made is None:
+            return None
+        if not self._ended(piece):
+            self._count_stuck(-1)
+            raise GivenUp
+        return _made(piece.job, made)
 
-    def close(self) -> None:
-        """Let the threads go; what is stuck doesn't hold up the end."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+    @property
+    def look_seconds(self) -> float:
+        """How often to look for those that are `late`."""
+        return self._timeout_seconds / _LOOKS
 
-    def _start_thread(self, number: int) -> None:
-        threading.Thread(target=self._work, name=f"decode {number}", daemon=True).start()
+    def late(self) -> list[Piece]:
+        """What takes too long and is in work no more: its thread is left to it."""
+        latest = clock() - self._timeout_seconds
+        with self.lock:
+            late = [piece for piece in self._in_work if piece.began < latest]
+        return [piece for piece in late if self._ended(piece)]
 
-    def _work(self) -> None:
-        """A thread's life."""
-        try:
-            self._decode()
-        except BaseException as error:  # noqa: BLE001 (raised by `watch`)
-            self._fault = error
+    def give_up(self, piece: Piece, most: int) -> Job:
+        """The job of one that is `late`, with its error.
 
-    def _decode(self) -> None:
-        """Decode until an image has been given up, or to the end."""
-        while (piece := self._take()) is not None:
-            piece.job.watch.lap("embed_queue")
-            made = self._make(piece)
-            if made is None:
-                continue
-            if not self._ended(piece):
-                self._count_stuck(-1)
-                return
-            self._hand_on(piece.job, made)
+        Raises DecodersStuck when so more than `most` threads are stuck.
+        """
+        stuck = self._count_stuck(1)
+        _log.error("an image does not get decoded", action=DecodingTooSlow.code,
+                   correlation_id=piece.job.slip.correlation_id, stuck=stuck)  # fmt: skip
+        if stuck > most:
+            # Not answered: it comes back, to an embedder that has all of its spares.
+            message = f"{stuck} threads are stuck in images: no thread is left to decode"
+            raise DecodersStuck(message)
+        message = f"the image was not decoded within {self._timeout_seconds:g} s"
+        return _made(piece.job, DecodingTooSlow(message))
 
-    def _take(self) -> _Piece | None:
-        """The next image that may be in work now; None once this is closed."""
-        with self._changed:
-            self._changed.wait_for(self._has_work)
-            if self._closed:
-                return None
-            large = bool(self._large) and not self._large_in_work
-            job = self._large.popleft() if large else heapq.heappop(self._waiting)[2]
-            piece = _Piece(job, large, self._watchdog.begin())
-            self._in_work.add(piece)
-            return piece
-
-    def _has_work(self) -> bool:
-        return bool(self._closed or self._waiting or (self._large and not self._large_in_work))
+    @property
+    def _may_take_large(self) -> bool:
+        return bool(self._large) and not self._large_in_work
 
     @property
     def _large_in_work(self) -> bool:
         return any(piece.large for piece in self._in_work)
 
-    def _may_be_large(self, piece: _Piece) -> bool:
+    def _may_be_large(self, piece: Piece) -> bool:
         """Whether it can be decoded now; else it waits for the other large one to end."""
-        with self._changed:
+        with self.lock:
             if piece not in self._in_work:  # given up meanwhile: another answered for it
                 return True
             if not self._large_in_work:
@@ -190,48 +195,24 @@ class Decoder:
         self._watchdog.end(piece.watched)
         return False
 
-    def _ended(self, piece: _Piece) -> bool:
+    def _ended(self, piece: Piece) -> bool:
         """Take the piece out of work; False where the other side did before."""
-        with self._changed:
+        with self.lock:
             if piece not in self._in_work:
                 return False
             self._in_work.discard(piece)
-            if piece.large:
-                self._changed.notify()
+            if piece.large and self._large:
+                self.arrived.notify()
         self._watchdog.end(piece.watched)
         return True
 
-    def _hand_on(self, job: Job, made: Pixels | SimileError) -> None:
-        if isinstance(made, SimileError):
-            job.error = made
-            job.culprit = isinstance(made, DecodingTooSlow | Internal)
-        else:
-            job.pixels = made
-        job.image = b""
-        job.watch.lap("decode")
-        self._made(job)
-
-    def _give_up(self, piece: _Piece) -> None:
-        if not self._ended(piece):
-            return
-        stuck = self._count_stuck(1)
-        _log.error("an image does not get decoded", action=DecodingTooSlow.code,
-                   correlation_id=piece.job.slip.correlation_id, stuck=stuck)  # fmt: skip
-        if stuck > self._threads:
-            # Not answered: it comes back, to an embedder that has all of its spares.
-            message = f"{stuck} threads are stuck in images: no thread is left to decode"
-            raise DecodersStuck(message)
-        self._start_thread(self._threads + stuck)
-        message = f"the image was not decoded within {self._timeout_seconds:g} s"
-        self._hand_on(piece.job, DecodingTooSlow(message))
-
     def _count_stuck(self, more: int) -> int:
-        with self._changed:
+        with self.lock:
             self._stuck += more
             self._metrics.stuck_decodes.set(self._stuck)
             return self._stuck
 
-    def _make(self, piece: _Piece) -> Pixels | SimileError | None:
+    def _make(self, piece: Piece) -> Pixels | SimileError | None:
         """The pixels, or why there are none; None where it was set aside."""
         job = piece.job
         if job.expired:
@@ -253,3 +234,14 @@ class Decoder:
         header = imaging.sniff(job.image, self._limits)
         target = self._draft if job.slip.box is None else None
         return imaging.memory_of(header, target) > SMALL_BYTES
+
+
+def _made(job: Job, made: Pixels | SimileError) -> Job:
+    if isinstance(made, SimileError):
+        job.error = made
+        job.culprit = isinstance(made, DecodingTooSlow | Internal)
+    else:
+        job.pixels = made
+    job.image = b""
+    job.watch.lap("decode")
+    return job

@@ -87,7 +87,8 @@ class EmbedderMetrics:
         self.batches = {reason: batches.labels(reason) for reason in reasons}
         self.worker_busy = Counter(
             "simile_embedder_worker_busy_seconds_total",
-            "Time that the model's workers worked; over that of all workers, how busy they are.",
+            "Time that the model's workers worked, decoding included where they decode for "
+            "themselves; over that of all workers, how busy they are.",
             registry=registry,
         )
         self.model = Gauge(

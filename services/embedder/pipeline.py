@@ -1,26 +1,25 @@
 """Decode, batch, model: images in, each with a vector or an error out. Knows no queues.
 
-Decoding the next images overlaps the model's work on these. The stages are threads that take what
-is there: between them no image waits for the event loop, which has connections to serve.
+From one stage to the next no image waits for the event loop, which has connections to serve.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
 from services.embedder.batcher import Batch, Batcher
+from services.embedder.crew import Crew
 from services.embedder.decoding import Decoder
 from services.embedder.job import NOBODY_WAITS, Job
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.model import Model
 from services.embedder.settings import EmbedderSettings
 from services.embedder.worker import Worker
+from services.shared import cores
 from services.shared.errors import DeadlineExceeded, SimileError
 from services.shared.telemetry.stopwatch import Stopwatch, clock
 from services.shared.telemetry.tracing import Tracer, sampled
@@ -45,20 +44,33 @@ class Pipeline:
     ) -> None:
         """`models` has one entry a worker."""
         self._decoder = decoder
-        self._workers = [Worker(model, metrics, watchdog) for model in models]
         self._metrics = metrics
         self._tracer = tracer
         self._finish = finish
-        self._batcher = Batcher(
+        batcher = Batcher(
             max_batch_size=settings.max_batch_size or models[0].batch_limit,
             max_batch_wait_seconds=settings.max_batch_wait_seconds,
             workers=len(models),
             at_once=models[0].at_once,
         )
+        self._crew = Crew(
+            decoder,
+            batcher,
+            [Worker(model, metrics, watchdog) for model in models],
+            decode_threads=_decode_threads(settings, models[0]),
+            embed=self._embed,
+            on_failed=lambda job: self._hand_over(partial(self._done, [job])),
+            on_death=lambda error: self._hand_over(partial(_fail, self._thread_fault, error)),
+        )
         self._loop = asyncio.get_running_loop()
         self._finishing: set[asyncio.Task[None]] = set()
-        self._model_fault: asyncio.Future[None] = self._loop.create_future()
+        self._thread_fault: asyncio.Future[None] = self._loop.create_future()
         self._result_fault: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def decoding(self) -> int:
+        """How many images may be decoded at a time."""
+        return self._crew.decoding
 
     def submit(self, job: Job) -> None:
         """Let a job in; how many may be in hand is bounded by the consumers' prefetch."""
@@ -76,48 +88,20 @@ class Pipeline:
     def stages(self) -> Mapping[str, Coroutine[Any, Any, None]]:
         """What must run for ever."""
         return {
-            "decode": self._decoder.watch(),
-            "model": _watch(self._model_fault),
+            "decode": self._crew.watch(),
+            "threads": _watch(self._thread_fault),
             "results": _watch(self._result_fault),
         }
 
     async def start(self) -> None:
         """Begin, every worker with a run of its own, so that the first query isn't the slow one."""
-        warm = [Future[None]() for _ in self._workers]
-        for number, worker in enumerate(self._workers):
-            name, arguments = f"model {number}", (worker, warm[number])
-            threading.Thread(target=self._work, args=arguments, name=name, daemon=True).start()
-        await asyncio.gather(*map(asyncio.wrap_future, warm))
-        self._decoder.start(self._decoded)
+        await self._crew.start()
 
     def close(self) -> None:
         """Let threads and unsent results go; what is stuck doesn't hold up the end."""
         for task in self._finishing:
             task.cancel()
-        self._decoder.close()
-        self._batcher.close()
-
-    def _decoded(self, job: Job) -> None:
-        if job.error is None:
-            self._batcher.put(job)
-        else:
-            self._hand_over(partial(self._done, [job]))
-
-    def _work(self, worker: Worker, warm: Future[None]) -> None:
-        """A worker's life, in its thread."""
-        warm.set_running_or_notify_cancel()  # who waits for it may leave, it can't be cancelled
-        try:
-            worker.warm()
-        except BaseException as error:  # noqa: BLE001 (raised where it is waited for)
-            warm.set_exception(error)
-            return
-        warm.set_result(None)
-        while (batch := self._batcher.take()) is not None:
-            try:
-                self._embed(worker, batch)
-            except BaseException as error:  # noqa: BLE001 (raised by the stage)
-                self._hand_over(partial(_fail, self._model_fault, error))
-                return
+        self._crew.close()
 
     def _embed(self, worker: Worker, batch: Batch) -> None:
         jobs = self._unexpired(batch.jobs)
@@ -167,6 +151,13 @@ class Pipeline:
         self._finishing.discard(task)
         if not task.cancelled() and (fault := task.exception()):
             _fail(self._result_fault, fault)
+
+
+def _decode_threads(settings: EmbedderSettings, model: Model) -> int:
+    """Beside the workers; 0 where they decode for themselves."""
+    if settings.decode_threads is not None:
+        return settings.decode_threads
+    return 0 if model.runtime.device == "cpu" else cores.available()
 
 
 def _fail(stage: asyncio.Future[None], fault: BaseException) -> None:

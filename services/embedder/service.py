@@ -86,7 +86,6 @@ async def run_with(
         metrics,
         watched.decoding,
         input_size=models[0].input_size,
-        threads=settings.decode_threads,
         timeout_seconds=settings.decode_timeout_seconds,
     )
     pipeline = Pipeline(
@@ -100,7 +99,7 @@ async def run_with(
             patience.watch(health, stage.what, stage.stalled)
         patience.watch(health, "images", desk.flow.stalled)
         batch_limit = settings.max_batch_size or models[0].batch_limit
-        _show(models, metrics, batch_limit=batch_limit, decode_threads=settings.decode_threads)
+        _show(models, metrics, batch_limit=batch_limit, decoding=pipeline.decoding)
         prefetch = max(_LEAST_PREFETCH, 2 * batch_limit * len(models))
         suspects = Suspects(broker, metrics, most_deaths=settings.most_deaths)
         ways = {topology.EMBED: prefetch, topology.EMBED_BULK: prefetch, topology.EMBED_SUSPECTS: 1}
@@ -127,7 +126,7 @@ class _Watched(NamedTuple):
 
 
 def _show(
-    models: Sequence[Model], metrics: EmbedderMetrics, *, batch_limit: int, decode_threads: int
+    models: Sequence[Model], metrics: EmbedderMetrics, *, batch_limit: int, decoding: int
 ) -> None:
     """Tell, once, what this embedder works with."""
     model, runs = models[0], models[0].runtime
@@ -135,7 +134,7 @@ def _show(
               workers=len(models), **asdict(runs))  # fmt: skip
     metrics.model.labels(model.model_id, runs.library, runs.precision, runs.device).set(len(models))
     metrics.batch_limit.set(batch_limit)
-    metrics.decode_threads.set(decode_threads)
+    metrics.decode_threads.set(decoding)
     if runs.device != "cpu":
         # Not earlier: importing torch takes seconds, and an image for CPUs holds none.
         show_devices(metrics, importlib.import_module("torch").cuda)

@@ -9,8 +9,6 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.shared import cores
-
 Precision = Literal["fp32", "bf16", "fp16"]
 
 ModelName = Literal[
@@ -70,11 +68,12 @@ class EmbedderSettings(BaseSettings):
         le=256,
         description="Batches in the model at a time; by default one a core, or two a GPU.",
     )
-    decode_threads: int = Field(
-        default_factory=cores.available,
+    decode_threads: int | None = Field(
+        default=None,
         ge=1,
         le=64,
-        description="Images decoded at a time; by default one a core.",
+        description="Threads that only decode; by default one a core beside a GPU, and none on a "
+        "CPU, where each worker decodes for itself.",
     )
     decode_timeout_seconds: float = Field(
         default=20.0,
@@ -103,7 +102,7 @@ class EmbedderSettings(BaseSettings):
         default=0.0,
         ge=0,
         le=1,
-        description="How long an idle worker waits for a fuller batch; 0 is best for almost all.",
+        description="How long a decoded image waits for a fuller batch; 0 is best for almost all.",
     )
     unready_after_seconds: float = Field(
         default=8.0,

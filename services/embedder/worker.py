@@ -35,6 +35,10 @@ class Worker:
         size = self._model.input_size
         self._model.embed(np.zeros((1, size, size, 3), np.uint8))
 
+    def worked(self, seconds: float) -> None:
+        """Count time that its thread was busy, with its model or in the model's place."""
+        self._metrics.worker_busy.inc(seconds)
+
     def embed(self, batch: Sequence[Job]) -> None:
         """Give every job its vector or its error. Raises ModelBroken when nothing works any more.
 
@@ -73,7 +77,7 @@ class Worker:
             np.stack([job.pixels for job in batch if job.pixels is not None])
         )
         ended = clock()
-        self._metrics.worker_busy.inc(ended - started)
+        self.worked(ended - started)
         for job, vector in zip(batch, vectors, strict=True):
             job.watch.lap("model", ended)
             job.batch_images = len(batch)

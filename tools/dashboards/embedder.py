@@ -90,7 +90,8 @@ def _bottleneck() -> list[AnyPanel]:
     return [
         timeseries(
             "Workers and decoding, share in use",
-            "Model workers at 100 %: add embedders, or a GPU. Decoding at 100 % while workers "
+            "Model workers at 100 %: add embedders, or a GPU. On a CPU they decode, too, and "
+            "decoding is a part of their work. Beside a GPU, decoding at 100 % while workers "
             "idle: raise SIMILE_EMBEDDER_DECODE_THREADS.",
             Query(model_workers_busy(), "model workers"),
             Query(

@@ -11,13 +11,13 @@ from services.embedder.model import Pixels, Runs, Vectors
 from services.embedder.settings import Precision
 
 _HINTS: Final = {"fp32": "f32", "bf16": "bf16"}
+_NAMES: Final = {openvino.Type.f32: "fp32", openvino.Type.bf16: "bf16"}
 
 
 class OpenVinoRequest:
     """One compiled network with one request: for one thread at a time."""
 
     def __init__(self, graph: Path, precision: Precision) -> None:
-        self.runs = Runs("openvino", precision, "cpu")
         core = openvino.Core()
         compiled = core.compile_model(
             core.read_model(graph),
@@ -31,6 +31,9 @@ class OpenVinoRequest:
                 "INFERENCE_PRECISION_HINT": _HINTS[precision],
             },
         )
+        # What it will really compute in: a CPU without bf16 gets fp32 instead.
+        computes_in = compiled.get_property("INFERENCE_PRECISION_HINT")
+        self.runs = Runs("openvino", _NAMES[computes_in], "cpu")
         self._request = compiled.create_infer_request()
 
     def embed(self, batch: Pixels) -> Vectors:

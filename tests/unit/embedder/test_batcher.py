@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+import pytest
 
 from services.embedder.batcher import Batch, Batcher
 from services.embedder.job import Job
@@ -41,37 +41,63 @@ def _batcher(
     )
 
 
-def _take(batcher: Batcher) -> Batch:
-    batch = batcher.take()
-    assert batch is not None
-    return batch
-
-
 def _taken(jobs: list[Job], count: int) -> list[Batch]:
-    batcher = _batcher(4)
+    batcher = _holding(_batcher(4), jobs)
+    return [batcher.take() for _ in range(count)]
+
+
+def _holding(batcher: Batcher, jobs: list[Job]) -> Batcher:
     for job in jobs:
         batcher.put(job)
-    return [_take(batcher) for _ in range(count)]
+    return batcher
 
 
 def _batches(jobs: list[Job], count: int) -> list[list[str]]:
-    taken = _taken(jobs, count)
-    return [[job.slip.correlation_id for job in batch] for batch, _ in taken]
+    return [_names(batch) for batch in _taken(jobs, count)]
+
+
+def _names(batch: Batch) -> list[str]:
+    return [job.slip.correlation_id for job in batch.jobs]
+
+
+def _ready_at(seconds: float, name: str) -> Job:
+    job = _job(name)
+    job.watch.lap("decode", seconds)
+    return job
 
 
 def test_one_job_is_a_batch_at_once() -> None:
     """A free worker gets a single image without waiting for company."""
-    assert _batches([_job("a")], 1) == [["a"]]
+    batcher = _holding(_batcher(4), [_job("a")])
+    assert batcher.due_seconds(0) == 0
+    assert _names(batcher.take()) == ["a"]
 
 
-def test_a_waiting_worker_gets_the_next_job() -> None:
-    """Who asks before there is anything gets the first job that comes."""
+def test_without_a_job_nothing_is_due() -> None:
+    """Nor while all that there is has to be prepared first."""
     batcher = _batcher(4)
-    with ThreadPoolExecutor(1) as worker:
-        taking = worker.submit(_take, batcher)
+    assert batcher.due_seconds(0) is None
+    assert batcher.due_seconds(0, 3, urgent=True) is None
+
+
+def test_who_prepares_images_itself_does_so_up_to_its_share() -> None:
+    """Of six that came one of two workers prepares three, and leaves the others to the other."""
+    batcher = _batcher(8, workers=2)
+    for coming in (6, 5, 4):
+        assert batcher.due_seconds(0, coming, urgent=True) is None
         batcher.put(_job("a"))
-        batch, _ = taking.result(10)
-    assert [job.slip.correlation_id for job in batch] == ["a"]
+    assert batcher.due_seconds(0, 3, urgent=True) == 0
+    assert len(batcher.take(3).jobs) == 3
+
+
+def test_interactive_waits_for_no_bulk() -> None:
+    """Neither for bulk to be prepared, nor behind a batch of bulk that is ready."""
+    bulk = [_job(name, interactive=False) for name in "ABCD"]
+    batcher = _holding(_batcher(4), bulk)
+    assert batcher.due_seconds(0, 1, urgent=True) is None
+    batcher.put(_job("a"))
+    assert batcher.due_seconds(0, 9) == 0
+    assert _names(batcher.take(9)) == ["a", "A", "B", "C"]
 
 
 def test_batches_are_full_but_not_fuller() -> None:
@@ -99,21 +125,21 @@ def test_a_redelivered_job_is_alone() -> None:
 
 
 def test_a_wait_gathers_a_full_batch() -> None:
-    """With a wait asked for, a worker takes as soon as the batch is full, not later."""
-    batcher = _batcher(2, wait_seconds=30)
-    batcher.put(_job("a"))
-    with ThreadPoolExecutor(1) as worker:
-        taking = worker.submit(_take, batcher)
-        batcher.put(_job("b"))
-        batch, reason = taking.result(10)
-    assert (len(batch), reason) == (2, "full")
+    """With a wait asked for, a batch goes as soon as it is full, not later."""
+    batcher = _holding(_batcher(2, wait_seconds=30), [_ready_at(100, "a")])
+    assert batcher.due_seconds(100) == 30
+    batcher.put(_ready_at(101, "b"))
+    assert batcher.due_seconds(101) == 0
+    assert (len(batcher.take().jobs), batcher.due_seconds(101)) == (2, None)
 
 
-def test_a_wait_ends() -> None:
-    """With a wait asked for, one image is still a batch when nothing else comes."""
-    batcher = _batcher(2, wait_seconds=0.001)
-    batcher.put(_job("a"))
-    batch, reason = _take(batcher)
+@pytest.mark.parametrize("coming", [0, 1])
+def test_a_wait_ends(coming: int) -> None:
+    """With a wait asked for, one image is a batch in the end, even when nothing else comes."""
+    batcher = _holding(_batcher(2, wait_seconds=30), [_ready_at(100, "a")])
+    assert batcher.due_seconds(129, coming) == 1
+    assert batcher.due_seconds(130.5, coming) == 0
+    batch, reason = batcher.take()
     assert (len(batch), reason) == (1, "waited")
 
 
@@ -123,28 +149,13 @@ def test_a_batch_says_why_it_goes() -> None:
     assert [reason for _, reason in _taken(jobs, 3)] == ["full", "free", "alone"]
 
 
-def test_who_waits_is_let_go_when_it_closes() -> None:
-    """A worker that waits gets None, and so does who asks later, whatever is there."""
-    batcher = _batcher(4)
-    with ThreadPoolExecutor(1) as worker:
-        taking = worker.submit(batcher.take)
-        batcher.close()
-        assert taking.result(10) is None
-    batcher.put(_job("a"))
-    assert batcher.take() is None
-
-
 def test_workers_share_what_waits() -> None:
     """With two workers each takes half, so that none is idle while the other has it all."""
-    batcher = _batcher(8, workers=2)
-    for name in "abcdef":
-        batcher.put(_job(name))
-    assert [len(_take(batcher).jobs) for _ in range(3)] == [3, 2, 1]
+    batcher = _holding(_batcher(8, workers=2), [_job(name) for name in "abcdef"])
+    assert [len(batcher.take().jobs) for _ in range(3)] == [3, 2, 1]
 
 
 def test_what_a_model_runs_together_is_not_shared_out() -> None:
     """Where four images take little longer than one, a worker takes four of them."""
-    batcher = _batcher(8, workers=2, at_once=4)
-    for name in "abcdef":
-        batcher.put(_job(name))
-    assert [len(_take(batcher).jobs) for _ in range(2)] == [4, 2]
+    batcher = _holding(_batcher(8, workers=2, at_once=4), [_job(name) for name in "abcdef"])
+    assert [len(batcher.take().jobs) for _ in range(2)] == [4, 2]

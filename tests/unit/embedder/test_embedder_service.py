@@ -120,7 +120,7 @@ class House:
     @property
     def waiting(self) -> int:
         """Images that are decoded and wait for the worker."""
-        return self.pipelines[0]._batcher._waiting
+        return self.pipelines[0]._crew._batcher._waiting
 
     @property
     def consumes(self) -> bool:
@@ -143,7 +143,7 @@ async def _house(
     model, broker = model or FakeModel(), MemoryBroker()
     await broker.start(topology.ALL)
     stop, telemetry = asyncio.Event(), Telemetry()
-    settings = EmbedderSettings(max_batch_size=max_batch_size, decode_threads=2, **tuned)
+    settings = EmbedderSettings(**{"max_batch_size": max_batch_size, "decode_threads": 2, **tuned})
     shared = SharedSettings(drain_timeout_seconds=drain_timeout_seconds)
     pipelines: list[Pipeline] = []
 
@@ -223,6 +223,33 @@ async def test_batches_form_while_the_worker_is_busy(house: House) -> None:
     house.model.gate.set()
     await house.vectors(5)
     assert house.model.batches[-2:] == [1, 4]
+
+
+async def test_a_worker_on_a_cpu_decodes_for_itself() -> None:
+    """What came while it was busy it decodes, then runs together."""
+    async with _house(decode_threads=None) as house:
+        await house.hold()
+        await house.ask(*[pictures.plain_jpeg(BLUE)] * 4)
+        await house.until(lambda: house.count("in_hand_images") == 5)
+        assert house.waiting == 0
+        house.model.gate.set()
+        await house.vectors(5)
+        assert house.model.batches[-2:] == [1, 4]
+        assert house.count("decode_threads") == 1
+
+
+async def test_a_worker_that_decodes_is_busy() -> None:
+    """Else an embedder that has large photographs to decode would seem to idle."""
+
+    class Slow(FakeModel):
+        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+            time.sleep(0.2)
+            return super().prepare(image, box)
+
+    async with _house(Slow(), decode_threads=None) as house:
+        await house.ask(pictures.plain_jpeg(BLUE))
+        await house.vectors(1)
+        assert house.count("worker_busy_seconds_total") >= 0.2
 
 
 async def test_interactive_overtakes_bulk(house: House) -> None:
@@ -523,11 +550,12 @@ async def test_a_dead_worker_ends_the_embedder() -> None:
 
     async with _house(Dying()) as house:
         await house.ask(pictures.plain_jpeg(RED))
-        with pytest.raises(StageDied, match="stage model ended"):
+        with pytest.raises(StageDied, match="stage threads ended"):
             await house.running
 
 
-async def test_a_dead_decoder_ends_the_embedder() -> None:
+@pytest.mark.parametrize("decode_threads", [2, None])
+async def test_a_dead_decoder_ends_the_embedder(decode_threads: int | None) -> None:
     """So does a thread that decodes; its image goes back to the queue."""
 
     class Dying(FakeModel):
@@ -536,9 +564,9 @@ async def test_a_dead_decoder_ends_the_embedder() -> None:
                 raise _Dead
             return super().prepare(image, box)
 
-    async with _house(Dying(), decode_timeout_seconds=0.1) as house:
+    async with _house(Dying(), decode_threads=decode_threads) as house:
         await house.ask(pictures.plain_jpeg(RED))
-        with pytest.raises(StageDied, match="stage decode ended"):
+        with pytest.raises(StageDied, match="stage threads ended"):
             await house.running
         assert await house.broker.depth(topology.EMBED.name) == 1
 

@@ -37,10 +37,19 @@ class SlowModel(FakeModel):
         return super().prepare(image, box)
 
 
-async def test_an_image_that_takes_too_long_is_answered_and_set_aside() -> None:
+APART_OR_BY_WORKERS: Final = pytest.mark.parametrize("decode_threads", [2, None])
+"""Threads that only decode, or the worker decodes for itself."""
+
+
+@APART_OR_BY_WORKERS
+async def test_an_image_that_takes_too_long_is_answered_and_set_aside(
+    decode_threads: int | None,
+) -> None:
     """It gets its own failure; images behind it get their vectors all the while."""
     model = SlowModel()
-    async with embedder_house(model, decode_timeout_seconds=0.5, max_batch_size=1) as house:
+    async with embedder_house(
+        model, decode_threads=decode_threads, decode_timeout_seconds=0.5, max_batch_size=1
+    ) as house:
         await house.ask(SLOW, *[pictures.plain_jpeg(GREEN)] * 4)
         assert (await house.failures(1))["q0"].code == "decoding_too_slow"
         assert len(await house.vectors(4)) == 4
@@ -50,6 +59,8 @@ async def test_an_image_that_takes_too_long_is_answered_and_set_aside() -> None:
         assert house.count("stuck_decode_threads") == 1
         model.decoding.set()
         await house.until(lambda: house.count("stuck_decode_threads") == 0)
+        await house.ask(pictures.plain_jpeg(GREEN))
+        assert len(await house.vectors(1)) == 1
 
 
 async def test_as_many_spare_threads_as_threads_then_the_embedder_ends() -> None:
