@@ -26,8 +26,10 @@ def encode(version: str, question: Question, shown: Iterable[int]) -> str:
 
     It names the items rather than how many they are, so that no page repeats or skips one.
     """
-    numbers = np.diff(np.sort(np.fromiter(shown, np.int64)), prepend=0).tolist()
-    body = b"".join(_varint(number) for number in numbers)
+    body, last = b"", 0
+    for position in sorted(shown):
+        body += _varint(position - last)
+        last = position
     return base64.urlsafe_b64encode(_head(version, question) + body).rstrip(b"=").decode()
 
 

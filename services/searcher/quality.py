@@ -43,10 +43,10 @@ class LiveQuality:
             ("farthest", answer.neighbors[-1]),
         ):
             self._metrics.distance.of(collection, rank).observe(neighbor.distance)
-        plain = Question(collection=collection, k=question.k)
-        if question != plain or random.random() >= self._share:  # noqa: S311 (a sample, no secret)
+        if random.random() >= self._share:  # noqa: S311 (a sample, no secret)
             return
-        if self._room.acquire(blocking=False):
+        plain = Question(collection=collection, k=question.k)
+        if question == plain and self._room.acquire(blocking=False):
             self._thread.submit(self._compare, index, vector, answer)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -52,15 +53,14 @@ def nearest_among(
 def _nearest(
     matrix: Vectors, queries: Vectors, k: int, without: Positions
 ) -> list[tuple[Positions, Vectors]]:
+    if len(queries) == 1:
+        return [_nearest_one(matrix, queries[0], k, without)]
     # A column a query: BLAS multiplies a tall block by a few columns much faster than their
     # transposes the other way round.
     columns = np.ascontiguousarray(queries.T)
     bounds = np.full(len(queries), -np.inf, np.float32)
     kept: list[tuple[Positions, Positions, Vectors]] = []
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        dots = matrix[start : start + _BLOCK_ROWS] @ columns
-        first, last = np.searchsorted(without, (start, start + _BLOCK_ROWS))
-        dots[without[first:last] - start] = -np.inf
+    for start, dots in _products(matrix, columns, without):
         bounds = np.maximum(bounds, _lower_bounds(dots, k))
         hits = np.flatnonzero(dots >= bounds)
         rows, asked = np.divmod(hits, len(queries))
@@ -71,19 +71,45 @@ def _nearest(
     return [best(positions[some], scores[some], k) for some in np.split(order, edges)]
 
 
+def _nearest_one(
+    matrix: Vectors, query: Vectors, k: int, without: Positions
+) -> tuple[Positions, Vectors]:
+    """The same for one query (dimension,): nothing to tell apart, in half the time."""
+    bound: Vectors = np.full((), -np.inf, np.float32)
+    kept: list[tuple[Positions, Vectors]] = []
+    for start, dots in _products(matrix, query, without):
+        bound = np.maximum(bound, _lower_bounds(dots, k))
+        hits = np.flatnonzero(dots >= bound)
+        kept.append((hits + start, dots[hits]))
+    positions, scores = (np.concatenate(parts) for parts in zip(*kept, strict=True))
+    return best(positions, scores, k)
+
+
+def _products(
+    matrix: Vectors, columns: Vectors, without: Positions
+) -> Iterator[tuple[int, Vectors]]:
+    """Of each block of rows: where it starts, and its products; those of `without` are -inf."""
+    for start in range(0, len(matrix), _BLOCK_ROWS):
+        dots = matrix[start : start + _BLOCK_ROWS] @ columns
+        if len(without):
+            first, last = np.searchsorted(without, (start, start + _BLOCK_ROWS))
+            dots[without[first:last] - start] = -np.inf
+        yield start, dots
+
+
 def _lower_bounds(dots: Vectors, k: int) -> Vectors:
-    """For each column a value that at least k of its entries reach.
+    """For each column (or the only one) a value that at least k of its entries reach.
 
     The k-th largest of the chunks' maxima: many times cheaper than to partition the column itself.
     """
-    rows, queries = dots.shape
+    rows, columns = len(dots), dots.shape[1:]
     chunks = rows // _CHUNK
     if chunks < k:
         if rows <= k:
-            return np.full(queries, -np.inf, np.float32)
+            return np.full(columns, -np.inf, np.float32)
         bounds: Vectors = np.partition(dots, rows - k, axis=0)[rows - k]
         return bounds
-    maxima = dots[: chunks * _CHUNK].reshape(chunks, _CHUNK, queries).max(axis=1)
+    maxima = dots[: chunks * _CHUNK].reshape(chunks, _CHUNK, *columns).max(axis=1)
     highest: Vectors = np.partition(maxima, chunks - k, axis=0)[chunks - k]
     return highest
 
