@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -20,21 +20,29 @@ _LIBRARIES: Final = (
 
 Figures = dict[str, Any]
 
+_VECTORS: Final = {
+    "amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2",
+}  # fmt: skip
+"""What a model's speed depends on most, widest first, by the flag that tells of it."""
+
 
 def machine() -> Figures:
     """What the figures depend on."""
-    cpu = [
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
+    facts = dict(_cpu_facts())
+    able = [name for flag, name in _VECTORS.items() if flag in facts.get("flags", "").split()]
     return {
         "cores": os.cpu_count(),
-        "cpu": cpu[0] if cpu else platform.machine(),
+        "cpu": " with ".join([facts.get("model name", platform.machine()), *able[:1]]),
         "memory_bytes": psutil.virtual_memory().total,
         "python": platform.python_version(),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def _cpu_facts() -> Iterator[tuple[str, str]]:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        yield name.strip(), value.strip()
 
 
 def load(path: Path) -> Figures:

@@ -106,7 +106,7 @@ async def test_the_stages_of_a_query_are_its_time(tmp_path: Path, broker: Broker
         assert sum(stages) == pytest.approx(total, rel=0.001)
         assert sum(stages) == pytest.approx(waited, rel=0.05)
         assert answer["timings_ms"]["messaging"] <= 0.05 * answer["timings_ms"]["total"]
-    queued = [answer["timings_ms"]["batch_wait"] for _, answer, _ in asked]
+    queued = [answer["timings_ms"]["embed_queue"] for _, answer, _ in asked]
     assert max(queued) > 900 * MODEL_SECONDS, "nothing has waited: this shows nothing of waiting"
     observed = sum(
         registry.get_sample_value("simile_upload_stage_seconds_sum", {"stage": stage}) or 0.0
