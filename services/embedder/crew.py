@@ -37,8 +37,8 @@ class Crew:
     ) -> None:
         """decode_threads: beside the workers; with none they decode for themselves.
 
-        All three are called in a thread. on_failed gets each job that could not be decoded,
-        on_death what a thread died of.
+        embed and on_death are called in a thread; on_death gets what it died of. on_failed gets
+        each job that could not be decoded, in a thread or in the event loop.
         """
         self._decoder = decoder
         self._batcher = batcher

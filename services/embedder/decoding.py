@@ -162,7 +162,7 @@ class Decoder:
     def give_up(self, piece: Piece, most: int) -> Job:
         """The job of one that is `late`, with its error.
 
-        Raises DecodersStuck when so more than `most` threads are stuck.
+        Raises DecodersStuck when with its own more than `most` threads are stuck.
         """
         stuck = self._count_stuck(1)
         _log.error("an image does not get decoded", action=DecodingTooSlow.code,
