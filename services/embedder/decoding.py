@@ -231,7 +231,8 @@ class Decoder:
             return Internal("the image could not be prepared; the log says why")
 
     def _is_large(self, job: Job) -> bool:
-        header = imaging.sniff(job.image, self._limits)
+        header = imaging.sniff_start(job.image, self._limits)
+        header = header or imaging.sniff(job.image, self._limits)
         target = self._draft if job.slip.box is None else None
         return imaging.memory_of(header, target) > SMALL_BYTES
 

@@ -1,4 +1,7 @@
-"""Queries in, replies out: opens the index, searches in a thread, names what failed. No queues."""
+"""Queries in, replies out: opens the index, searches, names what failed. No queues.
+
+In a thread, but for what takes less time than the way there and back.
+"""
 
 from __future__ import annotations
 
@@ -71,14 +74,17 @@ class Answerer:
             return self._replies(queries, [error] * len(queries))
         loop = asyncio.get_running_loop()
         try:
-            outcomes = await loop.run_in_executor(self._threads, self._search, finder, queries)
+            if finder.quick([one.question for one in queries]):
+                outcomes = self._search(finder, queries)
+            else:
+                outcomes = await loop.run_in_executor(self._threads, self._search, finder, queries)
         except IndexCorrupt as error:
             self._catalog.drop(collection, finder, error)
             outcomes = [NoIndex(str(error))] * len(queries)
         return self._replies(queries, outcomes)
 
     def _search(self, finder: Finder, queries: Sequence[Query]) -> _Outcomes:
-        """In a thread. Raises IndexCorrupt when no answer of this index is safe any more."""
+        """In either way. Raises IndexCorrupt when no answer of this index is safe any more."""
         with self._watchdog.work(), self._timed(queries) as spent:
             manifest = finder.index.manifest
             sound = [one for one in queries if one.model_id == manifest.model_id]
@@ -106,7 +112,7 @@ class Answerer:
 
     @contextmanager
     def _timed(self, queries: Sequence[Query]) -> Iterator[Spent]:
-        """Around the work of the thread; each query waits for that of all."""
+        """Around the work; each query waits for that of all."""
         spent, began = Spent(), clock()
         for query in queries:
             query.watch.lap("search_queue", began)

@@ -27,6 +27,10 @@ Distances = NDArray[np.float32]
 Found = tuple[Positions, Distances]
 """The answer to one query, nearest first."""
 
+_SMALL_BYTES: Final = 64 * 2**20
+QUICK_BYTES: Final = 16 * 2**20
+"""What a millisecond suffices to scan."""
+
 MEASURED_AT: Final = 10
 """The k that a plan is for; more neighbours take proportionally more candidates."""
 
@@ -134,6 +138,14 @@ class Engine:
             opened = InvertedLists.open(directory, count, plan.dimension, plan.lists, count)
             proposer = ListsProposer(opened, plan.probes)
         return cls(vectors, plan, reduction, proposer)
+
+    def quick(self, queries: int) -> bool:
+        """Whether so many queries take less than the way to a thread and back: a millisecond.
+
+        Of small collections only, whose files stay in memory: no search waits for a disk.
+        """
+        scanned = len(self.vectors) * self.plan.dimension * self.vectors.itemsize
+        return self.vectors.nbytes <= _SMALL_BYTES and queries * scanned <= QUICK_BYTES
 
     def search(self, queries: Vectors, k: int, spent: Spent | None = None) -> list[Found]:
         """The k nearest of each query (n, dimension) by the plan; `spent` gets what it took.

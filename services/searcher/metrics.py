@@ -80,7 +80,8 @@ class SearcherMetrics:
         )
         self.busy = Counter(
             "simile_searcher_busy_seconds_total",
-            "Time that threads searched; over that of all threads, how busy they are.",
+            "Time spent searching, in threads or, where it is quick, in the event loop; over that "
+            "of all threads, how busy they are.",
             registry=registry,
         )
         self.threads = Gauge(

@@ -11,6 +11,7 @@ from typing import Final
 
 from PIL import ImageFile
 
+from services.shared import jpeg
 from services.shared.errors import UndecodableImage
 
 JPEG_FAMILY: Final = ("JPEG", "MPO")
@@ -24,9 +25,6 @@ _MOST_SCANS: Final = 100
 
 _MOST_TILES: Final = 100_000
 """Each is a Python object, and 64 megapixels are 977 of the usual tiles."""
-
-_MOST_SEGMENTS: Final = 1_000
-_SCAN_START: Final = b"\xff\xda"
 
 _BIG_TIFF: Final = 43
 _TILE_OFFSETS: Final = (273, 324)
@@ -66,20 +64,21 @@ def check_tiles(image: bytes) -> None:
 
 
 def in_scans(opened: ImageFile.ImageFile, image: bytes) -> bool:
-    """Whether it is a JPEG in several scans; its header has just been read.
+    """Whether it is a JPEG in several scans, or may be; its header has just been read.
 
     libjpeg holds all of its coefficients, and visits all of them for each scan.
     """
     if opened.format not in JPEG_FAMILY:
         return False
-    return "progressive" in opened.info or _components(image) < getattr(opened, "layers", 1)
+    frame = jpeg.frame(image)
+    return frame is None or frame.in_scans
 
 
 def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
     """Refuse a JPEG in countless scans; its header has just been read."""
     # Marker bytes may also be in what follows the picture: where there is one scan they say
     # nothing.
-    scans = image.count(_SCAN_START) if in_scans(opened, image) else 1
+    scans = image.count(jpeg.SCAN_START) if in_scans(opened, image) else 1
     if scans > _MOST_SCANS:
         message = f"the JPEG is made of {scans} scans; {_MOST_SCANS} are accepted"
         raise UndecodableImage(message)
@@ -93,19 +92,6 @@ def decoding_bytes(name: str, pixels: int, *, progressive: bool) -> int:
     if not progressive:  # whose coefficients are all held
         bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MOST_BYTES_A_PIXEL)
     return bytes_a_pixel * pixels
-
-
-def _components(image: bytes) -> int:
-    """How many components the first scan of a JPEG holds; 0 where its segments are not in a row."""
-    place = 2
-    for _ in range(_MOST_SEGMENTS):
-        if image[place : place + 2] == _SCAN_START:
-            return image[place + 4] if place + 4 < len(image) else 0
-        if image[place : place + 1] != b"\xff" or place + 4 > len(image):
-            return 0
-        (length,) = struct.unpack_from(">H", image, place + 2)
-        place += 2 + length
-    return 0
 
 
 def _tiles(image: bytes) -> int:

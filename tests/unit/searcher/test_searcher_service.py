@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 import time
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from services.searcher import engine
+from services.searcher.finder import Finder
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
 from services.shared.collection import Volume
@@ -19,6 +23,7 @@ from services.shared.contracts import (
     Embedding,
     Embeddings,
     Failure,
+    Filter,
     Neighbors,
     Question,
     Replies,
@@ -26,6 +31,7 @@ from services.shared.contracts import (
     Slip,
     codec,
 )
+from services.shared.errors import SimileError
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Consumer, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
@@ -260,6 +266,37 @@ async def test_a_batch_of_several_collections_is_answered_from_each(bench: Bench
         for reply in (await bench.answer()).items:
             outcomes[reply.correlation_id] = _neighbors(reply).collection
     assert outcomes == {"a": "birds", "b": "fish", "c": "birds"}
+
+
+@pytest.mark.parametrize(
+    ("quick_bytes", "asked", "in_loop"),
+    [
+        (engine.QUICK_BYTES, Question(collection="birds"), True),
+        (engine.QUICK_BYTES, Question(collection="birds", filter=Filter(("label 1",))), False),
+        (COUNT * DIMENSION * 4 - 1, Question(collection="birds"), False),
+    ],
+    ids=["a plain question", "a filter", "a large collection"],
+)
+async def test_only_what_is_quick_is_searched_in_the_event_loop(
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    quick_bytes: int,
+    asked: Question,
+    in_loop: bool,  # noqa: FBT001 (of the cases)
+) -> None:
+    """A thread's hop costs more than a small collection's search; the rest holds nobody up."""
+    monkeypatch.setattr(engine, "QUICK_BYTES", quick_bytes)
+    real, threads = Finder.find, list[threading.Thread]()
+
+    def find(*arguments: Any) -> list[Neighbors | SimileError]:
+        threads.append(threading.current_thread())
+        return real(*arguments)
+
+    monkeypatch.setattr(Finder, "find", find)
+    query = _query()
+    await bench.ask(replace(query, slip=replace(query.slip, question=asked)))
+    assert (await bench.answer()).items
+    assert [one is threading.main_thread() for one in threads] == [in_loop]
 
 
 async def test_an_index_written_to_is_never_answered_from(bench: Bench) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
 import logging
+import sys
 
 import pytest
 import structlog
@@ -115,6 +118,54 @@ def test_a_line_tells_of_the_error_and_of_what_is_no_json(
     assert "ZeroDivisionError" in line["exception"]
     assert "Health" in line["where"]
     assert (line["level"], line["logger"]) == ("error", "simile.test")
+
+
+class _Written(io.StringIO):
+    """Text, of which is known how much was flushed."""
+
+    flushed = ""
+
+    def flush(self) -> None:
+        self.flushed = self.getvalue()
+
+
+@pytest.mark.usefixtures("_restored_logging")
+async def test_an_event_loops_lines_are_written_together_and_warnings_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In order, within moments; a thread without a loop writes its own at once."""
+    written = _Written()
+    monkeypatch.setattr(sys, "stdout", written)
+    logs.configure("info", "json")
+    log = structlog.get_logger("simile.test")
+    log.info("first")
+    log.info("second")
+    assert not written.flushed
+    while not written.flushed:
+        await asyncio.sleep(0.01)
+    log.info("third")
+    log.warning("fourth")
+    assert [json.loads(line)["event"] for line in written.flushed.splitlines()] == [
+        "first", "second", "third", "fourth",
+    ]  # fmt: skip
+    await asyncio.to_thread(log.info, "fifth")
+    assert "fifth" in written.flushed
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_lines_of_a_loop_that_is_over_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loop sees to its own."""
+    written = _Written()
+    monkeypatch.setattr(sys, "stdout", written)
+    logs.configure("info", "json")
+
+    async def tell(event: str, seconds: float) -> None:
+        structlog.get_logger("simile.test").info(event)
+        await asyncio.sleep(seconds)
+
+    asyncio.run(tell("first", 0))
+    asyncio.run(tell("second", 0.2))
+    assert "second" in written.flushed
 
 
 @pytest.mark.usefixtures("_restored_logging")
