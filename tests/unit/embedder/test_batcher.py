@@ -6,28 +6,7 @@ import pytest
 
 from services.embedder.batcher import Batch, Batcher
 from services.embedder.job import Job
-from services.shared.contracts import Slip
-
-
-class _Delivery:
-    type = "simile.v1.EmbedRequest"
-    body = b""
-    received = 0.0
-    headers: dict[str, str] = {}  # noqa: RUF012 (the port's shape; nobody writes it)
-
-    redelivered = False
-    redeliveries = 0
-
-    def ack(self) -> None:
-        """Nothing to settle here."""
-
-    def reject(self, *, requeue: bool) -> None:
-        """Nothing to settle here."""
-
-
-def _job(name: str, *, interactive: bool = True, redelivered: bool = False) -> Job:
-    slip = Slip(correlation_id=name, reply_to="next", final_reply_to="asker")
-    return Job(slip, b"", _Delivery(), interactive, deaths=int(redelivered))
+from tests.support.jobs import job
 
 
 def _batcher(
@@ -47,8 +26,8 @@ def _taken(jobs: list[Job], count: int) -> list[Batch]:
 
 
 def _holding(batcher: Batcher, jobs: list[Job]) -> Batcher:
-    for job in jobs:
-        batcher.put(job)
+    for one in jobs:
+        batcher.put(one)
     return batcher
 
 
@@ -61,14 +40,14 @@ def _names(batch: Batch) -> list[str]:
 
 
 def _ready_at(seconds: float, name: str) -> Job:
-    job = _job(name)
-    job.watch.lap("decode", seconds)
-    return job
+    made = job(name)
+    made.watch.lap("decode", seconds)
+    return made
 
 
 def test_one_job_is_a_batch_at_once() -> None:
     """A free worker gets a single image without waiting for company."""
-    batcher = _holding(_batcher(4), [_job("a")])
+    batcher = _holding(_batcher(4), [job("a")])
     assert batcher.due_seconds(0) == 0
     assert _names(batcher.take()) == ["a"]
 
@@ -85,41 +64,41 @@ def test_who_prepares_images_itself_does_so_up_to_its_share() -> None:
     batcher = _batcher(8, workers=2)
     for coming in (6, 5, 4):
         assert batcher.due_seconds(0, coming, urgent=True) is None
-        batcher.put(_job("a"))
+        batcher.put(job("a"))
     assert batcher.due_seconds(0, 3, urgent=True) == 0
     assert len(batcher.take(3).jobs) == 3
 
 
 def test_interactive_waits_for_no_bulk() -> None:
     """Neither for bulk to be prepared, nor behind a batch of bulk that is ready."""
-    bulk = [_job(name, interactive=False) for name in "ABCD"]
+    bulk = [job(name, interactive=False) for name in "ABCD"]
     batcher = _holding(_batcher(4), bulk)
     assert batcher.due_seconds(0, 1, urgent=True) is None
-    batcher.put(_job("a"))
+    batcher.put(job("a"))
     assert batcher.due_seconds(0, 9) == 0
     assert _names(batcher.take(9)) == ["a", "A", "B", "C"]
 
 
 def test_batches_are_full_but_not_fuller() -> None:
     """What gathered is handed out in its order, at most `max_batch_size` at a time."""
-    jobs = [_job(name) for name in "abcdef"]
+    jobs = [job(name) for name in "abcdef"]
     assert _batches(jobs, 2) == [["a", "b", "c", "d"], ["e", "f"]]
 
 
 def test_interactive_goes_first_and_bulk_fills_the_rest() -> None:
     """Bulk waits for interactive, however long it has been there."""
-    jobs = [_job(name, interactive=False) for name in "ABC"] + [_job(name) for name in "abc"]
+    jobs = [job(name, interactive=False) for name in "ABC"] + [job(name) for name in "abc"]
     assert _batches(jobs, 2) == [["a", "b", "c", "A"], ["B", "C"]]
 
 
 def test_a_redelivered_job_is_alone() -> None:
     """What may have killed an embedder takes no neighbours with it, on either queue."""
     jobs = [
-        _job("a"),
-        _job("b", redelivered=True),
-        _job("c"),
-        _job("D", interactive=False, redelivered=True),
-        _job("E", interactive=False),
+        job("a"),
+        job("b", redelivered=True),
+        job("c"),
+        job("D", interactive=False, redelivered=True),
+        job("E", interactive=False),
     ]
     assert _batches(jobs, 5) == [["a"], ["b"], ["c"], ["D"], ["E"]]
 
@@ -145,17 +124,17 @@ def test_a_wait_ends(coming: int) -> None:
 
 def test_a_batch_says_why_it_goes() -> None:
     """Full, with what was there for a free worker, or alone: what an operator tunes by."""
-    jobs = [_job(name) for name in "abcd"] + [_job("e"), _job("f", redelivered=True)]
+    jobs = [job(name) for name in "abcd"] + [job("e"), job("f", redelivered=True)]
     assert [reason for _, reason in _taken(jobs, 3)] == ["full", "free", "alone"]
 
 
 def test_workers_share_what_waits() -> None:
     """With two workers each takes half, so that none is idle while the other has it all."""
-    batcher = _holding(_batcher(8, workers=2), [_job(name) for name in "abcdef"])
+    batcher = _holding(_batcher(8, workers=2), [job(name) for name in "abcdef"])
     assert [len(batcher.take().jobs) for _ in range(3)] == [3, 2, 1]
 
 
 def test_what_a_model_runs_together_is_not_shared_out() -> None:
     """Where four images take little longer than one, a worker takes four of them."""
-    batcher = _holding(_batcher(8, workers=2, at_once=4), [_job(name) for name in "abcdef"])
+    batcher = _holding(_batcher(8, workers=2, at_once=4), [job(name) for name in "abcdef"])
     assert [len(batcher.take().jobs) for _ in range(2)] == [4, 2]
