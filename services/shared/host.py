@@ -58,8 +58,7 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
 
     The admin server answers before the broker is reached, so that a waiting service shows why.
     """
-    logs.configure(shared.log_level, shared.log_format)
-    structlog.contextvars.bind_contextvars(service=name, replica=shared.replica)
+    logs.configure(shared.log_level, shared.log_format, service=name, replica=shared.replica)
 
     async def main(stop: asyncio.Event) -> None:
         telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))

@@ -5,6 +5,7 @@ All of it from the request's head, before any of its body is read.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -120,8 +121,13 @@ def require_same_origin(request: web.Request) -> None:
 
 def address_of(request: web.Request) -> str:
     """Who asks, where no key tells: the address; of IPv6 the network, which is one caller's."""
+    return _caller(request.remote or "")
+
+
+@functools.lru_cache(maxsize=1024)
+def _caller(remote: str) -> str:
     try:
-        address = ipaddress.ip_address((request.remote or "").partition("%")[0])
+        address = ipaddress.ip_address(remote.partition("%")[0])
     except ValueError:
         return "address unknown"
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:

@@ -245,7 +245,7 @@ def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
         contracts.Neighbor(
             item_id=neighbor.item_id,
             label=neighbor.label,
-            attributes=dict(neighbor.attributes),
+            attributes=_attributes_in(neighbor.attributes),
             distance=neighbor.distance,
             similarity=neighbor.similarity,
             duplicates=tuple(neighbor.duplicates),
@@ -260,6 +260,11 @@ def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
         found.matching,
         found.next_cursor,
     )
+
+
+def _attributes_in(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    # `dict` would go through generic Python code, as above.
+    return {name: attributes[name] for name in attributes}
 
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001 (an assertion's condition)

@@ -11,7 +11,7 @@ from typing import ClassVar, Final
 
 import orjson
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
 
 _NOISY: Final = ("aiormq", "opentelemetry", "urllib3")
 _NOISY_LINE_SECONDS: Final = 5.0
@@ -79,14 +79,20 @@ def _json(line: object, default: Callable[[object], object]) -> str:
     return orjson.dumps(line, default, orjson.OPT_SORT_KEYS).decode()
 
 
-def configure(level: str, log_format: str) -> None:
+def configure(level: str, log_format: str, **process: str) -> None:
     """Let structlog write to stdout, and the standard library's loggers by one handler, too.
 
-    level: debug | info | warning | error. log_format: auto | json | pretty.
+    level: debug | info | warning | error. log_format: auto | json | pretty. process: what every
+    line tells of the process that it comes from.
     """
     pretty = log_format == "pretty" or (log_format == "auto" and sys.stdout.isatty())
+
+    # Not structlog's context variables: threads don't inherit them.
+    def add_process(_logger: object, _method: str, event: EventDict) -> EventDict:
+        return {**process, **event}
+
     shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
+        add_process,
         structlog.processors.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -66,7 +66,7 @@ def test_a_right_answer_counts_in_full(finder: Finder, registry: CollectorRegist
 def test_what_is_missing_lowers_the_recall(finder: Finder, registry: CollectorRegistry) -> None:
     """An answer with four wrong neighbours has a live recall of .6."""
     right = _answer(finder, ASK)
-    wrong = tuple(dataclasses.replace(one, distance=1.99) for one in right.neighbors[6:])
+    wrong = tuple(one._replace(distance=1.99) for one in right.neighbors[6:])
     answer = dataclasses.replace(right, neighbors=(*right.neighbors[:6], *wrong))
     quality = LiveQuality(1.0, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)

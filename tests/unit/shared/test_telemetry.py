@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import sys
+import threading
 
 import pytest
 import structlog
@@ -118,6 +119,22 @@ def test_a_line_tells_of_the_error_and_of_what_is_no_json(
     assert "ZeroDivisionError" in line["exception"]
     assert "Health" in line["where"]
     assert (line["level"], line["logger"]) == ("error", "simile.test")
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_every_line_tells_of_its_process_whatever_thread_it_comes_from(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ours and those of libraries; what a line says itself goes before it."""
+    logs.configure("info", "json", service="embedder", replica="embedder-1")
+    thread = threading.Thread(target=structlog.get_logger("simile.test").info, args=("ours",))
+    thread.start()
+    thread.join()
+    logging.getLogger("library").warning("theirs")
+    structlog.get_logger("simile.test").info("of another", replica="upload-2")
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["replica"] for line in lines] == ["embedder-1", "embedder-1", "upload-2"]
+    assert {line["service"] for line in lines} == {"embedder"}
 
 
 class _Written(io.StringIO):
