@@ -29,7 +29,7 @@ Found = tuple[Positions, Distances]
 
 _SMALL_BYTES: Final = 64 * 2**20
 QUICK_BYTES: Final = 16 * 2**20
-"""What a millisecond suffices to scan."""
+"""What can be scanned in a millisecond."""
 
 MEASURED_AT: Final = 10
 """The k that a plan is for; more neighbours take proportionally more candidates."""
@@ -140,7 +140,7 @@ class Engine:
         return cls(vectors, plan, reduction, proposer)
 
     def quick(self, queries: int) -> bool:
-        """Whether so many queries take less than the way to a thread and back: a millisecond.
+        """Whether so many queries take a millisecond at most: a thread's hop under load costs that.
 
         Of small collections only, whose files stay in memory: no search waits for a disk.
         """
