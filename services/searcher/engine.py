@@ -5,7 +5,7 @@ Distances are always exact, from the full vectors; only which items are looked a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,7 +29,7 @@ Found = tuple[Positions, Distances]
 
 _SMALL_BYTES: Final = 64 * 2**20
 QUICK_BYTES: Final = 16 * 2**20
-"""What can be scanned in a millisecond."""
+"""What can be scanned in a millisecond or so."""
 
 MEASURED_AT: Final = 10
 """The k that a plan is for; more neighbours take proportionally more candidates."""
@@ -139,13 +139,14 @@ class Engine:
             proposer = ListsProposer(opened, plan.probes)
         return cls(vectors, plan, reduction, proposer)
 
-    def quick(self, queries: int) -> bool:
-        """Whether so many queries take a millisecond at most: a thread's hop under load costs that.
+    def quick(self, ks: Iterable[int]) -> bool:
+        """Whether queries for so many neighbours each take a millisecond or so in all.
 
-        Of small collections only, whose files stay in memory: no search waits for a disk.
+        A thread's hop under load costs as much. Of small collections only, whose files stay in
+        memory: no search waits for a disk.
         """
         scanned = len(self.vectors) * self.plan.dimension * self.vectors.itemsize
-        return self.vectors.nbytes <= _SMALL_BYTES and queries * scanned <= QUICK_BYTES
+        return self.vectors.nbytes <= _SMALL_BYTES and sum(map(_tens, ks)) * scanned <= QUICK_BYTES
 
     def search(self, queries: Vectors, k: int, spent: Spent | None = None) -> list[Found]:
         """The k nearest of each query (n, dimension) by the plan; `spent` gets what it took.
@@ -180,7 +181,7 @@ class Engine:
         if self._proposer is None:
             return [positions for positions, _ in self.exact(queries, depth)]
         reduced = queries if self._reduction is None else self._reduction.apply(queries)
-        return self._proposer.propose(reduced, -(-k // MEASURED_AT), depth)
+        return self._proposer.propose(reduced, _tens(k), depth)
 
     def _depth(self, k: int) -> int:
         return min(max(k, -(-k * self.plan.rerank // MEASURED_AT)), len(self.vectors))
@@ -199,6 +200,11 @@ def mapped(path: Path, count: int, dimension: int) -> Vectors:
     """A matrix file (count, dimension), float32 little-endian, mapped read-only."""
     matrix: Vectors = np.memmap(path, "<f4", mode="r", shape=(count, dimension)).view(np.ndarray)
     return matrix
+
+
+def _tens(k: int) -> int:
+    """How many times the neighbours that a plan is for."""
+    return -(-k // MEASURED_AT)
 
 
 def _distances(dots: Vectors) -> Distances:

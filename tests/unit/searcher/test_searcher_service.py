@@ -273,9 +273,10 @@ async def test_a_batch_of_several_collections_is_answered_from_each(bench: Bench
     [
         (engine.QUICK_BYTES, Question(collection="birds"), True),
         (engine.QUICK_BYTES, Question(collection="birds", filter=Filter(("label 1",))), False),
+        (COUNT * DIMENSION * 4, Question(collection="birds", k=11), False),
         (COUNT * DIMENSION * 4 - 1, Question(collection="birds"), False),
     ],
-    ids=["a plain question", "a filter", "a large collection"],
+    ids=["a plain question", "a filter", "many neighbours", "a large collection"],
 )
 async def test_only_what_is_quick_is_searched_in_the_event_loop(
     bench: Bench,
