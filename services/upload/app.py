@@ -30,6 +30,7 @@ from services.upload.library import Library
 from services.upload.metrics import UploadMetrics
 from services.upload.observed import observed
 from services.upload.present import Present
+from services.upload.refusals import Refusals
 from services.upload.remote_image import RemoteImages, SystemNames
 from services.upload.search_client import SearchClient
 from services.upload.session import SessionHandlers
@@ -151,6 +152,7 @@ def application(
     )
     app = web.Application(
         middlewares=[
+            Refusals(metrics.held_refusals.inc).middleware(),
             around,
             guard.headers.middleware(),
             guard.access.middleware(),

@@ -91,6 +91,11 @@ class UploadMetrics:
             registry=registry,
         )
         self._refused = Children(refused)
+        self.held_refusals = Counter(
+            "simile_upload_held_refusals_total",
+            "Answers with Retry-After that were held back, up to a second, since they came thick.",
+            registry=registry,
+        )
         self.in_flight = Gauge(
             "simile_upload_in_flight_queries",
             "Queries being answered now.",

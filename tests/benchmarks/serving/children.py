@@ -115,6 +115,12 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return seconds
 
 
+def main_thread_seconds(pid: int) -> float:
+    """What the main thread of a process has used so far, to the nanosecond."""
+    ran_nanoseconds, *_ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
+    return int(ran_nanoseconds) / 1e9
+
+
 def settle(pids: Sequence[int]) -> None:
     """Wait until they are idle, so that what a start leaves to do later is not measured."""
     deadline = time.monotonic() + _SETTLE_MOST_SECONDS

@@ -17,7 +17,7 @@ from typing import Any, Final
 from services.bench.load import Target, closed_loop
 from services.bench.run import percentile
 from tests.benchmarks.serving import corpus
-from tests.benchmarks.serving.children import cpu_seconds
+from tests.benchmarks.serving.children import cpu_seconds, main_thread_seconds
 from tests.benchmarks.serving.systems import Running
 
 _TIMEOUT_SECONDS: Final = 30.0
@@ -25,11 +25,12 @@ _TIMEOUT_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What to measure."""
+    """What to measure. patient: who is refused waits as told."""
 
     concurrency: int
     seconds: float
     warmup_seconds: float
+    patient: bool = True
 
 
 class Client:
@@ -82,9 +83,10 @@ def main() -> None:
 async def _measured(target: Target, running: Running, point: Point) -> dict[str, Any]:
     loading = closed_loop(
         target, concurrency=point.concurrency, seconds=point.seconds,
-        warmup_seconds=point.warmup_seconds, timeout_seconds=_TIMEOUT_SECONDS,
+        warmup_seconds=point.warmup_seconds, patient=point.patient,
+        timeout_seconds=_TIMEOUT_SECONDS,
     )  # fmt: skip
-    run, spent = await asyncio.gather(loading, _cpu_seconds_of(running, point))
+    run, (spent, front) = await asyncio.gather(loading, _cpu_seconds_of(running, point))
     codes = dict(run.by_code)
     served, refused = len(run.served), len(run.refused)
     return {
@@ -98,19 +100,26 @@ async def _measured(target: Target, running: Running, point: Point) -> dict[str,
         "p99_ms": 1000 * run.percentile(99) if served else None,
         "refusal_p99_ms": 1000 * percentile(run.refused, 99) if refused else None,
         "cpu_seconds": spent,
+        "front_cpu_seconds": front,
         "client_cpu_ms": 1000 * run.client_cpu_seconds_per_request,
     }
 
 
-async def _cpu_seconds_of(running: Running, point: Point) -> float:
-    """What the system's processes use between the warm-up's end and the end.
+async def _cpu_seconds_of(running: Running, point: Point) -> tuple[float, float | None]:
+    """What the system's processes use between the warm-up's end and the end; its front's part.
 
     Not until the last client has its answer: what is answered later is not counted either.
     """
     await asyncio.sleep(point.warmup_seconds)
-    before = await asyncio.to_thread(cpu_seconds, running.pids)
+    before, front_before = await asyncio.to_thread(_cpu_seconds, running)
     await asyncio.sleep(point.seconds)
-    return await asyncio.to_thread(cpu_seconds, running.pids) - before
+    after, front_after = await asyncio.to_thread(_cpu_seconds, running)
+    return after - before, None if running.front is None else front_after - front_before
+
+
+def _cpu_seconds(running: Running) -> tuple[float, float]:
+    front = 0.0 if running.front is None else main_thread_seconds(running.front)
+    return cpu_seconds(running.pids), front
 
 
 if __name__ == "__main__":

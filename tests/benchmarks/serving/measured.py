@@ -103,16 +103,16 @@ def overhead_ms(turn: Turn, concurrency: int) -> float | None:
 
 
 def refusal_cpu_share(turn: Turn) -> float | None:
-    """What a refusal costs, over what an image costs.
+    """What a refusal costs, over what an image costs; None where its front is not known.
 
-    Of the CPU time in overload, as much as the served images take at 64 clients is theirs.
+    Of the front's CPU time in overload, as much as the served images take at 64 clients is theirs.
     """
     overload, image_ms = turn.get("overload"), cpu_ms(turn, 64)
-    if not overload or not overload["refused"] or image_ms is None:
+    front = quotient(of_point(turn, 64, "front_cpu_seconds"), of_point(turn, 64, "served"))
+    if not overload or not overload["refused"] or image_ms is None or front is None:
         return None
-    image_seconds = image_ms / 1000
-    rest = overload["cpu_seconds"] - image_seconds * overload["served"]
-    return float(rest / overload["refused"] / image_seconds)
+    rest = overload["front_cpu_seconds"] - front * overload["served"]
+    return float(1000 * rest / overload["refused"] / image_ms)
 
 
 def of_overload(field: str) -> Pick:
@@ -128,6 +128,11 @@ def of_overload(field: str) -> Pick:
 def overload_kept(turn: Turn) -> float | None:
     """Images a second at 512 clients over those at 64."""
     return quotient(of_overload("goodput")(turn), goodput(turn, 64))
+
+
+def storm_kept(turn: Turn) -> float | None:
+    """Images a second over those at 64, of 512 clients that ask again at once when refused."""
+    return quotient(turn.get("storm", {}).get("goodput"), goodput(turn, 64))
 
 
 def recovered(turn: Turn) -> float | None:

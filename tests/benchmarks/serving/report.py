@@ -150,13 +150,18 @@ def _ratios(found: Measured) -> Iterator[str]:
 def _overload(found: Measured) -> Iterator[str]:
     yield f"### Overload: {OVERLOAD} clients"
     yield ""
-    yield "Refused clients wait as long as Retry-After says; a client gives up after 30 s."
+    yield (
+        "Refused clients wait as long as Retry-After says; a client gives up after 30 s. "
+        "A refusal's CPU is that of the thread that takes requests, beyond what it spends on the "
+        "served. *In a storm* refused clients ask again at once."
+    )
     yield ""
     yield (
         "| | images/s | over those with 64 | p99 of the served, ms | refused a second "
-        "| p99 of refusals, ms | CPU of a refusal over an image's | lost | after over before |"
+        "| p99 of refusals, ms | CPU of a refusal over an image's | lost | after over before "
+        "| images/s in a storm | over those with 64 |"
     )
-    yield "|---|" + "---|" * 8
+    yield "|---|" + "---|" * 10
     for name, system in found.systems.items():
         if not any("overload" in turn for turn in found.turns(name)):
             continue
@@ -169,8 +174,15 @@ def _overload(found: Measured) -> Iterator[str]:
             _number(found.median(name, measured.refusal_cpu_share), 3),
             _number(found.median(name, measured.lost), 0),
             _number(found.median(name, measured.recovered), 2),
+            _number(found.median(name, _stormed)),
+            _number(found.median(name, measured.storm_kept), 2),
         )
         yield f"| {_title(name, system)} | {' | '.join(cells)} |"
+
+
+def _stormed(turn: measured.Turn) -> float | None:
+    storm: Any = turn.get("storm")
+    return storm["goodput"] if storm else None
 
 
 def _refused_per_second(turn: measured.Turn) -> float | None:

@@ -109,7 +109,10 @@ def _overload(schedule: Schedule, running: Running, client: Client) -> Turn:
     overload = client.measure(running, Point(OVERLOAD, _OVERLOAD_SECONDS, _OVERLOAD_WARM_SECONDS))
     # At once: whether it has got over the load is the question.
     after = client.measure(running, Point(AFTERWARDS, schedule.seconds, 0))
-    return {"before": before, "overload": overload, "afterwards": after}
+    storm = client.measure(
+        running, Point(OVERLOAD, _OVERLOAD_SECONDS, _OVERLOAD_WARM_SECONDS, patient=False)
+    )
+    return {"before": before, "overload": overload, "afterwards": after, "storm": storm}
 
 
 def _line(number: int, system: System, turn: Turn, limits: dict[str, Any]) -> str:

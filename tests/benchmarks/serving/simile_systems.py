@@ -74,7 +74,7 @@ def in_one_process(bench: Bench) -> Iterator[Running]:
         deadline = time.monotonic() + _START_SECONDS
         while (url := _announced(system.log("up"))) is None:
             _still(system, deadline)
-        yield Running(url, _PATH, system.pids)
+        yield Running(url, _PATH, system.pids, front=system.started[-1].pid)
 
 
 def _announced(log: str) -> str | None:
@@ -102,7 +102,7 @@ def in_processes(
         _serve(system, "upload-1", {**common, "SIMILE_UPLOAD_PORT": str(port)})
         url = f"http://127.0.0.1:{port}"
         until_answered(system, url + _PATH, bench.probe)
-        yield Running(url, _PATH, system.pids, max(ready))
+        yield Running(url, _PATH, system.pids, max(ready), front=system.started[-1].pid)
 
 
 def _on(cores: Sequence[int]) -> Sequence[str]:

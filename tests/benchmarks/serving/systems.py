@@ -26,12 +26,17 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A system that answers. ready_seconds: from an embedder's start to its being ready."""
+    """A system that answers.
+
+    ready_seconds: from an embedder's start to its being ready. front: the process whose main
+    thread takes requests, where that is known.
+    """
 
     url: str
     path: str
     pids: Sequence[int]
     ready_seconds: float | None = None
+    front: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

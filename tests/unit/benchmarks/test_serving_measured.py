@@ -12,7 +12,13 @@ from tests.benchmarks.serving.measured import Measured
 
 def _point(goodput: float, **more: Any) -> dict[str, Any]:
     served = round(goodput * 2)
-    return {"goodput": goodput, "served": served, "cpu_seconds": served * 0.015, **more}
+    return {
+        "goodput": goodput,
+        "served": served,
+        "cpu_seconds": served * 0.015,
+        "front_cpu_seconds": served * 0.001,
+        **more,
+    }
 
 
 def _turn(name: str, goodput: float, *, limit: float = 100.0, **more: Any) -> dict[str, Any]:
@@ -75,11 +81,25 @@ def test_what_was_not_measured_is_none() -> None:
 
 
 def test_a_refusal_costs_what_the_served_do_not_explain() -> None:
-    """3.3 s less 200 images of 15 ms are 0.3 s for 400 refusals: a twentieth of an image each."""
-    overload = {"served": 200, "refused": 400, "cpu_seconds": 3.3, "goodput": 50.0}
+    """0.5 s less 200 images of 1 ms are 0.3 s for 400 refusals; an image takes 15 ms in all."""
+    overload = {"served": 200, "refused": 400, "front_cpu_seconds": 0.5, "goodput": 50.0}
     turn = _turn("1", 100, overload=overload)
     assert measured.refusal_cpu_share(turn) == pytest.approx(0.05)
     assert measured.overload_kept(turn) == pytest.approx(0.5)
+
+
+def test_what_refuses_in_an_unknown_place_has_no_cost_of_a_refusal() -> None:
+    """A rival's processes are not told apart."""
+    overload = {"served": 200, "refused": 400, "front_cpu_seconds": None, "goodput": 50.0}
+    turn = _turn("1", 100, overload=overload)
+    turn["points"]["64"]["front_cpu_seconds"] = None
+    assert measured.refusal_cpu_share(turn) is None
+
+
+def test_a_storm_is_held_against_64_clients() -> None:
+    """Where it was measured."""
+    assert measured.storm_kept(_turn("1", 100, storm={"goodput": 90.0})) == pytest.approx(0.9)
+    assert measured.storm_kept(_turn("1", 100)) is None
 
 
 def test_what_is_neither_served_nor_refused_is_lost() -> None:

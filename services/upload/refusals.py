@@ -1,0 +1,82 @@
+"""Holds back refusals once they come thick: callers that do not wait as told are made to wait.
+
+Refusing is cheap, but not free: some hundred callers that ask again at once keep a front so busy
+with them that the queries it let in are late, that it then lets fewer in, and so on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+_PER_SECOND: Final = 250.0
+"""Some 5 % of a core."""
+
+_AT_ONCE: Final = 250
+"""Go out at once after a quiet second; callers that wait as told hardly come faster."""
+
+_LONGEST_SECONDS: Final = 1.0
+"""The shortest time that Retry-After asks for."""
+
+_MOST_HELD: Final = 1000
+"""Each holds a connection, and what has come of its body."""
+
+
+class Refusals:
+    """The order in which they go out."""
+
+    def __init__(
+        self,
+        on_held: Callable[[], None],
+        *,
+        per_second: float = _PER_SECOND,
+        at_once: int = _AT_ONCE,
+        longest_seconds: float = _LONGEST_SECONDS,
+        most_held: int = _MOST_HELD,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """on_held: called for each that does not go out at once. Clock in seconds."""
+        self._on_held = on_held
+        self._every_seconds = 1 / per_second
+        self._saved_seconds = at_once / per_second
+        self._longest_seconds = longest_seconds
+        self._most_held = most_held
+        self._clock = clock
+        self._next = -self._saved_seconds
+        self._held = 0
+
+    def wait_seconds(self) -> float:
+        """Take the next turn; how long until it comes."""
+        now = self._clock()
+        latest = now + self._longest_seconds
+        turn = min(max(self._next, now - self._saved_seconds) + self._every_seconds, latest)
+        self._next = turn
+        return max(0.0, turn - now)
+
+    def middleware(self) -> Middleware:
+        """Around all that makes answers: the one that says Retry-After waits for its turn."""
+
+        @web.middleware
+        async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+            response = await handler(request)
+            if hdrs.RETRY_AFTER in response.headers:
+                await self._hold()
+            return response
+
+        return in_turn
+
+    async def _hold(self) -> None:
+        seconds = self.wait_seconds()
+        if seconds == 0 or self._held >= self._most_held:
+            return
+        self._on_held()
+        self._held += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self._held -= 1

@@ -1,0 +1,124 @@
+"""Who is told to come back and comes at once is held; who waits as told is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from services.upload.refusals import Refusals
+
+
+class _Clock:
+    """A clock that tests move."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> _Clock:
+    """Some time after the machine's start."""
+    return _Clock()
+
+
+def _waits(refusals: Refusals, count: int) -> list[float]:
+    return [round(refusals.wait_seconds(), 6) for _ in range(count)]
+
+
+def _refusals(clock: _Clock) -> Refusals:
+    return Refusals(lambda: None, per_second=10, at_once=3, longest_seconds=0.5, clock=clock)
+
+
+def test_some_go_out_at_once_and_the_rest_in_turns(clock: _Clock) -> None:
+    """Three together, then one every tenth of a second, none later than half a second."""
+    assert _waits(_refusals(clock), 10) == [0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5]
+
+
+def test_those_that_come_slowly_never_wait(clock: _Clock) -> None:
+    """As callers do that wait as Retry-After says."""
+    refusals = _refusals(clock)
+    for _ in range(50):
+        clock.now += 0.1
+        assert refusals.wait_seconds() == 0
+
+
+def test_after_a_quiet_time_some_go_out_at_once_again(clock: _Clock) -> None:
+    """As many as at first, and no more."""
+    refusals = _refusals(clock)
+    _waits(refusals, 20)
+    clock.now += 3600
+    assert _waits(refusals, 5) == [0, 0, 0, 0.1, 0.2]
+
+
+@asynccontextmanager
+async def _served(refusals: Refusals) -> AsyncIterator[str]:
+    async def answer(request: web.Request) -> web.Response:
+        refused = request.path == "/refused"
+        return web.Response(
+            status=503 if refused else 200, headers={"Retry-After": "1"} if refused else {}
+        )
+
+    app = web.Application(middlewares=[refusals.middleware()])
+    app.add_routes([web.get("/refused", answer), web.get("/", answer)])
+    runner = web.AppRunner(app, handler_cancellation=True)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def _seconds(session: aiohttp.ClientSession, url: str) -> float:
+    began = time.monotonic()
+    async with session.get(url) as answer:
+        await answer.read()
+    return time.monotonic() - began
+
+
+async def test_a_refusal_that_comes_thick_is_held_and_an_answer_is_not() -> None:
+    """The second of two is answered no sooner than its turn, and is counted."""
+    held = list[None]()
+    refusals = Refusals(lambda: held.append(None), per_second=2, at_once=1, longest_seconds=0.5)
+    async with _served(refusals) as url, aiohttp.ClientSession() as session:
+        await _seconds(session, f"{url}/refused")
+        assert held == []
+        slow = asyncio.create_task(_seconds(session, f"{url}/refused"))
+        while not held:
+            await asyncio.sleep(0.001)
+        await _seconds(session, url)
+        assert not slow.done()
+        assert await slow >= 0.3
+    assert len(held) == 1
+
+
+async def test_no_more_are_held_than_a_front_has_memory_for() -> None:
+    """The others are answered at once."""
+    held = list[None]()
+    refusals = Refusals(
+        lambda: held.append(None), per_second=0.1, at_once=1, longest_seconds=60, most_held=1
+    )
+    async with _served(refusals) as url, aiohttp.ClientSession() as session:
+        await _seconds(session, f"{url}/refused")
+        slow = asyncio.create_task(_seconds(session, f"{url}/refused"))
+        while not held:
+            await asyncio.sleep(0.001)
+        await _seconds(session, f"{url}/refused")
+        assert not slow.done()
+        slow.cancel()
+        # Its caller is gone: there is room for another.
+        while refusals._held:
+            await asyncio.sleep(0.001)
+        another = asyncio.create_task(_seconds(session, f"{url}/refused"))
+        while len(held) < 2:
+            await asyncio.sleep(0.001)
+        another.cancel()
