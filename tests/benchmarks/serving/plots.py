@@ -48,6 +48,7 @@ def throughput(found: Measured, path: Path) -> None:
             panel.axhline(limit, color="#111827", linewidth=1, linestyle="--")
             panel.text(1, limit, " the limit: a loop without a server", va="bottom", fontsize=8)
         panel.set_title(title, fontsize=10)
+        panel.margins(y=0.1)
         panel.set_ylim(bottom=0)
         _finish(panel)
     panels[0].set_ylabel("images/s")

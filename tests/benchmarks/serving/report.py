@@ -87,7 +87,8 @@ def _aims(judged: Sequence[Target]) -> Iterator[str]:
 def _with_unit(value: float | None, unit: str) -> str:
     if value is None:
         return "-"
-    digits = 0 if abs(value) >= 100 or value == 0 else 1 if abs(value) >= 10 else 2
+    size = abs(value)
+    digits = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 0.1 else 3
     return f"{value:,.{digits}f} {unit}".strip()
 
 
