@@ -120,6 +120,11 @@ class Decoder:
         """How many may be taken now; with the lock."""
         return len(self._waiting) + self._may_take_large
 
+    def any_waiting(self) -> bool:
+        """Whether one may be taken now."""
+        with self.lock:
+            return self.waiting > 0
+
     @property
     def urgent(self) -> bool:
         """Whether the next is interactive; with the lock."""

@@ -14,6 +14,7 @@ from typing import Any
 from services.embedder.batcher import Batch, Batcher
 from services.embedder.crew import Crew
 from services.embedder.decoding import Decoder
+from services.embedder.holding import Holding
 from services.embedder.job import NOBODY_WAITS, Job
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.model import Model
@@ -53,16 +54,18 @@ class Pipeline:
             workers=len(models),
             at_once=models[0].at_once,
         )
+        self._decode_threads = _decode_threads(settings, models[0])
         self._crew = Crew(
             decoder,
             batcher,
             [Worker(model, metrics, watchdog) for model in models],
-            decode_threads=_decode_threads(settings, models[0]),
+            decode_threads=self._decode_threads,
             embed=self._embed,
             on_failed=lambda job: self._hand_over(partial(self._done, [job])),
             on_death=lambda error: self._hand_over(partial(_fail, self._thread_fault, error)),
         )
         self._loop = asyncio.get_running_loop()
+        self._holding = Holding(self._done)
         self._finishing: set[asyncio.Task[None]] = set()
         self._thread_fault: asyncio.Future[None] = self._loop.create_future()
         self._result_fault: asyncio.Future[None] = self._loop.create_future()
@@ -101,17 +104,23 @@ class Pipeline:
         """Let threads and unsent results go; what is stuck doesn't hold up the end."""
         for task in self._finishing:
             task.cancel()
+        self._holding.close()
         self._crew.close()
 
     def _embed(self, worker: Worker, batch: Batch) -> None:
         jobs = self._unexpired(batch.jobs)
+        if worker.held:
+            worker.held = False
+            self._hand_over(partial(self._holding.release, worker))
         if jobs:
             self._metrics.batch_images.observe(len(jobs))
             self._metrics.batches[batch.reason].inc()
             watch = Stopwatch(clock())
             worker.embed(jobs)
             self._trace(jobs, watch)
-            self._hand_over(partial(self._done, jobs))
+            worker.held = self._decode_threads == 0 and self._decoder.any_waiting()
+            done = partial(self._holding.hold, worker) if worker.held else self._done
+            self._hand_over(partial(done, jobs))
 
     def _trace(self, batch: Sequence[Job], watch: Stopwatch) -> None:
         """One span for the batch, linked to every query in it."""

@@ -29,6 +29,8 @@ class Worker:
         self._metrics = metrics
         self._watchdog = watchdog
         self._faults = 0
+        self.held = False
+        """Whether the results of its last batch were to be held."""
 
     def warm(self) -> None:
         """Run once, so that the first query isn't the slow one."""

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.embedder import outlet, service
+from services.embedder import holding, outlet, service
 from services.embedder.model import Model, Pixels, Vectors
 from services.embedder.pipeline import Pipeline
 from services.embedder.settings import EmbedderSettings
@@ -250,6 +250,71 @@ async def test_a_worker_that_decodes_is_busy() -> None:
         await house.ask(pictures.plain_jpeg(BLUE))
         await house.vectors(1)
         assert house.count("worker_busy_seconds_total") >= 0.2
+
+
+class _OneByOne(FakeModel):
+    """Its gate closes behind each batch, and so does another before each image after the first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoding, self.decodes, self.prepared = threading.Event(), threading.Event(), 0
+
+    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        self.prepared += 1
+        if self.prepared > 1:
+            self.decodes.set()
+            assert self.decoding.wait(30), "the test never opened the gate"
+        return super().prepare(image, box)
+
+    def embed(self, batch: Pixels) -> Vectors:
+        vectors = super().embed(batch)
+        if self.prepared:  # not when it gets warm
+            self.gate.clear()
+        return vectors
+
+
+@asynccontextmanager
+async def _decoding_the_next() -> AsyncIterator[tuple[House, _OneByOne]]:
+    """An embedder whose only worker has run one image, and is at the pixels of another."""
+    model = _OneByOne()
+    async with _house(model, decode_threads=None) as house:
+        await house.hold()
+        await house.ask(pictures.plain_jpeg(BLUE))
+        await house.until(lambda: house.count("in_hand_images") == 2)
+        model.gate.set()
+        assert await asyncio.to_thread(model.decodes.wait, 30)
+        try:
+            yield house, model
+        finally:
+            model.decoding.set()
+
+
+async def test_results_go_when_the_next_batch_is_in_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A worker that decodes is not held up by the sending of what it made before."""
+    monkeypatch.setattr(holding, "_LONGEST_SECONDS", 60.0)
+    async with _decoding_the_next() as (house, model):
+        await asyncio.sleep(0.05)
+        assert house.count("in_hand_images") == 2
+        model.decoding.set()
+        (held,) = await house.vectors(1)
+        assert held.slip.correlation_id == "q-held"
+        assert model.batches[-1] == 1
+        assert house.count("in_hand_images") == 1
+        model.gate.set()
+        await house.vectors(1)
+
+
+async def test_no_result_waits_long_for_an_image_that_is_slow() -> None:
+    """The other is still being decoded."""
+    async with _decoding_the_next() as (house, model):
+        (held,) = await house.vectors(1)
+        assert held.slip.correlation_id == "q-held"
+        assert not model.decoding.is_set()
+        model.decoding.set()
+        model.gate.set()
+        await house.vectors(1)
 
 
 async def test_interactive_overtakes_bulk(house: House) -> None:
