@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from services.embedder.model import Pixels, Preprocessing
 from services.shared import imaging
-from services.shared.orientation import orientation_of, upright
+from services.shared.imaging.orientation import orientation_of, upright
 from tests.benchmarks.photographs import LIMITS
 
 Decoder = Callable[[bytes], Pixels]

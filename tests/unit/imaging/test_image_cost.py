@@ -7,7 +7,8 @@ import struct
 import pytest
 from PIL import Image
 
-from services.shared import errors, image_cost, imaging
+from services.shared import errors, imaging
+from services.shared.imaging import image_cost
 from tests.hostile import bombs
 from tests.support import pictures
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from services.shared import errors, imaging
+from services.shared.imaging import probe
 from tests.support import pictures
 
 LIMITS = imaging.Limits(max_bytes=2**20, max_pixels=1_000_000, max_aspect=100.0)
@@ -367,7 +368,7 @@ def test_what_follows_a_picture_is_not_taken_for_scans() -> None:
 
 def test_threads_decode_alike() -> None:
     """Many threads at once get the same picture, also in the process's first moments."""
-    imaging._openers.cache_clear()
+    probe._openers.cache_clear()
     image = pictures.encoded(pictures.scene(), "AVIF")
     with ThreadPoolExecutor(4) as pool:
         decoded = list(pool.map(_decoded, [image] * 16))

@@ -9,8 +9,9 @@ from typing import Final
 import pytest
 from PIL import Image
 
-from services.shared import imaging, jpeg
-from services.shared.jpeg import Frame
+from services.shared import imaging
+from services.shared.imaging import jpeg
+from services.shared.imaging.jpeg import Frame
 from tests.hostile import bombs
 from tests.support.pictures import encoded, exif, scene
 

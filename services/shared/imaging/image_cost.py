@@ -11,7 +11,7 @@ from typing import Final
 
 from PIL import ImageFile
 
-from services.shared import jpeg
+from services.shared.imaging import jpeg
 from services.shared.errors import UndecodableImage
 
 JPEG_FAMILY: Final = ("JPEG", "MPO")

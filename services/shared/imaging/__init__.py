@@ -1,0 +1,27 @@
+"""The only image decoder: `probe` reads headers, `decode` makes pixels, both under the same limits."""
+
+from __future__ import annotations
+
+from services.shared.imaging.decode import PIXELS, decode, thumbnail
+from services.shared.imaging.probe import (
+    Header,
+    Limits,
+    format_of,
+    formats,
+    memory_of,
+    sniff,
+    sniff_start,
+)
+
+__all__ = [
+    "PIXELS",
+    "Header",
+    "Limits",
+    "decode",
+    "format_of",
+    "formats",
+    "memory_of",
+    "sniff",
+    "sniff_start",
+    "thumbnail",
+]
