@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
-from rich.console import Console
 
 from services.client import key_headers
 from services.shared import lifecycle
 from services.shared.errors import MissingExtra
+from services.tables import console
 
 _DEFAULT_CONCURRENCY: Final = (1, 8, 32)
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -202,7 +202,7 @@ def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
         rates=options.pop("rates"),
         **options,
     )
-    session.run(asked, Console(), Console(stderr=True))
+    session.run(asked, console(), console(stderr=True))
 
 
 def _check(options: dict[str, Any]) -> None:

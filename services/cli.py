@@ -11,9 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from services.bench_commands import bench
 from services.index_commands import index, root_option
@@ -23,6 +20,7 @@ from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry, logs
 from services.shared.telemetry.tracing import tracing
+from services.tables import add_row, console, echo, new_table
 from services.top_command import top
 
 if TYPE_CHECKING:
@@ -102,7 +100,7 @@ def up(
 
 
 def _announce(url: str) -> None:
-    click.echo(f"ready {url}")
+    echo(f"ready {url}")
 
 
 @main.command()
@@ -141,8 +139,8 @@ def export(*, models_dir: Path | None) -> None:
     from services.embedder.survey import survey
 
     found, rows = survey(load(EmbedderSettings, models_dir=models_dir))
-    table = Table("runtime", "precision", "images/s a core", "images a call", "cosine", "",
-                  title=found.facts.model_id)  # fmt: skip
+    table = new_table("runtime", "precision", "images/s a core", "images a call", "cosine", "",
+                      title=found.facts.model_id)  # fmt: skip
     for row in rows:
         speed = (
             (f"{row.speed.images_per_second:.0f}", str(row.speed.at_once))
@@ -150,9 +148,9 @@ def export(*, models_dir: Path | None) -> None:
             else ("", "")
         )
         cosine = "" if row.cosine is None else f"{row.cosine:.6f}"
-        table.add_row(row.library, row.precision, *speed, cosine, Text(row.unfit or ""))
-    Console().print(table)
-    click.echo(f"exported: {found.folder}")
+        add_row(table, row.library, row.precision, *speed, cosine, row.unfit or "")
+    console().print(table)
+    echo(f"exported: {found.folder}")
 
 
 @main.command()
@@ -179,7 +177,7 @@ def query(
         if as_json:
             click.echo(json.dumps(answers if pages > 1 else answers[0], indent=2))
         else:
-            Console().print(client.table_of(answers, answers[0]["collection"]))
+            console().print(client.table_of(answers, answers[0]["collection"]))
         return
     if pages > 1:
         message = "--pages takes one FILE"
@@ -192,9 +190,9 @@ def query(
         if "problem" in result:
             failed = True
             problem = result["problem"]
-            click.echo(f"simile: {file}: {problem['detail']} ({problem['code']})", err=True)
+            echo(f"simile: {file}: {problem['detail']} ({problem['code']})", err=True)
         elif not as_json:
-            Console().print(client.table_of([result["answer"]], str(file)))
+            console().print(client.table_of([result["answer"]], str(file)))
     if failed:
         raise SystemExit(lifecycle.ExitCode.FAILED)
 
@@ -227,9 +225,9 @@ def evaluate(*, collection: str, k: int, sheet: Path, root: Path | None) -> None
     volume = Volume(load(SharedSettings, root=root).root)
     version = volume.active(collection)
     result = judge(volume, collection, version, k=k)
-    table = Table("label", "images", f"P@{k}", "top-1", title=f"{collection} {version}")
+    table = new_table("label", "images", f"P@{k}", "top-1", title=f"{collection} {version}")
     for row in (*result.classes, result.overall):
-        table.add_row(row.label, str(row.count), f"{row.precision:.3f}", f"{row.top1:.3f}")
-    Console().print(table)
+        add_row(table, row.label, str(row.count), f"{row.precision:.3f}", f"{row.top1:.3f}")
+    console().print(table)
     draw_contact_sheet(volume, collection, version, sheet, k=k)
-    click.echo(f"contact sheet: {sheet}")
+    echo(f"contact sheet: {sheet}")

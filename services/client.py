@@ -11,10 +11,10 @@ import aiohttp
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from rich.table import Table
-from rich.text import Text
 
 from services.shared.errors import Unreachable, from_code
 from services.shared.settings import load
+from services.tables import add_row, new_table
 
 Answer = Mapping[str, Any]
 """A JSON object as the API sent it."""
@@ -90,15 +90,15 @@ async def _post(
 
 def table_of(answers: Sequence[Answer], title: str) -> Table:
     """The pages of one query as one table; its caption says when there is more to be had."""
-    table = Table("", "similarity", "label", "item", "", title=Text(title))
+    table = new_table("", "similarity", "label", "item", "", title=title)
     neighbors = [neighbor for answer in answers for neighbor in answer["neighbors"]]
     for rank, neighbor in enumerate(neighbors, start=1):
         folded = len(neighbor["duplicates"])
-        table.add_row(
+        add_row(
+            table,
             str(rank),
             f"{neighbor['similarity']:.4f}",
-            # A text, since a label may hold what rich takes for markup.
-            Text(neighbor["label"]),
+            neighbor["label"],
             neighbor["item_id"],
             f"+{folded} near-duplicate{'s' if folded > 1 else ''}" if folded else "",
         )

@@ -10,18 +10,17 @@ from pathlib import Path
 from typing import Final, get_args
 
 import click
-from rich.console import Console
 from rich.table import Column
-from rich.text import Text
 
 from services.index_tables import MEGABYTE, reason, show_plans, show_report
 from services.shared import lifecycle
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
 from services.shared.manifest import Method
+from services.shared.printable import printable
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
-from services.tables import age, new_table
+from services.tables import add_row, age, cell, console, echo, new_table
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _SECONDS: Final = click.FloatRange(0, min_open=True)
@@ -110,8 +109,8 @@ def list_versions(root: Path | None) -> None:
                 f"{manifest.bytes / MEGABYTE:.0f}",
                 age(manifest.created_unix_ms),
             ]
-        table.add_row(row.collection, row.version, " ".join(marks), *facts)
-    Console().print(table)
+        add_row(table, row.collection, row.version, " ".join(marks), *facts)
+    console().print(table)
 
 
 @index.command()
@@ -124,7 +123,7 @@ def activate(collection: str, version: str, root: Path | None) -> None:
     from services.searcher import publisher
 
     publisher.activate(_volume(root), collection, version)
-    click.echo(f"active: {collection} {version}")
+    echo(f"active: {collection} {version}")
 
 
 @index.command()
@@ -136,7 +135,7 @@ def rollback(collection: str, root: Path | None) -> None:
     from services.searcher import publisher
 
     version = publisher.rollback(_volume(root), collection)
-    click.echo(f"active: {collection} {version}")
+    echo(f"active: {collection} {version}")
 
 
 @index.command()
@@ -160,9 +159,9 @@ def verify(collection: str, version: str | None, root: Path | None, *, every: bo
             if not every:
                 raise
             broken += 1
-            click.echo(f"broken: {collection} {one}: {error}")
+            echo(f"broken: {collection} {one}: {error}")
         else:
-            click.echo(f"sound: {collection} {one}")
+            echo(f"sound: {collection} {one}")
     if broken:
         raise SystemExit(lifecycle.ExitCode.FAILED)
 
@@ -196,8 +195,8 @@ def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Pa
     table = new_table("version", "", "MB")
     for row in rows:
         fate = "would be removed" if dry_run and row.fate == "removed" else row.fate
-        table.add_row(row.version, fate, f"{row.bytes / MEGABYTE:.1f}")
-    Console().print(table)
+        add_row(table, row.version, fate, f"{row.bytes / MEGABYTE:.1f}")
+    console().print(table)
 
 
 @index.command("copy")
@@ -216,7 +215,7 @@ def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> N
     if follow is None:
         for copied in (copying.copy(origin, target, name) for name in origin.collections()):
             if copied is not None:
-                click.echo(f"copied: {copied.collection} {copied.version}")
+                echo(f"copied: {copied.collection} {copied.version}")
         return
     logs.configure(shared.log_level, shared.log_format)
 
@@ -237,12 +236,12 @@ def explain(collection: str, version: str | None, plot: Path | None, root: Path 
     volume = _volume(root)
     manifest = volume.manifest(collection, version or volume.active(collection))
     show_plans(manifest)
-    click.echo(reason(manifest))
+    echo(reason(manifest))
     if plot is not None:
         from services.searcher.plan_plot import draw_plans
 
         draw_plans(manifest, plot)
-        click.echo(f"plot: {plot}")
+        echo(f"plot: {plot}")
 
 
 @index.command()
@@ -280,23 +279,22 @@ def duplicates(
         click.echo(json.dumps([group.to_json() for group in groups], indent=2))
         return
     if not groups:
-        click.echo(f"{collection} has no two images within {distance:g} of each other")
+        echo(f"{collection} has no two images within {distance:g} of each other")
         return
     table = new_table("images", "same file", "farthest", "labels", "paths",
                   title=f"{len(groups)} groups of near-duplicates")  # fmt: skip
 
     def show(group: Group) -> None:
-        labels = Text(", ".join(group.labels), "bold red" if len(group.labels) > 1 else "")
-        paths = Text("\n".join(item.path for item in group.items))
-        table.add_row(
-            str(len(group.items)), str(group.same_bytes), f"{group.farthest:.3f}", labels, paths
-        )
+        labels = cell(", ".join(group.labels), "bold red" if len(group.labels) > 1 else "")
+        paths = "\n".join(printable(item.path) for item in group.items)
+        counts = (str(len(group.items)), str(group.same_bytes), f"{group.farthest:.3f}")
+        add_row(table, *counts, labels, paths)
 
     for group in groups:
         show(group)
-    Console().print(table)
+    console().print(table)
     draw_groups(volume, collection, version, groups, sheet)
-    click.echo(f"contact sheet: {sheet}")
+    echo(f"contact sheet: {sheet}")
 
 
 def _volume(root: Path | None) -> Volume:

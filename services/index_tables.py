@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-import click
-from rich.console import Console
 from rich.table import Column
-from rich.text import Text
 
 from services.shared.manifest import Manifest, Measurement
-from services.tables import new_table
+from services.tables import add_row, console, echo, new_table
 
 if TYPE_CHECKING:
     from services.searcher.builder import BuildReport
@@ -29,7 +26,8 @@ def show_plans(manifest: Manifest) -> None:
     )  # fmt: skip
     for one in _by_method(manifest.measured):
         chosen = one.plan == manifest.plan
-        table.add_row(
+        add_row(
+            table,
             "*" if chosen else "",
             one.plan.method,
             str(one.plan.dimension),
@@ -43,7 +41,7 @@ def show_plans(manifest: Manifest) -> None:
             f"{one.bytes / MEGABYTE:.1f}",
             style="bold" if chosen else "",
         )
-    Console().print(table)
+    console().print(table)
 
 
 def _by_method(measured: Sequence[Measurement]) -> Sequence[Measurement]:
@@ -77,12 +75,12 @@ def show_report(report: BuildReport) -> None:
     if report.failures:
         table = new_table("file", "code", "why", title=f"{len(report.failures)} files left out")
         for failure in report.failures:
-            table.add_row(Text(failure.path), failure.code, Text(failure.detail))
-        Console(stderr=True).print(table)
+            add_row(table, failure.path, failure.code, failure.detail)
+        console(stderr=True).print(table)
     if report.published:
         show_plans(manifest)
     verb = "published" if report.published else "unchanged:"
-    click.echo(
+    echo(
         f"{verb} {manifest.version}: {manifest.count} images "
         f"({report.embedded} embedded, {report.reused} reused, {len(report.failures)} left out) "
         f"in {report.seconds:.1f} s, recall@10 {manifest.recall:.3f} by {manifest.plan.method}"

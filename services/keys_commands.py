@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Final
 
 import click
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from services.shared import lifecycle
 from services.shared.errors import InvalidSettings
+from services.tables import add_row, console, echo, new_table
 
 _SCOPES: Final = ("read", "write", "admin")
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -39,8 +37,8 @@ def new(*, name: str, scopes: tuple[str, ...]) -> None:
     from services.upload.api_keys import Scope, new_key
 
     secret, key = new_key(name, map(Scope, scopes))
-    click.echo(f"key:  {secret}")
-    click.echo(f"line: {key.line}")
+    echo(f"key:  {secret}")
+    echo(f"line: {key.line}")
 
 
 @keys.command()
@@ -55,7 +53,7 @@ def check(*, file: Path) -> None:
     except ValueError as error:
         message = f"{file} is no text: {error}"
         raise InvalidSettings(message) from None
-    table = Table("name", "scopes", "sha256", title=Text(str(file)))
+    table = new_table("name", "scopes", "sha256", title=str(file))
     for key in known:
-        table.add_row(key.name, ", ".join(sorted(key.scopes)), f"{key.digest.hex()[:12]}…")
-    Console().print(table)
+        add_row(table, key.name, ", ".join(sorted(key.scopes)), f"{key.digest.hex()[:12]}…")
+    console().print(table)

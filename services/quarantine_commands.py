@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
-from rich.console import Console
 from rich.table import Column
-from rich.text import Text
 
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
-from services.tables import age, new_table
+from services.tables import add_row, age, console, echo, new_table
 
 if TYPE_CHECKING:
     from services.quarantine_visit import Held
@@ -62,19 +60,19 @@ def list_records(*, as_json: bool, amqp_url: str | None) -> None:
     )  # fmt: skip
     for one in held:
         record = one.record
-        table.add_row(
-            # Texts, since a record may be anybody's and hold what rich takes for markup.
-            Text(record.record_id),
+        add_row(
+            table,
+            record.record_id,
             age(record.set_aside_unix_ms),
-            Text(record.reason),
-            Text(record.queue.removeprefix("simile.")),
-            Text(record.format or "?"),
+            record.reason,
+            record.queue.removeprefix("simile."),
+            record.format or "?",
             f"{record.size_bytes / _KILOBYTE:.1f}",
             str(record.deaths or ""),
             "kept" if one.request is not None else "",
         )
-    Console().print(table)
-    click.echo(f"{len(held)} in quarantine")
+    console().print(table)
+    echo(f"{len(held)} in quarantine")
 
 
 @quarantine.command()
@@ -94,14 +92,14 @@ def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
     one = _with_broker(amqp_url, look)
     table = new_table("", "", title=one.record.record_id)
     for name, value in _facts(one).items():
-        table.add_row(name, Text(str(value)))
-    Console().print(table)
+        add_row(table, name, str(value))
+    console().print(table)
     if image is not None:
         if one.request is None:
             message = f"record {record_id} holds no image"
             raise NotReplayable(message)
         image.write_bytes(one.request.image)
-        click.echo(f"image: {image}")
+        echo(f"image: {image}")
 
 
 @quarantine.command()
@@ -130,9 +128,9 @@ def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
 
     outcome = _with_broker(amqp_url, again)
     if isinstance(outcome, Failure):
-        click.echo(f"failed again: {record_id}: {outcome.detail} ({outcome.code})")
+        echo(f"failed again: {record_id}: {outcome.detail} ({outcome.code})")
         raise SystemExit(lifecycle.ExitCode.FAILED)
-    click.echo(f"embedded: {record_id} by {outcome}; dropped from quarantine")
+    echo(f"embedded: {record_id} by {outcome}; dropped from quarantine")
 
 
 @quarantine.command()
@@ -159,7 +157,7 @@ def drop(*, record_ids: tuple[str, ...], every: bool, yes: bool, amqp_url: str |
                 one.drop()
             return len(chosen)
 
-    click.echo(f"dropped: {_with_broker(amqp_url, forget)}")
+    echo(f"dropped: {_with_broker(amqp_url, forget)}")
 
 
 def _facts(held: Held) -> dict[str, object]:

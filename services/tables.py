@@ -1,16 +1,55 @@
-"""How the commands' tables look, and how they tell a time that has passed."""
+"""Prints what commands show: tables of one style, and foreign text that can't steer a terminal."""
 
 from __future__ import annotations
 
+import os
+import sys
 import time
+from typing import Final
 
+import click
 from rich.box import SIMPLE
+from rich.console import Console, RenderableType
 from rich.table import Column, Table
+from rich.text import Text
+
+from services.shared.printable import printable_lines
+
+_WIDE: Final = 10_000
+"""Columns of a console that is no terminal: more than any table has."""
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return the console of standard output or standard error.
+
+    Where no terminal shows it, such as in `kubectl logs` or a file, a table is as wide as its
+    content, unless COLUMNS sets a width.
+    """
+    stream = sys.stderr if stderr else sys.stdout
+    fits = stream.isatty() or "COLUMNS" in os.environ
+    return Console(stderr=stderr, width=None if fits else _WIDE)
+
+
+def echo(text: str, *, err: bool = False) -> None:
+    """Print lines that may hold foreign text to standard output, or to standard error."""
+    click.echo(printable_lines(text), err=err)
+
+
+def cell(text: str, style: str = "") -> Text:
+    """Return foreign text as it is shown: no markup is read, no control character is obeyed."""
+    return Text(printable_lines(text), style)
 
 
 def new_table(*columns: str | Column, title: str | None = None) -> Table:
-    """A table that leaves room: these are many columns for a terminal of 80."""
-    return Table(*columns, title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    """Return an empty table without vertical lines: these are many columns for 80 characters."""
+    shown = None if title is None else cell(title, "table.title")
+    return Table(*columns, title=shown, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+
+
+def add_row(table: Table, *cells: RenderableType, style: str = "") -> None:
+    """Add a row; a cell that is a string is shown as `cell` shows it."""
+    shown = (cell(one) if isinstance(one, str) else one for one in cells)
+    table.add_row(*shown, style=style)
 
 
 def age(created_unix_ms: int) -> str:

@@ -7,9 +7,9 @@ import contextlib
 import json
 
 import click
-from rich.console import Console
 
 from services.shared import lifecycle
+from services.tables import console
 
 
 @click.command()
@@ -36,13 +36,13 @@ def top(*, urls: tuple[str, ...], interval: float, once: bool, as_json: bool) ->
     from services.top import screen
     from services.top.view import shown
 
-    console = Console()
+    screen_or_file = console()
     if not (once or as_json):
         with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(screen.watch(urls, interval, console))
+            asyncio.run(screen.watch(urls, interval, screen_or_file))
         return
     seen = asyncio.run(screen.once(urls, interval))
     if as_json:
         click.echo(json.dumps(seen.to_json(), indent=2))
     else:
-        console.print(shown(seen))
+        screen_or_file.print(shown(seen))

@@ -24,6 +24,7 @@ from services.bench.sizing import Wish
 from services.bench.target import Target
 from services.shared import lifecycle
 from services.shared.errors import Unreachable
+from services.tables import cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +59,12 @@ def run(asked: Asked, console: Console, errors: Console) -> None:
     tables.show(results, console)
     if asked.json_file is not None:
         asked.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
-        console.print(Text(f"results: {asked.json_file}"))
+        console.print(cell(f"results: {asked.json_file}"))
     if asked.report_file is not None and results.measured:
         from services.bench.report import write_report  # noqa: PLC0415 (matplotlib takes a second)
 
         write_report(results, asked.report_file)
-        console.print(Text(f"report: {asked.report_file}"))
+        console.print(cell(f"report: {asked.report_file}"))
     if session.fault is not None:
         raise session.fault
 
@@ -108,7 +109,7 @@ class Session:
             self._errors.print("interrupted: these are the runs that were over", style="yellow")
         except Unreachable as error:
             self.fault = error
-            self._errors.print(f"{error}: these are the runs that were over", style="yellow")
+            self._errors.print(cell(f"{error}: these are the runs that were over", "yellow"))
         return Results(facts, self._measured, **rest)
 
     async def _run_all(self, meter: Meter) -> None:

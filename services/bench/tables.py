@@ -14,7 +14,7 @@ from services.bench.capacity import Capacity, Step
 from services.bench.meter import Measured
 from services.bench.results import PERCENTILES, Results
 from services.bench.run import Run, percentile
-from services.tables import new_table
+from services.tables import add_row, cell, new_table
 
 _LATE_SECONDS: Final = 0.05
 """A generator that is later than this with a request is said to be."""
@@ -24,7 +24,7 @@ def show(results: Results, console: Console) -> None:
     """Print all of it."""
     facts = results.facts
     console.print(
-        Text(f"{facts.collection} {facts.index_version}: {facts.count:,} images, {facts.model_id}")
+        cell(f"{facts.collection} {facts.index_version}: {facts.count:,} images, {facts.model_id}")
     )
     console.print(of_runs(results.measured))
     for table in (
@@ -35,7 +35,7 @@ def show(results: Results, console: Console) -> None:
         if table.row_count:
             console.print(table)
     for line in notes(results.measured):
-        console.print(Text(f"note: {line}"), style="yellow")
+        console.print(cell(f"note: {line}"), style="yellow")
     if results.capacity is not None:
         console.print(Text(verdict(results.capacity)), style="bold")
     for one in results.advice:
@@ -48,7 +48,8 @@ def of_runs(measured: Sequence[Measured]) -> Table:
     table = _table("load", "images/s", *(f"p{percent:g} ms" for percent in PERCENTILES), "max ms",
                    *(["not served"] if lost else []))  # fmt: skip
     for run in (one.run for one in measured):
-        table.add_row(
+        add_row(
+            table,
             run.name,
             f"{run.goodput:,.1f}",
             *(milliseconds(run.percentile(percent)) for percent in (*PERCENTILES, 100)),
@@ -65,13 +66,14 @@ def of_codes(measured: Sequence[Measured]) -> Table:
         for run in runs:
             for code, count in run.by_code.items():
                 latencies = run.latencies_of(code)
-                table.add_row(
+                add_row(
+                    table,
                     run.name,
                     f"{count:,}",
                     share(count / len(run.samples)),
                     milliseconds(percentile(latencies, 50)),
                     milliseconds(percentile(latencies, 99)),
-                    Text(code),
+                    code,
                 )
     return table
 
@@ -84,7 +86,7 @@ def of_stages(measured: Sequence[Measured]) -> Table:
     if stages:
         for one, median in zip(measured, medians, strict=True):
             cells = (milliseconds(median.get(stage, math.nan)) for stage in stages)
-            table.add_row(one.run.name, *cells)
+            add_row(table, one.run.name, *cells)
     return table
 
 
@@ -97,7 +99,8 @@ def of_cpu(measured: Sequence[Measured]) -> Table:
     table = _table("CPU ms/image", *services, "this generator",
                    *(["images a batch"] if filled else []))  # fmt: skip
     for one, cpu, fill in zip(measured, by_service, fills, strict=True):
-        table.add_row(
+        add_row(
+            table,
             one.run.name,
             *(milliseconds(cpu.get(name, math.nan)) for name in services),
             milliseconds(one.run.client_cpu_seconds_per_request),

@@ -25,6 +25,7 @@ from services.shared.errors import (
     SimileError,
     StageDied,
 )
+from services.shared.printable import printable_lines
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -70,7 +71,8 @@ def named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
         try:
             command(*args, **kwargs)
         except SimileError as error:
-            print(f"simile: {error} ({error.code})", file=sys.stderr)  # noqa: T201 (for people)
+            line = printable_lines(f"simile: {error} ({error.code})")
+            print(line, file=sys.stderr)  # noqa: T201 (for people)
             sys.exit(exit_code(error))
 
     return shown

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from services.shared import errors
 from services.shared.telemetry.samples import Histogram
-from services.tables import new_table, span
+from services.tables import add_row, cell, new_table, span
 from services.top.summary import SHARES, Index, Summary
 
 _UNKNOWN: Final = "-"
@@ -41,7 +41,7 @@ def _lines(summary: Summary) -> Iterator[Text]:
     times = (f"{name} {value}" for name, value in zip(_TIMES, _times(summary.seconds), strict=True))
     yield Text.assemble(("queries ", "bold"), f"{rate}/s · {' · '.join(times)}")
     codes = [
-        Text(f"{code} {_number(rate)}/s", style=_code_style(code))
+        cell(f"{code} {_number(rate)}/s", _code_style(code))
         for code, rate in summary.per_second_by_code.items()
     ]
     troubles = [
@@ -51,7 +51,7 @@ def _lines(summary: Summary) -> Iterator[Text]:
     if codes or troubles:
         yield Text(" · ").join([*codes, *troubles])
     queues = [
-        Text(f"{name.removeprefix('simile.')} {count}", style=_queue_style(name, count))
+        cell(f"{name.removeprefix('simile.')} {count}", _queue_style(name, count))
         for name, count in summary.queues.items()
     ]
     waiting = Text(" · ").join(queues) if queues else Text("not known", style="dim")
@@ -61,7 +61,7 @@ def _lines(summary: Summary) -> Iterator[Text]:
 def _canary(summary: Summary) -> Text:
     failed = summary.canary.failed_by_code
     if failed:
-        return Text(f"fails: {', '.join(failed)}", style="red")
+        return cell(f"fails: {', '.join(failed)}", "red")
     last = summary.canary.success_age_seconds
     if last is None:
         return Text("not answered yet", style="dim")
@@ -92,8 +92,9 @@ def _replicas(summary: Summary) -> Table:
     for one in summary.replicas:
         work = one.work
         median, _, last = _times(work.seconds)
-        table.add_row(
-            Text(one.address),
+        add_row(
+            table,
+            one.address,
             one.service,
             Text(one.state + (" new" if one.restarted else ""), style=_STATES[one.state]),
             _number(work.per_second),
@@ -110,7 +111,7 @@ def _replicas(summary: Summary) -> Table:
 def _tables(summary: Summary) -> Iterator[RenderableType]:
     reasons = {f"{one.address} {one.reason}": one for one in summary.replicas if one.reason}
     for text, one in reasons.items():
-        yield Text(text, style=_STATES[one.state])
+        yield cell(text, _STATES[one.state])
     if reasons:
         yield Text()
     if summary.stages:
@@ -127,8 +128,8 @@ def _stages(summary: Summary) -> Table:
     # An answered query's stages add up to it: a mean stage's share is of all of them.
     whole = sum(one.sum for one in summary.stages.values())
     for stage, one in summary.stages.items():
-        table.add_row(
-            stage, _time(one.mean), *_times(one), f"{one.sum / whole:.0%}" if whole else ""
+        add_row(
+            table, stage, _time(one.mean), *_times(one), f"{one.sum / whole:.0%}" if whole else ""
         )
     return table
 
@@ -142,9 +143,10 @@ def _indexes(indexes: Sequence[Index]) -> Table:
         )),
     )  # fmt: skip
     for one in indexes:
-        table.add_row(
-            Text(one.collection),
-            Text(one.version, style="yellow" if one.collection in several else ""),
+        add_row(
+            table,
+            one.collection,
+            cell(one.version, "yellow" if one.collection in several else ""),
             f"{one.items:,}",
             _UNKNOWN if one.age_seconds is None else span(one.age_seconds),
             _recall(one.recall),

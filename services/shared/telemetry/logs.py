@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, ExcInfo, Processor
+
+from services.shared.printable import printable_lines
 
 _NOISY: Final = ("aiormq", "opentelemetry", "urllib3")
 _NOISY_LINE_SECONDS: Final = 5.0
@@ -79,6 +82,20 @@ def _json(line: object, default: Callable[[object], object]) -> str:
     return orjson.dumps(line, default, orjson.OPT_SORT_KEYS).decode()
 
 
+def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape control characters: a caller's or a peer's text must not steer a terminal."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = printable_lines(value)
+    return event
+
+
+def _traceback(out: TextIO, error: ExcInfo) -> None:
+    lines = io.StringIO()
+    structlog.dev.plain_traceback(lines, error)
+    out.write(printable_lines(lines.getvalue()))
+
+
 def configure(level: str, log_format: str, **process: str) -> None:
     """Let structlog write to stdout, and the standard library's loggers by one handler, too.
 
@@ -99,8 +116,9 @@ def configure(level: str, log_format: str, **process: str) -> None:
     ]
     if not pretty:
         shared.append(structlog.processors.format_exc_info)
+    shared.append(_printable)
     renderer = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        structlog.dev.ConsoleRenderer(exception_formatter=_traceback)
         if pretty
         else structlog.processors.JSONRenderer(_json)
     )
