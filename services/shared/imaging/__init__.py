@@ -1,4 +1,4 @@
-"""The only image decoder: `probe` reads headers, `decode` makes pixels, both under the same limits."""
+"""The only image decoder: `probe` reads headers, `decode` makes pixels, under the same limits."""
 
 from __future__ import annotations
 
