@@ -17,7 +17,8 @@ from typing import Any, Final
 
 from services.searcher import arrivals
 from services.searcher.arrivals import Arrivals
-from services.searcher.source import SourceImage
+from services.searcher.source_image import SourceImage
+from services.shared.errors import InvalidRow
 from services.shared.items import Item
 
 _ROWS_AT_ONCE: Final = 1000
@@ -34,7 +35,7 @@ DROP TABLE IF EXISTS missing;
 CREATE TABLE missing (path TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID;
 DROP TABLE IF EXISTS listing;
 CREATE TABLE listing (path TEXT PRIMARY KEY, item_id TEXT, label TEXT, attributes TEXT,
-  sha256 TEXT, code TEXT, detail TEXT) WITHOUT ROWID;
+  sha256 TEXT, code TEXT, detail TEXT, given INTEGER) WITHOUT ROWID;
 CREATE INDEX listing_sha256 ON listing (sha256, code);
 """
 
@@ -93,7 +94,11 @@ class Journal:
     def _insert_listed(self, rows: Iterable[tuple[str | None, ...]]) -> int:
         with self._connection:
             return self._connection.executemany(
-                "INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?, NULL, ?, ?)", rows
+                "INSERT INTO listing VALUES (?, ?, ?, ?, NULL, ?, ?, 1)"
+                " ON CONFLICT (path) DO UPDATE SET label = excluded.label,"
+                " attributes = excluded.attributes, code = excluded.code,"
+                " detail = excluded.detail, given = given + 1",
+                rows,
             ).rowcount
 
     def unread(self) -> Iterator[tuple[str, FileFacts | None]]:
@@ -198,12 +203,16 @@ class Journal:
         return self._count("SELECT count(*) FROM listing WHERE code IS NULL")
 
     def failures(self) -> Iterator[FailedImage]:
-        """What is left out, by path."""
-        for row in self._pages(
-            "SELECT path, code, detail FROM listing WHERE code IS NOT NULL AND path > ?"
-            " ORDER BY path LIMIT ?"
+        """Yield what is left out, by path: files, and rows of a path that is given again."""
+        for path, code, detail, given in self._pages(
+            "SELECT path, code, detail, given FROM listing"
+            " WHERE (code IS NOT NULL OR given > 1) AND path > ? ORDER BY path LIMIT ?"
         ):
-            yield FailedImage(*row)
+            if given > 1:
+                why = f"manifest.csv gives this path {given} times: only the last row counts"
+                yield FailedImage(path, InvalidRow.code, why)
+            if code is not None:
+                yield FailedImage(path, code, detail)
 
     def commit(self) -> None:
         """Write what waits."""

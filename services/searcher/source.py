@@ -2,38 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Final
 
-from services.shared.errors import BuildFailed, UnknownItem
+from services.searcher.listing import LISTING, read_listing
+from services.searcher.source_image import SourceImage
+from services.shared.errors import UnknownItem
 
-LISTING: Final = "manifest.csv"
-_PATH: Final = "path"
-_LABEL: Final = "label"
-
-
-@dataclass(frozen=True, slots=True)
-class SourceImage:
-    """One image file: path is relative to the folder, with forward slashes.
-
-    fault: code and reason, where the file can't be in a collection whatever it holds.
-    """
-
-    path: str
-    label: str
-    attributes: Mapping[str, str]
-    fault: tuple[str, str] | None = None
-
-    @property
-    def item_id(self) -> str:
-        """16 hex digits of the path: the same in every version, safe in a URL."""
-        return hashlib.blake2b(self.path.encode(), digest_size=8).hexdigest()
+_LINK: Final = "a link to a folder, or to nothing: only links to files are followed"
 
 
 def list_images(folder: Path) -> Iterator[SourceImage]:
@@ -43,7 +22,7 @@ def list_images(folder: Path) -> Iterator[SourceImage]:
     when it is read. Raises BuildFailed for a listing that can't be used.
     """
     listing = folder / LISTING
-    for image in _listed(listing) if listing.is_file() else _walked(folder):
+    for image in read_listing(listing) if listing.is_file() else _walked(folder):
         yield _named(image)
 
 
@@ -84,6 +63,8 @@ def _walked(folder: Path) -> Iterator[SourceImage]:
                         waiting.append(path)
                     elif _is(entry.is_file):
                         yield SourceImage(path, label, {})
+                    elif _is(entry.is_symlink):
+                        yield SourceImage(path, "", {}, (UnknownItem.code, _LINK))
         except OSError as error:
             fault = (UnknownItem.code, f"the folder can't be read: {error.strerror}")
             yield SourceImage(inside or ".", label, {}, fault)
@@ -95,19 +76,3 @@ def _is(asked: Callable[..., bool], **how: bool) -> bool:
         return asked(**how)
     except OSError:
         return False
-
-
-def _listed(listing: Path) -> Iterator[SourceImage]:
-    try:
-        with listing.open(newline="", encoding="utf-8-sig") as lines:
-            rows = csv.DictReader(lines, restkey=None)
-            if _PATH not in (rows.fieldnames or ()):
-                message = f"{listing} has no column {_PATH!r}; it needs path, and may have label"
-                raise BuildFailed(message)
-            for row in rows:
-                known = {name: value or "" for name, value in row.items() if name}
-                path, label = known.pop(_PATH), known.pop(_LABEL, "")
-                yield SourceImage(str(PurePosixPath(path)), label, known)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        message = f"{listing} can't be read: {error}"
-        raise BuildFailed(message) from error

@@ -353,6 +353,13 @@ class BuildFailed(SimileError):
     title = "The index build failed"
 
 
+class InvalidRow(SimileError):
+    """A row of manifest.csv can't be used: no path, too many cells, or a path given before."""
+
+    code = "invalid_row"
+    title = "A row of manifest.csv can't be used"
+
+
 class WeightsUnavailable(SimileError):
     """The model's weights can't be had or don't fit the model."""
 

@@ -305,13 +305,40 @@ async def test_a_name_that_is_no_text_is_reported(site: Site) -> None:
 
 
 async def test_a_listing_may_hold_any_text(site: Site) -> None:
-    """A NUL in a path, a row too short and a row too long harm nobody."""
+    """A NUL in a path, a row without one and a row too long are reported; the rest is built."""
     (site.folder / "manifest.csv").write_text(
-        "label,path,author\na,thr\0ee.jpg,x\nb\nc,three.jpg,Ann,too,long\n"
+        "label,path,author\na,thr\0ee.jpg,x\nb\nc,three.jpg\nd,red/one.jpg,Ann,too,long\n"
     )
     report = await site.build()
     assert [(item.path, item.label) for item in site.items()] == [("three.jpg", "c")]
-    assert {failure.code for failure in report.failures} == {"unknown_item"}
+    assert {failure.path: failure.code for failure in report.failures} == {
+        "thr\0ee.jpg": "unknown_item",
+        "manifest.csv, line 3": "invalid_row",
+        "red/one.jpg": "invalid_row",
+    }
+
+
+async def test_a_path_given_twice_is_reported(site: Site) -> None:
+    """The last row counts, however the path is written; that there was another is said."""
+    (site.folder / "manifest.csv").write_text("path,label\nthree.jpg,house\n./three.jpg,sun\n")
+    report = await site.build()
+    assert [(item.path, item.label) for item in site.items()] == [("three.jpg", "sun")]
+    (failure,) = report.failures
+    assert (failure.path, failure.code) == ("three.jpg", "invalid_row")
+    assert "2 times" in failure.detail
+
+
+@pytest.mark.parametrize(
+    "content", ["path;label\nthree.jpg;house\n", "Path,LABEL\r\nthree.jpg,house\r\n"]
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+async def test_a_listing_is_read_as_spreadsheets_write_it(
+    site: Site, content: str, encoding: str
+) -> None:
+    """Semicolons, names in other cases, a byte order mark and UTF-16 change nothing."""
+    (site.folder / "manifest.csv").write_bytes(content.encode(encoding))
+    await site.build()
+    assert [(item.path, item.label) for item in site.items()] == [("three.jpg", "house")]
 
 
 async def test_damaged_vectors_are_not_used_again(site: Site) -> None:

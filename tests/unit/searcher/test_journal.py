@@ -16,7 +16,7 @@ from services.searcher import journal as journal_module
 from services.searcher.journal import FileFacts, Journal
 from services.searcher.progress import NoProgress
 from services.searcher.settings import IndexSettings
-from services.searcher.source import SourceImage
+from services.searcher.source_image import SourceImage
 from services.searcher.tuning import Tuned
 from services.shared.collection import read_vector
 from services.shared.items import ItemCatalog

@@ -27,14 +27,18 @@ def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_to_files_only(tmp_path: Path) -> None:
-    """A link to a folder could lead round in circles; one to nowhere, or to itself, is no file."""
+    """A link to a folder could lead round in circles: it is reported, as one to nowhere is."""
     touch(tmp_path, "a/one.jpg")
     (tmp_path / "a" / "round").symlink_to(tmp_path)
     (tmp_path / "two.jpg").symlink_to(tmp_path / "a" / "one.jpg")
     (tmp_path / "nowhere.jpg").symlink_to(tmp_path / "gone.jpg")
     (tmp_path / "itself.jpg").symlink_to(tmp_path / "itself.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert {image.path for image in list_images(tmp_path)} == {"a/one.jpg", "two.jpg"}
+    found = {image.path: image.fault for image in list_images(tmp_path)}
+    assert {path for path, fault in found.items() if fault is None} == {"a/one.jpg", "two.jpg"}
+    assert {path for path, fault in found.items() if fault} == {
+        "a/round", "nowhere.jpg", "itself.jpg",
+    }  # fmt: skip
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
