@@ -11,15 +11,17 @@ from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from services.searcher.catalog import Catalog
 from services.searcher.engine import Spent
-from services.searcher.finder import Finder
+from services.searcher.finder import Finder, alone
 from services.searcher.index import as_vector
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
+from services.searcher.scan import Vectors
 from services.shared.contracts import Embedding, Failure, Neighbors, Question, Reply
 from services.shared.errors import IndexCorrupt, Internal, ModelMismatch, NoIndex, SimileError
 from services.shared.manifest import Manifest
@@ -87,28 +89,37 @@ class Answerer:
         """In either way. Raises IndexCorrupt when no answer of this index is safe any more."""
         with self._watchdog.work(), self._timed(queries) as spent:
             manifest = finder.index.manifest
-            sound = [one for one in queries if one.model_id == manifest.model_id]
-            vectors = [as_vector(one.item.vector) for one in sound]
-            questions = [one.question for one in sound]
-            try:
-                found = finder.find(vectors, questions, spent)
-            except IndexCorrupt:
-                raise
-            except Exception:  # noqa: BLE001 (a batch must not take the process along)
-                ids = [one.item.slip.correlation_id for one in sound]
-                _log.exception("search failed", action=Internal.code, queries=ids)
-                found = [Internal("the search failed; the log says why")] * len(sound)
-            canaries = [one.item.slip.canary for one in sound]
-            for vector, question, outcome, canary in zip(
-                vectors, questions, found, canaries, strict=True
-            ):
-                if isinstance(outcome, Neighbors) and not canary:
-                    self._quality.observe(finder.index, vector, question, outcome)
-            answers = iter(found)
-            return [
-                next(answers) if one.model_id == manifest.model_id else _mismatch(one, manifest)
-                for one in queries
-            ]
+            outcomes: dict[int, Neighbors | SimileError] = {
+                number: _mismatch(one, manifest)
+                for number, one in enumerate(queries)
+                if one.model_id != manifest.model_id
+            }
+            sound = [number for number in range(len(queries)) if number not in outcomes]
+            vectors = [as_vector(queries[number].item.vector) for number in sound]
+            found = _found(finder, vectors, [queries[number].question for number in sound], spent)
+            outcomes |= zip(sound, found, strict=True)
+            for number, vector in zip(sound, vectors, strict=True):
+                self._observe(finder, queries[number], vector, outcomes[number])
+            return [outcomes[number] for number in range(len(queries))]
+
+    def _observe(
+        self, finder: Finder, query: Query, vector: Vectors, outcome: Neighbors | SimileError
+    ) -> None:
+        """Measure the answer, and log the cause of one that failed by a defect."""
+        if isinstance(outcome, SimileError):
+            if outcome.__cause__ is not None and isinstance(outcome, Internal):
+                _log.error(
+                    "search failed",
+                    action=outcome.code,
+                    query=query.item.slip.correlation_id,
+                    exc_info=outcome.__cause__,
+                )
+        elif not query.item.slip.canary:
+            fault = alone(
+                partial(self._quality.observe, finder.index, vector, query.question, outcome)
+            )
+            if fault is not None:
+                _log.error("live quality failed", action=fault.code, exc_info=fault.__cause__)
 
     @contextmanager
     def _timed(self, queries: Sequence[Query]) -> Iterator[Spent]:
@@ -140,6 +151,14 @@ class Answerer:
                 )
             )
         return replies
+
+
+def _found(
+    finder: Finder, vectors: Sequence[Vectors], questions: Sequence[Question], spent: Spent
+) -> _Outcomes:
+    """Find, and give every query the error that the whole search ends in, if one ever does."""
+    found = alone(partial(finder.find, vectors, questions, spent))
+    return [found] * len(questions) if isinstance(found, SimileError) else found
 
 
 def _answer(outcome: Neighbors | SimileError) -> tuple[Neighbors | Failure, str]:

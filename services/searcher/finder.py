@@ -7,8 +7,9 @@ there is nothing left.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -19,8 +20,16 @@ from services.searcher.folding import Kept, fold
 from services.searcher.index import Index
 from services.searcher.scan import Positions, Vectors
 from services.shared.contracts import Neighbor, Neighbors, Question
-from services.shared.errors import SimileError, UnknownItem
+from services.shared.errors import (
+    IndexCorrupt,
+    Internal,
+    MalformedRequest,
+    SimileError,
+    UnknownItem,
+)
 from services.shared.items import Item
+
+_T = TypeVar("_T")
 
 _SCANNED_BYTES: Final = 32 * 2**20
 """A filter that leaves no more vectors than this is answered by looking at all of them."""
@@ -54,7 +63,7 @@ class Finder:
     ) -> list[Neighbors | SimileError]:
         """The answer to each question about its vector (dimension,); what fails, fails alone.
 
-        `spent` gets what the engine took.
+        A defect fails alone, too, as Internal with its cause. `spent` gets what the engine took.
 
         Raises IndexCorrupt when a file of the index was written to: then no answer is safe.
         """
@@ -62,23 +71,50 @@ class Finder:
         kept: dict[int, Kept | SimileError] = {}
         together: dict[int, list[int]] = defaultdict(list)
         for number, (vector, question) in enumerate(zip(vectors, questions, strict=True)):
-            try:
-                self.index.check_vector(vector)
-                if _is_plain(question):
-                    together[question.k].append(number)
-                else:
-                    kept[number] = self._search_deeper(vector, question, spent)
-            except SimileError as error:
-                kept[number] = error
-        for k, numbers in together.items():
-            stacked = np.stack([vectors[one] for one in numbers])
-            found = self.index.engine.search(stacked, k, spent)
-            for number, one in zip(numbers, found, strict=True):
-                kept[number] = self._plain(questions[number], one)
+            fault = alone(partial(self._check, vector, question))
+            if fault is not None:
+                kept[number] = fault
+            elif _is_plain(question):
+                together[question.k].append(number)
+            else:
+                kept[number] = alone(partial(self._search_deeper, vector, question, spent))
+        for numbers in together.values():
+            kept |= self._search_plain(numbers, vectors, questions, spent)
         answers = self._answers(questions, [kept[number] for number in range(len(questions))])
         # After the search too: what was read while somebody wrote must not get out.
         self.index.require_intact()
         return answers
+
+    def _check(self, vector: Vectors, question: Question) -> None:
+        self.index.check_vector(vector)
+        if question.k < 1:
+            message = f"k is {question.k}; it must be at least 1"
+            raise MalformedRequest(message)
+
+    def _search_plain(
+        self,
+        numbers: Sequence[int],
+        vectors: Sequence[Vectors],
+        questions: Sequence[Question],
+        spent: Spent | None,
+    ) -> dict[int, Kept | SimileError]:
+        """Search for plain questions of one k in one pass; where that fails, for each alone."""
+
+        def search(some: Sequence[int]) -> list[Kept]:
+            stacked = np.stack([vectors[one] for one in some])
+            found = self.index.engine.search(stacked, questions[some[0]].k, spent)
+            return [self._plain(questions[one], of) for one, of in zip(some, found, strict=True)]
+
+        kept = alone(partial(search, numbers))
+        if not isinstance(kept, SimileError):
+            return dict(zip(numbers, kept, strict=True))
+        if len(numbers) == 1:
+            return {numbers[0]: kept}
+        return {
+            number: outcome
+            for one in numbers
+            for number, outcome in self._search_plain([one], vectors, questions, spent).items()
+        }
 
     def _plain(self, question: Question, found: Found) -> Kept:
         positions, distances = found
@@ -135,8 +171,8 @@ class Finder:
     def _shown(self, question: Question) -> Positions:
         if not question.cursor:
             return _NONE
-        shown = paging.decode(question.cursor, self.index.manifest.version, question)
-        return shown[shown < self.index.manifest.count]
+        manifest = self.index.manifest
+        return paging.decode(question.cursor, manifest.version, question, manifest.count)
 
     def _excluded(self, question: Question) -> Positions:
         if not question.exclude:
@@ -149,20 +185,32 @@ class Finder:
     def _answers(
         self, questions: Sequence[Question], kept: Sequence[Kept | SimileError]
     ) -> list[Neighbors | SimileError]:
-        """With what the catalogue says of each item, read at once for all."""
-        sound = [one for one in kept if isinstance(one, Kept)]
-        wanted = {position for one in sound for position in _named(one)}
-        items = dict(zip(wanted, self.index.items.at([*wanted]), strict=True))
+        """With what the catalogue says of each item, read at once for all if that works."""
+        items = alone(partial(self._items, [one for one in kept if isinstance(one, Kept)]))
         return [
-            one if isinstance(one, SimileError) else self._answer(question, one, items)
+            one
+            if isinstance(one, SimileError)
+            else alone(
+                partial(
+                    self._answer, question, one, None if isinstance(items, SimileError) else items
+                )
+            )
             for question, one in zip(questions, kept, strict=True)
         ]
 
-    def _answer(self, question: Question, kept: Kept, items: Mapping[int, Item]) -> Neighbors:
+    def _items(self, kept: Iterable[Kept]) -> Mapping[int, Item]:
+        wanted = {position for one in kept for position in _named(one)}
+        return dict(zip(wanted, self.index.items.at([*wanted]), strict=True))
+
+    def _answer(
+        self, question: Question, kept: Kept, items: Mapping[int, Item] | None
+    ) -> Neighbors:
+        """Put one answer together; without `items` it looks its own up."""
+        items = self._items([kept]) if items is None else items
         manifest = self.index.manifest
         shown = [*kept.shown]
         cursor = ""
-        if kept.more and len(shown) < paging.MOST_SHOWN:
+        if kept.more and len(shown) < paging.MAX_SHOWN:
             cursor = paging.encode(manifest.version, question, shown)
         return Neighbors(
             collection=manifest.collection,
@@ -172,6 +220,23 @@ class Finder:
             matching=kept.matching,
             next_cursor=cursor,
         )
+
+
+def alone(work: Callable[[], _T]) -> _T | SimileError:
+    """Return what the work returns, or the error that it ends in; a defect becomes Internal.
+
+    Raises IndexCorrupt: it is a fault of the index, and no answer of it is safe.
+    """
+    try:
+        return work()
+    except IndexCorrupt:
+        raise
+    except SimileError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 (a query must not fail the others of its batch)
+        failed = Internal("the search failed; the log says why")
+        failed.__cause__ = error
+        return failed
 
 
 def _is_plain(question: Question) -> bool:

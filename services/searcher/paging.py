@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from collections.abc import Iterable
 from typing import Final
@@ -11,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from services.searcher.scan import Positions
-from services.shared.contracts import Question
+from services.shared.contracts import MAX_CURSOR, Question
 from services.shared.errors import CursorExpired, MalformedRequest
 
-MOST_SHOWN: Final = 1000
+MAX_SHOWN: Final = 1000
 """Paging ends after so many items."""
 
 _HEAD_BYTES: Final = 8
@@ -27,23 +26,33 @@ def encode(version: str, question: Question, shown: Iterable[int]) -> str:
     It names the items rather than how many they are, so that no page repeats or skips one.
     """
     body, last = b"", 0
-    for position in sorted(shown):
+    for position in sorted(set(shown)):
         body += _varint(position - last)
         last = position
-    return base64.urlsafe_b64encode(_head(version, question) + body).rstrip(b"=").decode()
+    return _text(_head(version, question) + body)
 
 
-def decode(cursor: str, version: str, question: Question) -> Positions:
-    """The items shown before.
+def decode(cursor: str, version: str, question: Question, count: int) -> Positions:
+    """Return the items shown before: ascending positions below `count`, none of them twice.
 
-    Raises CursorExpired when another version answers now, MalformedRequest for what `encode`
-    didn't make for this question.
+    A cursor is not signed: one that passes names at most MAX_SHOWN items of this version, and
+    costs as much as an honest one. A forger can only hide items from the own answer.
+
+    Args:
+        cursor: as an answer gave it.
+        version: the index version that answers now.
+        question: the question that comes with it.
+        count: the items that the version has.
+
+    Raises:
+        CursorExpired: another version answers now.
+        MalformedRequest: `encode` can't have made it for this question.
     """
     try:
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-        shown = np.cumsum(_numbers(raw[_HEAD_BYTES:]))
-    except (binascii.Error, ValueError, OverflowError) as error:
-        message = "the cursor is none that an answer gave"
+        raw = _raw(cursor)
+        shown = _positions(raw[_HEAD_BYTES:], count)
+    except ValueError as error:
+        message = f"the cursor is not one that an answer gave: {error}"
         raise MalformedRequest(message) from error
     expected = _head(version, question)
     if raw[:4] != expected[:4]:
@@ -52,10 +61,7 @@ def decode(cursor: str, version: str, question: Question) -> Positions:
     if raw[4:_HEAD_BYTES] != expected[4:]:
         message = "the cursor belongs to another question; keep every other parameter the same"
         raise MalformedRequest(message)
-    if len(shown) > MOST_SHOWN or (len(shown) and shown[-1] >= 2**40):
-        message = "the cursor is none that an answer gave"
-        raise MalformedRequest(message)
-    return shown
+    return np.array(shown, np.int64)
 
 
 def _head(version: str, question: Question) -> bytes:
@@ -76,15 +82,37 @@ def _varint(number: int) -> bytes:
     return bytes(out)
 
 
-def _numbers(raw: bytes) -> Positions:
-    numbers, number, shift = list[int](), 0, 0
+def _raw(cursor: str) -> bytes:
+    """Decode the text. Raises ValueError for any other text than `encode` writes."""
+    _require(len(cursor) <= MAX_CURSOR, "it is too long")
+    raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
+    # Python's decoder skips what is not base64, and ignores bits after the end.
+    _require(_text(raw) == cursor.rstrip("="), "it is not base64")
+    return raw
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _positions(raw: bytes, count: int) -> list[int]:
+    """Sum the steps up, as Python's integers: none of them wraps around."""
+    positions, number, shift = list[int](), 0, 0
     for byte in raw:
         number |= (byte & _SEVEN_BITS) << shift
         shift += 7
+        _require(number < count, "it names an item that does not exist")
         if byte <= _SEVEN_BITS:
-            numbers.append(number)
+            _require(byte > 0 or shift == 7, "it holds a number in a longer form")  # noqa: PLR2004
+            _require(number > 0 or not positions, "it names an item twice")
+            positions.append(number + positions[-1] if positions else number)
             number, shift = 0, 0
-    if shift:
-        message = "it ends in the middle of a number"
-        raise ValueError(message)
-    return np.array(numbers, np.int64)
+    _require(not shift, "it ends in the middle of a number")
+    _require(not positions or positions[-1] < count, "it names an item that does not exist")
+    _require(len(positions) <= MAX_SHOWN, "it names too many items")
+    return positions
+
+
+def _require(condition: bool, fault: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    if not condition:
+        raise ValueError(fault)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
@@ -17,27 +16,21 @@ from services.searcher.canary import CanaryChoice, judge
 from services.searcher.catalog import Catalog
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
+from services.searcher.replying import ReplySender
 from services.searcher.settings import SearcherSettings
 from services.shared import lifecycle
 from services.shared.canary import Canary
 from services.shared.collection import Volume
-from services.shared.contracts import MAX_ITEMS, Embeddings, Replies, Reply, codec
-from services.shared.errors import (
-    BrokerUnavailable,
-    ConsumerLost,
-    Overloaded,
-    UndecodableMessage,
-    Unroutable,
-)
+from services.shared.contracts import Embeddings, codec
+from services.shared.errors import BrokerUnavailable, ConsumerLost, UndecodableMessage
 from services.shared.messaging import topology
-from services.shared.messaging.broker import Broker, Consumer, Delivery, Message
+from services.shared.messaging.broker import Broker, Consumer, Delivery
 from services.shared.messaging.inbox import Inbox
 from services.shared.messaging.quarantine import Quarantine
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import Health, lasting
 from services.shared.telemetry.stopwatch import Stopwatch
-from services.shared.telemetry.tracing import Tracer, sampled, trace_id
 from services.shared.telemetry.watchdog import Patience, Watchdog
 
 _log = structlog.get_logger(__name__)
@@ -72,7 +65,8 @@ async def run(
         # What it keeps are vectors and slips, no images.
         quarantine = Quarantine(broker, replica=shared.replica, keeps_messages=True)
         tracer = telemetry.tracing.tracer("searcher")
-        searcher = Searcher(settings, broker, answerer, metrics, tracer, sending, quarantine)
+        sender = ReplySender(broker, metrics, tracer, sending)
+        searcher = Searcher(settings, broker, answerer, sender, metrics, quarantine)
         metrics.threads.set(settings.threads)
         metrics.in_hand.set_function(lambda: searcher.in_hand)
         health.ready_when("searcher", lambda: searcher.unready or _empty(catalog))
@@ -124,19 +118,16 @@ class Searcher:
         settings: SearcherSettings,
         broker: Broker,
         answerer: Answerer,
+        sender: ReplySender,
         metrics: SearcherMetrics,
-        tracer: Tracer,
-        watchdog: Watchdog,
         quarantine: Quarantine,
     ) -> None:
-        """watchdog: watches each publish."""
         self._quarantine = quarantine
         self._settings = settings
         self._broker = broker
         self._answerer = answerer
         self._metrics = metrics
-        self._watchdog = watchdog
-        self._tracer = tracer
+        self._sender = sender
         self._consumer: Consumer | None = None
         self._broker_away = False
         self._batches: set[asyncio.Task[None]] = set()
@@ -218,9 +209,7 @@ class Searcher:
     async def _answer_some(self, queries: Sequence[Query]) -> None:
         """Answer queries of one collection, in one message for each replica that asked."""
         replies = await self._answerer.answer(queries)
-        for queue, answered in _by_reply_queue(queries, replies).items():
-            for start in range(0, len(answered), MAX_ITEMS):
-                await self._send(queue, answered[start : start + MAX_ITEMS])
+        await self._sender.send(queries, replies)
 
     async def _give_back(self, deliveries: Sequence[Delivery], error: BrokerUnavailable) -> None:
         """Nobody has these answers: let another replica, or a later try, give them."""
@@ -252,33 +241,6 @@ class Searcher:
         _log.error(str(error), action=error.code, queue=topology.SEARCH.name)
         await self._quarantine.put(delivery, topology.SEARCH, error)
 
-    async def _send(self, queue: str, answered: Sequence[tuple[Query, Reply]]) -> None:
-        message = Replies(tuple(reply for _, reply in answered))
-        try:
-            with self._watchdog.work():
-                await self._broker.publish(queue, Message.of(message))
-        except (Unroutable, Overloaded) as error:
-            # The replica that asked is gone, and its callers with it.
-            self._metrics.unanswerable.inc(len(message.items))
-            _log.info(str(error), action="unanswerable", queue=queue)
-        for query, _ in answered:
-            query.watch.lap("publish")
-            if not query.item.slip.canary:
-                self._account(query)
-
-    def _account(self, query: Query) -> None:
-        """Tell of a query what it took and what became of it."""
-        slip = query.item.slip
-        traced = sampled(slip.traceparent)
-        self._metrics.count(query.code, query.watch, trace_id(slip.traceparent) if traced else "")
-        if traced:
-            facts = {
-                "simile.code": query.code,
-                "simile.correlation_id": slip.correlation_id,
-                "simile.collection": slip.question.collection,
-            }
-            self._tracer.record("search", query.watch, slip.traceparent, facts)
-
 
 def _decode(delivery: Delivery) -> Embeddings:
     message = codec.decode(delivery.type, delivery.body)
@@ -292,12 +254,3 @@ def _empty(catalog: Catalog) -> str | None:
     if catalog.empty:
         return "no_index: no collection on the volume has a usable active version"
     return None
-
-
-def _by_reply_queue(
-    queries: Sequence[Query], replies: Sequence[Reply]
-) -> Mapping[str, list[tuple[Query, Reply]]]:
-    grouped: dict[str, list[tuple[Query, Reply]]] = defaultdict(list)
-    for query, reply in zip(queries, replies, strict=True):
-        grouped[query.item.slip.final_reply_to].append((query, reply))
-    return grouped

@@ -304,6 +304,13 @@ class NotReplayable(SimileError):
     title = "The record can't be replayed"
 
 
+class Unsendable(SimileError):
+    """The broker can't carry the message: a queue's name, its headers or its body are too long."""
+
+    code = "unsendable"
+    title = "The broker can't carry the message"
+
+
 class ConsumerLost(SimileError):
     """The connection, channel or queue under a consumer is gone: consume again."""
 

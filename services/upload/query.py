@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from services.shared.contracts import MAX_NEIGHBORS, Box, Question
+from services.shared.contracts import MAX_CURSOR, MAX_NEIGHBORS, Box, Question
 from services.shared.errors import MalformedRequest
 from services.upload.filter_text import MAX_FILTER_BYTES, parse_filter
 from services.upload.remote_image import MAX_URL
@@ -21,7 +21,6 @@ ITEM_QUERY: Final = IMAGE_QUERY - {"collection", "box"}
 
 _DEFAULT_K: Final = 10
 _FARTHEST: Final = 2.0
-_MAX_CURSOR: Final = 8192
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 _BOX_NUMBERS: Final = 4
 _BOX_SLACK: Final = 1e-6
@@ -29,7 +28,7 @@ _BOX_SLACK: Final = 1e-6
 
 FIELD_BYTES: Final[Mapping[str, int]] = {
     "filter": MAX_FILTER_BYTES,
-    "cursor": _MAX_CURSOR,
+    "cursor": MAX_CURSOR,
     "image_url": MAX_URL,
 }
 """How long the parameters may be that need more than `SHORT_FIELD_BYTES`."""
@@ -149,7 +148,7 @@ def _cursor(fields: Fields) -> str:
     cursor = fields.get("cursor")
     if cursor is None:
         return ""
-    if len(cursor) > _MAX_CURSOR or not _CURSOR.fullmatch(cursor):
+    if len(cursor) > MAX_CURSOR or not _CURSOR.fullmatch(cursor):
         message = "cursor must be the next_cursor of an answer, as it came"
         raise MalformedRequest(message)
     return cursor

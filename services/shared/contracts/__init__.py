@@ -17,6 +17,10 @@ MAX_NEIGHBORS = 100
 """The most neighbours that one answer holds."""
 
 
+MAX_CURSOR: Final = 8192
+"""Characters of a cursor, at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which items may answer: one of `labels` (any, when empty) and, per attribute, one value."""

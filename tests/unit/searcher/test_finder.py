@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.searcher import finder as finder_module
+from services.searcher import paging
 from services.searcher.finder import Finder
 from services.searcher.index import Index
-from services.searcher.paging import MOST_SHOWN
+from services.searcher.paging import MAX_SHOWN
 from services.searcher.scan import Vectors
 from services.shared.collection import Volume
 from services.shared.contracts import Filter, Neighbor, Neighbors, Question
-from services.shared.errors import CursorExpired, MalformedRequest, SimileError
+from services.shared.errors import CursorExpired, Internal, MalformedRequest, SimileError
 from services.shared.items import Item
 from services.shared.manifest import Method
 from tests.support.volume import items, publish_version, unit_vectors
@@ -121,7 +127,7 @@ def test_paging_ends_after_its_bound(tmp_path: Path) -> None:
         shown, cursor = shown + len(answer.neighbors), answer.next_cursor
         if not cursor:
             break
-    assert shown == MOST_SHOWN
+    assert shown == MAX_SHOWN
     assert answer.matching == 1300
 
 
@@ -165,6 +171,135 @@ def test_a_truncated_cursor_is_refused(tmp_path: Path) -> None:
         except (MalformedRequest, CursorExpired):
             continue
         assert len(answer.neighbors) == 10
+
+
+def _steps(*steps: int) -> bytes:
+    """Positions as a cursor holds them: each as its step from the one before, in varints."""
+    body = bytearray()
+    for step in steps:
+        rest = step
+        while rest > 127:
+            body.append(0x80 | rest & 127)
+            rest >>= 7
+        body.append(rest)
+    return bytes(body)
+
+
+FORGED = {
+    "a position that wraps to -1": _steps(2**64 - 1),
+    "a sum that wraps to a negative position": _steps(2**63 - 1, 2**63 - 1),
+    "a sum that wraps to a sound position": _steps(2**63, 2**63 + 5),
+    "a position beyond int64": _steps(2**70),
+    "a position that is the number of items": _steps(COUNT),
+    "a sum that is the number of items": _steps(COUNT - 1, 1),
+    "an item twice": _steps(3, 0),
+    "zeros": _steps(0, 0, 0),
+    "a number in a longer form": b"\x83\x00",
+    "a number without its end": b"\x83",
+    "continuation bytes without an end": b"\x80" * 5000,
+}
+
+
+@pytest.mark.parametrize("body", FORGED.values(), ids=FORGED)
+@pytest.mark.parametrize("collapse", [None, 0.1])
+def test_a_forged_cursor_is_refused_and_fails_alone(
+    tmp_path: Path, body: bytes, collapse: float | None
+) -> None:
+    """Its sender gets 400 `malformed_request`; the other queries of the batch get their answers."""
+    finder, queries = _finder(tmp_path, unit_vectors(COUNT)), list(unit_vectors(3, seed=2))
+    question = dataclasses.replace(ASK, collapse=collapse)
+    honest = _ask(finder, queries[1], collapse=collapse).next_cursor
+    head = base64.urlsafe_b64decode(honest + "=" * (-len(honest) % 4))[:8]
+    forged = base64.urlsafe_b64encode(head + body).rstrip(b"=").decode()
+    asked = [question, dataclasses.replace(question, cursor=forged), question]
+    together = finder.find(queries, asked)
+    assert isinstance(together[1], MalformedRequest)
+    assert (together[1].code, together[1].status) == ("malformed_request", 400)
+    assert [together[0], together[2]] == [
+        finder.find([queries[number]], [question])[0] for number in (0, 2)
+    ]
+
+
+def test_only_the_text_that_an_answer_gave_is_a_cursor(tmp_path: Path) -> None:
+    """Other spellings of the same bytes are refused; padding at the end is not part of them."""
+    finder, query = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(1, seed=2)[0]
+    cursor = _ask(finder, query, k=11).next_cursor
+    page = _ask(finder, query, cursor=cursor)
+    assert _ask(finder, query, cursor=cursor + "=" * (-len(cursor) % 4)) == page
+    for other in (f"{cursor[:5]}\n{cursor[5:]}", f"{cursor}!", f"{cursor}é", "A" * 9000):
+        with pytest.raises(MalformedRequest):
+            _ask(finder, query, cursor=other)
+
+
+@given(st.sets(st.integers(0, COUNT - 1), max_size=MAX_SHOWN))
+def test_a_cursor_names_exactly_what_was_shown(shown: set[int]) -> None:
+    """Decoding gives the positions that were encoded, ascending."""
+    cursor = paging.encode("version", ASK, shown)
+    assert paging.decode(cursor, "version", ASK, COUNT).tolist() == sorted(shown)
+
+
+@given(st.binary(max_size=64))
+def test_any_body_of_a_cursor_is_refused_or_names_items(body: bytes) -> None:
+    """Whatever follows a sound head: ascending positions of items, or MalformedRequest."""
+    head = base64.urlsafe_b64decode(paging.encode("version", ASK, []) + "==")[:8]
+    cursor = base64.urlsafe_b64encode(head + body).rstrip(b"=").decode()
+    try:
+        shown = paging.decode(cursor, "version", ASK, COUNT).tolist()
+    except MalformedRequest:
+        return
+    assert shown == sorted(set(shown))
+    assert all(0 <= one < COUNT for one in shown)
+
+
+def _breaks(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, meets: Callable[[Any], bool]
+) -> None:
+    """Let a method fail as a defect does, whenever one of its arguments is the marked one."""
+    sound = getattr(owner, name)
+
+    def broken(*arguments: Any) -> Any:
+        if any(map(meets, arguments)):
+            raise IndexError(name)
+        return sound(*arguments)
+
+    monkeypatch.setattr(owner, name, broken)
+
+
+@pytest.mark.parametrize("broken", ["_plain", "_answer", "_search_deeper", "at", "search"])
+def test_a_defect_in_one_answer_fails_that_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Wherever it strikes: the others of the batch are answered by their own vectors."""
+    vectors = unit_vectors(COUNT)
+    finder, queries = _finder(tmp_path, vectors, "exact"), [*vectors[[10, 20, 30]]]
+    plain = [dataclasses.replace(ASK, k=1) for _ in queries]
+    marked = dataclasses.replace(ASK, k=1, exclude="gone" if broken == "_search_deeper" else "")
+    questions = [plain[0], marked, plain[2]]
+    if broken == "at":
+        _breaks(monkeypatch, finder.index.items, "at", lambda one: 20 in one)
+    elif broken == "search":
+        _breaks(
+            monkeypatch, finder.index.engine, "search",
+            lambda one: isinstance(one, np.ndarray) and queries[1] in one,
+        )  # fmt: skip
+    else:
+        _breaks(monkeypatch, finder, broken, lambda one: one is marked)
+    first, failed, last = finder.find(queries, questions)
+    assert isinstance(failed, Internal)
+    assert isinstance(failed.__cause__, IndexError)
+    assert isinstance(first, Neighbors)
+    assert isinstance(last, Neighbors)
+    assert (_ids(first.neighbors), _ids(last.neighbors)) == (["id10"], ["id30"])
+
+
+def test_no_neighbours_asked_for_is_refused_alone(tmp_path: Path) -> None:
+    """K of 0 gets `malformed_request`; its batch is answered."""
+    vectors = unit_vectors(COUNT)
+    finder = _finder(tmp_path, vectors)
+    none, ten = finder.find([vectors[0], vectors[1]], [dataclasses.replace(ASK, k=0), ASK])
+    assert isinstance(none, MalformedRequest)
+    assert isinstance(ten, Neighbors)
+    assert _ids(ten.neighbors)[0] == "id1"
 
 
 @pytest.mark.parametrize("method", METHODS)

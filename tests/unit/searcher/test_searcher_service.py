@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from services.searcher import engine
+from services.searcher.answerer import Answerer, Query
 from services.searcher.finder import Finder
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
@@ -189,6 +190,27 @@ async def test_a_gone_replica_costs_nobody_else(bench: Bench) -> None:
     while bench.metric("queries_total", code="ok") < 2:
         await asyncio.sleep(0.01)
     assert await bench.broker.depth(topology.SEARCH.name) == 0
+
+
+async def test_an_answer_that_cannot_be_encoded_fails_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its sender gets `internal`; the answers beside it in the message arrive."""
+    sound = Answerer.answer
+
+    async def answer(answerer: Answerer, queries: Sequence[Query]) -> list[Reply]:
+        replies = await sound(answerer, queries)
+        return [
+            replace(one, stages={"\udcff": 1.0}) if one.correlation_id == "odd" else one
+            for one in replies
+        ]
+
+    monkeypatch.setattr(Answerer, "answer", answer)
+    await bench.ask(_query("first"), _query("odd"), _query("last"))
+    arrived = [reply for _ in range(3) for reply in (await bench.answer()).items]
+    outcomes = {reply.correlation_id: type(reply.outcome) for reply in arrived}
+    assert outcomes == {"first": Neighbors, "odd": Failure, "last": Neighbors}
+    assert bench.metric("queries_total", code="internal") == 1
 
 
 async def test_an_undecodable_message_is_set_aside(bench: Bench) -> None:

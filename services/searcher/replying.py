@@ -1,0 +1,95 @@
+"""Sends the searcher's answers to the replicas that asked, and counts what became of each query."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import structlog
+
+from services.searcher.answerer import Query
+from services.searcher.metrics import SearcherMetrics
+from services.shared.contracts import MAX_ITEMS, Failure, Replies, Reply
+from services.shared.errors import Internal, Overloaded, Unroutable, Unsendable
+from services.shared.messaging.broker import Broker, Message
+from services.shared.telemetry.tracing import Tracer, sampled, trace_id
+from services.shared.telemetry.watchdog import Watchdog
+
+_log = structlog.get_logger(__name__)
+
+Answered = Sequence[tuple[Query, Reply]]
+
+
+class ReplySender:
+    """Publishes answers: one message for each replica that asked, of at most MAX_ITEMS answers."""
+
+    def __init__(
+        self, broker: Broker, metrics: SearcherMetrics, tracer: Tracer, watchdog: Watchdog
+    ) -> None:
+        """Create the sender; `watchdog` watches each publish."""
+        self._broker = broker
+        self._metrics = metrics
+        self._tracer = tracer
+        self._watchdog = watchdog
+
+    async def send(self, queries: Sequence[Query], replies: Sequence[Reply]) -> None:
+        """Send every answer. Raises BrokerUnavailable when the broker takes none."""
+        for queue, answered in _by_reply_queue(queries, replies).items():
+            for start in range(0, len(answered), MAX_ITEMS):
+                await self._send(queue, answered[start : start + MAX_ITEMS])
+
+    async def _send(self, queue: str, answered: Answered) -> None:
+        for message, some in _encoded(answered):
+            try:
+                with self._watchdog.work():
+                    await self._broker.publish(queue, message)
+            except (Unroutable, Overloaded, Unsendable) as error:
+                # The replica that asked is gone, and its callers with it.
+                self._metrics.unanswerable.inc(len(some))
+                _log.info(str(error), action="unanswerable", queue=queue)
+            for query, _ in some:
+                query.watch.lap("publish")
+                if not query.item.slip.canary:
+                    self._account(query)
+
+    def _account(self, query: Query) -> None:
+        """Count a query by its code and its time, and record its span where it is traced."""
+        slip = query.item.slip
+        traced = sampled(slip.traceparent)
+        self._metrics.count(query.code, query.watch, trace_id(slip.traceparent) if traced else "")
+        if traced:
+            facts = {
+                "simile.code": query.code,
+                "simile.correlation_id": slip.correlation_id,
+                "simile.collection": slip.question.collection,
+            }
+            self._tracer.record("search", query.watch, slip.traceparent, facts)
+
+
+def _encoded(answered: Answered) -> Iterator[tuple[Message, Answered]]:
+    """Encode the answers together; where one can't be encoded, each alone, and it fails alone."""
+    try:
+        message = Message.of(Replies(tuple(reply for _, reply in answered)))
+    except Exception:  # noqa: BLE001 (one answer must not fail the others of its message)
+        if len(answered) > 1:
+            for one in answered:
+                yield from _encoded([one])
+            return
+        message = _unencodable(*answered[0])
+    yield message, answered
+
+
+def _unencodable(query: Query, reply: Reply) -> Message:
+    _log.exception("an answer can't be encoded", action=Internal.code, query=reply.correlation_id)
+    query.code = Internal.code
+    failure = Failure(Internal.code, "the answer can't be sent; the log says why")
+    return Message.of(Replies((Reply(reply.correlation_id, failure),)))
+
+
+def _by_reply_queue(
+    queries: Sequence[Query], replies: Sequence[Reply]
+) -> Mapping[str, list[tuple[Query, Reply]]]:
+    grouped: dict[str, list[tuple[Query, Reply]]] = defaultdict(list)
+    for query, reply in zip(queries, replies, strict=True):
+        grouped[query.item.slip.final_reply_to].append((query, reply))
+    return grouped

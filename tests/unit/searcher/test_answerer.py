@@ -1,0 +1,117 @@
+"""A batch of queries against an open index: each gets its own answer, or its own failure."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.searcher.answerer import Answerer, Query
+from services.searcher.catalog import Catalog
+from services.searcher.finder import Finder
+from services.searcher.metrics import SearcherMetrics
+from services.searcher.quality import LiveQuality
+from services.searcher.scan import Vectors
+from services.shared.collection import Volume
+from services.shared.contracts import Embedding, Failure, Neighbors, Question, Reply, Slip
+from services.shared.telemetry.stopwatch import Stopwatch
+from services.shared.telemetry.watchdog import Watchdog
+from tests.support.volume import MODEL, items, publish_version, unit_vectors
+
+COUNT = 30
+FOREIGN = "other@1/pixels/8"
+IDS = [item.item_id for item in items(COUNT)]
+VECTORS = unit_vectors(COUNT)
+
+
+class House:
+    """An answerer of one collection."""
+
+    def __init__(self, root: Path) -> None:
+        volume = Volume(root)
+        publish_version(volume, "birds", VECTORS, items(COUNT))
+        metrics = SearcherMetrics(CollectorRegistry())
+        self.catalog = Catalog(volume, metrics)
+        self.quality = LiveQuality(0.0, metrics)
+        self.threads = ThreadPoolExecutor(1)
+        self.answerer = Answerer(
+            self.catalog, self.quality, metrics, Watchdog("search"), self.threads
+        )
+
+
+@pytest.fixture
+async def house(tmp_path: Path) -> AsyncIterator[House]:
+    """An answerer whose index is open."""
+    house = House(tmp_path)
+    await house.catalog.refresh()
+    yield house
+    house.quality.close()
+    house.threads.shutdown()
+
+
+def _query(name: str, vector: Vectors, model_id: str = MODEL, *, exclude: str = "") -> Query:
+    question = Question(collection="birds", k=3, exclude=exclude)
+    slip = Slip(correlation_id=name, reply_to="a", final_reply_to="b", question=question)
+    return Query(Embedding(slip, vector.tobytes()), model_id, Stopwatch(0.0))
+
+
+def _nearest(reply: Reply) -> str:
+    assert isinstance(reply.outcome, Neighbors)
+    return reply.outcome.neighbors[0].item_id
+
+
+@pytest.mark.parametrize("foreign_at", [0, 1, 2, 3])
+@pytest.mark.parametrize("exclude", ["", "nothing"], ids=["plain", "filtered"])
+async def test_a_foreign_model_in_a_batch_shifts_nobodys_answer(
+    house: House, foreign_at: int, exclude: str
+) -> None:
+    """The query of another model is refused; those after it get the answers to their vectors."""
+    queries = [_query(str(number), VECTORS[number], exclude=exclude) for number in range(3)]
+    queries.insert(foreign_at, _query("foreign", VECTORS[9], FOREIGN))
+    replies = await house.answerer.answer(queries)
+    assert [reply.correlation_id for reply in replies] == [
+        query.item.slip.correlation_id for query in queries
+    ]
+    refused = replies.pop(foreign_at).outcome
+    assert isinstance(refused, Failure)
+    assert refused.code == "model_mismatch"
+    assert [_nearest(reply) for reply in replies] == IDS[:3]
+
+
+async def test_a_defect_fails_its_own_query_and_is_logged(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The victim's reply is `internal`, without details; its neighbours in the batch are sound."""
+    sound = Finder._search_deeper
+
+    def breaks(finder: Finder, vector: Vectors, question: Question, *rest: object) -> object:
+        if question.exclude == "victim":
+            raise IndexError
+        return sound(finder, vector, question, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Finder, "_search_deeper", breaks)
+    excludes = ["", "victim", "else"]
+    queries = [
+        _query(str(number), VECTORS[number], exclude=exclude)
+        for number, exclude in enumerate(excludes)
+    ]
+    first, failed, last = await house.answerer.answer(queries)
+    assert (_nearest(first), _nearest(last)) == (IDS[0], IDS[2])
+    assert failed.outcome == Failure("internal", "the search failed; the log says why")
+    assert [query.code for query in queries] == ["ok", "internal", "ok"]
+
+
+async def test_a_measurement_that_fails_costs_no_answer(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Live quality is an extra: whatever it raises, the answers stay."""
+
+    def breaks(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(house.quality, "observe", breaks)
+    replies = await house.answerer.answer([_query(str(one), VECTORS[one]) for one in range(3)])
+    assert [_nearest(reply) for reply in replies] == IDS[:3]
