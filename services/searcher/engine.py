@@ -176,6 +176,11 @@ class Engine:
         best, dots = scan.nearest_among(self.vectors, positions, query, k)
         return best, _distances(dots)
 
+    def ranked(self, query: Vectors, positions: Positions | None) -> Found:
+        """All of these positions, or of the collection, by distance from one query (dimension,)."""
+        ordered, dots = scan.ranked(self.vectors, query, positions)
+        return ordered, _distances(dots)
+
     def candidates(self, queries: Vectors, k: int, depth: int) -> Sequence[Positions]:
         """What the plan would re-rank for k neighbours, up to `depth` items a query and shard."""
         if self._proposer is None:

@@ -37,7 +37,6 @@ _SCANNED_BYTES: Final = 32 * 2**20
 _MOST_FETCHED: Final = 2048
 _DEEPER: Final = 4
 _SPARE: Final = 1.5
-_MOST_DUPLICATES: Final = 100
 
 _NONE: Final[Positions] = np.empty(0, np.int64)
 
@@ -133,23 +132,29 @@ class Finder:
         matching = self.index.manifest.count if allowed is None else len(allowed)
         shown = self._shown(question)
         unwanted = np.append(shown, self._excluded(question))
+        vectors = self.index.engine.vectors
+
+        def keep(found: Found) -> tuple[Kept, bool]:
+            """The page made of what was found, and whether all that is near enough is in it."""
+            near = _within(found, question.max_distance)
+            fresh = np.flatnonzero(~np.isin(found[0][:near], unwanted))
+            some = found[0][fresh], found[1][fresh]
+            exhausted = near < len(found[0]) or len(found[0]) >= matching
+            return fold(vectors, some, question, before=shown), exhausted
+
         depth = question.k + len(unwanted)
         while True:
             found = self._nearest(vector, min(depth, matching), allowed, spent)
-            near = _within(found, question.max_distance)
-            exhausted = near < len(found[0]) or len(found[0]) >= matching
-            fresh = np.flatnonzero(~np.isin(found[0][:near], unwanted))
-            kept = fold(
-                self.index.engine.vectors,
-                (found[0][fresh], found[1][fresh]),
-                question,
-                before=shown,
-            )
-            if len(kept.positions) >= question.k or exhausted or depth >= _MOST_FETCHED:
-                kept.matching = matching
-                kept.more = kept.more or not exhausted
-                return kept
+            kept, exhausted = keep(found)
+            if exhausted or len(kept.positions) >= question.k or depth >= _MOST_FETCHED:
+                break
             depth *= _DEEPER
+        kept.more = kept.more or not exhausted
+        if len(kept.positions) < question.k and not exhausted and question.collapse is not None:
+            # All that was found may be copies of a few pictures: go through the whole collection.
+            kept, _ = keep(self.index.engine.ranked(vector, allowed))
+        kept.matching = matching
+        return kept
 
     def _nearest(
         self, vector: Vectors, depth: int, allowed: Positions | None, spent: Spent | None
@@ -256,12 +261,12 @@ def _named(kept: Kept) -> Iterable[int]:
     """Every position that the answer names."""
     yield from kept.positions
     for duplicates in kept.duplicates.values():
-        yield from duplicates[:_MOST_DUPLICATES]
+        yield from duplicates
 
 
 def _neighbors(kept: Kept, items: Mapping[int, Item]) -> Iterable[Neighbor]:
     for position, distance in zip(kept.positions, kept.distances, strict=True):
-        item, folded = items[position], kept.duplicates.get(position, [])[:_MOST_DUPLICATES]
+        item, folded = items[position], kept.duplicates.get(position, [])
         yield Neighbor(
             item.item_id,
             item.label,

@@ -50,6 +50,26 @@ def nearest_among(
     return found
 
 
+def ranked(
+    matrix: Vectors, query: Vectors, positions: Positions | None = None
+) -> tuple[Positions, Vectors]:
+    """Every row of the matrix, or those at `positions`, by dot product with query (dimension,).
+
+    Highest first, by position where equal. Takes one pass, and memory for a number a row.
+    """
+    if positions is None:
+        positions = np.arange(len(matrix))
+        parts = [dots for _, dots in _products(matrix, query, _NONE)]
+    else:
+        parts = [
+            np.take(matrix, positions[start : start + _GATHERED_ROWS], axis=0) @ query
+            for start in range(0, len(positions), _GATHERED_ROWS)
+        ]
+    dots: Vectors = np.concatenate(parts) if parts else query[:0]
+    order = np.argsort(-dots, kind="stable")
+    return positions[order], dots[order]
+
+
 def _nearest(
     matrix: Vectors, queries: Vectors, k: int, without: Positions
 ) -> list[tuple[Positions, Vectors]]:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from services.searcher import finder as finder_module
 from services.searcher import paging
 from services.searcher.finder import Finder
+from services.searcher.folding import fold
 from services.searcher.index import Index
 from services.searcher.paging import MAX_SHOWN
 from services.searcher.scan import Vectors
@@ -357,6 +358,51 @@ def test_a_collection_of_one_picture_folds_into_one(tmp_path: Path) -> None:
     assert len(answer.neighbors) == 1
     assert len(answer.neighbors[0].duplicates) == 100
     assert not answer.next_cursor
+
+
+@pytest.mark.parametrize("wanted", [None, Filter((), {"half": ("1",)})], ids=["all", "filtered"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_thousand_copies_of_each_picture_fold_into_it(
+    tmp_path: Path, method: Method, wanted: Filter | None
+) -> None:
+    """Twenty pictures with 1,000 copies each are twenty results, however few a page shows."""
+    vectors, query = _with_copies(20, 999), unit_vectors(1, seed=2)[0]
+    finder = _finder(tmp_path, vectors, method)
+    whole = _ask(finder, query, k=20, collapse=0.05, filter=wanted)
+    assert {int(one.item_id[2:]) // 1000 for one in whole.neighbors} == set(range(20))
+    assert not _ask(finder, query, k=25, collapse=0.05, filter=wanted).next_cursor
+    paged, cursor = list[str](), ""
+    while True:
+        page = _ask(finder, query, k=7, collapse=0.05, filter=wanted, cursor=cursor)
+        paged += _ids(page.neighbors)
+        assert all(len(one.duplicates) == 100 for one in page.neighbors[:1])
+        cursor = page.next_cursor
+        if not cursor:
+            break
+    assert paged == _ids(whole.neighbors)
+
+
+def test_folding_ends_at_its_bound() -> None:
+    """A page that shows something has a next one; one that shows nothing ends the paging."""
+    vectors = _with_copies(2, 4999)
+    cosines = vectors @ vectors[0]
+    order = np.argsort(-cosines, kind="stable")
+    found = order, np.sqrt(np.maximum(0, 2 - 2 * cosines[order])).astype("f4")
+    question = dataclasses.replace(ASK, k=2, collapse=0.05)
+    none = np.empty(0, np.int64)
+    whole = fold(vectors, found, question, before=none)
+    assert (len(whole.positions), whole.more) == (2, True)
+    cut = fold(vectors, found, question, before=none, max_cost=2048 * 65)
+    assert (cut.positions, cut.more) == (whole.positions[:1], True)
+    last = fold(vectors, found, question, before=np.array(cut.positions), max_cost=2048 * 65)
+    assert (last.positions, last.more) == ([], False)
+
+
+def test_a_cursor_names_what_was_shown_not_its_copies(tmp_path: Path) -> None:
+    """A thousand results can be paged through, however many copies each has."""
+    finder = _finder(tmp_path, _with_copies(20, 200), "exact")
+    page = _ask(finder, unit_vectors(1, seed=2)[0], k=10, collapse=0.05)
+    assert len(page.next_cursor) < 60
 
 
 def test_the_item_that_asks_is_left_out(tmp_path: Path) -> None:
