@@ -75,7 +75,9 @@ def up(
     logs.configure(shared.log_level, shared.log_format)
 
     async def main(stop: asyncio.Event) -> None:
-        source = await asyncio.to_thread(local.source_of, shared, images, collection)
+        source = await lifecycle.started(
+            stop, asyncio.to_thread(local.source_of, shared, images, collection)
+        )
 
         telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
         measured = BuildMetrics(telemetry.registry)
@@ -89,10 +91,10 @@ def up(
             children = ChildProcesses(
                 shared, settings.upload, embedders=embedders, searchers=searchers
             )
-            async with local.local_broker(shared, "simile up", telemetry) as broker:
+            async with local.local_broker(shared, "simile up", telemetry, stop) as broker:
                 await run(children, broker)
         else:
-            async with local.in_process(settings, telemetry) as (services, broker):
+            async with local.in_process(settings, telemetry, stop) as (services, broker):
                 await run(services, broker)
         await asyncio.to_thread(telemetry.tracing.close)
 
@@ -107,7 +109,7 @@ def _announce(url: str) -> None:
 @lifecycle.named_errors
 def upload() -> None:
     """Run the HTTP front; settings come from SIMILE_* in the environment."""
-    from services.upload.__main__ import main as run
+    from services.upload.process import main as run
 
     run()
 
@@ -116,7 +118,7 @@ def upload() -> None:
 @lifecycle.named_errors
 def embedder() -> None:
     """Run an embedder; settings come from SIMILE_* in the environment."""
-    from services.embedder.__main__ import main as run
+    from services.embedder.process import main as run
 
     run()
 
@@ -125,7 +127,7 @@ def embedder() -> None:
 @lifecycle.named_errors
 def searcher() -> None:
     """Run a searcher; settings come from SIMILE_* in the environment."""
-    from services.searcher.__main__ import main as run
+    from services.searcher.process import main as run
 
     run()
 

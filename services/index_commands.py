@@ -5,6 +5,7 @@ Services are imported inside their commands, so that an image needs only its own
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Final, get_args
@@ -74,7 +75,8 @@ def build(
     source = local.source_of(settings.shared, folder, collection)
 
     async def main(stop: asyncio.Event) -> None:
-        with RichProgress() as progress:
+        report = None
+        with RichProgress() as progress, contextlib.suppress(lifecycle.StoppedEarly):
             report = await local.build_index(settings, source, stop=stop, progress=progress)
         if report is None:
             # No success: a job whose node is drained is to be tried again.

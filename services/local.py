@@ -161,15 +161,18 @@ class InProcess:
 
 @contextlib.asynccontextmanager
 async def local_broker(
-    shared: SharedSettings, name: str, telemetry: Telemetry
+    shared: SharedSettings, name: str, telemetry: Telemetry, stop: asyncio.Event
 ) -> AsyncIterator[Broker]:
-    """RabbitMQ where the settings name one, else a broker in memory; started, then closed."""
+    """RabbitMQ where the settings name one, else a broker in memory; started, then closed.
+
+    Raises StoppedEarly when `stop` is set before RabbitMQ answers.
+    """
     seen = BrokerMetrics(telemetry.registry)
     broker: Broker = (
         MemoryBroker() if shared.amqp_url is None else amqp_broker(shared, name, seen.reconnected)
     )
-    await broker.start(topology.ALL)
     try:
+        await lifecycle.started(stop, broker.start(topology.ALL))
         async with seen.watching(broker):
             yield broker
     finally:
@@ -282,7 +285,7 @@ async def build_index(
     telemetry, port = Telemetry(), settings.index.admin_port
     async with contextlib.AsyncExitStack() as serving:
         broker = await serving.enter_async_context(
-            local_broker(settings.shared, "simile index build", telemetry)
+            local_broker(settings.shared, "simile index build", telemetry, stop)
         )
         if port is not None:
             host = settings.shared.admin_host
@@ -336,13 +339,13 @@ async def _until_answered(url: str, collection: str) -> None:
 
 @contextlib.asynccontextmanager
 async def in_process(
-    settings: LocalSettings, telemetry: Telemetry
+    settings: LocalSettings, telemetry: Telemetry, stop: asyncio.Event
 ) -> AsyncIterator[tuple[Services, Broker]]:
-    """The services in this process with their broker and admin server."""
+    """The services in this process with their broker and admin server. Raises StoppedEarly."""
     shared = settings.shared
     ReleaseMetrics(telemetry.registry).show("up")
     async with (
-        local_broker(shared, "simile up", telemetry) as broker,
+        local_broker(shared, "simile up", telemetry, stop) as broker,
         admin(telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port),
         watched_loop(telemetry.health, telemetry.registry),
     ):

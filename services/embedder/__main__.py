@@ -1,27 +1,16 @@
-"""The embedder service as a process of its own; settings come from the environment."""
+"""The embedder service as a process of its own: `python -m services.embedder`."""
 
 from __future__ import annotations
 
-import asyncio
-
-from services.embedder.service import run
-from services.embedder.settings import EmbedderSettings
-from services.shared.host import host
-from services.shared.lifecycle import named_errors
-from services.shared.messaging.broker import Broker
-from services.shared.settings import SharedSettings, load
-from services.shared.telemetry import Telemetry
+from services.shared.signals import end_on_signals
 
 
-@named_errors
 def main() -> None:
-    """Read the settings and run until a signal."""
-    settings, shared = load(EmbedderSettings), load(SharedSettings)
+    """Answer signals, then import the service and run it."""
+    end_on_signals()
+    from services.embedder.process import main as run
 
-    async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
-        await run(settings, shared, broker, stop=stop, telemetry=telemetry)
-
-    host("embedder", shared, run_here)
+    run()
 
 
 if __name__ == "__main__":

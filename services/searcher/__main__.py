@@ -1,27 +1,16 @@
-"""The searcher service as a process of its own; settings come from the environment."""
+"""The searcher service as a process of its own: `python -m services.searcher`."""
 
 from __future__ import annotations
 
-import asyncio
-
-from services.searcher.service import run
-from services.searcher.settings import SearcherSettings
-from services.shared.host import host
-from services.shared.lifecycle import named_errors
-from services.shared.messaging.broker import Broker
-from services.shared.settings import SharedSettings, load
-from services.shared.telemetry import Telemetry
+from services.shared.signals import end_on_signals
 
 
-@named_errors
 def main() -> None:
-    """Read the settings and run until a signal."""
-    settings, shared = load(SearcherSettings), load(SharedSettings)
+    """Answer signals, then import the service and run it."""
+    end_on_signals()
+    from services.searcher.process import main as run
 
-    async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
-        await run(settings, shared, broker, stop=stop, telemetry=telemetry)
-
-    host("searcher", shared, run_here)
+    run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import structlog
 
@@ -16,22 +17,33 @@ from services.shared.messaging.broker import Broker
 from services.shared.messaging.gauges import BrokerMetrics
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry, logs
-from services.shared.telemetry.health import Check, start_admin
+from services.shared.telemetry.health import Check, lasting, start_admin
 from services.shared.telemetry.loop import watched_loop
 from services.shared.telemetry.metrics import ReleaseMetrics
 from services.shared.telemetry.tracing import tracing
 
 _log = structlog.get_logger(__name__)
 
+_START_SECONDS: Final = 60.0
+"""A person who starts everything on one machine wants to read the reason, not to wait."""
+
+_REFUSED_SECONDS: Final = 300.0
+"""A mounted Secret reaches a container's environment only at its next start."""
+
 Run = Callable[[Broker, asyncio.Event, Telemetry], Awaitable[None]]
 """A service's composition root, its settings already given."""
 
 
 def amqp_broker(
-    shared: SharedSettings, name: str, on_reconnect: Callable[[str], None] = lambda _: None
+    shared: SharedSettings,
+    name: str,
+    on_reconnect: Callable[[str], None] = lambda _: None,
+    *,
+    start_timeout_seconds: float | None = _START_SECONDS,
 ) -> AmqpBroker:
     """The RabbitMQ adapter that the settings name.
 
+    start_timeout_seconds: how long its start waits for RabbitMQ; None waits for ever.
     Raises InvalidSettings without a URL, and for TLS files that can't be used.
     """
     if shared.amqp_url is None:
@@ -50,13 +62,15 @@ def amqp_broker(
         publish_timeout_seconds=shared.publish_timeout_seconds,
         tls=tls,
         on_reconnect=on_reconnect,
+        start_timeout_seconds=start_timeout_seconds,
     )
 
 
 def host(name: str, shared: SharedSettings, run: Run) -> None:
     """Run the service until a signal or its death; never returns, exits with the reason's code.
 
-    The admin server answers before the broker is reached, so that a waiting service shows why.
+    The admin server answers before the broker is reached. A service waits for RabbitMQ for ever,
+    live and not ready: a restart would not bring RabbitMQ back, and restarts come ever later.
     """
     logs.configure(shared.log_level, shared.log_format, service=name, replica=shared.replica)
 
@@ -64,17 +78,17 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
         telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
         ReleaseMetrics(telemetry.registry).show(name)
         seen = BrokerMetrics(telemetry.registry)
-        broker = amqp_broker(shared, name, seen.reconnected)
-        telemetry.health.ready_when("broker", broker_check(broker))
-        telemetry.health.ready_when("draining", lambda: "draining" if stop.is_set() else None)
-        admin = await start_admin(
-            telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port
-        )
+        broker = amqp_broker(shared, name, seen.reconnected, start_timeout_seconds=None)
+        health = telemetry.health
+        health.ready_when("broker", broker_check(broker))
+        health.ready_when("draining", lambda: "draining" if stop.is_set() else None)
+        health.live_when("broker", lasting(lambda: broker.refusal, _REFUSED_SECONDS))
+        admin = await start_admin(health, telemetry.registry, shared.admin_host, shared.admin_port)
         _log.info("starting", action="start", admin=[str(address) for address in admin.addresses])
         try:
-            async with watched_loop(telemetry.health, telemetry.registry), seen.watching(broker):
-                if await _started(broker, stop):
-                    await run(broker, stop, telemetry)
+            async with watched_loop(health, telemetry.registry), seen.watching(broker):
+                await lifecycle.started(stop, broker.start(topology.ALL))
+                await run(broker, stop, telemetry)
         finally:
             await broker.close()
             await asyncio.to_thread(telemetry.tracing.close)
@@ -83,22 +97,12 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
     lifecycle.run_process(main, shared.event_loop)
 
 
-async def _started(broker: Broker, stop: asyncio.Event) -> bool:
-    """Start the broker; False when `stop` was set before it was up."""
-
-    async def start() -> bool:
-        await broker.start(topology.ALL)
-        return True
-
-    return bool(await lifecycle.unless_stopped(stop, start()))
-
-
 def broker_check(broker: Broker) -> Check:
     """Ready while it is connected, its queues are declared, and it takes messages."""
 
     def check() -> str | None:
         if broker.blocked:
             return "the broker takes no messages now (memory or disk alarm)"
-        return None if broker.ready else "the broker is away"
+        return None if broker.ready else broker.refusal or "the broker is away"
 
     return check

@@ -117,6 +117,22 @@ async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> 
         await cancel(working, stopping)
 
 
+class StoppedEarly(Exception):
+    """A signal came before the process had begun its work: there is nothing to drain."""
+
+
+async def started(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a step that comes before any work. Raises StoppedEarly when `stop` is first."""
+
+    async def done() -> tuple[_T]:
+        return (await work,)
+
+    result = await unless_stopped(stop, done())
+    if result is None:
+        raise StoppedEarly
+    return result[0]
+
+
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel the tasks and wait until they have ended; their results are dropped.
 
@@ -152,6 +168,8 @@ async def _until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> Exi
     asked_twice.cancel()
     try:
         await running
+    except StoppedEarly:
+        return ExitCode.DRAINED
     except SimileError as error:
         _log.error(str(error), action=error.code, exc_info=error.__cause__)
         return exit_code(error)

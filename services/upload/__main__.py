@@ -1,33 +1,16 @@
-"""The upload service as a process of its own; settings come from the environment."""
+"""The upload service as a process of its own: `python -m services.upload`."""
 
 from __future__ import annotations
 
-import asyncio
-
-from prometheus_client import CollectorRegistry
-
-from services.shared.host import host
-from services.shared.lifecycle import named_errors
-from services.shared.messaging.broker import Broker
-from services.shared.settings import SharedSettings, load
-from services.shared.telemetry import Telemetry
-from services.upload.app import run
-from services.upload.guard import Guard
-from services.upload.metrics import UploadMetrics
-from services.upload.settings import UploadSettings
+from services.shared.signals import end_on_signals
 
 
-@named_errors
 def main() -> None:
-    """Read the settings and run until a signal."""
-    settings, shared = load(UploadSettings), load(SharedSettings)
-    # A file that can't be read ends the process now, not after a wait for RabbitMQ.
-    Guard.of(settings, UploadMetrics(CollectorRegistry()))
+    """Answer signals, then import the service and run it."""
+    end_on_signals()
+    from services.upload.process import main as run
 
-    async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
-        await run(settings, shared, broker, stop=stop, telemetry=telemetry)
-
-    host("upload", shared, run_here)
+    run()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from typing import Any, Final
 import prometheus_client
 import structlog
 
-from services.embedder import __main__ as embedder
+from services.embedder import process as embedder
 from services.embedder.metrics import EmbedderMetrics
-from services.searcher import __main__ as searcher
+from services.searcher import process as searcher
 from services.searcher.metrics import SearcherMetrics
 from services.shared.telemetry.durations import Series
-from services.upload import __main__ as upload
+from services.upload import process as upload
 from services.upload import observed
 from services.upload.metrics import UploadMetrics
 from tests.benchmarks.messaging import serve_stub

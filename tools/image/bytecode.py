@@ -17,8 +17,6 @@ def load() -> None:
     import services  # noqa: PLC0415 (installed here, in the image)
 
     for module in pkgutil.walk_packages(services.__path__, "services."):
-        if module.name == "services.__main__":
-            continue
         try:
             importlib.import_module(module.name)
         except ModuleNotFoundError as error:

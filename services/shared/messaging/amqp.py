@@ -42,13 +42,14 @@ class AmqpBroker:
         *,
         name: str,
         publish_timeout_seconds: float = 1.0,
-        start_timeout_seconds: float = 60.0,
+        start_timeout_seconds: float | None = 60.0,
         heartbeat_seconds: int = 5,
         tls: AmqpTls | None = None,
         on_reconnect: Callable[[str], None] = lambda _: None,
     ) -> None:
         """`name` is shown in RabbitMQ's list of connections.
 
+        start_timeout_seconds: how long `start` waits; None waits for ever, through refusals, too.
         on_reconnect gets `publishes` or `consumes` when that connection is made anew.
         """
         self._publish_timeout_seconds = publish_timeout_seconds
@@ -69,14 +70,17 @@ class AmqpBroker:
         )
 
     async def start(self, queues: Sequence[Queue]) -> None:
-        """Connect and declare. Raises BrokerUnavailable when refused, or away for too long."""
+        """Connect and declare.
+
+        Raises BrokerUnavailable when refused, or away for too long; without a timeout never.
+        """
         self._queues = tuple(queues)
         self._publishing.start()
         self._consuming.start()
         try:
             async with asyncio.timeout(self._start_timeout_seconds):
-                await self._publishing.up()
-                await self._consuming.up()
+                await self._publishing.up(patient=self._patient)
+                await self._consuming.up(patient=self._patient)
         except TimeoutError:
             reason = f"no RabbitMQ within {self._start_timeout_seconds:.0f} s: is it running?"
             raise BrokerUnavailable(reason) from None
@@ -99,6 +103,16 @@ class AmqpBroker:
     def blocked(self) -> bool:
         """Whether RabbitMQ has blocked the publishing connection."""
         return self._publishing.blocked
+
+    @property
+    def refusal(self) -> str | None:
+        """The reason that RabbitMQ, or the trust in its certificate, gave against this process."""
+        refusal = self._publishing.refusal or self._consuming.refusal
+        return None if refusal is None else str(refusal)
+
+    @property
+    def _patient(self) -> bool:
+        return self._start_timeout_seconds is None
 
     async def publish(self, queue: str, message: Message) -> None:
         """Publish mandatory and confirmed, as the port says."""
@@ -145,7 +159,7 @@ class AmqpBroker:
     async def consume(self, queue: Queue, *, prefetch: int, auto_ack: bool = False) -> AmqpConsumer:
         """Consume on a channel of its own; waits for a connection, through any number of losses."""
         while True:
-            connection = await self._consuming.up()
+            connection = await self._consuming.up(patient=self._patient)
             try:
                 channel = await connection.channel(publisher_confirms=False)
                 await _declare(channel, queue)

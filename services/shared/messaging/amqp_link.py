@@ -27,6 +27,8 @@ _log = structlog.get_logger(__name__)
 
 _BACKOFF_FIRST_SECONDS: Final = 0.05
 _BACKOFF_LONGEST_SECONDS: Final = 0.4
+_REFUSED_SECONDS: Final = 2.0
+"""Between attempts that RabbitMQ refuses, each of which it writes into its log."""
 _CONNECT_SECONDS: Final = 15.0
 _GREETING_SECONDS: Final = 1.5
 """An attempt that hears nothing for so long is given up: the way it took may be dead."""
@@ -50,10 +52,11 @@ GONE: Final = (
 _REFUSED: Final = (
     aiormq.exceptions.AuthenticationError,
     aiormq.exceptions.ProbableAuthenticationError,
+    aiormq.exceptions.ConnectionNotAllowed,
     aiormq.exceptions.ChannelPreconditionFailed,
     aiormq.exceptions.ChannelAccessRefused,
 )
-"""What trying again can't mend."""
+"""What only a change at RabbitMQ or in the settings can end."""
 
 Prepare = Callable[[AbstractChannel], Awaitable[None]]
 
@@ -87,6 +90,7 @@ class Link:
         self._on_reconnect = on_reconnect
         self._once_up = False
         self._refusal: BrokerUnavailable | None = None
+        self._closed = False
         self._changed = asyncio.Condition()
         self._supervisor: asyncio.Task[None] | None = None
         self._doubted = asyncio.Event()
@@ -103,12 +107,23 @@ class Link:
         """Close the connection and stop the supervisor; who waits for it is told."""
         if self._supervisor is not None:
             await cancel(self._supervisor)
+        self._closed = True
         await self._set(None, None, BrokerUnavailable("the broker is closed"))
 
-    async def up(self) -> AbstractConnection:
-        """The connection, once there is one. Raises BrokerUnavailable when it is refused."""
+    @property
+    def refusal(self) -> BrokerUnavailable | None:
+        """Why RabbitMQ, or its certificate, let the last attempt fail; None where it is away."""
+        return self._refusal
+
+    async def up(self, *, patient: bool = False) -> AbstractConnection:
+        """The connection, once there is one. Raises BrokerUnavailable when it is refused.
+
+        patient: wait through refusals, too.
+        """
         async with self._changed:
-            await self._changed.wait_for(lambda: self.connection or self._refusal)
+            await self._changed.wait_for(
+                lambda: self.connection or (self._refusal and (self._closed or not patient))
+            )
         if self.connection is None:
             raise self._refusal or BrokerUnavailable(self._name)
         return self.connection
@@ -138,19 +153,23 @@ class Link:
                 connection = await self._connect(wire)
             except _REFUSED as error:
                 reason = f"RabbitMQ refuses ({self._name}): {error}; check SIMILE_AMQP_URL"
-                await self._set(None, None, BrokerUnavailable(reason))
+                await self._refused(BrokerUnavailable(reason))
+                backoff = _REFUSED_SECONDS
             except InvalidSettings as error:
                 # A file was good at the start and is not now: it may be on its way to be renewed.
-                await self._set(None, None, BrokerUnavailable(str(error)))
+                await self._refused(BrokerUnavailable(str(error)))
             except BrokerUnavailable as error:
-                await self._set(None, None, error)
+                await self._refused(error)
+                backoff = _REFUSED_SECONDS
             except Exception as error:  # noqa: BLE001 (a link that gives up is never seen again)
                 if (wrong := distrust(error)) is not None:
                     reason = (
                         f"no trust between RabbitMQ and us ({self._name}): {wrong}; check "
                         "SIMILE_AMQP_CA_FILE, SIMILE_AMQP_CERT_FILE and the host of SIMILE_AMQP_URL"
                     )
-                    await self._set(None, None, BrokerUnavailable(reason))
+                    await self._refused(BrokerUnavailable(reason))
+                else:
+                    await self._set(None, None, None)
                 # Once an outage: the attempts that follow say nothing new.
                 if not away:
                     _log.warning(
@@ -162,6 +181,12 @@ class Link:
                 await self._hold(connection, wire)
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
             backoff = min(2 * backoff, _BACKOFF_LONGEST_SECONDS)
+
+    async def _refused(self, refusal: BrokerUnavailable) -> None:
+        """Keep the reason for whoever waits, and log a reason that is new."""
+        if self._refusal is None or str(self._refusal) != str(refusal):
+            _log.error(str(refusal), action="broker_refused", link=self._name)
+        await self._set(None, None, refusal)
 
     async def _connect(self, wire: Wire) -> AbstractConnection:
         async with asyncio.timeout(_CONNECT_SECONDS), _heard(wire):

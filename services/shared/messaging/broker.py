@@ -133,6 +133,10 @@ class Broker(Protocol):
     def blocked(self) -> bool:
         """Whether the broker said that it takes no publishes now (memory or disk alarm)."""
 
+    @property
+    def refusal(self) -> str | None:
+        """The reason why the broker refuses this process alone (credentials, trust), or None."""
+
     async def publish(self, queue: str, message: Message) -> None:
         """Hand the message to the queue; returns once the broker has confirmed it.
 

@@ -272,6 +272,11 @@ class MemoryBroker:
         """Whether `block` was called."""
         return self._blocked
 
+    @property
+    def refusal(self) -> None:
+        """None: nobody is refused."""
+        return
+
     async def publish(self, queue: str, message: Message) -> None:
         """Put the message into the queue, as the port says."""
         if not self.ready:

@@ -1,0 +1,24 @@
+"""Runs the embedder service in a process of its own; settings come from the environment."""
+
+from __future__ import annotations
+
+import asyncio
+
+from services.embedder.service import run
+from services.embedder.settings import EmbedderSettings
+from services.shared.host import host
+from services.shared.lifecycle import named_errors
+from services.shared.messaging.broker import Broker
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import Telemetry
+
+
+@named_errors
+def main() -> None:
+    """Read the settings and run until a signal."""
+    settings, shared = load(EmbedderSettings), load(SharedSettings)
+
+    async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
+        await run(settings, shared, broker, stop=stop, telemetry=telemetry)
+
+    host("embedder", shared, run_here)

@@ -1,0 +1,30 @@
+"""Runs the upload service in a process of its own; settings come from the environment."""
+
+from __future__ import annotations
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+
+from services.shared.host import host
+from services.shared.lifecycle import named_errors
+from services.shared.messaging.broker import Broker
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import Telemetry
+from services.upload.app import run
+from services.upload.guard import Guard
+from services.upload.metrics import UploadMetrics
+from services.upload.settings import UploadSettings
+
+
+@named_errors
+def main() -> None:
+    """Read the settings and run until a signal."""
+    settings, shared = load(UploadSettings), load(SharedSettings)
+    # A file that can't be read ends the process now, not after a wait for RabbitMQ.
+    Guard.of(settings, UploadMetrics(CollectorRegistry()))
+
+    async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
+        await run(settings, shared, broker, stop=stop, telemetry=telemetry)
+
+    host("upload", shared, run_here)
