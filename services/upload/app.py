@@ -27,6 +27,7 @@ from services.upload.guard import Guard
 from services.upload.handlers import Handlers
 from services.upload.http_server import TimedRunner
 from services.upload.library import Library
+from services.upload.listener import Listener
 from services.upload.metrics import UploadMetrics
 from services.upload.observed import observed
 from services.upload.present import Present
@@ -43,6 +44,9 @@ _log = structlog.get_logger(__name__)
 _HERE: Final = Path(__file__).parent
 _PAGES: Final = _HERE / "pages"
 _OPENAPI: Final = _HERE / "openapi.json"
+_UNHEARD_SECONDS: Final = 4.0
+"""Longer than it takes to open a reply queue after the broker was away."""
+
 _DEAF_SECONDS: Final = 50.0
 _LAST_SECONDS: Final = 2.0
 """For answers that are made to reach their callers, when the drain is over."""
@@ -64,7 +68,6 @@ async def run(
     metrics = UploadMetrics(telemetry.registry)
     inbox = Inbox(broker, shared.replica, on_late=metrics.late_replies.inc)
     client = _search_client(settings, broker, inbox, metrics)
-    telemetry.health.ready_when("upload", lambda: _unready(client, inbox))
     health = telemetry.health
     health.live_when("reply queue", lasting(lambda: _deaf(broker, inbox), _DEAF_SECONDS))
     library = _library(settings, shared)
@@ -89,24 +92,28 @@ async def run(
         shutdown_timeout_seconds=_LAST_SECONDS,
     )
     drained = asyncio.Event()
+    listener = Listener(runner, settings, guard.tls)
+    # In place of the host's check: without a broker each replica is as good as the next, and an
+    # answer that says why and when to come again is better than a Service without endpoints.
+    health.ready_when("broker", lambda: broker.refusal)
+    health.ready_when("upload", lambda: _unready(client, inbox, listener))
+    health.ready_when("reply queue", lasting(lambda: _deaf(broker, inbox), _UNHEARD_SECONDS))
 
     async def serve() -> None:
         try:
-            await runner.setup()
-            site = web.TCPSite(runner, settings.host, settings.port, ssl_context=guard.tls)
-            await site.start()
-            url = _url("https" if guard.tls else "http", settings.host, runner)
+            url = await listener.start()
             _log.info("serving", action="serving", url=url)
             if started is not None:
                 started.set_result(url)
             await stop.wait()
+            client.leaving = True
+            await listener.leave()
             client.draining = True
-            await site.stop()
             # The inbox runs until this is over. aiohttp's own end comes after it: it reads no more
             # of the bodies that are still on their way.
             await present.leave(shared.drain_timeout_seconds)
         finally:
-            await runner.cleanup()
+            await listener.close()
         drained.set()
         await asyncio.Event().wait()
 
@@ -211,18 +218,14 @@ async def _page(request: web.Request) -> web.FileResponse:
     return web.FileResponse(_PAGES / "index.html")
 
 
-def _unready(client: SearchClient, inbox: Inbox) -> str | None:
-    if client.draining:
+def _unready(client: SearchClient, inbox: Inbox, listener: Listener) -> str | None:
+    if client.leaving:
         return "draining"
-    return None if inbox.ready else "no reply queue: the broker is away"
+    if not listener.open:
+        return "the HTTP port is not open yet"
+    return None if inbox.once_open else "no reply queue yet"
 
 
 def _deaf(broker: Broker, inbox: Inbox) -> str | None:
     """There is a broker and no way back from it: what only a restart may mend."""
     return "no reply queue" if broker.ready and not inbox.ready else None
-
-
-def _url(scheme: str, host: str, runner: web.AppRunner) -> str:
-    port = runner.addresses[0][1]
-    shown = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 (compared, not bound)
-    return f"{scheme}://{shown}:{port}"

@@ -124,6 +124,12 @@ class TimedRunner(web.AppRunner):
         )
         self._header_timeout_seconds = header_timeout_seconds
 
+    @property
+    def unasked(self) -> int:
+        """Connections on which no request has come yet."""
+        connections = self.server.connections if self.server is not None else []
+        return sum(one._request_count == 0 for one in connections)  # noqa: SLF001 (no other way)
+
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
         server = _TimedServer(

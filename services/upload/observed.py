@@ -62,7 +62,7 @@ def observed(
             unforeseen = Internal("the request failed; the log says why")
             code, response = unforeseen.code, problem(unforeseen, query_id)
         response.headers["X-Correlation-Id"] = query_id
-        if client.draining:
+        if client.leaving:
             response.force_close()
         _record(request, response.status, code, trace, metrics)
         return response

@@ -89,7 +89,10 @@ class SearchClient:
         self._embeddings = embeddings
         self._deadline_seconds = deadline_seconds
         self._admission = Admission(max_in_flight=max_in_flight, deadline_seconds=deadline_seconds)
+        self.leaving = False
+        """Whether the replica is about to end: it still answers, once on each connection."""
         self.draining = False
+        """Whether it takes no new query."""
 
     @property
     def in_flight(self) -> int:

@@ -78,6 +78,13 @@ class UploadSettings(BaseSettings):
     thumbnail_cache_bytes: int = Field(
         default=64 * 2**20, ge=0, description="Memory for thumbnails that were asked for."
     )
+    lame_duck_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=300,
+        description="How long a replica that is told to end still accepts connections and answers "
+        "as before, not ready, until every load balancer has noticed.",
+    )
     header_timeout_seconds: float = Field(
         default=10.0, gt=0, le=600, description="How long a request's headers may take to arrive."
     )

@@ -79,6 +79,8 @@ class Inbox:
         self._on_late = on_late
         self._queue: str | None = None
         self._opened = asyncio.Event()
+        self.once_open = False
+        """Whether there has been a queue since the start."""
         self._waiting: dict[str, asyncio.Future[Arrival]] = {}
 
     @property
@@ -172,6 +174,7 @@ class Inbox:
             queue = topology.reply_queue(self._replica)
             consumer = await self._broker.consume(queue, prefetch=0, auto_ack=True)
             self._queue = consumer.queue
+            self.once_open = True
             self._opened.set()
             try:
                 while True:

@@ -141,9 +141,10 @@ class TestDraining:
             await _until(lambda: _count(api, "in_flight_queries") == 1)
             api.stop.set()
             await _until(lambda: "upload" in api.telemetry.health.not_ready())
-            with pytest.raises(aiohttp.ClientError):
-                async with aiohttp.ClientSession() as another:
-                    await another.get(f"{api.url}/v1/items/birds/{item}")
+            async with asyncio.timeout(20), aiohttp.ClientSession() as another:
+                with pytest.raises(aiohttp.ClientConnectorError):
+                    while True:
+                        await another.get(f"{api.url}/v1/items/birds/{item}")
             api.embedder.ignoring.clear()
             held.set()
             answer = await asking
