@@ -25,9 +25,11 @@ from services.searcher.interruptible import Interruptible
 from services.searcher.journal import Content, FailedImage, FileFacts, Journal
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
+from services.searcher.shown_build import shown_on_volume
 from services.searcher.source import list_images
 from services.searcher.staging import Previous, sweep, write_version
 from services.shared import cores, imaging, lifecycle
+from services.shared.build_progress import BUILDING
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed, SimileError, UnknownItem
 from services.shared.items import ITEMS
@@ -38,7 +40,6 @@ from services.shared.settings import SharedSettings
 
 _log = structlog.get_logger(__name__)
 
-_BUILDING: Final = "building"
 _PRUNED_AFTER_SECONDS: Final = 600
 _READERS: Final = min(4, cores.available())
 _FILES_AT_ONCE: Final = 256
@@ -80,10 +81,11 @@ async def build(
     home = volume.home(request.collection)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with locked(home):
-            sweep(home / _BUILDING)  # before anything is written: the disk may be full of it
-            with contextlib.closing(Journal(home / _BUILDING / "journal.sqlite")) as journal:
-                work = _Build(request, settings, volume, journal, progress)
+        building = home / BUILDING
+        with locked(home), shown_on_volume(building, progress) as shown:
+            sweep(building)  # before anything is written: the disk may be full of it
+            with contextlib.closing(Journal(building / "journal.sqlite")) as journal:
+                work = _Build(request, settings, volume, journal, shown)
                 return await _supervised(work, settings, shared, broker)
     except (OSError, sqlite3.Error) as error:
         raise shortage.explained(home, error) from error
@@ -256,7 +258,7 @@ class _Build:
 
     def _publish(self, model_id: str, previous: Previous | None) -> Manifest:
         """In a thread: write every file of the new version, publish and activate it."""
-        building = self._volume.home(self._request.collection) / _BUILDING
+        building = self._volume.home(self._request.collection) / BUILDING
         try:
             staging, manifest = write_version(
                 building,

@@ -67,12 +67,17 @@ class Volume:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    def homes(self) -> list[str]:
+        """The collections that have a folder, sorted; some may have no version yet."""
+        try:
+            names = [path.name for path in self.root.iterdir()]
+        except OSError:
+            return []
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
     def collections(self) -> list[str]:
         """The collections that have an active version, sorted."""
-        if not self.root.is_dir():
-            return []
-        names = (path.name for path in self.root.iterdir() if (path / _ACTIVE).is_file())
-        return sorted(name for name in names if _NAME.fullmatch(name))
+        return [name for name in self.homes() if (self.root / name / _ACTIVE).is_file()]
 
     def active(self, collection: str) -> str:
         """The active version. Raises UnknownCollection, or NoIndex when nothing is active."""

@@ -252,6 +252,13 @@ class NoIndex(SimileError):
     retry_after_seconds = 5
 
 
+class IndexBuilding(NoIndex):
+    """The collection's first index is being built; the answer says how far it is."""
+
+    code = "index_building"
+    title = "The collection is being prepared"
+
+
 class ModelMismatch(SimileError):
     """Query and index come from different models: their vectors can't be compared."""
 

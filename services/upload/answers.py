@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from aiohttp import web
 
+from services.shared.build_progress import BuildProgress
 from services.shared.contracts import Neighbor
 from services.shared.items import Facet, Facets, Item
 from services.shared.messaging.inbox import Embedded
-from services.upload.library import Shelf
+from services.upload.library import Listed, Shelf
 from services.upload.search_client import Found
+
+_FACTS_OF_AN_INDEX: Final = (
+    "model_id",
+    "dimension",
+    "index_version",
+    "method",
+    "recall",
+    "recall_target",
+    "created_unix_ms",
+)
 
 
 def told(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
@@ -49,9 +60,17 @@ def of_embedded(query_id: str, embedded: Embedded, seconds: Mapping[str, float])
     }
 
 
-def of_collection(shelf: Shelf) -> dict[str, Any]:
-    """A collection as it is listed."""
-    manifest = shelf.manifest
+def of_collection(listed: Listed) -> dict[str, Any]:
+    """A collection as it is listed; one without an index yet has no facts of it."""
+    building = None if listed.build is None else _of_build(listed.build)
+    if listed.shelf is None:
+        return {
+            "name": listed.name,
+            "count": 0,
+            **dict.fromkeys(_FACTS_OF_AN_INDEX),
+            "building": building,
+        }
+    manifest = listed.shelf.manifest
     return {
         "name": manifest.collection,
         "count": manifest.count,
@@ -62,6 +81,17 @@ def of_collection(shelf: Shelf) -> dict[str, Any]:
         "recall": manifest.recall,
         "recall_target": manifest.recall_target,
         "created_unix_ms": manifest.created_unix_ms,
+        "building": building,
+    }
+
+
+def _of_build(build: BuildProgress) -> dict[str, Any]:
+    return {
+        "stage": build.stage,
+        "done": build.done,
+        "total": build.total,
+        "failed": build.failed,
+        "eta_seconds": build.eta_seconds,
     }
 
 

@@ -205,6 +205,7 @@ def _library(settings: UploadSettings, shared: SharedSettings) -> Library:
         images_root=settings.images_root,
         thumbnail_pixels=settings.thumbnail_pixels,
         thumbnail_cache_bytes=settings.thumbnail_cache_bytes,
+        hidden=settings.hidden,
     )
 
 

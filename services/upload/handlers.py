@@ -137,16 +137,20 @@ class Handlers:
             "batch_max_bytes": self.limits.batch_bytes,
             "formats": list(imaging.formats()),
         }
-        shelves = await self.library.shelves()
+        listing, default = await self.library.listing()
         return answers.told(
-            {"collections": [answers.of_collection(shelf) for shelf in shelves], "limits": limits}
+            {
+                "collections": [answers.of_collection(listed) for listed in listing],
+                "default_collection": default,
+                "limits": limits,
+            }
         )
 
     async def collection(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}."""
         require_known(single_values(request), _NONE)
-        shelf = await self.library.shelf(request.match_info["name"])
-        return answers.told(answers.of_collection(shelf))
+        listed = await self.library.listed(request.match_info["name"])
+        return answers.told(answers.of_collection(listed))
 
     async def facets(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/facets: what a filter can ask for."""

@@ -20,9 +20,10 @@ from typing import Final
 import structlog
 
 from services.shared import imaging
+from services.shared.build_progress import BuildProgress
 from services.shared.collection import Lease, Volume, read_vector
 from services.shared.errors import (
-    CollectionRequired,
+    IndexBuilding,
     IndexCorrupt,
     NoIndex,
     SimileError,
@@ -30,6 +31,7 @@ from services.shared.errors import (
 )
 from services.shared.items import ITEMS, Facets, Item, ItemCatalog
 from services.shared.manifest import Manifest
+from services.upload.collection_names import CollectionNames
 from services.upload.embedding_memory import Vector
 from services.upload.memory import Memory
 
@@ -73,6 +75,15 @@ class Picture:
     media_type: str
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A collection as it is listed: what can be searched of it, and the build that runs now."""
+
+    name: str
+    shelf: Shelf | None
+    build: BuildProgress | None
+
+
 class Library:
     """Read access to every collection of the volume."""
 
@@ -84,9 +95,10 @@ class Library:
         images_root: Path | None,
         thumbnail_pixels: int,
         thumbnail_cache_bytes: int,
+        hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._volume = volume
-        self._default_collection = default_collection
+        self._names = CollectionNames(volume, default_collection, hidden)
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
         self._shelves: dict[str, Shelf] = {}
@@ -112,8 +124,8 @@ class Library:
 
     async def recent(self) -> Shelf | None:
         """The collection that was asked for last; before any was, the default or the first."""
-        names = await asyncio.to_thread(self._volume.collections)
-        wanted = (self._recent, self._default_collection, *names)
+        names = await asyncio.to_thread(self._names.indexed)
+        wanted = (self._recent, self._names.wanted, *names)
         name = next((name for name in wanted if name in names), None)
         if name is None:
             return None
@@ -125,6 +137,18 @@ class Library:
     async def shelves(self) -> Sequence[Shelf]:
         """Every collection that can be read."""
         return await asyncio.to_thread(self._readable)
+
+    async def listing(self) -> tuple[Sequence[Listed], str | None]:
+        """Every collection that can be read or is being built, and the default one's name."""
+        return await asyncio.to_thread(self._listing)
+
+    async def listed(self, collection: str) -> Listed:
+        """One collection. Raises UnknownCollection, NoIndex."""
+        build = await asyncio.to_thread(self._names.build_of, collection)
+        try:
+            return Listed(collection, await self.shelf(collection), build)
+        except IndexBuilding:
+            return Listed(collection, None, build)
 
     async def item(self, shelf: Shelf, item_id: str) -> Item:
         """An item. Raises UnknownItem."""
@@ -171,7 +195,8 @@ class Library:
         return Picture(content, "image/jpeg"), False
 
     def _shelf(self, collection: str | None) -> Shelf:
-        name = collection or self._default()
+        name = collection or self._names.default()
+        self._names.require_served(name)
         shelf, version = self._shelves.get(name), ""
         try:
             version = self._volume.active(name)
@@ -185,6 +210,8 @@ class Library:
             self._refused[name] = version
             _log.error(str(error), action=error.code, collection=name, refused_version=version,
                        answering_version=shelf.manifest.version)  # fmt: skip
+        except NoIndex as error:
+            raise self._names.explained(name, error) from error
         return shelf
 
     def _opened(self, name: str, version: str) -> Shelf:
@@ -209,24 +236,20 @@ class Library:
 
     def _readable(self) -> list[Shelf]:
         readable = []
-        for name in self._volume.collections():
+        for name in self._names.indexed():
             try:
                 readable.append(self._shelf(name))
             except SimileError:
                 continue  # its searchers report it; here it just isn't there to be searched
         return readable
 
-    def _default(self) -> str:
-        names = self._volume.collections()
-        if len(names) == 1:
-            return names[0]
-        if self._default_collection is not None:
-            return self._default_collection
-        if not names:
-            message = "there is no collection yet: `simile index build FOLDER` makes one"
-            raise NoIndex(message)
-        message = f"there are several collections; say which, as ?collection=: {', '.join(names)}"
-        raise CollectionRequired(message)
+    def _listing(self) -> tuple[list[Listed], str | None]:
+        shelves = {shelf.manifest.collection: shelf for shelf in self._readable()}
+        builds = self._names.builds()
+        names = sorted({*shelves, *builds})
+        known = self._names.wanted in names
+        default = self._names.wanted if known else names[0] if len(names) == 1 else None
+        return [Listed(name, shelves.get(name), builds.get(name)) for name in names], default
 
     def _file(self, shelf: Shelf, item: Item) -> Path:
         manifest = shelf.manifest

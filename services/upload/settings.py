@@ -55,6 +55,11 @@ class UploadSettings(BaseSettings):
     default_collection: str | None = Field(
         default=None, description="The collection of a query that names none, where several are."
     )
+    hidden_collections: str = Field(
+        default="",
+        description="Collections of the volume, separated by commas, that are neither listed nor "
+        "searched.",
+    )
     images_root: Path | None = Field(
         default=None,
         description="Where the images are, as <images_root>/<collection>; "
@@ -137,6 +142,11 @@ class UploadSettings(BaseSettings):
     def origins(self) -> frozenset[str]:
         """The origins of `cors_origins`."""
         return _listed(self.cors_origins)
+
+    @property
+    def hidden(self) -> frozenset[str]:
+        """The collections of `hidden_collections`."""
+        return _listed(self.hidden_collections)
 
     @property
     def allowed_hosts(self) -> frozenset[str]:

@@ -91,6 +91,7 @@ class StatusHandlers:
         """GET /v1/status: whether this replica is ready, and how its last minutes were."""
         require_known(single_values(request), _NONE)
         risen, seconds = self.recent.risen()
+        listing, _ = await self.library.listing()
         not_live, not_ready = self.health.not_live(), self.health.not_ready()
         body = {
             "replica": self.replica,
@@ -107,7 +108,7 @@ class StatusHandlers:
             ],
             "canary": _canary(risen),
             "queues": figures.queue_messages([risen]),
-            "collections": [answers.of_collection(one) for one in await self.library.shelves()],
+            "collections": [answers.of_collection(one) for one in listing],
         }
         return answers.told(body, headers={"Cache-Control": "no-store"})
 

@@ -24,10 +24,15 @@ ARGUMENTS = [
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The volume of the running Simile."""
+    return tmp_path_factory.mktemp("site")
+
+
+@pytest.fixture(scope="module")
+def site(root: Path) -> Iterator[str]:
     """The URL of a running Simile."""
-    folder = tmp_path_factory.mktemp("site")
-    with simile_up(folder / "up.log", "--root", str(folder)) as (url, _):
+    with simile_up(root / "up.log", "--root", str(root)) as (url, _):
         yield url
 
 

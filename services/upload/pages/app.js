@@ -3,6 +3,7 @@
 import * as address from "./address.js";
 import * as api from "./api.js";
 import * as batch from "./batch.js";
+import * as building from "./building.js";
 import { byId, plural } from "./elements.js";
 import * as filter from "./filter.js";
 import * as query from "./query.js";
@@ -19,6 +20,7 @@ let running = new AbortController();
 let entered = ""; // the collection whose strip and facets are shown
 let answered = ""; // the image whose neighbours are shown
 let pages = { ask: null, cursor: null };
+let listed = []; // the collections as they were when last asked
 
 const chosen = () => ({
   ...address.choicesOf(address.read()), collection: collection.value, k: k.value,
@@ -38,6 +40,7 @@ async function show() {
   const { signal } = running;
   const asked = address.read();
   followChoices(asked);
+  if (!followBuild()) return;
   try {
     await Promise.all([enter(collection.value), showAsked(asked, signal)]);
   } catch (error) {
@@ -238,19 +241,49 @@ byId("more-button").addEventListener("click", () => {
   show();
 });
 
+const named = (name) => listed.find((one) => one.name === name);
+
+function adopt(known) {
+  listed = known.collections;
+  const wanted = collection.value || address.read().collection || known.default_collection;
+  view.showChoices(listed, wanted);
+}
+
+// Shows the build of the chosen collection, if there is one; false while nothing can be searched.
+function followBuild() {
+  const current = named(collection.value);
+  if (building.usable(current) && !current.building) building.hide();
+  else {
+    building.show(current);
+    building.lookAgain(lookedAgain);
+  }
+  return building.usable(current);
+}
+
+async function lookedAgain(known) {
+  if (known === null) {
+    signIn.ask();
+    return;
+  }
+  const before = named(collection.value);
+  adopt(known);
+  const now = named(collection.value);
+  if (!followBuild() || now.index_version === before?.index_version) return;
+  entered = "";
+  if (building.usable(before)) {
+    await enter(now.name).catch(showFailure); // what is on the screen stays there
+    return;
+  }
+  await show();
+  if (!address.read().item) view.tell("Your collection is ready.");
+}
+
 async function start() {
   try {
     const known = await api.collections();
     uploads.limitTo(known.limits);
     view.showLimits(known.limits);
-    view.showChoices(known.collections, address.read().collection);
-    if (known.collections.length === 0) {
-      throw new api.Problem({
-        title: "There is nothing to search yet",
-        detail: "Build an index of your images with: simile index build FOLDER",
-        code: "no_index",
-      });
-    }
+    adopt(known);
     await show();
   } catch (error) {
     showFailure(error);

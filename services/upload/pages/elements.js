@@ -33,4 +33,6 @@ export function problemText({ title, detail, code, retryAfter }) {
 }
 
 export const percent = (similarity) => `${(100 * Math.max(0, similarity)).toFixed(1)} %`;
+export const count = (number, noun) =>
+  `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -16,6 +16,7 @@ function age(seconds) {
 
 const since = (unixMs) => age((Date.now() - unixMs) / 1000);
 const number = (value) => value.toLocaleString("en");
+const share = (value) => (value === null ? "–" : value.toFixed(4));
 const digits = (value) => (value >= 10 || value === 0 ? value.toFixed(0) : value.toPrecision(2));
 
 function time(ms) {
@@ -90,8 +91,9 @@ function show(status) {
     [queue, number(count)]), "Not known: the broker is away");
   fill("collections", ["Collection", "Images", "Recall", "Promised", "Built", "Index version"],
     status.collections.map((one) => [
-      one.name, number(one.count), one.recall.toFixed(4), one.recall_target.toFixed(4),
-      `${since(one.created_unix_ms)} ago`, one.index_version,
+      one.name, number(one.count), share(one.recall), share(one.recall_target),
+      one.created_unix_ms === null ? "–" : `${since(one.created_unix_ms)} ago`,
+      one.building === null ? one.index_version : `${one.index_version ?? "none"}, another is being built`,
     ]), "There is nothing to search yet");
   byId("board").hidden = false;
   showProblem(null);

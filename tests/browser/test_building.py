@@ -1,0 +1,90 @@
+"""The page while an index is being built by another process: it shows how far, then comes alive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress
+from services.shared.collection import Volume
+from tests.browser.acts import overflow, violations
+from tests.support.pictures import plain_jpeg
+from tests.support.volume import items, publish_version, unit_vectors
+
+pytestmark = pytest.mark.browser
+
+COMES_ALIVE_MS = 60_000
+NAME = "further"
+
+
+@pytest.fixture
+def building(page: Page, root: Path) -> Iterator[Path]:
+    """The `building` of a collection that has no version; gone after the test."""
+    home = Volume(root).home(NAME)
+    yield home / BUILDING
+    page.goto("about:blank")
+    (home / "ACTIVE").unlink(missing_ok=True)
+    (home / BUILDING / PROGRESS).unlink(missing_ok=True)
+
+
+def _write(building: Path, done: int, total: int | None, eta_seconds: float | None = None) -> None:
+    """Write as a builder does; each call is a beat."""
+    BuildProgress(
+        stage="listing" if total is None else "embedding", done=done, total=total, failed=2,
+        eta_seconds=eta_seconds, build="other", beat=time.time_ns(),
+        written_unix_ms=time.time_ns() // 1_000_000,
+    ).write(building)  # fmt: skip
+
+
+def _publish(root: Path, count: int, number: int) -> None:
+    """Publish a version whose images are there."""
+    images = root.parent / "further-images"
+    images.mkdir(exist_ok=True)
+    listed = items(count)
+    for item in listed:
+        (images / item.path).write_bytes(plain_jpeg((40, 20 * item.position, 90), (40, 30)))
+    publish_version(
+        Volume(root), NAME, unit_vectors(count), listed, images_root=images, number=number
+    )
+
+
+def test_a_first_build_is_shown_and_the_page_comes_alive(
+    page: Page, root: Path, building: Path
+) -> None:
+    """Calm words and a bar instead of an error; when the build is done, images to start from."""
+    _write(building, 812, 4210, 20.4)
+    page.goto(f"/?collection={NAME}")
+    title = page.locator("#building-title")
+    expect(title).to_have_text("Preparing your collection: 812 of 4,210 images, about 20 s")
+    expect(page.locator("#building-told")).to_contain_text("2 files left out")
+    expect(page.get_by_role("progressbar")).to_have_attribute("aria-valuenow", "19")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    expect(page.get_by_text("Drop an image here")).to_be_hidden()
+    assert violations(page) == []
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert overflow(page) == 0
+    _write(building, 4000, 4210)
+    expect(title).to_contain_text("4,000 of 4,210 images", timeout=COMES_ALIVE_MS)
+    _publish(root, 3, 0)
+    (building / PROGRESS).unlink()
+    expect(page.locator("#strip a")).to_have_count(3, timeout=COMES_ALIVE_MS)
+    expect(page.get_by_text("Drop an image here")).to_be_visible()
+    expect(title).to_be_hidden()
+
+
+def test_a_rebuild_is_shown_beside_the_search(page: Page, root: Path, building: Path) -> None:
+    """The page goes on with the version before, says so, and takes up the next by itself."""
+    _publish(root, 3, 1)
+    _write(building, 0, None)
+    page.goto(f"/?collection={NAME}")
+    expect(page.locator("#building-title")).to_have_text(f"Updating {NAME}: listing")
+    expect(page.locator("#strip a")).to_have_count(3)
+    assert violations(page) == []
+    _publish(root, 5, 2)
+    (building / PROGRESS).unlink()
+    expect(page.locator("#strip a")).to_have_count(5, timeout=COMES_ALIVE_MS)
+    expect(page.locator("#building-title")).to_be_hidden()

@@ -1,0 +1,133 @@
+"""What the front shows while an index is being built, in this process or another."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress
+from services.shared.collection import Volume
+from services.shared.errors import IndexBuilding, UnknownCollection
+from services.upload import library
+from services.upload.library import Library
+from tests.support.pictures import plain_jpeg
+from tests.support.volume import items, publish_version, unit_vectors
+from tests.unit.upload.conftest import Api, matches, refused
+
+PICTURE = plain_jpeg((40, 80, 90))
+
+
+@pytest.fixture(autouse=True)
+def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The active version is looked up for each request."""
+    monkeypatch.setattr(library, "_LOOK_AGAIN_SECONDS", 0.0)
+
+
+def _build(volume: Volume, collection: str, **changed: Any) -> Path:
+    """Write the progress of a build as a builder elsewhere does."""
+    fields = {
+        "stage": "embedding", "done": 812, "total": 4210, "failed": 3, "eta_seconds": 20.4,
+        "build": "b", "beat": 1, "written_unix_ms": time.time_ns() // 1_000_000,
+    }  # fmt: skip
+    building = volume.home(collection) / BUILDING
+    BuildProgress(**{**fields, **changed}).write(building)
+    return building / PROGRESS
+
+
+async def test_a_first_build_is_listed_with_its_progress(api: Api) -> None:
+    """A collection without a version is there, with what is done and no facts of an index."""
+    _build(api.volume, "pictures")
+    answer = await api.get("/v1/collections")
+    matches("Collections", answer)
+    birds, pictures = answer.json["collections"]
+    assert (birds["name"], birds["building"]) == ("birds", None)
+    assert pictures["building"] == {
+        "stage": "embedding", "done": 812, "total": 4210, "failed": 3, "eta_seconds": 20.4,
+    }  # fmt: skip
+    assert (pictures["count"], pictures["index_version"]) == (0, None)
+    one = await api.get("/v1/collections/pictures")
+    matches("Collection", one)
+    assert one.json == pictures
+    status = await api.get("/v1/status")
+    matches("Status", status)
+    assert pictures in status.json["collections"]
+
+
+async def test_a_rebuild_is_shown_beside_what_answers(api: Api) -> None:
+    """The version before goes on answering; the listing has both."""
+    _build(api.volume, "birds")
+    listed = (await api.get("/v1/collections/birds")).json
+    assert listed["index_version"] == api.volume.active("birds")
+    assert listed["building"]["done"] == 812
+    assert (await api.search(PICTURE)).status == 200
+
+
+@pytest.mark.parametrize(("eta", "wait"), [(20.4, "21"), (0.2, "1"), (900.0, "30"), (None, "5")])
+async def test_a_search_during_a_first_build_says_how_far_it_is(
+    api: Api, eta: float | None, wait: str
+) -> None:
+    """503 with a code, the progress in words, and a Retry-After by the time left."""
+    _build(api.volume, "pictures", eta_seconds=eta)
+    answer = await api.search(PICTURE, "/v1/search?collection=pictures")
+    refused(answer, 503, "index_building")
+    assert "812 of 4,210 images" in answer.json["detail"]
+    assert answer.headers["Retry-After"] == wait
+
+
+async def test_it_is_over_with_the_build(api: Api) -> None:
+    """A build that ended without an index is no build any more."""
+    progress = _build(api.volume, "pictures")
+    refused(await api.search(PICTURE, "/v1/search?collection=pictures"), 503, "index_building")
+    progress.unlink()
+    refused(await api.search(PICTURE, "/v1/search?collection=pictures"), 503, "no_index")
+
+
+def _library(volume: Volume, default: str | None, *hidden: str) -> Library:
+    return Library(
+        volume,
+        default_collection=default,
+        images_root=None,
+        thumbnail_pixels=32,
+        thumbnail_cache_bytes=0,
+        hidden=frozenset(hidden),
+    )
+
+
+async def test_the_default_collection_goes_before_the_only_one(tmp_path: Path) -> None:
+    """While the default one is being built, a query without a name is not answered from another."""
+    volume = Volume(tmp_path)
+    publish_version(volume, "sample", unit_vectors(3), items(3))
+    with_default = _library(volume, "pictures")
+    assert (await with_default.shelf(None)).manifest.collection == "sample"
+    _build(volume, "pictures")
+    with pytest.raises(IndexBuilding, match="'pictures'"):
+        await with_default.shelf(None)
+    listed, default = await with_default.listing()
+    assert ([one.name for one in listed], default) == (["pictures", "sample"], "pictures")
+
+
+async def test_the_only_build_is_what_a_query_without_a_name_means(tmp_path: Path) -> None:
+    """Nothing else is there: the answer says that it is being prepared."""
+    volume = Volume(tmp_path)
+    _build(volume, "pictures")
+    with pytest.raises(IndexBuilding):
+        await _library(volume, None).shelf(None)
+
+
+async def test_a_hidden_collection_is_not_there(tmp_path: Path) -> None:
+    """Neither listed, nor searched, nor counted when a query names none."""
+    volume = Volume(tmp_path)
+    publish_version(volume, "sample", unit_vectors(3), items(3))
+    publish_version(volume, "pictures", unit_vectors(3), items(3))
+    hiding = _library(volume, None, "sample")
+    listed, default = await hiding.listing()
+    assert ([one.name for one in listed], default) == (["pictures"], "pictures")
+    assert (await hiding.shelf(None)).manifest.collection == "pictures"
+    with pytest.raises(UnknownCollection):
+        await hiding.shelf("sample")
+    _build(volume, "sample")
+    with pytest.raises(UnknownCollection):
+        await hiding.listed("sample")
