@@ -86,6 +86,13 @@ class UnknownItem(SimileError):
     title = "No such item"
 
 
+class ImageGone(UnknownItem):
+    """The item's image file is missing, can't be read, or was replaced by something else."""
+
+    code = "image_gone"
+    title = "The item's image is gone"
+
+
 class UnknownRoute(SimileError):
     """No route of the API has this path."""
 

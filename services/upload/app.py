@@ -38,6 +38,7 @@ from services.upload.session import SessionHandlers
 from services.upload.settings import UploadSettings
 from services.upload.shrink import Shrinker
 from services.upload.status import Recent, StatusHandlers
+from services.upload.stored_images import StoredImages
 
 _log = structlog.get_logger(__name__)
 
@@ -202,9 +203,11 @@ def _library(settings: UploadSettings, shared: SharedSettings) -> Library:
     return Library(
         Volume(shared.root),
         default_collection=settings.default_collection,
-        images_root=settings.images_root,
-        thumbnail_pixels=settings.thumbnail_pixels,
-        thumbnail_cache_bytes=settings.thumbnail_cache_bytes,
+        images=StoredImages(
+            settings.images_root,
+            thumbnail_pixels=settings.thumbnail_pixels,
+            thumbnail_cache_bytes=settings.thumbnail_cache_bytes,
+        ),
         hidden=settings.hidden,
     )
 

@@ -37,7 +37,7 @@ class CanaryChoice:
         # The smallest first: a canary should cost next to nothing.
         items = sorted(items, key=lambda item: item.width * item.height)
         for item in items:
-            image = await self._library.original(shelf, item)
+            image = await self._library.images.original(manifest, item)
             if image is not None:
                 return _by_image(manifest.collection, item, image)
         vector = await self._library.vector(shelf, items[0])

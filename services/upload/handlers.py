@@ -15,7 +15,7 @@ from services.upload import answers
 from services.upload.batch import BatchHandler
 from services.upload.body import BodyLimits, Fetch, read_image, single_values
 from services.upload.context import FACTS, QUERY_ID, TIMELINE, TRACEPARENT, give_up_at
-from services.upload.library import Library, Picture, Shelf
+from services.upload.library import Library, Shelf
 from services.upload.metrics import UploadMetrics
 from services.upload.query import (
     IMAGE_QUERY,
@@ -29,11 +29,15 @@ from services.upload.remote_image import RemoteImages
 from services.upload.search_client import Found, Query, SearchClient
 from services.upload.shrink import Shrinker
 from services.upload.sniffing import sniffed
+from services.upload.stored_images import Picture
 
 _MAX_SAMPLE: Final = 200
 _DEFAULT_SAMPLE: Final = 24
 _ITEM_MAX_AGE_SECONDS: Final = 300
 _NONE: Final = frozenset[str]()
+_IMAGE_TAG: Final = '"{}"'
+_THUMBNAIL_TAG: Final = '"{}-thumbnail"'
+"""ETags, of the SHA-256 of the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,22 +179,21 @@ class Handlers:
         return answers.told({**answers.of_version(shelf), **answers.of_item(shelf, item)})
 
     async def image(self, request: web.Request) -> web.StreamResponse:
-        """GET .../image: the stored file."""
+        """GET .../image: the stored file as it is now."""
         shelf, item = await self._item_of(request)
-        tag = f'"{item.sha256}"'
-        if _unchanged(request, tag):
-            return _not_modified(tag)
-        return _picture(await self.library.image(shelf, item), tag)
+        if (unchanged := await self._unchanged(request, shelf, item, _IMAGE_TAG)) is not None:
+            return unchanged
+        picture = await self.library.images.image(shelf.manifest, item)
+        return _picture(request, picture, _IMAGE_TAG)
 
     async def thumbnail(self, request: web.Request) -> web.StreamResponse:
         """GET .../thumbnail: a small JPEG."""
         shelf, item = await self._item_of(request)
-        tag = f'"{item.sha256}-thumbnail"'
-        if _unchanged(request, tag):
-            return _not_modified(tag)
-        picture, cached = await self.library.thumbnail(shelf, item)
+        if (unchanged := await self._unchanged(request, shelf, item, _THUMBNAIL_TAG)) is not None:
+            return unchanged
+        picture, cached = await self.library.images.thumbnail(shelf.manifest, item)
         self.metrics.thumbnails.labels(source="cache" if cached else "made").inc()
-        return _picture(picture, tag)
+        return _picture(request, picture, _THUMBNAIL_TAG)
 
     async def _image_of(
         self, request: web.Request, fetch: Fetch | None = None
@@ -209,6 +212,17 @@ class Handlers:
             raise UrlNotAllowed(message)
         return await self.remote.fetch(address)
 
+    async def _unchanged(
+        self, request: web.Request, shelf: Shelf, item: Item, form: str
+    ) -> web.Response | None:
+        """304 where the file's times show that the caller holds it; None where it must be read."""
+        if not request.if_none_match:
+            return None
+        sha256 = await self.library.images.known_sha256(shelf.manifest, item)
+        if sha256 is None or not _holds(request, form.format(sha256)):
+            return None
+        return _not_modified(form.format(sha256))
+
     async def _item_of(self, request: web.Request) -> tuple[Shelf, Item]:
         shelf = await self.library.shelf(request.match_info["collection"])
         return shelf, await self.library.item(shelf, request.match_info["item_id"])
@@ -223,8 +237,13 @@ class Handlers:
         return answers.told(body, headers=answers.server_timing(seconds))
 
 
-def _unchanged(request: web.Request, tag: str) -> bool:
-    return any(f'"{known.value}"' == tag for known in request.if_none_match or ())
+def _holds(request: web.Request, tag: str) -> bool:
+    """Whether the caller names the representation of that tag as one that it holds."""
+    return tag.strip('"') in {one.value for one in request.if_none_match or ()}
+
+
+def _holds_any(request: web.Request) -> bool:
+    return "*" in {one.value for one in request.if_none_match or ()}
 
 
 def _caching(tag: str) -> dict[str, str]:
@@ -235,7 +254,11 @@ def _not_modified(tag: str) -> web.Response:
     return web.Response(status=304, headers=_caching(tag))
 
 
-def _picture(picture: Picture, tag: str) -> web.Response:
+def _picture(request: web.Request, picture: Picture, form: str) -> web.Response:
+    """The picture, or 304; Range is not looked at, so no answer mixes two states of a file."""
+    tag = form.format(picture.sha256)
+    if _holds(request, tag) or _holds_any(request):
+        return _not_modified(tag)
     return web.Response(
         body=picture.content, content_type=picture.media_type, headers=_caching(tag)
     )

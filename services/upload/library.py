@@ -8,8 +8,6 @@ on answering.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ from typing import Final
 
 import structlog
 
-from services.shared import imaging
 from services.shared.build_progress import BuildProgress
 from services.shared.collection import Lease, Volume, read_vector
 from services.shared.errors import (
@@ -27,23 +24,16 @@ from services.shared.errors import (
     IndexCorrupt,
     NoIndex,
     SimileError,
-    UnknownItem,
 )
 from services.shared.items import ITEMS, Facets, Item, ItemCatalog
 from services.shared.manifest import Manifest
 from services.upload.collection_names import CollectionNames
 from services.upload.embedding_memory import Vector
-from services.upload.memory import Memory
+from services.upload.stored_images import StoredImages
 
 _log = structlog.get_logger(__name__)
 
-_STORED_LIMITS: Final = imaging.Limits(
-    max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
-)
-"""The builder has let these images in; serving them needs no second opinion."""
-
 _LOOK_AGAIN_SECONDS: Final = 0.25
-_THUMBNAILS_AT_ONCE: Final = 2
 _MAX_FACETS: Final = 200
 
 
@@ -68,14 +58,6 @@ class Shelf:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """An encoded image and its media type."""
-
-    content: bytes
-    media_type: str
-
-
-@dataclass(frozen=True, slots=True)
 class Listed:
     """A collection as it is listed: what can be searched of it, and the build that runs now."""
 
@@ -85,29 +67,24 @@ class Listed:
 
 
 class Library:
-    """Read access to every collection of the volume."""
+    """Read access to every collection of the volume; `images` are the files of their items."""
 
     def __init__(
         self,
         volume: Volume,
         *,
         default_collection: str | None,
-        images_root: Path | None,
-        thumbnail_pixels: int,
-        thumbnail_cache_bytes: int,
+        images: StoredImages,
         hidden: frozenset[str] = frozenset(),
     ) -> None:
         self._volume = volume
+        self.images = images
         self._names = CollectionNames(volume, default_collection, hidden)
-        self._images_root = images_root
-        self._thumbnail_pixels = thumbnail_pixels
         self._shelves: dict[str, Shelf] = {}
         self._refused: dict[str, str] = {}
         self._looked: dict[str | None, tuple[float, Shelf]] = {}
         self._recent: str | None = None
-        self._thumbnails = Memory[bytes](thumbnail_cache_bytes, len)
         self._counting = asyncio.Lock()
-        self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
 
     async def shelf(self, collection: str | None) -> Shelf:
         """The collection, or the default one.
@@ -158,10 +135,6 @@ class Library:
         """The items at these positions."""
         return await asyncio.to_thread(shelf.items.at, positions)
 
-    async def original(self, shelf: Shelf, item: Item) -> bytes | None:
-        """An item's image as it was indexed; None when it is not there, or another by now."""
-        return await asyncio.to_thread(self._original, shelf, item)
-
     async def sample(self, shelf: Shelf, count: int) -> Sequence[Item]:
         """Items spread over the collection."""
         return await asyncio.to_thread(shelf.items.sample, count)
@@ -178,21 +151,6 @@ class Library:
             read_vector, shelf.directory, item.position, manifest.dimension
         )
         return Vector(manifest.model_id, manifest.dimension, raw)
-
-    async def image(self, shelf: Shelf, item: Item) -> Picture:
-        """An item's image as stored. Raises UnknownItem when the file is gone."""
-        return await asyncio.to_thread(self._image, shelf, item)
-
-    async def thumbnail(self, shelf: Shelf, item: Item) -> tuple[Picture, bool]:
-        """A small JPEG of the item, and whether it was in memory. Raises UnknownItem."""
-        key = f"{shelf.manifest.collection}/{item.sha256}"
-        known = self._thumbnails.get(key)
-        if known is not None:
-            return Picture(known, "image/jpeg"), True
-        async with self._making:
-            content = await asyncio.to_thread(self._thumbnail, shelf, item)
-        self._thumbnails.put(key, content)
-        return Picture(content, "image/jpeg"), False
 
     def _shelf(self, collection: str | None) -> Shelf:
         name = collection or self._names.default()
@@ -250,30 +208,3 @@ class Library:
         known = self._names.wanted in names
         default = self._names.wanted if known else names[0] if len(names) == 1 else None
         return [Listed(name, shelves.get(name), builds.get(name)) for name in names], default
-
-    def _file(self, shelf: Shelf, item: Item) -> Path:
-        manifest = shelf.manifest
-        root = Path(manifest.images_root)
-        if self._images_root is not None:
-            root = self._images_root / manifest.collection
-        # The real path, so that neither `..` nor a link leads out of the images.
-        file, real_root = Path(os.path.realpath(root / item.path)), os.path.realpath(root)
-        if not file.is_relative_to(real_root) or not file.is_file():
-            message = f"the image of item {item.item_id} is not where the index saw it"
-            raise UnknownItem(message)
-        return file
-
-    def _image(self, shelf: Shelf, item: Item) -> Picture:
-        content = self._file(shelf, item).read_bytes()
-        return Picture(content, imaging.sniff(content, _STORED_LIMITS).media_type)
-
-    def _original(self, shelf: Shelf, item: Item) -> bytes | None:
-        try:
-            content = self._file(shelf, item).read_bytes()
-        except (UnknownItem, OSError):
-            return None
-        return content if hashlib.sha256(content).hexdigest() == item.sha256 else None
-
-    def _thumbnail(self, shelf: Shelf, item: Item) -> bytes:
-        content = self._file(shelf, item).read_bytes()
-        return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels)

@@ -102,7 +102,7 @@ async def test_an_image_outside_the_images_is_never_served(api: Api, tmp_path: P
     linked = api.images / api.items[0].path
     linked.unlink()
     linked.symlink_to(secret)
-    refused(await api.get(f"/v1/items/birds/{api.items[0].item_id}/image"), 404, "unknown_item")
+    refused(await api.get(f"/v1/items/birds/{api.items[0].item_id}/image"), 404, "image_gone")
 
 
 BOMB = png(30_000, 30_000, 8, 2, [])

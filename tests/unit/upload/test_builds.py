@@ -13,6 +13,7 @@ from services.shared.collection import Volume
 from services.shared.errors import IndexBuilding, UnknownCollection
 from services.upload import library
 from services.upload.library import Library
+from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import Api, matches, refused
@@ -89,9 +90,7 @@ def _library(volume: Volume, default: str | None, *hidden: str) -> Library:
     return Library(
         volume,
         default_collection=default,
-        images_root=None,
-        thumbnail_pixels=32,
-        thumbnail_cache_bytes=0,
+        images=StoredImages(None, thumbnail_pixels=32, thumbnail_cache_bytes=0),
         hidden=frozenset(hidden),
     )
 

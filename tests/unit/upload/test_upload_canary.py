@@ -19,6 +19,7 @@ from services.shared.messaging.inbox import Inbox
 from services.upload.canary import CanaryChoice, OwnHalf
 from services.upload.library import Library
 from services.upload.settings import UploadSettings
+from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api
@@ -37,9 +38,7 @@ def _library(volume: Volume, default: str | None = None) -> Library:
     return Library(
         volume,
         default_collection=default,
-        images_root=None,
-        thumbnail_pixels=64,
-        thumbnail_cache_bytes=0,
+        images=StoredImages(None, thumbnail_pixels=64, thumbnail_cache_bytes=0),
     )
 
 

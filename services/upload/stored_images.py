@@ -1,0 +1,188 @@
+"""Serves the image files of a collection as they are now, each named by the hash of its bytes.
+
+A file may have been replaced since the index was built. Its bytes are then served under their own
+name (ETag), never under that of the indexed picture, and never when they are no image.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from services.shared import imaging
+from services.shared.errors import ImageGone, SimileError
+from services.shared.items import Item
+from services.shared.manifest import Manifest
+from services.upload.memory import Memory
+
+_STORED_LIMITS: Final = imaging.Limits(
+    max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
+)
+"""The builder has let these images in; serving them needs no second opinion."""
+
+_THUMBNAILS_AT_ONCE: Final = 2
+_MAX_SEEN: Final = 50_000
+_SETTLED_NS: Final = 2 * 10**9
+"""Within the resolution of a file system's clock, a file may change and its times stay."""
+_SERVER_FAULT: Final = 500
+_WAY_OUT: Final = "put it back, or build the index again"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded image, its media type, and the SHA-256 of the file that it shows, as hex."""
+
+    content: bytes
+    media_type: str
+    sha256: str
+
+
+class _State(NamedTuple):
+    """A file's state: while it stays the same, so do its bytes."""
+
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """The state that a file had when its bytes had that hash."""
+
+    state: _State
+    sha256: str
+
+
+class StoredImages:
+    """Reads image files and keeps thumbnails in memory; blocking work is done in threads."""
+
+    def __init__(
+        self, images_root: Path | None, *, thumbnail_pixels: int, thumbnail_cache_bytes: int
+    ) -> None:
+        self._images_root = images_root
+        self._thumbnail_pixels = thumbnail_pixels
+        self._thumbnails = Memory[bytes](thumbnail_cache_bytes, len)
+        self._seen = Memory[_Seen](_MAX_SEEN, lambda _: 1)
+        self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
+
+    async def known_sha256(self, manifest: Manifest, item: Item) -> str | None:
+        """Return the hash of the item's file where it need not be read for it, else None.
+
+        Raises ImageGone.
+        """
+        seen = self._seen.get(_key(manifest, item))
+        if seen is None:
+            return None
+        state = await asyncio.to_thread(self._state, manifest, item)
+        return seen.sha256 if seen.state == state else None
+
+    async def image(self, manifest: Manifest, item: Item) -> Picture:
+        """Return an item's image as stored now. Raises ImageGone."""
+        content, sha256 = await self._content(manifest, item)
+        media_type = await asyncio.to_thread(self._media_type, item, content)
+        return Picture(content, media_type, sha256)
+
+    async def original(self, manifest: Manifest, item: Item) -> bytes | None:
+        """Return the image that was indexed; None when it is not there, or another by now."""
+        try:
+            content, sha256 = await self._content(manifest, item)
+        except ImageGone:
+            return None
+        return content if sha256 == item.sha256 else None
+
+    async def thumbnail(self, manifest: Manifest, item: Item) -> tuple[Picture, bool]:
+        """Return a small JPEG of the file as it is now, and whether it was in memory.
+
+        Raises ImageGone.
+        """
+        sha256 = await self.known_sha256(manifest, item)
+        known = None if sha256 is None else self._thumbnails.get(sha256)
+        if sha256 is not None and known is not None:
+            return Picture(known, "image/jpeg", sha256), True
+        # Read one after the other, too: large files would take as much memory as callers ask for.
+        async with self._making:
+            content, sha256 = await self._content(manifest, item)
+            known = self._thumbnails.get(sha256)
+            if known is not None:
+                return Picture(known, "image/jpeg", sha256), True
+            small = await asyncio.to_thread(self._shrunk, item, content)
+        self._thumbnails.put(sha256, small)
+        return Picture(small, "image/jpeg", sha256), False
+
+    async def _content(self, manifest: Manifest, item: Item) -> tuple[bytes, str]:
+        """The file's bytes and their hash, which is remembered."""
+        content, sha256, state = await asyncio.to_thread(self._read, manifest, item)
+        if state is not None:
+            self._seen.put(_key(manifest, item), _Seen(state, sha256))
+        return content, sha256
+
+    def _state(self, manifest: Manifest, item: Item) -> _State:
+        with _gone_without(item):
+            return _state_of(os.stat(self._file(manifest, item)))  # noqa: PTH116 (as fstat)
+
+    def _read(self, manifest: Manifest, item: Item) -> tuple[bytes, str, _State | None]:
+        with _gone_without(item):
+            content, state = _read(self._file(manifest, item))
+        return content, hashlib.sha256(content).hexdigest(), state
+
+    def _media_type(self, item: Item, content: bytes) -> str:
+        with _gone_without(item):
+            return imaging.sniff(content, _STORED_LIMITS).media_type
+
+    def _shrunk(self, item: Item, content: bytes) -> bytes:
+        with _gone_without(item):
+            return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels)
+
+    def _file(self, manifest: Manifest, item: Item) -> Path:
+        """The real path of the item's file. Raises ImageGone."""
+        root = Path(manifest.images_root)
+        if self._images_root is not None:
+            root = self._images_root / manifest.collection
+        # The real path, so that neither `..` nor a link leads out of the images.
+        file, real_root = Path(os.path.realpath(root / item.path)), os.path.realpath(root)
+        if not file.is_relative_to(real_root) or not file.is_file():
+            message = f"the image of item {item.item_id} is not where the index saw it; {_WAY_OUT}"
+            raise ImageGone(message)
+        return file
+
+
+def _key(manifest: Manifest, item: Item) -> tuple[str, str]:
+    return manifest.collection, item.path
+
+
+def _read(file: Path) -> tuple[bytes, _State | None]:
+    """The bytes, and the state that the file has as long as it holds them; None where unsure."""
+    with file.open("rb") as opened:
+        before = _state_of(os.fstat(opened.fileno()))
+        content = opened.read()
+        after = _state_of(os.fstat(opened.fileno()))
+    settled = time.time_ns() - max(after.mtime_ns, after.ctime_ns) > _SETTLED_NS
+    return content, after if settled and before == after else None
+
+
+def _state_of(stat: os.stat_result) -> _State:
+    return _State(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@contextlib.contextmanager
+def _gone_without(item: Item) -> Iterator[None]:
+    """Raise ImageGone where the file can't be read, or holds no image that can be shown."""
+    try:
+        yield
+    except OSError as error:
+        message = f"the image of item {item.item_id} can't be read ({error.strerror}); {_WAY_OUT}"
+        raise ImageGone(message) from error
+    except SimileError as error:
+        if error.status >= _SERVER_FAULT or isinstance(error, ImageGone):
+            raise
+        message = f"the file of item {item.item_id} was replaced by no image ({error}); {_WAY_OUT}"
+        raise ImageGone(message) from error

@@ -1,0 +1,150 @@
+"""Images and thumbnails of items whose files changed after the index was built."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from services.upload import stored_images
+from tests.support.pictures import plain_jpeg, png
+from tests.unit.upload.conftest import Answer, Api, refused
+
+_BOTH = pytest.mark.parametrize("kind", ["image", "thumbnail"])
+
+
+@pytest.fixture(autouse=True, params=[0, 2 * 10**9], ids=["settled", "fresh"])
+def _settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files whose times are trusted, and files changed a moment ago, which are always read."""
+    monkeypatch.setattr(stored_images, "_SETTLED_NS", request.param)
+
+
+def _file(api: Api) -> Path:
+    return api.images / api.items[1].path
+
+
+async def _get(api: Api, kind: str, **headers: str) -> Answer:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return await api.get(f"/v1/items/birds/{api.items[1].item_id}/{kind}", headers=named)
+
+
+def _replace(file: Path, content: bytes) -> None:
+    """Write other bytes, with the size and the modification time of those before where it can."""
+    stat = file.stat()
+    file.write_bytes(content)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@_BOTH
+async def test_an_unchanged_image_is_not_sent_again(api: Api, kind: str) -> None:
+    """By its tag, by a list of tags, by a weak one and by any; by GET and by HEAD."""
+    first = await _get(api, kind)
+    tag = first.headers["ETag"]
+    for known in (tag, f'"other", {tag}', f"W/{tag}", "*"):
+        again = await _get(api, kind, If_None_Match=known)
+        assert (again.status, again.body, again.headers["ETag"]) == (304, b"", tag)
+    path = f"/v1/items/birds/{api.items[1].item_id}/{kind}"
+    head = await api.ask("HEAD", path)
+    assert (head.status, head.body, head.headers["ETag"]) == (200, b"", tag)
+    assert head.headers["Content-Length"] == str(len(first.body))
+    assert (await api.ask("HEAD", path, headers={"If-None-Match": tag})).status == 304
+
+
+async def test_the_tag_of_an_image_is_the_hash_of_what_is_sent(api: Api) -> None:
+    """A caller can tell by it whether the bytes are those that were indexed."""
+    answer = await _get(api, "image")
+    assert answer.headers["ETag"] == f'"{hashlib.sha256(answer.body).hexdigest()}"'
+
+
+@_BOTH
+async def test_a_replaced_photograph_has_a_tag_of_its_own(api: Api, kind: str) -> None:
+    """Who holds the old one gets the new one, even when size and time are as before."""
+    old = await _get(api, kind)
+    before = _file(api).read_bytes()
+    other = plain_jpeg((200, 10, 90), (300, 500))
+    _replace(_file(api), other.ljust(len(before), b"\0"))
+    new = await _get(api, kind, If_None_Match=old.headers["ETag"])
+    assert new.status == 200
+    assert new.body != old.body
+    assert new.headers["ETag"] != old.headers["ETag"]
+    again = await _get(api, kind, If_None_Match=new.headers["ETag"])
+    assert again.status == 304
+    _replace(_file(api), before)
+    back = await _get(api, kind, If_None_Match=new.headers["ETag"])
+    assert (back.body, back.headers["ETag"]) == (old.body, old.headers["ETag"])
+
+
+def _link_out(file: Path) -> None:
+    file.symlink_to("/etc/passwd")
+
+
+def _link_loop(file: Path) -> None:
+    file.symlink_to(file)
+
+
+def _pipe(file: Path) -> None:
+    os.mkfifo(file)
+
+
+def _nothing(file: Path) -> None:
+    assert not file.exists()
+
+
+def _bytes(content: bytes) -> Callable[[Path], object]:
+    return lambda file: file.write_bytes(content)
+
+
+_SPOILT: dict[str, Callable[[Path], object]] = {
+    "page": _bytes(b"<html><script>alert(1)</script></html>"),
+    "empty": _bytes(b""),
+    "truncated": _bytes(b"\xff\xd8\xff\xe0"),
+    "bomb": _bytes(png(60_000, 60_000, 8, 2, [])),
+    "gone": _nothing,
+    "folder": Path.mkdir,
+    "pipe": _pipe,
+    "link out": _link_out,
+    "link loop": _link_loop,
+}
+
+
+@_BOTH
+@pytest.mark.parametrize("spoil", _SPOILT.values(), ids=_SPOILT)
+async def test_what_is_no_image_any_more_is_gone(
+    api: Api, kind: str, spoil: Callable[[Path], object]
+) -> None:
+    """Never sent, never 304, never a complaint about what the caller sent: 404 with the way out."""
+    tag = (await _get(api, kind)).headers["ETag"]
+    _file(api).unlink()
+    spoil(_file(api))
+    for headers in ({}, {"If_None_Match": tag}, {"If_None_Match": "*"}):
+        for _ in range(2):
+            answer = await _get(api, kind, **headers)
+            refused(answer, 404, "image_gone")
+            assert "build the index again" in answer.json["detail"]
+            assert str(api.images) not in answer.json["detail"]
+
+
+@_BOTH
+async def test_an_unreadable_image_is_gone(
+    api: Api, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No permission, or a disk that fails: not an internal error."""
+
+    def refuse(file: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(stored_images, "_read", refuse)
+    answer = await _get(api, kind)
+    refused(answer, 404, "image_gone")
+    assert "Permission denied" in answer.json["detail"]
+
+
+async def test_a_range_gets_the_whole_image(api: Api) -> None:
+    """A part of the new file can't be put behind a part of the old one."""
+    whole = await _get(api, "image")
+    for headers in ({}, {"If_Range": whole.headers["ETag"]}, {"If_Range": '"other"'}):
+        answer = await _get(api, "image", Range="bytes=10-19", **headers)
+        assert (answer.status, answer.body) == (200, whole.body)
