@@ -9,9 +9,10 @@ from typing import Any
 
 import aiohttp
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 
+from services.shared.environment import EnvironmentSettings
 from services.shared.errors import Unreachable, from_code
 from services.shared.settings import load
 from services.tables import add_row, new_table
@@ -20,10 +21,10 @@ Answer = Mapping[str, Any]
 """A JSON object as the API sent it."""
 
 
-class ClientSettings(BaseSettings):
+class ClientSettings(EnvironmentSettings):
     """What the commands need that ask a running Simile."""
 
-    model_config = SettingsConfigDict(env_prefix="SIMILE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SIMILE_")
 
     api_key: SecretStr | None = Field(
         default=None,

@@ -36,7 +36,17 @@ from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload.metrics import UploadMetrics
 from services.upload.settings import UploadSettings
 
-DOCS: Final = Path(__file__).resolve().parents[1] / "docs"
+ROOT: Final = Path(__file__).resolve().parents[1]
+DOCS: Final = ROOT / "docs"
+SETTING_NAMES: Final = ROOT / "services" / "shared" / "setting_names.py"
+SETTINGS: Final[tuple[type[BaseSettings], ...]] = (
+    SharedSettings,
+    UploadSettings,
+    EmbedderSettings,
+    SearcherSettings,
+    IndexSettings,
+    ClientSettings,
+)
 
 _BLOCK: Final = re.compile(
     r"(?P<start><!-- generated: (?P<name>[a-z-]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL
@@ -67,6 +77,22 @@ def settings(kind: type[BaseSettings]) -> str:
             ]
             for name, field in kind.model_fields.items()
         ),
+    )
+
+
+def setting_names() -> str:
+    """The module that names every variable, since no service may import another's settings."""
+    names = sorted(
+        f"{kind.model_config.get('env_prefix', '')}{field}".upper()
+        for kind in SETTINGS
+        for field in kind.model_fields
+    )
+    listed = "".join(f'        "{name}",\n' for name in names)
+    return (
+        '"""The names of all settings; `make docs` writes them."""\n\n'
+        "from __future__ import annotations\n\n"
+        "from typing import Final\n\n"
+        f"NAMES: Final = frozenset(\n    {{\n{listed}    }}\n)\n"
     )
 
 
@@ -275,7 +301,8 @@ def blocks_in(page: str) -> list[str]:
 
 
 def main() -> None:
-    """Write every page of docs/ anew."""
+    """Write every page of docs/ anew, and the names of all settings."""
+    SETTING_NAMES.write_text(setting_names(), encoding="utf-8")
     for path in sorted(DOCS.glob("*.md")):
         page = path.read_text(encoding="utf-8")
         path.write_text(render(page), encoding="utf-8")

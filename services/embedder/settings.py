@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from services.shared.environment import EnvironmentSettings
 
 Precision = Literal["fp32", "bf16", "fp16"]
 
@@ -28,12 +30,10 @@ def _models_dir() -> Path:
     return (Path(cache) if cache else Path.home() / ".cache") / "simile" / "models"
 
 
-class EmbedderSettings(BaseSettings):
+class EmbedderSettings(EnvironmentSettings):
     """The model, where it runs, and how images are gathered for it."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SIMILE_EMBEDDER_", frozen=True, extra="ignore", protected_namespaces=()
-    )
+    model_config = SettingsConfigDict(env_prefix="SIMILE_EMBEDDER_", protected_namespaces=())
 
     model: ModelName = Field(
         default="efficientnet_lite0",

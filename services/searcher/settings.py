@@ -5,16 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
+from services.shared.environment import EnvironmentSettings
 from services.shared.manifest import Method
 from services.shared.settings import Port
 
 
-class SearcherSettings(BaseSettings):
+class SearcherSettings(EnvironmentSettings):
     """How a searcher follows the volume and takes its work."""
 
-    model_config = SettingsConfigDict(env_prefix="SIMILE_SEARCHER_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SIMILE_SEARCHER_")
 
     poll_seconds: float = Field(
         default=1.0, gt=0, le=60, description="How often the volume is asked for a new version."
@@ -48,10 +49,10 @@ class SearcherSettings(BaseSettings):
     )
 
 
-class IndexSettings(BaseSettings):
+class IndexSettings(EnvironmentSettings):
     """How `simile index build` works."""
 
-    model_config = SettingsConfigDict(env_prefix="SIMILE_INDEX_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SIMILE_INDEX_")
 
     recall: float = Field(
         default=0.99,

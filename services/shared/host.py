@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from typing import Final
 
 import structlog
 
 from services.shared import lifecycle
+from services.shared.environment import unknown_variables
 from services.shared.errors import InvalidSettings
 from services.shared.messaging import topology
 from services.shared.messaging.amqp import AmqpBroker
@@ -73,6 +75,8 @@ def host(name: str, shared: SharedSettings, run: Run) -> None:
     live and not ready: a restart would not bring RabbitMQ back, and restarts come ever later.
     """
     logs.configure(shared.log_level, shared.log_format, service=name, replica=shared.replica)
+    for complaint in unknown_variables(os.environ):
+        _log.warning(complaint, action="unknown_setting")
 
     async def main(stop: asyncio.Event) -> None:
         telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))

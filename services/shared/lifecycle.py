@@ -81,7 +81,8 @@ def named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
 async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any, None]]) -> None:
     """Run the named stages until `stop` is set, then cancel them.
 
-    Raises StageDied, naming the stage, when one ends before that, by an error or by returning.
+    Raises StageDied, naming the stage, when one ends before that, by an error or by returning; a
+    stage's InvalidSettings comes as it is: a restart would not help.
     """
     tasks = {asyncio.create_task(work, name=name) for name, work in stages.items()}
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -95,8 +96,10 @@ async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any
         await cancel(stopping, *tasks)
 
 
-def _died(task: asyncio.Task[Any]) -> StageDied:
+def _died(task: asyncio.Task[Any]) -> StageDied | InvalidSettings:
     error = task.exception()
+    if isinstance(error, InvalidSettings):
+        return error
     reason = "returned" if error is None else f"{type(error).__name__}: {error}"
     died = StageDied(f"stage {task.get_name()} ended by itself: {reason}")
     died.__cause__ = error

@@ -10,10 +10,12 @@ import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.shared.amqp_url import require_amqp_url
+from services.shared.environment import EnvironmentSettings
 from services.shared.errors import InvalidSettings
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -22,10 +24,10 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 _AnySettings = TypeVar("_AnySettings", bound=BaseSettings)
 
 
-class SharedSettings(BaseSettings):
+class SharedSettings(EnvironmentSettings):
     """What every process has in common."""
 
-    model_config = SettingsConfigDict(env_prefix="SIMILE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SIMILE_")
 
     amqp_url: SecretStr | None = Field(
         default=None,
@@ -96,13 +98,22 @@ class SharedSettings(BaseSettings):
         default=100.0, ge=1, description="The longest side over the shortest, at most."
     )
 
+    @field_validator("amqp_url")
+    @classmethod
+    def _is_amqp(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            require_amqp_url(url.get_secret_value())
+        return url
+
 
 def load(kind: type[_AnySettings], **overrides: object) -> _AnySettings:
     """The settings of that kind from the environment, overrides (CLI options) first.
 
-    Overrides that are None count as absent. Raises InvalidSettings, naming each variable.
+    Overrides that are None or empty count as absent. Raises InvalidSettings, naming each variable.
     """
-    given: dict[str, Any] = {name: value for name, value in overrides.items() if value is not None}
+    given: dict[str, Any] = {
+        name: value for name, value in overrides.items() if value is not None and value != ""
+    }
     try:
         return kind(**given)
     except ValidationError as error:
@@ -116,4 +127,5 @@ def _told(prefix: str, entry: ErrorDetails) -> str:
         # Of several settings together: the validator's own words name them.
         return str(entry["ctx"]["error"])
     name = f"{prefix}{'_'.join(str(part) for part in entry['loc'])}".upper()
-    return f"{name}: {entry['msg'].lower()}"
+    ours = entry.get("ctx", {}).get("error")
+    return f"{name}: {entry['msg'].lower() if ours is None else ours}"

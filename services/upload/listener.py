@@ -8,6 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
+from services.shared.listening import UPLOAD_PORT, base_url, open_site
 from services.upload.http_server import TimedRunner
 from services.upload.settings import UploadSettings
 
@@ -24,7 +25,7 @@ class Listener:
     ) -> None:
         self._runner = runner
         self._settings = settings
-        self._site: web.TCPSite | None = None
+        self._site: web.BaseSite | None = None
         self._tls = tls
 
     @property
@@ -36,10 +37,11 @@ class Listener:
         """Begin to listen; the base URL."""
         settings = self._settings
         await self._runner.setup()
-        site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=self._tls)
-        await site.start()
-        self._site = site
-        return _url("https" if self._tls else "http", settings.host, self._runner)
+        self._site = await open_site(
+            self._runner, settings.host, settings.port, UPLOAD_PORT, ssl_context=self._tls
+        )
+        port = self._runner.addresses[0][1]
+        return base_url("https" if self._tls else "http", settings.host, port)
 
     async def leave(self) -> None:
         """Stop listening once nobody can come any more, and hear out who has come.
@@ -64,9 +66,3 @@ class Listener:
     async def close(self) -> None:
         """End what connections there are."""
         await self._runner.cleanup()
-
-
-def _url(scheme: str, host: str, runner: web.AppRunner) -> str:
-    port = runner.addresses[0][1]
-    shown = "127.0.0.1" if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 (compared, not bound)
-    return f"{scheme}://{shown}:{port}"

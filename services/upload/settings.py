@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from services.shared.contracts import MAX_ITEMS
+from services.shared.environment import EnvironmentSettings
 from services.shared.messaging.topology import LONGEST_DEADLINE_SECONDS
 from services.shared.settings import Port
 
@@ -20,10 +21,10 @@ _ORIGIN: Final = re.compile(
 _HOST: Final = re.compile(r"[a-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
-class UploadSettings(BaseSettings):
+class UploadSettings(EnvironmentSettings):
     """Where the API listens and what it lets in."""
 
-    model_config = SettingsConfigDict(env_prefix="SIMILE_UPLOAD_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SIMILE_UPLOAD_")
 
     host: str = Field(default="127.0.0.1", description="Where the API and the page listen.")
     port: Port = Field(default=8080, description="The port of the API and the page; 0: a free one.")

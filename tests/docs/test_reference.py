@@ -22,3 +22,8 @@ def test_every_table_has_its_page() -> None:
     """Each table that the code can make is in docs/ exactly once."""
     found = [name for path in PAGES for name in reference.blocks_in(path.read_text())]
     assert sorted(found) == sorted(reference.BLOCKS)
+
+
+def test_the_names_of_the_settings_are_current() -> None:
+    """Every setting is known when misspelt variables are looked for; else run `make docs`."""
+    assert reference.SETTING_NAMES.read_text(encoding="utf-8") == reference.setting_names()

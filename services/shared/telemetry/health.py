@@ -11,6 +11,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.exposition import choose_encoder
 
+from services.shared.listening import ADMIN_PORT, base_url, open_site
+
 Check = Callable[[], str | None]
 """None when all is well, else the reason, for an operator to read."""
 
@@ -112,22 +114,33 @@ def admin_app(health: Health, registry: CollectorRegistry) -> web.Application:
 
 
 async def start_admin(
-    health: Health, registry: CollectorRegistry, host: str, port: int
+    health: Health,
+    registry: CollectorRegistry,
+    host: str,
+    port: int,
+    setting: str = ADMIN_PORT,
 ) -> web.AppRunner:
-    """Serve the admin application; `runner.addresses` has the port, `cleanup()` ends it."""
+    """Serve the admin application; `runner.addresses` has the port, `cleanup()` ends it.
+
+    setting: the variable that the port comes from. Raises InvalidSettings when it is taken.
+    """
     runner = web.AppRunner(admin_app(health, registry), access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, host, port).start()
+    await open_site(runner, host, port, setting)
     return runner
 
 
 @asynccontextmanager
 async def admin(
-    health: Health, registry: CollectorRegistry, host: str, port: int
-) -> AsyncIterator[None]:
-    """Serve the admin application while inside."""
-    runner = await start_admin(health, registry, host, port)
+    health: Health,
+    registry: CollectorRegistry,
+    host: str,
+    port: int,
+    setting: str = ADMIN_PORT,
+) -> AsyncIterator[str]:
+    """Serve the admin application while inside; its base URL. Raises InvalidSettings."""
+    runner = await start_admin(health, registry, host, port, setting)
     try:
-        yield
+        yield base_url("http", host, runner.addresses[0][1])
     finally:
         await runner.cleanup()
