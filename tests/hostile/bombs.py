@@ -323,6 +323,8 @@ REFUSED: Final = {
     "jpeg segments": "undecodable_image",
     "jpeg padding": "undecodable_image",
     "jpeg baseline scans": "undecodable_image",
+    "avif shrunk": "undecodable_image",
+    "avif shrunk most": "too_many_pixels",
     "heif shrunk": "undecodable_image",
 }
 """The other bombs are pictures within the limits, and decode."""

@@ -25,6 +25,7 @@ def _memory(name: str) -> int:
 
 def _outcome(image: bytes, limits: imaging.Limits, target: int | None) -> tuple[str, int]:
     try:
+        imaging.sniff(image, limits)  # as upload does, before an embedder decodes
         imaging.decode(image, limits, target=target)
     except SimileError as error:
         return error.code, error.status

@@ -23,6 +23,15 @@ def collection_dir() -> Path:
     return _folder("collection")
 
 
+def case_bombs() -> list[Path]:
+    """Files that once cost far more than an image's worth; skips the test where there are none."""
+    root = Path(os.environ.get("SIMILE_TEST_DATA", _BESIDE))
+    found = sorted(path for path in (root.parent / "cases" / "bombs").glob("*") if path.is_file())
+    if not found:
+        pytest.skip(f"no cases/bombs beside {root}: set SIMILE_TEST_DATA to the data next to it")
+    return found
+
+
 def awkward_dir() -> Path:
     """Hostile and odd image files with NOTES.csv; skips the test where there are none."""
     return _folder("awkward")

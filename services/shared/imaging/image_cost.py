@@ -1,4 +1,4 @@
-"""What an image may cost a decoder beyond its bytes and pixels: reads, scans, tiles, memory.
+"""Counts what an image may cost a decoder beyond its bytes and pixels: reads, scans, memory.
 
 Some formats let a few bytes buy much work. Here is what is counted before the work is done.
 """
@@ -6,7 +6,6 @@ Some formats let a few bytes buy much work. Here is what is counted before the w
 from __future__ import annotations
 
 import io
-import struct
 from typing import Final
 
 from PIL import ImageFile
@@ -23,18 +22,8 @@ _MOST_READS: Final = 200_000
 _MOST_SCANS: Final = 100
 """Encoders write some 10. Each makes libjpeg visit all pixels, and takes but a hundred bytes."""
 
-_MOST_TILES: Final = 100_000
-"""Each is a Python object, and 64 megapixels are 977 of the usual tiles."""
-
-_BIG_TIFF: Final = 43
-_TILE_OFFSETS: Final = (273, 324)
-"""A TIFF's tags of where its strips and tiles are."""
-
 _BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12}
 _MOST_BYTES_A_PIXEL: Final = 16
-
-_AVIF_BYTES: Final = 2 * 2**30
-"""An AVIF's container may say fewer pixels than it holds: then only libavif's bound counts."""
 
 
 class Reader(io.BytesIO):
@@ -53,14 +42,6 @@ class Reader(io.BytesIO):
             message = f"the image is made of more than {_MOST_READS} pieces"
             raise UndecodableImage(message)
         return super().read(size)
-
-
-def check_tiles(image: bytes) -> None:
-    """Refuse a TIFF in countless strips or tiles, unopened: opening lists them all."""
-    tiles = _tiles(image)
-    if tiles > _MOST_TILES:
-        message = f"the TIFF is made of {tiles} strips or tiles; {_MOST_TILES} are accepted"
-        raise UndecodableImage(message)
 
 
 def in_scans(opened: ImageFile.ImageFile, image: bytes) -> bool:
@@ -86,27 +67,7 @@ def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
 
 def decoding_bytes(name: str, pixels: int, *, progressive: bool) -> int:
     """The most memory, in bytes, that decoding so many pixels of that format takes, as measured."""
-    if name == "AVIF":
-        return _AVIF_BYTES
     bytes_a_pixel = _MOST_BYTES_A_PIXEL
     if not progressive:  # whose coefficients are all held
         bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MOST_BYTES_A_PIXEL)
     return bytes_a_pixel * pixels
-
-
-def _tiles(image: bytes) -> int:
-    """How many strips or tiles a TIFF's first directory counts; 0 where it can't be read."""
-    order = {b"II": "<", b"MM": ">"}.get(image[:2])
-    if order is None:
-        return 0
-    try:
-        big = struct.unpack_from(f"{order}H", image, 2)[0] == _BIG_TIFF
-        (start,) = struct.unpack_from(f"{order}{'Q' if big else 'L'}", image, 8 if big else 4)
-        head, entry = (f"{order}Q", f"{order}HHQ8x") if big else (f"{order}H", f"{order}HHL4x")
-        (count,) = struct.unpack_from(head, image, start)
-        lines = image[start + struct.calcsize(head) :][: count * struct.calcsize(entry)]
-        lines = lines[: len(lines) - len(lines) % struct.calcsize(entry)]
-        entries = list(struct.iter_unpack(entry, lines))
-    except struct.error:
-        return 0
-    return max((many for tag, _, many in entries if tag in _TILE_OFFSETS), default=0)

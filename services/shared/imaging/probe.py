@@ -25,12 +25,11 @@ from services.shared.errors import (
     UndecodableImage,
     UnsupportedFormat,
 )
-from services.shared.imaging import jpeg
+from services.shared.imaging import heif, jpeg, tiff
 from services.shared.imaging.image_cost import (
     JPEG_FAMILY,
     Reader,
     check_scans,
-    check_tiles,
     decoding_bytes,
     in_scans,
 )
@@ -66,6 +65,8 @@ class Header:
     height: int
     progressive: bool = False
     """A JPEG in several scans: each finer than the one before, or of one colour component."""
+    decoded_pixels: int = 0
+    """How many pixels a decoder fills, where that is known; with tiles' edges, more than shown."""
 
 
 def formats() -> tuple[str, ...]:
@@ -87,15 +88,21 @@ def memory_of(header: Header, target: int | None = None) -> int:
         short = min(header.width, header.height)
         shrunk = next((scale for scale in (8, 4, 2) if short >= scale * target), 1)
     pixels = math.ceil(header.width / shrunk) * math.ceil(header.height / shrunk)
+    pixels = max(pixels, header.decoded_pixels)
     return decoding_bytes(header.format, pixels, progressive=header.progressive)
 
 
 def sniff(image: bytes, limits: Limits) -> Header:
-    """The image's header; reads no pixels.
+    """The image's header; reads no pixels, and opens no HEIC or AVIF: their boxes are enough.
 
     Raises EmptyImage, ImageTooLarge, UnsupportedFormat, UndecodableImage, TooManyPixels or
     ExtremeAspect.
     """
+    _check_bytes(image, limits)
+    if (picture := _contained(image, limits)) is not None:
+        media_type = _MEDIA_TYPES[picture.format]
+        return Header(picture.format, media_type, picture.width, picture.height,
+                      decoded_pixels=picture.decoded_pixels)  # fmt: skip
     with opened_image(image, limits) as opened:
         name = "JPEG" if opened.format in JPEG_FAMILY else str(opened.format)
         media_type, (width, height) = _MEDIA_TYPES[name], opened.size
@@ -134,19 +141,15 @@ def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
 @contextmanager
 def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     """The image, its header read and within the limits; what breaks inside is named."""
-    if not image:
-        message = "the image has 0 bytes"
-        raise EmptyImage(message)
-    if len(image) > limits.max_bytes:
-        message = f"the image has {len(image)} bytes; {limits.max_bytes} are accepted"
-        raise ImageTooLarge(message)
+    _check_bytes(image, limits)
+    _contained(image, limits)
     openers = _openers()
     # Pillow's own bound also guards what a header alone makes it allocate. It is a global: raise
     # it to what the settings allow, never lower it.
     if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
-        check_tiles(image)
+        tiff.check(image)
         with Image.open(Reader(image), formats=tuple(openers)) as opened:
             _check(opened, limits)
             check_scans(opened, image)
@@ -163,9 +166,33 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
         raise UndecodableImage(message) from error
 
 
+def _contained(image: bytes, limits: Limits) -> heif.Picture | None:
+    """What the boxes of a HEIC or AVIF say of it, within the limits; None for other formats."""
+    if format_of(image) not in {"AVIF", "HEIF"}:
+        return None
+    picture = heif.read(image, limits.max_pixels)
+    if picture.format not in _openers():
+        raise _unaccepted()
+    _check_size(picture.width, picture.height, limits)
+    return picture
+
+
+def _check_bytes(image: bytes, limits: Limits) -> None:
+    if not image:
+        message = "the image has 0 bytes"
+        raise EmptyImage(message)
+    if len(image) > limits.max_bytes:
+        message = f"the image has {len(image)} bytes; {limits.max_bytes} are accepted"
+        raise ImageTooLarge(message)
+
+
 def _unidentified(image: bytes) -> SimileError:
     if any(accept(image[:16]) is True for accept in _openers().values()):
         return UndecodableImage("the image's header is truncated or corrupt")
+    return _unaccepted()
+
+
+def _unaccepted() -> UnsupportedFormat:
     return UnsupportedFormat(f"the bytes are no image of: {', '.join(_openers())}")
 
 

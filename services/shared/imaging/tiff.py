@@ -1,0 +1,155 @@
+"""Reads a TIFF's first directory, and refuses one that would cost far more than its picture.
+
+A few bytes can name the same strip or tile thousands of times, or tiles far larger than the
+picture: each is unpacked whole.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from services.shared.errors import UndecodableImage
+
+MAX_TILES: Final = 100_000
+"""Each is a Python object, and 64 megapixels are 977 of the usual tiles."""
+
+MAX_TAGS: Final = 1_000
+
+MAX_TIMES_SHOWN: Final = 4
+"""How many pixels the tiles may have for each of the picture: they end beyond its edges."""
+
+FLOOR_PIXELS: Final = 2**20
+"""May always be unpacked: a tile is as large for a tiny picture."""
+
+_SLACK_BYTES: Final = 2**20
+_MAX_TIMES_READ: Final = 2
+
+_BIG_TIFF: Final = 43
+_WIDTH, _HEIGHT, _SAMPLES, _PLANES = 256, 257, 277, 284
+_STRIP_OFFSETS, _ROWS_PER_STRIP = 273, 278
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS = 322, 323, 324
+_SEPARATE_PLANES: Final = 2
+_TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8,
+                      13: 4, 16: 8, 17: 8, 18: 8}  # fmt: skip
+_NUMBERS: Final = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q",
+                   18: "Q"}  # fmt: skip
+_USED: Final = frozenset({_WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIP_OFFSETS, _ROWS_PER_STRIP,
+                          _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS})  # fmt: skip
+
+
+class Tag(NamedTuple):
+    """An entry of a directory: the type of its values, how many, and the first of them."""
+
+    kind: int
+    many: int
+    value: int
+
+
+class _Layout(NamedTuple):
+    """How TIFF and BigTIFF write a directory; formats of `struct`."""
+
+    order: str
+    start: int
+    """Where the directory's offset stands."""
+    head: str
+    offset: str
+    entry: str
+
+
+def check(image: bytes) -> None:
+    """Refuse a TIFF that makes far more work than its picture, unopened. Raises UndecodableImage.
+
+    Anything but a TIFF is left to Pillow.
+    """
+    try:
+        tags = _directory(image)
+    except struct.error:
+        return
+    _check_tags(tags, len(image))
+    _check_tiles(tags)
+
+
+def _directory(image: bytes) -> Mapping[int, Tag]:
+    """The first directory's entries, as far as the file goes. Raises struct.error without one."""
+    order = {b"II": "<", b"MM": ">"}.get(image[:2])
+    if order is None:
+        return {}
+    layout = _layout(order, big=struct.unpack_from(f"{order}H", image, 2)[0] == _BIG_TIFF)
+    (start,) = struct.unpack_from(layout.offset, image, layout.start)
+    if start > len(image):
+        return {}
+    (count,) = struct.unpack_from(layout.head, image, start)
+    if count > MAX_TAGS:
+        message = f"the TIFF has {count} tags; {MAX_TAGS} are accepted"
+        raise UndecodableImage(message)
+    place, tags = start + struct.calcsize(layout.head), dict[int, Tag]()
+    width = struct.calcsize(layout.entry) + struct.calcsize(layout.offset)
+    # Pillow reads a directory that the file's end cuts off, too.
+    for _ in range(min(count, (len(image) - place) // width)):
+        tag, kind, many = struct.unpack_from(layout.entry, image, place)
+        if tag in tags and tag in _USED:
+            message = f"the TIFF has tag {tag} twice"
+            raise UndecodableImage(message)
+        field = place + struct.calcsize(layout.entry)
+        tags[tag] = Tag(kind, many, _first(image, layout, (kind, many), field))
+        place += width
+    return tags
+
+
+def _layout(order: str, *, big: bool) -> _Layout:
+    if big:
+        return _Layout(order, 8, f"{order}Q", f"{order}Q", f"{order}HHQ")
+    return _Layout(order, 4, f"{order}H", f"{order}L", f"{order}HHL")
+
+
+def _first(image: bytes, layout: _Layout, values: tuple[int, int], place: int) -> int:
+    """The first value of an entry, where that is a whole number; else 0."""
+    kind, many = values
+    if kind not in _NUMBERS or not many:
+        return 0
+    number = layout.order + _NUMBERS[kind]
+    if struct.calcsize(number) * many > struct.calcsize(layout.offset):
+        (place,) = struct.unpack_from(layout.offset, image, place)
+    if place + struct.calcsize(number) > len(image):
+        return 0
+    return int(struct.unpack_from(number, image, place)[0])
+
+
+def _check_tags(tags: Mapping[int, Tag], size: int) -> None:
+    """Refuse tags that name the same bytes again and again: Pillow keeps a copy for each."""
+    tiles = _tiles(tags)
+    if tiles > MAX_TILES:
+        message = f"the TIFF is made of {tiles} strips or tiles; {MAX_TILES} are accepted"
+        raise UndecodableImage(message)
+    named = sum(_TYPE_BYTES.get(tag.kind, 1) * tag.many for tag in tags.values())
+    if named > _MAX_TIMES_READ * size + _SLACK_BYTES:
+        message = f"the TIFF's tags name {named} bytes, but the file has {size}"
+        raise UndecodableImage(message)
+
+
+def _check_tiles(tags: Mapping[int, Tag]) -> None:
+    """Refuse strips and tiles that have far more pixels together than the picture."""
+    width, height = _value(tags, _WIDTH), _value(tags, _HEIGHT)
+    if width < 1 or height < 1:
+        return
+    tile_width = max(0, _value(tags, _TILE_WIDTH)) or width
+    rows = max(0, _value(tags, _ROWS_PER_STRIP)) or height
+    tile_height = max(0, _value(tags, _TILE_HEIGHT)) or min(height, rows)
+    planes = _value(tags, _SAMPLES) if _value(tags, _PLANES) == _SEPARATE_PLANES else 1
+    needed = math.ceil(width / tile_width) * math.ceil(height / tile_height)
+    pixels = max(needed, _tiles(tags) // max(1, planes)) * tile_width * tile_height
+    if pixels > MAX_TIMES_SHOWN * width * height + FLOOR_PIXELS:
+        message = f"the TIFF's strips or tiles have {pixels} pixels, the picture {width * height}"
+        raise UndecodableImage(message)
+
+
+def _tiles(tags: Mapping[int, Tag]) -> int:
+    """How many strips or tiles the directory counts."""
+    return max(tags[tag].many if tag in tags else 0 for tag in (_STRIP_OFFSETS, _TILE_OFFSETS))
+
+
+def _value(tags: Mapping[int, Tag], tag: int) -> int:
+    return tags[tag].value if tag in tags else 0

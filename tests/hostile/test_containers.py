@@ -1,0 +1,40 @@
+"""Files that name the same few bytes again and again: each is refused for next to nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.hostile.containers import KINDS, variants
+from tests.hostile.test_decoding import child
+from tests.support import photographs
+
+MAX_CPU_SECONDS: Final = 2.0
+MAX_BYTES: Final = 256 * 2**20
+
+
+def _check_refused(files: Iterable[Path]) -> None:
+    """Sniff and decode each in one process, which lives on."""
+    with child() as process:
+        for path in files:
+            told = process.decode(path)
+            assert 400 <= told["status"] < 500, (path.name, told)
+            assert told["cpu_seconds"] <= MAX_CPU_SECONDS, (path.name, told)
+            assert told["peak_bytes"] <= MAX_BYTES, (path.name, told)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_few_bytes_buy_no_more_than_an_images_worth(kind: str, tmp_path: Path) -> None:
+    """Ten files of each kind: answered 4xx, within 2 seconds of a core and 256 MiB."""
+    files = [tmp_path / str(number) for number in range(10)]
+    for path, image in zip(files, variants(kind), strict=True):
+        path.write_bytes(image)
+    _check_refused(files)
+
+
+def test_the_bombs_of_the_cases_are_refused() -> None:
+    """The files that lie beside the test data."""
+    _check_refused(photographs.case_bombs())
