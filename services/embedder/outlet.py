@@ -20,6 +20,7 @@ from services.shared.errors import (
     Overloaded,
     SimileError,
     Unroutable,
+    Unsendable,
 )
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Message
@@ -92,7 +93,7 @@ class Outlet:
             await self._publish(queue, message, jobs)
         except Overloaded as error:
             await self._refused(jobs, error)
-        except Unroutable as error:
+        except (Unroutable, Unsendable) as error:
             self._unanswerable(jobs, error)
         except BrokerUnavailable as error:
             self._give_back(jobs, error)
@@ -112,7 +113,7 @@ class Outlet:
         )
         try:
             await self._publish(queue, Message.of(Replies(replies)), jobs)
-        except (Unroutable, Overloaded) as error:
+        except (Unroutable, Unsendable, Overloaded) as error:
             self._unanswerable(jobs, error)
         except BrokerUnavailable as error:
             self._give_back(jobs, error)

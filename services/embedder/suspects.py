@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from services.embedder.metrics import EmbedderMetrics
-from services.shared.errors import BrokerUnavailable, ImageQuarantined, Overloaded
+from services.shared.errors import BrokerUnavailable, ImageQuarantined, Overloaded, Unsendable
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Delivery, Message, Queue
 
@@ -42,7 +42,7 @@ class Suspects:
         )
         try:
             await self._broker.publish(topology.EMBED_SUSPECTS.name, message)
-        except (BrokerUnavailable, Overloaded) as error:
+        except (BrokerUnavailable, Overloaded, Unsendable) as error:
             _log.warning(str(error), action="suspect_kept", queue=queue.name)
             return False
         self._metrics.suspects.inc()

@@ -97,7 +97,9 @@ def _canary_stages(
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     if shared.canary_seconds == 0:
         return {}
-    inbox = Inbox(broker, shared.replica, on_late=lambda: None)
+    inbox = Inbox(
+        broker, shared.replica, on_late=lambda: None, on_undecodable=metrics.undecodable.inc
+    )
     canary = Canary(
         inbox,
         metrics.canary,
@@ -238,7 +240,6 @@ class Searcher:
 
     async def _bury(self, delivery: Delivery, error: UndecodableMessage) -> None:
         self._metrics.undecodable.inc()
-        _log.error(str(error), action=error.code, queue=topology.SEARCH.name)
         await self._quarantine.put(delivery, topology.SEARCH, error)
 
 

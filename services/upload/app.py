@@ -67,7 +67,12 @@ async def run(
     `started` gets the base URL once requests are accepted.
     """
     metrics = UploadMetrics(telemetry.registry)
-    inbox = Inbox(broker, shared.replica, on_late=metrics.late_replies.inc)
+    inbox = Inbox(
+        broker,
+        shared.replica,
+        on_late=metrics.late_replies.inc,
+        on_undecodable=metrics.undecodable.inc,
+    )
     client = _search_client(settings, broker, inbox, metrics)
     health = telemetry.health
     health.live_when("reply queue", lasting(lambda: _deaf(broker, inbox), _DEAF_SECONDS))

@@ -111,6 +111,11 @@ class UploadMetrics:
             "Replies that came when nobody waited any more.",
             registry=registry,
         )
+        self.undecodable = Counter(
+            "simile_upload_undecodable_total",
+            "Messages on a reply queue that could not be decoded and were dropped.",
+            registry=registry,
+        )
         self.expired = Counter(
             "simile_upload_expired_total",
             "Queries dropped because their caller's time was up, by the stage that this saved.",

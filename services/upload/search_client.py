@@ -23,11 +23,13 @@ from services.shared.contracts import (
 from services.shared.errors import (
     BrokerUnavailable,
     DeadlineExceeded,
+    ImageTooLarge,
     Internal,
     ModelMismatch,
     Overloaded,
     ShuttingDown,
     SimileError,
+    Unsendable,
 )
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Message
@@ -225,6 +227,8 @@ class SearchClient:
             return arrival.unfailed()
         except Overloaded as error:
             raise self._admission.overloaded(str(error)) from error
+        except Unsendable as error:
+            raise ImageTooLarge(str(error)) from error
         except TimeoutError:
             query.timeline.away(clock(), {}, 0)
             # A caller's own, shorter patience says nothing about the pace.

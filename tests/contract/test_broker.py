@@ -7,7 +7,13 @@ from collections.abc import Callable
 
 import pytest
 
-from services.shared.errors import BrokerUnavailable, ConsumerLost, Overloaded, Unroutable
+from services.shared.errors import (
+    BrokerUnavailable,
+    ConsumerLost,
+    Overloaded,
+    Unroutable,
+    Unsendable,
+)
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Consumer, Delivery, Message, Queue
 from tests.support.port import Port
@@ -393,6 +399,48 @@ async def test_other_arguments_for_a_queue_are_refused_by_name(port: Port) -> No
     await port.connect([Queue(name=name, max_length=5)])
     with pytest.raises(BrokerUnavailable, match=name):
         await port.connect([Queue(name=name, max_length=6)])
+
+
+UNSENDABLE = {
+    "queue": ("q" * 256, Message("a.Type", b"")),
+    "queue of many bytes": ("\u20ac" * 86, Message("a.Type", b"")),
+    "queue that is no text": ("\udcff", Message("a.Type", b"")),
+    "type": ("", Message("t" * 256, b"")),
+    "header": ("", Message("a.Type", b"", headers={"correlation_id": "x" * 2**20})),
+    "headers": ("", Message("a.Type", b"", headers={f"{one:03}": "x" * 99 for one in range(200)})),
+    "header's name": ("", Message("a.Type", b"", headers={"n" * 256: "x"})),
+    "header that is no text": ("", Message("a.Type", b"", headers={"n": "\udcff"})),
+}
+
+
+@pytest.mark.parametrize(("name", "message"), UNSENDABLE.values(), ids=UNSENDABLE)
+async def test_what_no_broker_can_carry_is_refused_and_disturbs_nothing(
+    port: Port, name: str, message: Message
+) -> None:
+    """A name, type or header that is too long is `unsendable`; others beside it are confirmed."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    consumer = await broker.consume(queue, prefetch=16)
+    outcomes = await asyncio.gather(
+        broker.publish(queue.name, _message(0)),
+        broker.publish(name or queue.name, message),
+        broker.publish(queue.name, _message(1)),
+        return_exceptions=True,
+    )
+    assert [type(one) for one in outcomes] == [type(None), Unsendable, type(None)]
+    assert broker.ready
+    assert _bodies(await _take(consumer, 2)) == [0, 1]
+
+
+async def test_the_longest_names_and_headers_arrive(port: Port) -> None:
+    """A queue's name of 255 bytes, and headers of 16 KiB, are carried."""
+    start = port.name()
+    queue = Queue(name=start + "q" * (255 - len(start)))
+    broker = await port.connect([queue])
+    headers = {"detail": "\u20ac" * 5000}
+    await broker.publish(queue.name, Message("t" * 255, b"", headers=headers))
+    (delivery,) = await _take(await broker.consume(queue, prefetch=1), 1)
+    assert (delivery.type, delivery.headers) == ("t" * 255, headers)
 
 
 async def test_starting_twice_with_the_same_queues_is_fine(port: Port) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
 from services.shared import contracts
+from services.shared.contracts import bounds
 from services.shared.contracts import messages_pb2 as pb
 from services.shared.errors import UndecodableMessage
 
@@ -36,8 +37,11 @@ def decode(type_name: str, body: bytes) -> contracts.AnyMessage:
     """The message that `body` holds.
 
     Raises UndecodableMessage for an unknown type, bytes that don't parse, or values that break
-    the contract (no correlation id, more than MAX_ITEMS items, a vector of the wrong length).
+    the contract (no correlation id, more than MAX_ITEMS items, a vector of the wrong length, a
+    text or list beyond its bound).
     """
+    if type_name in _TYPES.values():
+        bounds.check_body(type_name, body)
     try:
         match type_name:
             case "simile.v1.EmbedRequest":
@@ -78,10 +82,7 @@ def _slip_out(slip: contracts.Slip) -> pb.Slip:
 
 
 def _slip_in(slip: pb.Slip) -> contracts.Slip:
-    _require(bool(slip.correlation_id), "a slip has no correlation id")
-    _require(bool(slip.reply_to and slip.final_reply_to), "a slip does not say where to reply")
-    _require(slip.k <= contracts.MAX_NEIGHBORS, f"a slip asks for {slip.k} neighbours")
-    _require(slip.deadline_unix_ms >= 0, "a slip has a negative deadline")
+    bounds.check_slip(slip)
     return contracts.Slip(
         correlation_id=slip.correlation_id,
         reply_to=slip.reply_to,
@@ -112,7 +113,9 @@ def _newer_fields(slip: pb.Slip) -> bytes:
     rest.CopyFrom(slip)
     for known in pb.Slip.DESCRIPTOR.fields:
         rest.ClearField(known.name)  # type: ignore[arg-type]  # the stubs want literal names
-    return rest.SerializeToString()
+    newer = rest.SerializeToString()
+    bounds.check_newer(newer)
+    return newer
 
 
 def _filter_out(wanted: contracts.Filter) -> pb.Filter:
@@ -137,7 +140,8 @@ def _stages_out(stages: contracts.Stages) -> list[pb.StageDuration]:
     return [pb.StageDuration(stage=stage, seconds=seconds) for stage, seconds in stages.items()]
 
 
-def _stages_in(stages: Iterable[pb.StageDuration]) -> contracts.Stages:
+def _stages_in(stages: Collection[pb.StageDuration]) -> contracts.Stages:
+    bounds.check_stages(stages, len(stages))
     return {entry.stage: entry.seconds for entry in stages}
 
 
@@ -159,9 +163,10 @@ def _embeddings_out(message: contracts.Embeddings) -> pb.Embeddings:
 
 
 def _embeddings_in(message: pb.Embeddings) -> contracts.Embeddings:
-    _require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
+    bounds.require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
+    bounds.check_text("model id", message.model_id)
     for item in message.items:
-        _require(len(item.vector) == 4 * message.dimension, "a vector has the wrong length")
+        bounds.require(len(item.vector) == 4 * message.dimension, "a vector has the wrong length")
     items = tuple(
         contracts.Embedding(
             _slip_in(item.slip), item.vector, _stages_in(item.stages), item.batch_images
@@ -175,7 +180,7 @@ def _reply_out(reply: contracts.Reply) -> pb.Reply:
     stages = _stages_out(reply.stages)
     match reply.outcome:
         case contracts.Failure(code, detail):
-            failure = pb.Failure(code=code, detail=detail)
+            failure = pb.Failure(code=code, detail=bounds.cut(detail))
             return pb.Reply(
                 correlation_id=reply.correlation_id,
                 failure=failure,
@@ -216,18 +221,19 @@ def _neighbor_out(neighbor: contracts.Neighbor) -> pb.Neighbor:
 
 
 def _replies_in(message: pb.Replies) -> contracts.Replies:
-    _require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
+    bounds.require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
     return contracts.Replies(tuple(_reply_in(reply) for reply in message.items))
 
 
 def _reply_in(reply: pb.Reply) -> contracts.Reply:
-    _require(bool(reply.correlation_id), "a reply has no correlation id")
+    bounds.require(bool(reply.correlation_id), "a reply has no correlation id")
+    bounds.check_text("correlation id", reply.correlation_id)
     outcome: contracts.Neighbors | contracts.Failure
     match reply.WhichOneof("outcome"):
         case "neighbors":
             outcome = _neighbors_in(reply.neighbors)
         case "failure":
-            outcome = contracts.Failure(reply.failure.code, reply.failure.detail)
+            outcome = _failure_in(reply.failure)
         case _:
             message = "a reply has neither neighbours nor a failure"
             raise UndecodableMessage(message)
@@ -240,7 +246,14 @@ def _reply_in(reply: pb.Reply) -> contracts.Reply:
     )
 
 
+def _failure_in(failure: pb.Failure) -> contracts.Failure:
+    bounds.check_text("failure's code", failure.code)
+    # Cut rather than refused: a peer of an older release sends the whole of it.
+    return contracts.Failure(failure.code, bounds.cut(failure.detail))
+
+
 def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
+    bounds.check_neighbors(found)
     neighbors = tuple(
         contracts.Neighbor(
             item_id=neighbor.item_id,
@@ -265,8 +278,3 @@ def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
 def _attributes_in(attributes: Mapping[str, str]) -> Mapping[str, str]:
     # `dict` would go through generic Python code, as above.
     return {name: attributes[name] for name in attributes}
-
-
-def _require(condition: bool, message: str) -> None:  # noqa: FBT001 (an assertion's condition)
-    if not condition:
-        raise UndecodableMessage(message)

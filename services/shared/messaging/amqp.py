@@ -6,6 +6,7 @@ Publishes are mandatory, confirmed, and bounded in time. A blocked connection ca
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
@@ -21,14 +22,15 @@ from aiormq.exceptions import (
 from pamqp import commands as spec
 from pamqp.common import FieldTable
 
-from services.shared.errors import BrokerUnavailable, Overloaded, Unroutable
+from services.shared.errors import BrokerUnavailable, Overloaded, Unroutable, Unsendable
 from services.shared.messaging.amqp_consumer import AmqpConsumer
 from services.shared.messaging.amqp_link import GONE, Link
 from services.shared.messaging.amqp_tls import AmqpTls
-from services.shared.messaging.broker import Message, Queue
+from services.shared.messaging.broker import Message, Queue, require_sendable
 
 _TRANSIENT: Final = 1
 _PERSISTENT: Final = 2
+_TOO_LARGE: Final = re.compile(r"message size \d+.* max size (\d+)")
 _AWAY: Final = "RabbitMQ is away; the service connects again by itself"
 _BLOCKED: Final = "RabbitMQ takes no messages now: it is short of memory or disk"
 
@@ -57,6 +59,7 @@ class AmqpBroker:
         self._queues: tuple[Queue, ...] = ()
         self._consumers: set[AmqpConsumer] = set()
         self._unconfirmed = False
+        self._max_body_bytes: int | None = None
         self._publishing, self._consuming = (
             Link(
                 url,
@@ -121,6 +124,9 @@ class AmqpBroker:
             raise BrokerUnavailable(_AWAY)
         if self.blocked:
             raise BrokerUnavailable(_BLOCKED)
+        require_sendable(queue, message)
+        if self._max_body_bytes is not None and len(message.body) > self._max_body_bytes:
+            raise _too_large(message, self._max_body_bytes)
         properties = spec.Basic.Properties(
             message_type=message.type,
             delivery_mode=_PERSISTENT if message.persistent else _TRANSIENT,
@@ -153,6 +159,10 @@ class AmqpBroker:
             reason = f"RabbitMQ did not confirm within {self._publish_timeout_seconds:g} s"
             raise BrokerUnavailable(reason) from None
         except GONE as error:
+            most = _size_refused(error)
+            self._max_body_bytes = most or self._max_body_bytes
+            if most is not None and len(message.body) > most:
+                raise _too_large(message, most) from None
             raise BrokerUnavailable(_AWAY) from error
         self._unconfirmed = False
 
@@ -196,6 +206,19 @@ class AmqpBroker:
     async def _declare_all(self, channel: AbstractChannel) -> None:
         for queue in self._queues:
             await _declare(channel, queue)
+
+
+def _size_refused(error: BaseException) -> int | None:
+    """The bound on a message's bytes that RabbitMQ closed the channel over, if it did."""
+    found = _TOO_LARGE.search(str(error))
+    return None if found is None else int(found[1])
+
+
+def _too_large(message: Message, most: int) -> Unsendable:
+    return Unsendable(
+        f"RabbitMQ takes messages of at most {most} bytes, and this one has {len(message.body)}: "
+        "raise its max_message_size, or lower SIMILE_IMAGE_MAX_BYTES"
+    )
 
 
 async def _declare(channel: AbstractChannel, queue: Queue) -> None:

@@ -9,10 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.shared import contracts
 from services.shared.contracts import codec
+from services.shared.errors import Unsendable
+
+_MAX_NAME_BYTES: Final = 255
+"""AMQP carries names of queues, types and headers as strings of at most so many bytes."""
+
+_MAX_HEADERS_BYTES: Final = 16 * 2**10
+"""Headers travel in one frame, which can't be larger than 128 KiB; ours need some 2 KiB."""
+
+_MAX_BODY_BYTES: Final = 128 * 2**20
+"""RabbitMQ 3 takes no larger message unless it is configured to; RabbitMQ 4 takes 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +151,8 @@ class Broker(Protocol):
         """Hand the message to the queue; returns once the broker has confirmed it.
 
         Raises Overloaded (the queue refused), Unroutable (no such queue), BrokerUnavailable
-        (away, blocked, or no confirm within the timeout: then it may or may not have arrived).
+        (away, blocked, or no confirm within the timeout: then it may or may not have arrived),
+        Unsendable (no broker can carry it: it is not sent, and nothing else is disturbed).
         """
 
     async def consume(self, queue: Queue, *, prefetch: int, auto_ack: bool = False) -> Consumer:
@@ -152,3 +163,40 @@ class Broker(Protocol):
 
     async def depth(self, queue: str) -> int:
         """Ready messages in the queue. Raises Unroutable or BrokerUnavailable."""
+
+
+def require_sendable(queue: str, message: Message) -> None:
+    """Check that AMQP can carry a message: a broker closes the connection over one that it can't.
+
+    Raises:
+        Unsendable: the queue's name, the type, a header or the body is too long, or no text.
+    """
+    _require_short("the name of its queue", queue)
+    _require_short("its type", message.type)
+    size = sum(len(_utf8(one)) for header in message.headers.items() for one in header)
+    if size > _MAX_HEADERS_BYTES:
+        reason = f"its headers have {size} bytes, more than {_MAX_HEADERS_BYTES}"
+        raise _unsendable(reason)
+    for name in message.headers:
+        _require_short("a header's name", name)
+    if len(message.body) > _MAX_BODY_BYTES:
+        reason = f"it has {len(message.body)} bytes, more than {_MAX_BODY_BYTES}"
+        raise _unsendable(reason)
+
+
+def _require_short(what: str, text: str) -> None:
+    if (size := len(_utf8(text))) > _MAX_NAME_BYTES:
+        reason = f"{what} has {size} bytes, more than {_MAX_NAME_BYTES}"
+        raise _unsendable(reason)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        reason = f"it holds a text that is not Unicode ({error.reason})"
+        raise _unsendable(reason) from None
+
+
+def _unsendable(reason: str) -> Unsendable:
+    return Unsendable(f"a message can't be published: {reason}")

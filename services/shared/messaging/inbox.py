@@ -32,6 +32,7 @@ from services.shared.errors import (
 )
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Delivery, Message
+from services.shared.telemetry.log_limit import LogLimit
 
 _log = structlog.get_logger(__name__)
 
@@ -72,11 +73,23 @@ class Arrival:
 class Inbox:
     """The futures that wait, and the queue they wait for; `run` is a supervised stage."""
 
-    def __init__(self, broker: Broker, replica: str, *, on_late: Callable[[], None]) -> None:
-        """`on_late` is called for each answer that nobody waits for any more."""
+    def __init__(
+        self,
+        broker: Broker,
+        replica: str,
+        *,
+        on_late: Callable[[], None],
+        on_undecodable: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_late` is called for each answer that nobody waits for any more.
+
+        `on_undecodable` is called for each message that is dropped since it holds no answer.
+        """
         self._broker = broker
         self._replica = replica
         self._on_late = on_late
+        self._on_undecodable = on_undecodable
+        self._drops = LogLimit()
         self._queue: str | None = None
         self._opened = asyncio.Event()
         self.once_open = False
@@ -199,7 +212,7 @@ class Inbox:
         try:
             message = codec.decode(delivery.type, delivery.body)
         except UndecodableMessage as error:
-            _log.error(str(error), action=error.code)
+            self._drop(error)
             return
         match message:
             case Replies(items):
@@ -210,7 +223,13 @@ class Inbox:
                     embedded = Embedded(model_id, dimension, item)
                     self._resolve(item.slip.correlation_id, embedded, delivery.received)
             case _:
-                _log.error("a request came to a reply queue", action="undecodable_message")
+                self._drop(UndecodableMessage("a request came to a reply queue"))
+
+    def _drop(self, error: UndecodableMessage) -> None:
+        """Count a message that is no answer; log some of them, lest they fill the log."""
+        self._on_undecodable()
+        if (left_out := self._drops.left_out()) is not None:
+            _log.error(str(error), action=error.code, queue=self._queue, left_out=left_out)
 
     def _resolve(self, correlation_id: str, answer: Answer, received: float) -> None:
         future = self._waiting.pop(correlation_id, None)

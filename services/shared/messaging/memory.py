@@ -19,7 +19,7 @@ from services.shared.errors import (
     Overloaded,
     Unroutable,
 )
-from services.shared.messaging.broker import Message, Queue
+from services.shared.messaging.broker import Message, Queue, require_sendable
 
 REASON_HEADER: Final = "x-first-death-reason"
 """Why it was dead-lettered, as RabbitMQ says it: rejected, expired, delivery_limit, maxlen."""
@@ -282,6 +282,7 @@ class MemoryBroker:
         if not self.ready:
             reason = "the broker takes no messages now"
             raise BrokerUnavailable(reason)
+        require_sendable(queue, message)
         self._store(queue).put(message)
 
     async def consume(

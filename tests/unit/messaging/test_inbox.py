@@ -23,6 +23,7 @@ from services.shared.lifecycle import cancel
 from services.shared.messaging.broker import Message
 from services.shared.messaging.inbox import Embedded, Inbox
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.telemetry import logs
 
 
 @dataclass
@@ -31,9 +32,15 @@ class Desk:
 
     broker: MemoryBroker
     late: list[None] = field(default_factory=list)
+    junk: list[None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.inbox = Inbox(self.broker, "replica", on_late=lambda: self.late.append(None))
+        self.inbox = Inbox(
+            self.broker,
+            "replica",
+            on_late=lambda: self.late.append(None),
+            on_undecodable=lambda: self.junk.append(None),
+        )
 
     async def send(self, *replies: Reply) -> None:
         """Publish replies to the inbox's queue."""
@@ -93,6 +100,21 @@ async def test_undecodable_messages_are_dropped(desk: Desk) -> None:
     await desk.broker.publish(desk.inbox.queue, Message.of(EmbedRequest(slip, b"")))
     await desk.send(_reply("waiting"))
     assert (await waiting).answer == _reply("waiting")
+    assert len(desk.junk) == 2
+
+
+async def test_a_flood_of_junk_is_counted_and_logged_once(
+    desk: Desk, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each message of it counts in the metric; the log gets one line, not one a message."""
+    logs.configure("info", "json")
+    waiting = desk.inbox.expect("waiting")
+    for _ in range(200):
+        await desk.broker.publish(desk.inbox.queue, Message("simile.v1.Replies", b"\xff"))
+    await desk.send(_reply("waiting"))
+    await waiting
+    assert len(desk.junk) == 200
+    assert capsys.readouterr().out.count("undecodable_message") == 1
 
 
 async def test_a_lost_queue_fails_what_waits_and_a_fresh_one_opens(desk: Desk) -> None:

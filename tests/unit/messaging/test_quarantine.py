@@ -7,11 +7,12 @@ import hashlib
 import pytest
 
 from services.shared.contracts import EmbedRequest, Slip
-from services.shared.errors import ImageQuarantined
+from services.shared.errors import ImageQuarantined, SimileError, UndecodableMessage
 from services.shared.messaging import quarantine, topology
 from services.shared.messaging.broker import Delivery, Message
 from services.shared.messaging.memory import MemoryBroker
-from services.shared.messaging.quarantine import Quarantine, Record
+from services.shared.messaging.quarantine import HEAD_BYTES, MAX_KEPT_BYTES, Quarantine, Record
+from services.shared.telemetry import logs
 from tests.support import pictures
 
 IMAGE = pictures.plain_jpeg((1, 2, 3))
@@ -20,7 +21,9 @@ IMAGE = pictures.plain_jpeg((1, 2, 3))
 async def _delivery(broker: MemoryBroker, message: Message) -> Delivery:
     await broker.start(topology.ALL)
     await broker.publish(topology.EMBED.name, message)
-    (delivery,) = await (await broker.consume(topology.EMBED, prefetch=1)).take(1)
+    consumer = await broker.consume(topology.EMBED, prefetch=1)
+    (delivery,) = await consumer.take(1)
+    await consumer.cancel()
     return delivery
 
 
@@ -49,6 +52,55 @@ async def test_a_record_says_what_is_known() -> None:
     assert len(record.detail) == 500
     assert record.set_aside_unix_ms > 0
     assert Record.of(record.headers) == record
+
+
+async def _put(broker: MemoryBroker, message: Message, error: SimileError) -> None:
+    """Set one message aside, its body kept."""
+    culprit = await _delivery(broker, message)
+    await Quarantine(broker, replica="pod-1", keeps_messages=True).put(
+        culprit, topology.EMBED, error
+    )
+    culprit.ack()
+
+
+async def test_large_junk_leaves_the_other_records_where_they_are() -> None:
+    """Of a message that can't be decoded the head is kept, of a large one only the facts."""
+    broker = MemoryBroker()
+    await _put(broker, _request(), ImageQuarantined("first"))
+    junk = Message("a.Type", bytes(range(256)) * 400_000)
+    for _ in range(3):
+        await _put(broker, junk, UndecodableMessage("junk"))
+    slip = Slip(correlation_id="large", reply_to="a", final_reply_to="b")
+    large = Message.of(EmbedRequest(slip, bytes(MAX_KEPT_BYTES + 1)))
+    await _put(broker, large, ImageQuarantined("large"))
+    consumer = await broker.consume(topology.QUARANTINE, prefetch=0)
+    kept = await consumer.take(10)
+    assert [len(one.body) for one in kept] == [len(_request().body), *[HEAD_BYTES] * 3, 0]
+    records = [Record.of(one.headers) for one in kept]
+    assert [one.detail for one in records] == ["first", "junk", "junk", "junk", "large"]
+    assert records[1].size_bytes == len(junk.body)
+    assert records[1].sha256 == hashlib.sha256(junk.body).hexdigest()
+
+
+async def test_a_flood_of_junk_does_not_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    """Undecodable messages share a line; what killed embedders has one each."""
+    logs.configure("info", "json")
+    broker = MemoryBroker()
+    aside = Quarantine(broker, replica="pod-1", keeps_messages=True)
+    for error in [UndecodableMessage("junk")] * 50 + [ImageQuarantined("died")] * 3:
+        culprit = await _delivery(broker, _request())
+        await aside.put(culprit, topology.EMBED, error)
+        culprit.ack()
+    lines = capsys.readouterr().out
+    assert lines.count('"reason":"undecodable_message"') == 1
+    assert lines.count('"reason":"image_quarantined"') == 3
+    assert await broker.depth(topology.QUARANTINE.name) == 53
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "9" * 19])
+def test_a_number_that_is_too_long_has_its_default(value: str) -> None:
+    """Nobody's header stops an operator from listing the records."""
+    assert Record.of({"deaths": value}).deaths == 0
 
 
 def test_foreign_headers_make_a_record_all_the_same() -> None:

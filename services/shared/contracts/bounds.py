@@ -1,0 +1,196 @@
+"""Bounds on what a message may hold, checked before anything is made of it.
+
+Parsing protobuf can take 40 times the memory of the bytes, in objects for empty parts. So the
+size and the number of parts of a large body are looked at first, without making objects.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
+
+from services.shared import contracts
+from services.shared.contracts import messages_pb2 as pb
+from services.shared.errors import UndecodableMessage
+
+_MAX_BODY_BYTES: Final[Mapping[str, int]] = {
+    "simile.v1.EmbedRequest": 101 * 2**20,  # SIMILE_IMAGE_MAX_BYTES is at most 100 MiB
+    "simile.v1.Embeddings": 16 * 2**20,
+    "simile.v1.Replies": 16 * 2**20,
+}
+_SMALL_BYTES: Final = 256 * 2**10
+"""A body that parses into at most 10 MiB, whatever it holds."""
+
+_MAX_PARTS: Final = 256
+_MAX_FACTS_BYTES: Final = 64 * 2**10
+"""Bytes of an item beside its image, vector or neighbours: of its slip and its stages."""
+
+MAX_TEXT_BYTES: Final = 255
+"""Bytes of a name: AMQP carries no longer ones as a queue's."""
+
+MAX_DETAIL_BYTES: Final = 4096
+_MAX_FILTER_BYTES: Final = 8192
+_MAX_FILTER_VALUES: Final = 100
+_MAX_NEWER_BYTES: Final = 16 * 2**10
+_MAX_STAGES: Final = 64
+_MAX_DUPLICATES: Final = 1000
+_FARTHEST: Final = 2.0
+_BOX_SLACK: Final = 1e-5
+"""A box computed in floating point may end that much after the image."""
+
+_IMAGE, _VECTOR, _NEIGHBORS, _REPLY_VECTOR = 2, 2, 2, 5
+_ITEMS: Final = {"simile.v1.Embeddings": 3, "simile.v1.Replies": 1}
+
+
+def check_body(type_name: str, body: bytes) -> None:
+    """Look at a body's size and its number of parts.
+
+    Raises:
+        UndecodableMessage: an honest message is never like this.
+    """
+    most = _MAX_BODY_BYTES.get(type_name, 0)
+    require(len(body) <= most, f"a {type_name} message has {len(body)} bytes, more than {most}")
+    if len(body) <= _SMALL_BYTES:
+        return
+    if type_name == "simile.v1.EmbedRequest":
+        _check_facts(_parts(body, 0, len(body)), {_IMAGE})
+        return
+    item = _ITEMS[type_name]
+    for number, start, end in _parts(body, 0, len(body)):
+        if number == item and type_name == "simile.v1.Embeddings":
+            _check_facts(_parts(body, start, end), {_VECTOR})
+        elif number == item:
+            inner = [*_parts(body, start, end)]
+            _check_facts(inner, {_NEIGHBORS, _REPLY_VECTOR})
+            for part, first, last in inner:
+                if part == _NEIGHBORS:
+                    _exhaust(_parts(body, first, last))
+
+
+def check_slip(slip: pb.Slip) -> None:
+    """Check every text, list and number of a slip. Raises UndecodableMessage."""
+    require(bool(slip.correlation_id), "a slip has no correlation id")
+    require(bool(slip.reply_to and slip.final_reply_to), "a slip does not say where to reply")
+    require(slip.k <= contracts.MAX_NEIGHBORS, f"a slip asks for {slip.k} neighbours")
+    require(slip.deadline_unix_ms >= 0, "a slip has a negative deadline")
+    check_text("correlation id", slip.correlation_id)
+    check_text("reply_to", slip.reply_to)
+    check_text("final_reply_to", slip.final_reply_to)
+    check_text("traceparent", slip.traceparent)
+    check_text("collection", slip.collection)
+    check_text("excluded id", slip.exclude)
+    require(len(slip.cursor) <= contracts.MAX_CURSOR, "a slip has a cursor that is too long")
+    for name in ("max_distance", "collapse"):
+        if slip.HasField(name):
+            distance = getattr(slip, name)
+            require(0.0 <= distance <= _FARTHEST, f"a slip has a {name} of {distance}")
+    if slip.HasField("filter"):
+        _check_filter(slip.filter)
+    if slip.HasField("box"):
+        box = slip.box
+        sides = (box.left, box.top, box.width, box.height)
+        inside = all(0.0 <= side <= 1.0 + _BOX_SLACK for side in sides)
+        require(inside, "a slip has a box that is not within 0 to 1")
+
+
+def check_newer(newer: bytes) -> None:
+    """Check the fields of a newer peer. Raises UndecodableMessage."""
+    require(len(newer) <= _MAX_NEWER_BYTES, "a slip has too many fields of a newer release")
+
+
+def check_stages(stages: Iterable[pb.StageDuration], count: int) -> None:
+    """Check the stages of an item. Raises UndecodableMessage."""
+    require(count <= _MAX_STAGES, f"an item has {count} stages")
+    for entry in stages:
+        check_text("stage", entry.stage)
+        require(math.isfinite(entry.seconds), f"a stage took {entry.seconds} s")
+
+
+def check_neighbors(found: pb.Neighbors) -> None:
+    """Check an answer's neighbours. Raises UndecodableMessage."""
+    count = len(found.neighbors)
+    require(count <= contracts.MAX_NEIGHBORS, f"an answer has {count} neighbours")
+    require(len(found.next_cursor) <= contracts.MAX_CURSOR, "an answer has a cursor too long")
+    for text in (found.collection, found.index_version, found.model_id):
+        check_text("name of an answer", text)
+    for one in found.neighbors:
+        require(math.isfinite(one.distance + one.similarity), "a distance is not a number")
+        require(len(one.duplicates) <= _MAX_DUPLICATES, "a neighbour has too many duplicates")
+
+
+def check_text(what: str, text: str, most: int = MAX_TEXT_BYTES) -> None:
+    """Check the length of a text, in bytes of UTF-8. Raises UndecodableMessage."""
+    # A character has at most four bytes: the short ones need not be encoded.
+    if 4 * len(text) > most:
+        size = len(text.encode())
+        require(size <= most, f"a {what} has {size} bytes, more than {most}")
+
+
+def cut(text: str, most: int = MAX_DETAIL_BYTES) -> str:
+    """Return as much of a text as `most` bytes hold."""
+    return text if 4 * len(text) <= most else text.encode()[:most].decode(errors="ignore")
+
+
+def require(condition: bool, message: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    """Raise UndecodableMessage unless the condition holds."""
+    if not condition:
+        raise UndecodableMessage(message)
+
+
+def _check_filter(wanted: pb.Filter) -> None:
+    size = wanted.ByteSize()
+    require(size <= _MAX_FILTER_BYTES, f"a filter has {size} bytes")
+    lists = [wanted.labels, *(values.values for values in wanted.attributes.values())]
+    count = len(lists) - 1 + sum(map(len, lists))
+    require(count <= 2 * _MAX_FILTER_VALUES, f"a filter has {count} names and values")
+
+
+_Part = tuple[int, int, int]
+"""A field's number, and where its content starts and ends."""
+
+
+def _check_facts(parts: Iterable[_Part], payloads: set[int]) -> None:
+    size = sum(end - start for number, start, end in parts if number not in payloads)
+    require(size <= _MAX_FACTS_BYTES, f"an item has {size} bytes beside its content")
+
+
+def _exhaust(parts: Iterator[_Part]) -> None:
+    for _ in parts:
+        pass
+
+
+def _parts(body: bytes, start: int, end: int) -> Iterator[_Part]:
+    """Yield the fields between two places. Raises UndecodableMessage for too many of them."""
+    for _ in range(_MAX_PARTS):
+        if start == end:
+            return
+        tag, start = _varint(body, start, end)
+        match tag & 7:
+            case 0:
+                after = _varint(body, start, end)[1]
+            case 1:
+                after = start + 8
+            case 2:
+                size, start = _varint(body, start, end)
+                after = start + size
+            case 5:
+                after = start + 4
+            case _:
+                after = end + 1
+        require(after <= end, "a message ends in the middle of a field")
+        yield tag >> 3, start, after
+        start = after
+    require(start == end, f"a part of a message has more than {_MAX_PARTS} fields")
+
+
+def _varint(body: bytes, start: int, end: int) -> tuple[int, int]:
+    """Return a number and the place after it."""
+    number = 0
+    for place in range(start, min(start + 10, end)):
+        byte = body[place]
+        number |= (byte & 0x7F) << 7 * (place - start)
+        if byte < 0x80:  # noqa: PLR2004 (the bit that says there is more)
+            return number, place + 1
+    message = "a message ends in the middle of a number"
+    raise UndecodableMessage(message)
