@@ -102,7 +102,7 @@ def test_a_variable_of_yours_takes_the_place_of_the_charts() -> None:
 
 def test_what_is_null_is_left_to_the_code() -> None:
     """A setting that nobody gave a value is not in the environment at all."""
-    by_chart = settings.WIRED | {"SIMILE_DRAIN_TIMEOUT_SECONDS"}
+    by_chart = settings.WIRED | {"SIMILE_DRAIN_TIMEOUT_SECONDS", "SIMILE_UPLOAD_LAME_DUCK_SECONDS"}
     for component in charts.SERVICES:
         workload = charts.the(charts.rendered("minimal"), "Deployment", component)
         (container,) = charts.pod_of(workload)["containers"]
