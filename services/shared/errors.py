@@ -266,6 +266,24 @@ class IndexBuilding(NoIndex):
     title = "The collection is being prepared"
 
 
+class NoEmbedder(SimileError):
+    """No embedder takes images from the queue: none runs, or none has loaded its model yet."""
+
+    code = "no_embedder"
+    status = 503
+    title = "No embedder is running"
+    retry_after_seconds = 5
+
+
+class NoSearcher(SimileError):
+    """No searcher takes queries from the queue: none runs, or none has opened an index yet."""
+
+    code = "no_searcher"
+    status = 503
+    title = "No searcher is running"
+    retry_after_seconds = 5
+
+
 class ModelMismatch(SimileError):
     """Query and index come from different models: their vectors can't be compared."""
 
@@ -281,6 +299,7 @@ class DeadlineExceeded(SimileError):
     code = "deadline_exceeded"
     status = 504
     title = "No answer in time"
+    retry_after_seconds = 1
 
 
 class Internal(SimileError):

@@ -12,9 +12,11 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeVar
 
-from services.shared.errors import Overloaded
+from services.shared.errors import Overloaded, SimileError
+
+_Error = TypeVar("_Error", bound=SimileError)
 
 _SHARE: Final = 0.8
 """Of the deadline that a query may be expected to take: times differ."""
@@ -101,9 +103,12 @@ class Admission:
 
     def overloaded(self, message: str) -> Overloaded:
         """The refusal, with the time after which trying again is likely to help."""
-        refusal = Overloaded(message)
-        refusal.retry_after_seconds = self.retry_after_seconds
-        return refusal
+        return self.later(Overloaded(message))
+
+    def later(self, error: _Error) -> _Error:
+        """The error, with the time after which trying again is likely to help."""
+        error.retry_after_seconds = self.retry_after_seconds
+        return error
 
     def _observe(self, pace: float) -> None:
         self._pace = pace if self._pace is None else self._pace + _WEIGHT * (pace - self._pace)

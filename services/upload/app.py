@@ -39,6 +39,7 @@ from services.upload.settings import UploadSettings
 from services.upload.shrink import Shrinker
 from services.upload.status import Recent, StatusHandlers
 from services.upload.stored_images import StoredImages
+from services.upload.workers import Workers
 
 _log = structlog.get_logger(__name__)
 
@@ -73,7 +74,8 @@ async def run(
         on_late=metrics.late_replies.inc,
         on_undecodable=metrics.undecodable.inc,
     )
-    client = _search_client(settings, broker, inbox, metrics)
+    workers = Workers(broker, embedder_start_seconds=settings.embedder_start_seconds)
+    client = _search_client(settings, broker, inbox, workers, metrics)
     health = telemetry.health
     health.live_when("reply queue", lasting(lambda: _deaf(broker, inbox), _DEAF_SECONDS))
     library = _library(settings, shared)
@@ -123,7 +125,13 @@ async def run(
         drained.set()
         await asyncio.Event().wait()
 
-    stages = {"inbox": inbox.run(), "http": serve(), "guard": guard.watch(), "recent": recent.run()}
+    stages = {
+        "inbox": inbox.run(),
+        "workers": workers.run(),
+        "http": serve(),
+        "guard": guard.watch(),
+        "recent": recent.run(),
+    }
     if shared.canary_seconds > 0:
         canary = Canary(
             inbox,
@@ -186,7 +194,11 @@ def application(
 
 
 def _search_client(
-    settings: UploadSettings, broker: Broker, inbox: Inbox, metrics: UploadMetrics
+    settings: UploadSettings,
+    broker: Broker,
+    inbox: Inbox,
+    workers: Workers,
+    metrics: UploadMetrics,
 ) -> SearchClient:
     embeddings = EmbeddingMemory(settings.embedding_cache_bytes, metrics.embeddings)
     metrics.embedding_cache_bytes.set_function(lambda: embeddings.held_bytes)
@@ -194,6 +206,7 @@ def _search_client(
         broker,
         inbox,
         embeddings,
+        workers,
         deadline_seconds=settings.deadline_seconds,
         max_in_flight=settings.max_in_flight,
         on_expired=metrics.expired.labels(before="publish").inc,

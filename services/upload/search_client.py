@@ -26,6 +26,7 @@ from services.shared.errors import (
     ImageTooLarge,
     Internal,
     ModelMismatch,
+    NoEmbedder,
     Overloaded,
     ShuttingDown,
     SimileError,
@@ -38,6 +39,7 @@ from services.shared.telemetry.stopwatch import clock
 from services.upload.admission import Admission
 from services.upload.embedding_memory import EmbeddingMemory, Vector
 from services.upload.timeline import Timeline
+from services.upload.workers import Workers
 
 _FLOAT_BYTES: Final = 4
 
@@ -74,6 +76,7 @@ class SearchClient:
         broker: Broker,
         inbox: Inbox,
         embeddings: EmbeddingMemory,
+        workers: Workers,
         *,
         deadline_seconds: float,
         max_in_flight: int,
@@ -89,6 +92,7 @@ class SearchClient:
         self._broker = broker
         self._inbox = inbox
         self._embeddings = embeddings
+        self._workers = workers
         self._deadline_seconds = deadline_seconds
         self._admission = Admission(max_in_flight=max_in_flight, deadline_seconds=deadline_seconds)
         self.leaving = False
@@ -214,6 +218,7 @@ class SearchClient:
             return_vector=return_vector,
         )
         message = request(slip)
+        await self._require_workers(queue, reply_to, message)
         try:
             arrival = await self._inbox.asked(
                 queue,
@@ -231,11 +236,22 @@ class SearchClient:
             raise ImageTooLarge(str(error)) from error
         except TimeoutError:
             query.timeline.away(clock(), {}, 0)
+            self._workers.require(queue)
+            self._workers.require(reply_to)
             # A caller's own, shorter patience says nothing about the pace.
             if timeout == self._deadline_seconds:
                 self._admission.too_late()
             late = f"no answer within {timeout:.3g} s; try again, or add embedders"
-            raise DeadlineExceeded(late) from None
+            raise self._admission.later(DeadlineExceeded(late)) from None
+
+    async def _require_workers(self, queue: str, reply_to: str, message: Message) -> None:
+        """Raises NoEmbedder or NoSearcher when nobody would take the query."""
+        try:
+            self._workers.require(queue)
+        except NoEmbedder:
+            await self._workers.wake(queue, message)
+            raise
+        self._workers.require(reply_to)
 
 
 def new_query_id() -> str:

@@ -53,6 +53,14 @@ class UploadSettings(EnvironmentSettings):
         le=2**30,
         description="The most bytes that the images of a batch may have together.",
     )
+    embedder_start_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=3600,
+        description="Where an autoscaler may stop every embedder: how long one takes to start. "
+        "A query that finds none is refused, told to come back after that time, and left in the "
+        "queue for the autoscaler to see; 0 where an embedder always runs.",
+    )
     default_collection: str | None = Field(
         default=None, description="The collection of a query that names none, where several are."
     )

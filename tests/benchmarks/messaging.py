@@ -39,6 +39,7 @@ from services.shared.telemetry import Telemetry
 from services.upload.embedding_memory import EmbeddingMemory
 from services.upload.metrics import UploadMetrics
 from services.upload.search_client import Query, SearchClient, new_query_id
+from services.upload.workers import Workers
 from tests.benchmarks import messaging_report, results
 from tests.benchmarks.display import Display, shown
 from tests.support import running
@@ -197,7 +198,7 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
     await inbox.opened()
     metrics = UploadMetrics(Telemetry().registry)
     client = SearchClient(
-        broker, inbox, EmbeddingMemory(0, metrics.embeddings),
+        broker, inbox, EmbeddingMemory(0, metrics.embeddings), Workers(broker),
         deadline_seconds=_DEADLINE_SECONDS, max_in_flight=concurrency,
         on_expired=lambda: None,
     )  # fmt: skip

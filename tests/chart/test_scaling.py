@@ -43,6 +43,16 @@ def test_nobody_wakes_embedders_but_people(scenario: str) -> None:
     assert to_nothing == (scenario == "keda")
 
 
+def test_a_query_without_an_embedder_is_left_for_keda_to_see() -> None:
+    """Uploads know that embedders may all be stopped, and how long one takes to come."""
+    (container,) = pod_of(the(charts.rendered("keda"), "Deployment", "upload"))["containers"]
+    polling = the(charts.rendered("keda"), "ScaledObject", "embedder")["spec"]["pollingInterval"]
+    wait = float(environment(container)["SIMILE_UPLOAD_EMBEDDER_START_SECONDS"])
+    assert wait > polling
+    (container,) = pod_of(the(charts.rendered("gpu"), "Deployment", "upload"))["containers"]
+    assert "SIMILE_UPLOAD_EMBEDDER_START_SECONDS" not in environment(container)
+
+
 def _replicas(scenario: str, service: str) -> Any:
     return the(charts.rendered(scenario), "Deployment", service)["spec"].get("replicas")
 

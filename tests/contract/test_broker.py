@@ -15,7 +15,14 @@ from services.shared.errors import (
     Unsendable,
 )
 from services.shared.messaging import topology
-from services.shared.messaging.broker import Broker, Consumer, Delivery, Message, Queue
+from services.shared.messaging.broker import (
+    Broker,
+    Consumer,
+    Delivery,
+    Message,
+    Queue,
+    QueueState,
+)
 from tests.support.port import Port
 
 PATIENCE_SECONDS = 20.0
@@ -391,6 +398,22 @@ async def test_consumers_of_one_queue_share_the_work(port: Port) -> None:
     await _publish(broker, queue, 4)
     bodies = _bodies([*await _take(left, 2), *await _take(right, 2)])
     assert sorted(bodies) == [0, 1, 2, 3]
+
+
+async def test_a_queue_tells_its_messages_and_its_consumers(port: Port) -> None:
+    """Consumers that were cancelled count no more."""
+    queue = Queue(name=port.name())
+    broker = await port.connect([queue])
+    await _publish(broker, queue, 2)
+    assert await broker.state(queue.name) == QueueState(messages=2, consumers=0)
+    first, second = [await broker.consume(queue, prefetch=1) for _ in range(2)]
+    await _take(first, 1)
+    await _take(second, 1)
+    assert await broker.state(queue.name) == QueueState(messages=0, consumers=2)
+    await first.cancel()
+    assert (await broker.state(queue.name)).consumers == 1
+    with pytest.raises(Unroutable):
+        await broker.state("simile.nowhere")
 
 
 async def test_other_arguments_for_a_queue_are_refused_by_name(port: Port) -> None:

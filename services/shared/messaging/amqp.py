@@ -26,7 +26,7 @@ from services.shared.errors import BrokerUnavailable, Overloaded, Unroutable, Un
 from services.shared.messaging.amqp_consumer import AmqpConsumer
 from services.shared.messaging.amqp_link import GONE, Link
 from services.shared.messaging.amqp_tls import AmqpTls
-from services.shared.messaging.broker import Message, Queue, require_sendable
+from services.shared.messaging.broker import Message, Queue, QueueState, require_sendable
 
 _TRANSIENT: Final = 1
 _PERSISTENT: Final = 2
@@ -187,7 +187,11 @@ class AmqpBroker:
             return consumer
 
     async def depth(self, queue: str) -> int:
-        """Ready messages, by a passive declare."""
+        """Ready messages in the queue."""
+        return (await self.state(queue)).messages
+
+    async def state(self, queue: str) -> QueueState:
+        """Ready messages and consumers, by a passive declare."""
         connection = self._consuming.connection
         if connection is None:
             raise BrokerUnavailable(_AWAY)
@@ -201,7 +205,7 @@ class AmqpBroker:
             raise Unroutable(reason) from None
         except GONE as error:
             raise BrokerUnavailable(_AWAY) from error
-        return ok.message_count or 0
+        return QueueState(ok.message_count or 0, ok.consumer_count or 0)
 
     async def _declare_all(self, channel: AbstractChannel) -> None:
         for queue in self._queues:

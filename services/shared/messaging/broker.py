@@ -48,6 +48,14 @@ class Queue:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueState:
+    """How many messages of a queue nobody has taken, and how many consumers it has."""
+
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     """What is published: `type` names the body's contract (see codec)."""
 
@@ -163,6 +171,9 @@ class Broker(Protocol):
 
     async def depth(self, queue: str) -> int:
         """Ready messages in the queue. Raises Unroutable or BrokerUnavailable."""
+
+    async def state(self, queue: str) -> QueueState:
+        """The queue as it is now. Raises Unroutable or BrokerUnavailable."""
 
 
 def require_sendable(queue: str, message: Message) -> None:

@@ -19,7 +19,7 @@ from services.shared.errors import (
     Overloaded,
     Unroutable,
 )
-from services.shared.messaging.broker import Message, Queue, require_sendable
+from services.shared.messaging.broker import Message, Queue, QueueState, require_sendable
 
 REASON_HEADER: Final = "x-first-death-reason"
 """Why it was dead-lettered, as RabbitMQ says it: rejected, expired, delivery_limit, maxlen."""
@@ -300,10 +300,15 @@ class MemoryBroker:
 
     async def depth(self, queue: str) -> int:
         """Ready messages in the queue."""
+        return (await self.state(queue)).messages
+
+    async def state(self, queue: str) -> QueueState:
+        """Ready messages and consumers of the queue."""
         if not self._started:
             reason = "the broker is closed"
             raise BrokerUnavailable(reason)
-        return self._store(queue).depth()
+        store = self._store(queue)
+        return QueueState(store.depth(), len(store.consumers))
 
     def next_place(self) -> int:
         """A place in line, later than every other."""

@@ -23,8 +23,8 @@ def test_every_error_has_its_own_code() -> None:
 
 @pytest.mark.parametrize("kind", _classes(SimileError), ids=lambda kind: kind.__name__)
 def test_every_503_says_when_to_try_again(kind: type[SimileError]) -> None:
-    """Retry-After comes with 503 and with nothing else."""
-    assert (kind.retry_after_seconds is not None) == (kind.status in {429, 503})
+    """Retry-After comes with 429, 503 and 504, and with nothing else."""
+    assert (kind.retry_after_seconds is not None) == (kind.status in {429, 503, 504})
 
 
 def test_a_code_comes_back_as_its_error() -> None:

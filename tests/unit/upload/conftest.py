@@ -227,6 +227,6 @@ def refused(answer: Answer, status: int, code: str) -> None:
     assert (answer.status, answer.json["code"]) == (status, code)
     assert answer.headers["Content-Type"].startswith("application/problem+json")
     assert answer.json["correlation_id"] == answer.headers["X-Correlation-Id"]
-    assert ("Retry-After" in answer.headers) == (status in {429, 503})
+    assert ("Retry-After" in answer.headers) == (status in {429, 503, 504})
     assert ("WWW-Authenticate" in answer.headers) == (status == 401)
     matches("Problem", answer)

@@ -1,0 +1,181 @@
+"""Queries that nobody would take are refused at once, and answered as soon as somebody does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from services.shared.contracts import EmbedRequest, Slip
+from services.shared.errors import NoEmbedder, NoSearcher
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Message
+from services.shared.messaging.memory import MemoryBroker
+from services.upload.settings import UploadSettings
+from services.upload.workers import Workers
+from tests.support.clock import Clock
+from tests.support.fake_embedder import fake_embedder
+from tests.unit.upload.conftest import Api, form_of, refused
+
+EMBED, SEARCH = topology.EMBED.name, topology.SEARCH.name
+GRACE_SECONDS = 2.0
+
+
+@dataclass
+class House:
+    """A broker whose queues nobody consumes, and the time."""
+
+    broker: MemoryBroker
+    clock: Clock
+
+    def workers(self, start_seconds: float = 0.0) -> Workers:
+        """The replica's view of it."""
+        return Workers(
+            self.broker,
+            embedder_start_seconds=start_seconds,
+            grace_seconds=GRACE_SECONDS,
+            clock=self.clock,
+        )
+
+    async def absent(self, workers: Workers) -> None:
+        """Look until nobody has consumed for long enough."""
+        await workers.look()
+        self.clock.now += GRACE_SECONDS
+        await workers.look()
+
+
+@pytest.fixture
+async def house() -> AsyncIterator[House]:
+    """With every queue declared."""
+    broker = MemoryBroker()
+    await broker.start(topology.ALL)
+    yield House(broker, Clock())
+    await broker.close()
+
+
+async def test_a_queue_without_consumers_is_named(house: House) -> None:
+    """Both kinds of workers, each with the time after which to come again."""
+    workers = house.workers()
+    await house.absent(workers)
+    with pytest.raises(NoEmbedder) as embedder:
+        workers.require(EMBED)
+    with pytest.raises(NoSearcher) as searcher:
+        workers.require(SEARCH)
+    assert embedder.value.retry_after_seconds == searcher.value.retry_after_seconds == 5
+    workers.require("simile.reply.upload-1.x")
+
+
+async def test_a_worker_that_is_replaced_is_waited_for(house: House) -> None:
+    """Queries that come between two embedders of a rolling update wait in the queue."""
+    workers = house.workers()
+    await workers.look()
+    house.clock.now += GRACE_SECONDS - 0.1
+    await workers.look()
+    workers.require(EMBED)
+    await house.broker.consume(topology.EMBED, prefetch=1)
+    await workers.look()
+    house.clock.now += 10 * GRACE_SECONDS
+    workers.require(EMBED)
+
+
+async def test_the_first_embedder_is_seen_by_the_next_look(house: House) -> None:
+    """A refusal ends with its reason."""
+    workers = house.workers()
+    await house.absent(workers)
+    await house.broker.consume(topology.EMBED, prefetch=1)
+    await workers.look()
+    workers.require(EMBED)
+
+
+async def test_a_broker_that_is_away_is_no_sign(house: House) -> None:
+    """Consumers come back a moment after the broker: until then nothing is known of them."""
+    workers = house.workers()
+    await house.absent(workers)
+    await house.broker.close()
+    await workers.look()
+    workers.require(EMBED)
+    await house.broker.start(topology.ALL)
+    await workers.look()
+    workers.require(EMBED)
+
+
+async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
+    """Where embedders are stopped on purpose, a message in the queue starts one; it is enough."""
+    workers = house.workers(start_seconds=29.5)
+    await house.absent(workers)
+    with pytest.raises(NoEmbedder, match="30 s") as refusal:
+        workers.require(EMBED)
+    assert refusal.value.retry_after_seconds == 30
+    slip = Slip(correlation_id="query", reply_to="r", final_reply_to="r")
+    message = Message.of(EmbedRequest(slip, b"image"))
+    for _ in range(3):
+        await workers.wake(EMBED, message)
+        await workers.look()
+    assert await house.broker.depth(EMBED) == 1
+
+
+async def test_where_an_embedder_always_runs_nothing_is_left_in_the_queue(house: House) -> None:
+    """Nobody would take it before its caller is gone."""
+    workers = house.workers()
+    await house.absent(workers)
+    await workers.wake(EMBED, Message("simile.v1.EmbedRequest", b""))
+    assert await house.broker.depth(EMBED) == 0
+
+
+class TestNoEmbedder:
+    """Where nobody takes images, and that is noticed at once."""
+
+    @pytest.fixture
+    def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
+        """Without any grace."""
+        impatient = partial(Workers, grace_seconds=0.0)
+        monkeypatch.setattr("services.upload.app.Workers", impatient)
+        return UploadSettings(port=0)
+
+    async def test_a_query_is_refused_before_its_deadline(self, api: Api, picture: bytes) -> None:
+        """503 with its own code and Retry-After, for images, batches and vectors alike."""
+        await _until_code(api, picture, None)
+        await _leave(api, EMBED)
+        other = picture + b"\0"
+        await _until_code(api, other, "no_embedder")
+        answer = await api.search(other)
+        refused(answer, 503, "no_embedder")
+        assert answer.headers["Retry-After"] == "5"
+        refused(await api.search(other, "/v1/embed"), 503, "no_embedder")
+        batch = await api.ask("POST", "/v1/search/batch", data=form_of(other, other))
+        codes = [result["problem"]["code"] for result in batch.json["results"]]
+        assert codes == ["no_embedder"] * 2
+        # Vectors that are known need no embedder.
+        assert (await api.search(picture)).status == 200
+        item = api.items[0].item_id
+        assert (await api.get(f"/v1/items/birds/{item}/similar")).status == 200
+        async with fake_embedder(api.broker, topology.EMBED):
+            await _until_code(api, other, None)
+
+    async def test_without_a_searcher_every_query_is_refused(
+        self, api: Api, picture: bytes
+    ) -> None:
+        """Vectors of one's own images are still to be had."""
+        await _until_code(api, picture, None)
+        await _leave(api, SEARCH)
+        await _until_code(api, picture, "no_searcher")
+        item = api.items[0].item_id
+        refused(await api.get(f"/v1/items/birds/{item}/similar"), 503, "no_searcher")
+        assert (await api.search(picture, "/v1/embed")).status == 200
+
+
+async def _leave(api: Api, queue: str) -> None:
+    for consumer in list(api.broker._stores[queue].consumers):
+        await consumer.close()
+
+
+async def _until_code(api: Api, picture: bytes, code: str | None) -> None:
+    """Ask until the answer has the code, or none; queries meanwhile give up soon."""
+    async with asyncio.timeout(20):
+        while True:
+            answer = await api.search(picture, headers={"Request-Timeout": "1"})
+            if answer.json.get("code") == code:
+                return
