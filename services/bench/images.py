@@ -12,7 +12,21 @@ from services.shared.errors import MalformedRequest
 
 _SEED: Final = 20180501
 _SUFFIXES: Final = frozenset(
-    (".avif", ".bmp", ".gif", ".heic", ".heif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+    (
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".heic",
+        ".heif",
+        ".j2k",
+        ".jp2",
+        ".jpeg",
+        ".jpg",
+        ".png",
+        ".tif",
+        ".tiff",
+        ".webp",
+    )
 )
 
 

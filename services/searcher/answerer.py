@@ -24,6 +24,7 @@ from services.searcher.quality import LiveQuality
 from services.searcher.scan import Vectors
 from services.shared.contracts import Embedding, Failure, Neighbors, Question, Reply
 from services.shared.errors import IndexCorrupt, Internal, ModelMismatch, NoIndex, SimileError
+from services.shared.imaging import current_name
 from services.shared.manifest import Manifest
 from services.shared.telemetry.stopwatch import Stopwatch, clock
 from services.shared.telemetry.watchdog import Watchdog
@@ -92,7 +93,7 @@ class Answerer:
             outcomes: dict[int, Neighbors | SimileError] = {
                 number: _mismatch(one, manifest)
                 for number, one in enumerate(queries)
-                if one.model_id != manifest.model_id
+                if not _fits(one, manifest)
             }
             sound = [number for number in range(len(queries)) if number not in outcomes]
             vectors = [as_vector(queries[number].item.vector) for number in sound]
@@ -174,6 +175,14 @@ def by_collection(queries: Sequence[Query]) -> Collection[Sequence[Query]]:
     for query in queries:
         grouped[query.question.collection].append(query)
     return grouped.values()
+
+
+def _fits(query: Query, manifest: Manifest) -> bool:
+    """Tell whether the query's vector and the index's can be compared."""
+    if query.model_id == manifest.model_id:
+        return True
+    # An index of the pixels before these answers until it is built again.
+    return current_name(query.model_id) == current_name(manifest.model_id)
 
 
 def _mismatch(query: Query, manifest: Manifest) -> ModelMismatch:

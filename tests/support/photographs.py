@@ -35,3 +35,11 @@ def case_bombs() -> list[Path]:
 def awkward_dir() -> Path:
     """Hostile and odd image files with NOTES.csv; skips the test where there are none."""
     return _folder("awkward")
+
+
+def cases_dir() -> Path:
+    """Small files that other programs wrote; skips the test where there are none."""
+    folder = Path(os.environ.get("SIMILE_TEST_DATA", _BESIDE)).parent / "cases"
+    if not folder.is_dir():
+        pytest.skip(f"no {folder}: set SIMILE_TEST_DATA to the data next to it")
+    return folder

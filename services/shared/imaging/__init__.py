@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.shared.imaging.decode import PIXELS, decode, thumbnail
+from services.shared.imaging.decode import PIXELS, current_name, decode, thumbnail
 from services.shared.imaging.probe import (
     Header,
     Limits,
@@ -17,6 +17,7 @@ __all__ = [
     "PIXELS",
     "Header",
     "Limits",
+    "current_name",
     "decode",
     "format_of",
     "formats",

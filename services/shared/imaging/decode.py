@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import io
 import math
-from typing import Final
+from typing import Any, Final, cast
 
-from PIL import Image, ImageFile
+from PIL import ExifTags, Image, ImageChops, ImageFile
 
 from services.shared.contracts import Box
-from services.shared.errors import BoxTooSmall, ExtremeAspect
+from services.shared.errors import BoxTooSmall, ExtremeAspect, UndecodableImage
+from services.shared.imaging import colour, jpeg2000, short_jpeg
+from services.shared.imaging.ground import flattened
 from services.shared.imaging.image_cost import JPEG_FAMILY
 from services.shared.imaging.orientation import (
     Edges,
@@ -23,29 +25,66 @@ from services.shared.imaging.orientation import (
 )
 from services.shared.imaging.probe import Limits, opened_image
 
-PIXELS: Final = "pillow-v1"
+PIXELS: Final = "pillow-v2"
 """Names what `decode` makes of an image; a change that gives other pixels needs another name."""
+
+_COMPARABLE: Final = ("pillow-v1",)
+"""Names before it that gave nearly all images the same pixels."""
 
 _BOX_PIXELS: Final = 16
 
 _THUMBNAIL_QUALITY: Final = 85
 
+_GREY_MODES: Final = frozenset({"1", "L", "LA"})
+
+_WHITE_IS_ZERO: Final = 0
+_TWELVE_BITS: Final = (12,)
+"""Values of a TIFF's tags."""
+
+
+def current_name(model_id: str) -> str:
+    """The model id as this version writes it, of an id whose vectors are comparable with those.
+
+    Vectors of the version before are searched until the collection is built again; only a few kinds
+    of images (white on transparent, odd colour profiles) have other vectors now.
+    """
+    for name in _COMPARABLE:
+        model_id = model_id.replace(f"/{name}-", f"/{PIXELS}-")
+    return model_id
+
 
 def decode(
     image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
 ) -> Image.Image:
-    """The first frame in RGB, upright, over white where it is transparent; only the box, if any.
+    """The first frame in RGB, upright, its colours as a browser shows them; only the box, if any.
 
-    target: so many pixels on the short side (of the box) are enough; a JPEG is then decoded at a
-    fraction of its size, which costs a fraction of the time. Raises what `sniff` raises, and
-    BoxTooSmall.
+    Transparent pictures lie over white, or over dark grey where they would vanish on white. A JPEG
+    may lack its end marker and its last rows.
+
+    target: so many pixels on the short side (of the box) are enough; a JPEG or JPEG 2000 is then
+    decoded at a fraction of its size, which costs a fraction of the time. Raises what `sniff`
+    raises, and BoxTooSmall.
     """
+    decoded = _decoded(image, limits, target, box)
+    if decoded is None:
+        decoded = _decoded(short_jpeg.completed(image), limits, target, box)
+    if decoded is None:
+        message = "the JPEG ends early, and can't be completed: send all of it"
+        raise UndecodableImage(message)
+    return decoded
+
+
+def _decoded(
+    image: bytes, limits: Limits, target: int | None, box: Box | None
+) -> Image.Image | None:
+    """The picture; None for a JPEG whose data ends before its last pixel or its end marker."""
     with opened_image(image, limits) as opened:
         if box is not None:
             _check_box(opened, box, limits)
-        if target is not None and opened.format in JPEG_FAMILY:
-            opened.draft(None, _draft_size(opened, target, box))
-        opened.load()
+        if target is not None:
+            _shrink(opened, image, _draft_size(opened, target, box))
+        if not _loads(opened):
+            return None
         rgb, orientation = _rgb(opened), orientation_of(opened)
         if box is not None:
             # Before the turn, which takes long on a whole photograph.
@@ -61,6 +100,25 @@ def thumbnail(image: bytes, limits: Limits, size: int) -> bytes:
     out = io.BytesIO()
     small.save(out, "JPEG", quality=_THUMBNAIL_QUALITY)
     return out.getvalue()
+
+
+def _shrink(opened: ImageFile.ImageFile, image: bytes, wanted: tuple[int, int]) -> None:
+    """Let it be decoded at a fraction of its size, if its format can."""
+    if opened.format in JPEG_FAMILY:
+        opened.draft(None, wanted)
+    elif opened.format == jpeg2000.FORMAT:
+        cast("Any", opened).reduce = jpeg2000.reduction(image, wanted)
+
+
+def _loads(opened: ImageFile.ImageFile) -> bool:
+    """Decode it; False for a JPEG that ends early."""
+    try:
+        opened.load()
+    except OSError as error:
+        if opened.format in JPEG_FAMILY and "truncated" in str(error):
+            return False
+        raise
+    return True
 
 
 def _check_box(opened: ImageFile.ImageFile, box: Box, limits: Limits) -> None:
@@ -93,16 +151,24 @@ def _edges(box: Box, size: tuple[int, int]) -> Edges:
     return left, top, right, bottom
 
 
-def _rgb(loaded: Image.Image) -> Image.Image:
+def _rgb(loaded: ImageFile.ImageFile) -> Image.Image:
     if loaded.mode.startswith("I;16"):
-        # Pillow clips 16 bits to 8: scale first. `point` scales mode I exactly, I;16 not.
-        return (
-            loaded.convert("I").point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
-        )
+        return colour.as_shown(_eight_bits(loaded).convert("RGB"), loaded.info, grey=True)
+    grey = loaded.mode in _GREY_MODES
     if not loaded.has_transparency_data:
         # `convert` copies even where there is nothing to convert.
-        return loaded if loaded.mode == "RGB" else loaded.convert("RGB")
-    rgba = loaded.convert("RGBA")
-    white = Image.new("RGB", loaded.size, "white")
-    white.paste(rgba, mask=rgba)
-    return white
+        rgb = loaded if loaded.mode == "RGB" else loaded.convert("RGB")
+        return colour.as_shown(rgb, loaded.info, grey=grey)
+    rgba = loaded if loaded.mode == "RGBA" else loaded.convert("RGBA")
+    return flattened(colour.as_shown(rgba, loaded.info, grey=grey))
+
+
+def _eight_bits(loaded: ImageFile.ImageFile) -> Image.Image:
+    """Grey of 12 or 16 bits in 8, black as 0."""
+    tags = getattr(loaded, "tag_v2", {})
+    scale = 16 if tags.get(ExifTags.Base.BitsPerSample) == _TWELVE_BITS else 256
+    # Pillow clips 16 bits to 8: scale first. `point` scales mode I exactly, I;16 not.
+    grey = loaded.convert("I").point(lambda value: value * (1 / scale)).convert("L")
+    # Pillow heeds it in all TIFFs but these.
+    is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
+    return ImageChops.invert(grey) if is_negative else grey

@@ -22,7 +22,7 @@ _MOST_READS: Final = 200_000
 _MOST_SCANS: Final = 100
 """Encoders write some 10. Each makes libjpeg visit all pixels, and takes but a hundred bytes."""
 
-_BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12}
+_BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12, "JPEG2000": 28}
 _MOST_BYTES_A_PIXEL: Final = 16
 
 

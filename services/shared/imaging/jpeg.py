@@ -7,6 +7,7 @@ every image anew.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 START: Final = b"\xff\xd8\xff"
@@ -18,6 +19,8 @@ _BITS: Final = 8
 _COMPONENTS: Final = frozenset({1, 3, 4})
 _FRAMES: Final = {0xC0: False, 0xC1: False, 0xC2: True}
 """The markers of baseline, extended and progressive ones, and whether that is progressive."""
+
+FRAME_MARKERS: Final = frozenset(_FRAMES)
 
 _PLAIN: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
 """Tables, restart intervals, comments, and what applications add."""
@@ -55,3 +58,23 @@ def _frame(image: bytes) -> Frame | None:
             return None
         place += 2 + length
     return None
+
+
+class Segment(NamedTuple):
+    """A marker, and where what it holds begins, after its length."""
+
+    marker: int
+    start: int
+
+
+def segments(image: bytes) -> Iterator[Segment]:
+    """The segments from the first to the first scan's, as far as they stand in a row."""
+    place = 2
+    for _ in range(_MOST_SEGMENTS):
+        if place + 4 > len(image) or image[place] != START[0]:
+            return
+        marker, length = image[place + 1], struct.unpack_from(">H", image, place + 2)[0]
+        yield Segment(marker, place + 4)
+        if marker == _SCAN:
+            return
+        place += 2 + length

@@ -20,6 +20,8 @@ _UPRIGHT: Final[dict[int, Image.Transpose]] = {
 }
 """What undoes each orientation."""
 
+_TURNED_BY_ITSELF: Final = "HEIF"
+
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 """They swap width and height."""
 
@@ -31,7 +33,13 @@ _MIRRORED_Y: Final = frozenset({3, 4, 6, 7})
 
 
 def orientation_of(opened: Image.Image) -> int:
-    """1 (upright) to 8; 1 where nothing sound is said."""
+    """1 (upright) to 8; 1 where nothing sound is said.
+
+    A HEIF is turned by its own properties (irot, imir) when it is decoded; the standard calls its
+    EXIF orientation informative, and libheif's tools heed it no more than this does.
+    """
+    if opened.format == _TURNED_BY_ITSELF:
+        return 1
     try:
         return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 (broken EXIF raises anything and spoils no pixels)

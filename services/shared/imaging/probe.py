@@ -25,7 +25,7 @@ from services.shared.errors import (
     UndecodableImage,
     UnsupportedFormat,
 )
-from services.shared.imaging import heif, jpeg, tiff
+from services.shared.imaging import heif, jpeg, jpeg2000, png, tiff, unread
 from services.shared.imaging.image_cost import (
     JPEG_FAMILY,
     Reader,
@@ -33,6 +33,7 @@ from services.shared.imaging.image_cost import (
     decoding_bytes,
     in_scans,
 )
+from services.shared.imaging.quiet import silence_libtiff
 
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
     "JPEG": "image/jpeg",
@@ -43,7 +44,11 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
     "TIFF": "image/tiff",
     "AVIF": "image/avif",
     "HEIF": "image/heif",
+    jpeg2000.FORMAT: "image/jp2",
 }
+
+_MANY_KINDS: Final = frozenset({"", "TIFF"})
+"""A TIFF, or no accepted format: there the kind is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ def sniff_start(image: bytes, limits: Limits) -> Header | None:
 @functools.cache
 def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
     """The accepted formats with Pillow's tests of a file's first bytes; prepares Pillow once."""
-    for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif"):
+    for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K"):
         importlib.import_module(f"PIL.{name}ImagePlugin")
     with suppress(ImportError):  # no wheel for this platform: HEIC answers `unsupported_format`
         importlib.import_module("pi_heif").register_heif_opener()
@@ -134,6 +139,7 @@ def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
     # what Pillow warns of is broken metadata, which nobody here reads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    silence_libtiff()
     accepts = {name: Image.OPEN[name][1] for name in _MEDIA_TYPES if name in Image.OPEN}
     return {name: accept for name, accept in accepts.items() if accept is not None}
 
@@ -149,9 +155,12 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
+        unread.check(image)
         tiff.check(image)
-        with Image.open(Reader(image), formats=tuple(openers)) as opened:
+        with Image.open(Reader(png.without_text(image)), formats=tuple(openers)) as opened:
             _check(opened, limits)
+            if opened.format == jpeg2000.FORMAT:
+                jpeg2000.check(image, opened.size)
             check_scans(opened, image)
             yield opened
     except SimileError:
@@ -162,6 +171,9 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     except UnidentifiedImageError as error:
         raise _unidentified(image) from error
     except Exception as error:  # hostile bytes make Pillow's plugins raise anything
+        if str(error).startswith("Unsupported"):
+            message = f"this kind of {format_of(image)} is not read ({error}): "
+            raise UnsupportedFormat(message + "save it as JPEG or PNG") from error
         message = f"the image is truncated or corrupt: {error}"
         raise UndecodableImage(message) from error
 
@@ -187,7 +199,10 @@ def _check_bytes(image: bytes, limits: Limits) -> None:
 
 
 def _unidentified(image: bytes) -> SimileError:
-    if any(accept(image[:16]) is True for accept in _openers().values()):
+    claimed = format_of(image)
+    if claimed in _MANY_KINDS and (kind := unread.kind_of(image)):
+        return kind
+    if claimed:
         return UndecodableImage("the image's header is truncated or corrupt")
     return _unaccepted()
 

@@ -57,7 +57,9 @@ def test_a_tiff_is_not_opened_when_its_tiles_are_countless(order: str, *, big: b
         imaging.sniff(start + entry + bytes(64), LIMITS)
 
 
-@pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF"])
+@pytest.mark.parametrize(
+    "name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000"]
+)
 def test_the_first_bytes_name_the_format(name: str) -> None:
     """Nothing is opened for it; no format has no name."""
     assert imaging.format_of(pictures.encoded(pictures.scene(), name)[:16]) == name

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.searcher import engine
+from services.searcher import answerer, engine
 from services.searcher.answerer import Answerer, Query
 from services.searcher.finder import Finder
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
+from services.shared import imaging
 from services.shared.collection import Volume
 from services.shared.contracts import (
     Embedding,
@@ -170,6 +171,25 @@ async def test_a_query_that_fails_says_why_and_fails_alone(
     await bench.ask(_query("next"))
     (reply,) = (await bench.answer()).items
     assert _neighbors(reply).neighbors
+
+
+async def test_vectors_of_the_pixels_before_are_still_searched(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An upgrade that changes the pixels of few images leaves an older index answering."""
+    named = {MODEL: f"old/{imaging.PIXELS}-x/8"}
+    monkeypatch.setattr(answerer, "current_name", lambda name: named.get(name, name))
+    await bench.ask(_query(), model_id=f"old/{imaging.PIXELS}-x/8")
+    (reply,) = (await bench.answer()).items
+    assert _neighbors(reply).neighbors
+
+
+def test_only_the_pixels_before_are_comparable() -> None:
+    """The rest of a model's id counts as it is."""
+    new = f"lite0@1/{imaging.PIXELS}-draft358-bicubic-256-224/1280"
+    assert imaging.current_name(new) == new
+    assert imaging.current_name(new.replace(imaging.PIXELS, "pillow-v1")) == new
+    assert imaging.current_name(new.replace(imaging.PIXELS, "pillow-v0")) != new
 
 
 async def test_expired_queries_are_not_searched(bench: Bench) -> None:

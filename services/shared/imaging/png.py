@@ -1,0 +1,74 @@
+"""Takes the text out of a PNG before it is read: nobody here reads it, and Pillow bounds it."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Final
+
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+
+_TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
+_PROFILE: Final = b"iCCP"
+_LOOKED_AT: Final = _TEXTS | {_PROFILE}
+_WITH_TURN: Final = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
+"""Keywords of the texts that may say how the picture is turned."""
+
+_MAX_UNPACKED: Final = 2**20
+"""Pillow refuses a picture with a longer text."""
+
+_MAX_CHUNKS: Final = 200_000
+"""A file of more is refused when it is read."""
+
+_HEAD: Final = struct.Struct(">L4s")
+_FRAME_BYTES: Final = 12
+"""A chunk's length, name and checksum."""
+
+
+def without_text(image: bytes) -> bytes:
+    """The PNG without its texts and without a colour profile that is too large.
+
+    The first text of each keyword that may hold an orientation stays, where it is small. Bytes
+    that are no PNG, or are broken, come back as they are: the decoder says what is wrong.
+    """
+    if not image.startswith(SIGNATURE):
+        return image
+    kept, start, place, wanted = list[memoryview](), 0, len(SIGNATURE), set(_WITH_TURN)
+    view = memoryview(image)
+    for _ in range(_MAX_CHUNKS):
+        if place + _FRAME_BYTES > len(image):
+            break
+        length, name = _HEAD.unpack_from(image, place)
+        end = place + _FRAME_BYTES + length
+        if name in _LOOKED_AT and _is_dropped(name, image[place + 8 : end - 4], wanted):
+            kept.append(view[start:place])
+            start = end
+        place = end
+    return b"".join([*kept, view[start:]]) if kept else image
+
+
+def _is_dropped(name: bytes, body: bytes, wanted: set[bytes]) -> bool:
+    if name == _PROFILE:
+        return not _unpacks(body[body.find(b"\0") + 2 :])
+    keyword = next((one for one in wanted if body.startswith(one)), None)
+    if keyword is None:
+        return True
+    wanted.discard(keyword)
+    return len(body) > _MAX_UNPACKED or not _is_small(name, body[len(keyword) :])
+
+
+def _is_small(name: bytes, rest: bytes) -> bool:
+    """Tell whether what follows a text's keyword unpacks to something small."""
+    if name == b"zTXt":
+        return _unpacks(rest[1:])
+    if name == b"iTXt" and rest[:1] != b"\0":
+        return _unpacks(rest[2:].split(b"\0", 2)[-1])
+    return True
+
+
+def _unpacks(packed: bytes) -> bool:
+    """Tell whether the bytes unpack to less than Pillow's bound; unpacks no more than that."""
+    try:
+        return len(zlib.decompressobj().decompress(packed, _MAX_UNPACKED)) < _MAX_UNPACKED
+    except zlib.error:
+        return False
