@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import pytest
+import yaml
+
 from tests.support import charts
-from tools.chart.manifests import ROOT, Manifest
+from tools.chart.manifests import K8S, ROOT, Manifest
+from tools.chart.programs import kubectl, run
 
 UNITS: Final = {"m": 1e-3, "Mi": 2**-10, "Gi": 1.0, "": 1.0}
 
@@ -35,6 +39,35 @@ def _told(workloads: Sequence[Manifest]) -> str:
         f"{room['requests.cpu']} cores and {room['requests.memory']} GiB"
         f" (limits: {room['limits.cpu']} cores, {room['limits.memory']} GiB)"
     )
+
+
+def test_the_example_fits_a_small_node() -> None:
+    """On 2 CPUs and 4 GiB Kubernetes takes half: the rest holds everything, and an upgrade."""
+    objects = charts.rendered("example-dev")
+    room = _room(charts.workloads(objects))
+    more = _room([charts.the(objects, "Deployment", name) for name in charts.SERVICES])
+    job = _room(charts.of_kind(objects, "Job"))
+    for resource, most in (("cpu", 1), ("memory", 2.5)):
+        key = f"requests.{resource}"
+        assert room[key] + more[key] + job[key] <= most
+    for workload in charts.workloads(objects):
+        for container in charts.pod_of(workload)["containers"]:
+            assert _number(container["resources"]["requests"]["cpu"]) <= 0.1
+
+
+def test_the_overlay_asks_for_as_little_as_the_example() -> None:
+    """What kustomize and Helm install on one node has the same requests."""
+    page = run(kubectl(), "kustomize", K8S / "overlays" / "dev")
+    overlay = [one for one in yaml.safe_load_all(page) if one]
+    example = [one for one in charts.rendered("example-dev") if one["kind"] != "Pod"]
+    for key, amount in _room(charts.workloads(example)).items():
+        assert _room(charts.workloads(overlay))[key] == pytest.approx(amount)
+
+
+def test_the_readme_says_how_large_a_node_is_enough() -> None:
+    """Whoever makes a cluster for it knows before."""
+    for page in (ROOT / "README.md", ROOT / "docs" / "kubernetes.md"):
+        assert "2 CPUs and 4 GiB" in " ".join(page.read_text().split())
 
 
 def test_the_docs_tell_what_an_upgrade_needs() -> None:

@@ -63,5 +63,10 @@ def test_autoscalers_own_the_number_of_pods() -> None:
     assert _replicas("production", "embedder") is None
     assert _replicas("production", "upload") is None
     assert [_replicas("quiet", service) for service in charts.SERVICES] == [None] * 3
-    # What people scale by hand is theirs from the start.
-    assert [_replicas("minimal", service) for service in charts.SERVICES] == [2, None, 2]
+
+
+def test_a_number_that_nobody_set_is_left_to_kubectl_scale() -> None:
+    """No Deployment names a number by default, so an upgrade has none to disagree about."""
+    for scenario in ("minimal", "example-dev"):
+        assert [_replicas(scenario, service) for service in charts.SERVICES] == [None] * 3
+    assert _replicas("production", "searcher") == 3

@@ -47,10 +47,10 @@ def test_upgrades_take_no_pod_away_before_another_is_ready(scenario: str) -> Non
         }
 
 
-def _template(chart: Path, kind: str, component: str) -> Any:
+def _template(chart: Path, kind: str, component: str, *options: str) -> Any:
     values = charts.SCENARIOS / "dev.yaml"
     objects = yaml.safe_load_all(
-        run(helm(), "template", "simile", chart, "--values", values, "--set", "image.tag=1.0.0")
+        run(helm(), "template", "simile", chart, "--values", values, *options)
     )
     return the([one for one in objects if one], kind, component)["spec"]["template"]
 
@@ -65,6 +65,27 @@ def test_an_upgrade_leaves_what_it_doesnt_change(tmp_path: Path) -> None:
         upload = "Deployment", "upload"
         same = _template(newer, *upload) == _template(CHART, *upload)
         assert same == (not options)
+        tagged = (*upload, "--set", "image.tag=1.0.0")
+        assert _template(newer, *tagged) == _template(CHART, *tagged)
+
+
+@pytest.mark.parametrize(
+    ("options", "versions"),
+    [
+        ("image.tag=1.2.3", ["1.2.3", "1.2.3", "1.2.3"]),
+        ("image.tag=1.2.3,searcher.image.tag=1.3.0", ["1.2.3", "1.2.3", "1.3.0"]),
+        ("image.tag=" + "0" * 62 + "-x", ["0" * 62] * 3),
+    ],
+)
+def test_the_version_label_is_that_of_the_image(options: str, versions: list[str]) -> None:
+    """An upgrade by image.tag alone is seen in the labels of objects and pods."""
+    objects = manifests.render(charts.EXAMPLES / "dev.yaml", options=("--set", options))
+    for service, version in zip(charts.SERVICES, versions, strict=True):
+        deployment = the(objects, "Deployment", service)
+        for metadata in (deployment["metadata"], charts.template_of(deployment)["metadata"]):
+            assert metadata["labels"]["app.kubernetes.io/version"] == version
+    (job,) = of_kind(objects, "Job")
+    assert job["metadata"]["labels"]["app.kubernetes.io/version"] == versions[-1]
 
 
 def _jobs(*options: str) -> set[str]:

@@ -31,7 +31,7 @@ def of_the_chart() -> Iterator[tuple[Path, str]]:
 
     source = yaml.safe_load((CHART / "values.schema.yaml").read_text(encoding="utf-8"))
     comments, defaults = values.comments(text), yaml.safe_load(text)
-    whole = schema.complete(source, found, comments)
+    whole = schema.complete(source, found, comments, defaults)
     yield CHART / "values.schema.json", json.dumps(whole, indent=2) + "\n"
 
     page = (CHART / "README.md").read_text(encoding="utf-8")

@@ -10,15 +10,19 @@ from tools.chart.settings import Setting
 
 
 def complete(
-    source: dict[str, Any], found: Iterable[Setting], comments: Mapping[values.Path, str]
+    source: dict[str, Any],
+    found: Iterable[Setting],
+    comments: Mapping[values.Path, str],
+    defaults: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The strict schema: every object closed, every value described, every setting a property."""
+    """Make the strict schema: objects closed, values described and required, settings added."""
     properties = source["properties"]
     for setting in found:
         section = properties if setting.section == "shared" else _inside(properties, setting)
         section.setdefault(setting.value_name, setting.schema())
     closed: dict[str, Any] = _closed(source)
     _describe(closed["properties"], comments, (), closed["definitions"])
+    _require(closed, defaults, closed["definitions"])
     return closed
 
 
@@ -57,3 +61,22 @@ def _describe(
             properties[key] = inner
         if values.is_section(inner):
             _describe(properties[key].get("properties", {}), comments, path, definitions)
+
+
+def _require(
+    section: dict[str, Any], defaults: Mapping[str, Any], definitions: dict[str, Any]
+) -> None:
+    """Require each value that a template can't do without, since Helm removes it where it is null.
+
+    Lists, maps and what may be null are not required: templates take their absence for emptiness.
+    """
+    required = []
+    for key, default in defaults.items():
+        inner = values.resolve(section["properties"][key], definitions)
+        if values.is_section(inner):
+            _require(inner, default, definitions)
+        optional = isinstance(default, list | dict | None) or "null" in inner.get("type", "")
+        if values.is_section(inner) or not optional:
+            required.append(key)
+    if required:
+        section["required"] = required

@@ -6,7 +6,7 @@
 
 {{/* For KEDA, which is in another namespace. */}}
 {{- define "simile.broker.host" -}}
-{{- printf "%s.%s.svc" (include "simile.broker.name" .) .Release.Namespace -}}
+{{- printf "%s.%s.svc" (include "simile.broker.name" .) (include "simile.namespace" .) -}}
 {{- end -}}
 
 {{/* The virtual host as a part of an address. */}}
@@ -20,30 +20,30 @@
 {{- $secret := printf "%s-default-user" (include "simile.broker.name" .) }}
 - name: BROKER_USER
   valueFrom:
-    secretKeyRef: {name: {{ $secret }}, key: username}
+    secretKeyRef: {name: {{ $secret | quote }}, key: username}
 - name: BROKER_PASSWORD
   valueFrom:
-    secretKeyRef: {name: {{ $secret }}, key: password}
+    secretKeyRef: {name: {{ $secret | quote }}, key: password}
 - name: SIMILE_AMQP_URL
-  value: amqp://$(BROKER_USER):$(BROKER_PASSWORD)@{{ include "simile.broker.name" . }}:5672/{{ include "simile.broker.vhost" . }}
+  value: {{ printf "amqp://$(BROKER_USER):$(BROKER_PASSWORD)@%s:5672/%s" (include "simile.broker.name" .) (include "simile.broker.vhost" .) | quote }}
 {{- else }}
 - name: SIMILE_AMQP_URL
   valueFrom:
     secretKeyRef:
-      name: {{ eq $broker.mode "dev" | ternary (include "simile.broker.name" .) $broker.external.existingSecret }}
-      key: {{ eq $broker.mode "dev" | ternary "url" $broker.external.urlKey }}
+      name: {{ eq $broker.mode "dev" | ternary (include "simile.broker.name" .) $broker.external.existingSecret | quote }}
+      key: {{ eq $broker.mode "dev" | ternary "url" $broker.external.urlKey | quote }}
 {{- end }}
 {{- with $broker.tls }}
 {{- if .existingSecret }}
 - name: SIMILE_AMQP_CA_FILE
-  value: /etc/simile/broker-tls/{{ .caKey }}
+  value: {{ printf "/etc/simile/broker-tls/%s" .caKey | quote }}
 {{- with .certKey }}
 - name: SIMILE_AMQP_CERT_FILE
-  value: /etc/simile/broker-tls/{{ . }}
+  value: {{ printf "/etc/simile/broker-tls/%s" . | quote }}
 {{- end }}
 {{- with .keyKey }}
 - name: SIMILE_AMQP_KEY_FILE
-  value: /etc/simile/broker-tls/{{ . }}
+  value: {{ printf "/etc/simile/broker-tls/%s" . | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -55,7 +55,7 @@
 
 {{/* The dev broker's password: the given one, the one of before, or a new one. */}}
 {{- define "simile.broker.password" -}}
-{{- $known := lookup "v1" "Secret" .Release.Namespace (include "simile.broker.name" .) -}}
+{{- $known := lookup "v1" "Secret" (include "simile.namespace" .) (include "simile.broker.name" .) -}}
 {{- if .Values.broker.dev.password -}}
 {{- .Values.broker.dev.password -}}
 {{- else if $known -}}

@@ -19,11 +19,23 @@
 {{- printf "%s-%s" (include "simile.fullname" .root) .component -}}
 {{- end -}}
 
+{{- define "simile.namespace" -}}
+{{- .Values.namespaceOverride | default .Release.Namespace -}}
+{{- end -}}
+
 {{/* What selectors match by: it can't change as long as a release lives. */}}
 {{- define "simile.selector" -}}
-app.kubernetes.io/name: {{ include "simile.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
-app.kubernetes.io/component: {{ .component }}
+app.kubernetes.io/name: {{ include "simile.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
+app.kubernetes.io/component: {{ .component | quote }}
+{{- end -}}
+
+{{/* The version that a component runs: its image's tag, as far as a label takes it. */}}
+{{- define "simile.version" -}}
+{{- $section := index .root.Values (eq .component "index" | ternary "searcher" .component) | default dict -}}
+{{- $tag := .root.Values.image.tag | default .root.Chart.AppVersion -}}
+{{- with $section.image }}{{ $tag = .tag | default $tag }}{{ end -}}
+{{- trunc 63 $tag | trimAll "-_." -}}
 {{- end -}}
 
 {{/* Labels without any version, for pods that a new release must not restart. */}}
@@ -38,20 +50,26 @@ app.kubernetes.io/part-of: simile
 {{/* A pod's labels: without the chart's version, so that a new chart alone restarts nothing. */}}
 {{- define "simile.podLabels" -}}
 {{ include "simile.lastingLabels" . }}
-app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/version: {{ include "simile.version" . | quote }}
 {{- end -}}
 
 {{- define "simile.labels" -}}
 {{ include "simile.podLabels" . }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | quote }}
+{{- end -}}
+
+{{/* Labels as text, and more of them in place of those of the same name: (dict "text" <labels> "more"
+     <a dict, or nothing>). */}}
+{{- define "simile.labelsWith" -}}
+{{- toYaml (merge (dict) (.more | default dict) (.text | fromYaml)) -}}
 {{- end -}}
 
 {{- define "simile.metadata" -}}
-name: {{ include "simile.componentName" . }}
-namespace: {{ .root.Release.Namespace }}
+name: {{ include "simile.componentName" . | quote }}
+namespace: {{ include "simile.namespace" .root | quote }}
 labels:
-  {{- include "simile.labels" . | nindent 2 }}
+  {{- include "simile.labelsWith" (dict "text" (include "simile.labels" .) "more" .labels) | nindent 2 }}
 {{- end -}}
 
 {{/* An image by its digest where one is given, else by its tag. */}}

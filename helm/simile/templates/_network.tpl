@@ -28,8 +28,11 @@
 {{- end }}
 {{- end -}}
 
-{{/* Metrics and health; a kubelet's probes need no rule. */}}
+{{/* Metrics and health, and what the values add; a kubelet's probes need no rule. */}}
 {{- define "simile.adminIngress" -}}
+{{- with .Values.networkPolicy.extraIngress }}
+{{ toYaml . }}
+{{- end }}
 {{- with .Values.networkPolicy.monitoringFrom }}
 - from:
     {{- toYaml . | nindent 4 }}
@@ -41,7 +44,7 @@
 {{/* The labels that the operator, or this chart, gives the broker's pods. */}}
 {{- define "simile.broker.podLabels" -}}
 {{- if eq .Values.broker.mode "operator" -}}
-app.kubernetes.io/name: {{ include "simile.broker.name" . }}
+app.kubernetes.io/name: {{ include "simile.broker.name" . | quote }}
 {{- else -}}
 {{- include "simile.selector" (dict "root" . "component" "broker") }}
 {{- end -}}

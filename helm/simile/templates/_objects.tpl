@@ -2,16 +2,32 @@
      "upload" "values" <the component's values>). */}}
 
 {{- define "simile.serviceAccount" -}}
+{{- if .values.serviceAccount.create -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  {{- include "simile.metadata" . | nindent 2 }}
-  {{- with .values.serviceAccountAnnotations }}
+  name: {{ include "simile.serviceAccountName" . | quote }}
+  namespace: {{ include "simile.namespace" .root | quote }}
+  labels:
+    {{- include "simile.labels" . | nindent 4 }}
+  {{- with .values.serviceAccount.annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
 # Simile never asks the Kubernetes API for anything.
 automountServiceAccountToken: false
+{{- end -}}
+{{- end -}}
+
+{{- define "simile.serviceAccountName" -}}
+{{- with .values.serviceAccount -}}
+{{- .name | default (.create | ternary (include "simile.componentName" $) "default") -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A number, or a percentage as text. */}}
+{{- define "simile.numberOrPercent" -}}
+{{- if kindIs "string" . }}{{ . | quote }}{{ else }}{{ int64 . }}{{ end -}}
 {{- end -}}
 
 {{- define "simile.budget" -}}
@@ -20,8 +36,14 @@ kind: PodDisruptionBudget
 metadata:
   {{- include "simile.metadata" . | nindent 2 }}
 spec:
+  {{- with .values.pdb }}
+  {{- if kindIs "invalid" .minAvailable }}
   # Not minAvailable: with one pod that would keep a node from ever being drained.
-  maxUnavailable: 1
+  maxUnavailable: {{ include "simile.numberOrPercent" .maxUnavailable }}
+  {{- else }}
+  minAvailable: {{ include "simile.numberOrPercent" .minAvailable }}
+  {{- end }}
+  {{- end }}
   # A pod that is not ready serves nobody, and must not keep its node.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:

@@ -29,11 +29,8 @@ capabilities:
 {{/* Metadata of a pod: (dict "root" $ "component" ... "values" <the component's values>). */}}
 {{- define "simile.pod.metadata" -}}
 labels:
-  {{- include "simile.podLabels" . | nindent 2 }}
-  {{- with .values.podLabels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
-{{- $annotations := .values.podAnnotations }}
+  {{- include "simile.labelsWith" (dict "text" (include "simile.podLabels" .) "more" .values.podLabels) | nindent 2 }}
+{{- $annotations := .values.podAnnotations | default dict }}
 {{- if and (eq .root.Values.broker.mode "dev") .root.Values.broker.dev.password }}
 {{- $annotations = merge (dict "checksum/broker" (sha256sum .root.Values.broker.dev.password)) $annotations }}
 {{- end }}
@@ -47,21 +44,21 @@ annotations:
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- end -}}
 
 {{/* Where and as whom a pod runs. */}}
 {{- define "simile.pod.place" -}}
-serviceAccountName: {{ include "simile.componentName" . }}
+serviceAccountName: {{ include "simile.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 securityContext:
   {{- include "simile.pod.security" .root | nindent 2 }}
 {{- include "simile.pod.pullSecrets" .root }}
 {{- with .values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with .values.nodeSelector }}
 nodeSelector:
@@ -75,14 +72,27 @@ tolerations:
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
+{{- include "simile.pod.spread" . }}
+{{- with .values.hostAliases }}
+hostAliases:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .values.dnsConfig }}
+dnsConfig:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
 
-{{/* Over zones and nodes, as far as it goes: a pod on a full node is better than none. */}}
+{{/* As the values say; else, for several pods of a kind (`spread`), over zones and nodes as far as it
+     goes: a pod on a full node is better than none. */}}
 {{- define "simile.pod.spread" -}}
-{{- if kindIs "invalid" .values.affinity }}
+{{- if .values.topologySpreadConstraints }}
+topologySpreadConstraints:
+  {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
+{{- else if and .spread (kindIs "invalid" .values.topologySpreadConstraints) (kindIs "invalid" .values.affinity) }}
 topologySpreadConstraints:
   {{- range $key := list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
-  - topologyKey: {{ $key }}
+  - topologyKey: {{ $key | quote }}
     maxSkew: 1
     whenUnsatisfiable: ScheduleAnyway
     labelSelector:
@@ -111,6 +121,22 @@ livenessProbe:
   failureThreshold: 3
 {{- end -}}
 
+{{/* Variables from Secrets and ConfigMaps: (dict "root" $ "values" <the component's values>). */}}
+{{- define "simile.envFrom" -}}
+{{- with concat (.root.Values.extraEnvFrom | default list) (.values.extraEnvFrom | default list) }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Annotations of a workload. */}}
+{{- define "simile.annotations" -}}
+{{- with .values.annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* Longer than the drain, so that nobody is killed with work in hand. */}}
 {{- define "simile.graceSeconds" -}}
 {{- add 10 (ceil .Values.drainTimeoutSeconds) -}}
@@ -132,7 +158,7 @@ livenessProbe:
 {{- with .Values.broker.tls.existingSecret }}
 - name: broker-tls
   secret:
-    secretName: {{ . }}
+    secretName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 

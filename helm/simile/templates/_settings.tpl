@@ -12,6 +12,12 @@
 {{- end -}}
 {{- end -}}
 
+{{/* A text that Kubernetes hands over as it is: in arguments and variables $(NAME) stands for another
+     variable, and $$ for $. */}}
+{{- define "simile.literal" -}}
+{{- . | replace "$" "$$" -}}
+{{- end -}}
+
 {{/* The settings of a section that are not null. */}}
 {{- define "simile.settings" -}}
 {{- $variables := index (.root.Files.Get "files/settings.yaml" | fromYaml) .section -}}
@@ -20,8 +26,8 @@
 {{- range $name, $variable := $variables }}
 {{- $value := get $values $name }}
 {{- if not (or (kindIs "invalid" $value) (and (kindIs "string" $value) (eq $value ""))) }}
-- name: {{ $variable }}
-  value: {{ include "simile.text" $value | quote }}
+- name: {{ $variable | quote }}
+  value: {{ include "simile.literal" (include "simile.text" $value) | quote }}
 {{- end }}
 {{- end }}
 {{- end -}}

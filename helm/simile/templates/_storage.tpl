@@ -7,16 +7,16 @@
 {{- define "simile.index.volume" -}}
 - name: index
   persistentVolumeClaim:
-    claimName: {{ include "simile.index.claim" . }}
+    claimName: {{ include "simile.index.claim" . | quote }}
 {{- end -}}
 
 {{/* Where it is mounted: (dict "root" $ "readOnly" true). The claim itself is not marked, since some
      drivers would attach it read-only for the builds of the same node, too. */}}
 {{- define "simile.index.mount" -}}
 - name: index
-  mountPath: {{ .path | default "/data" }}
+  mountPath: {{ .path | default "/data" | quote }}
   {{- with .root.Values.storage.index.subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   {{- if .readOnly }}
   readOnly: true
@@ -27,7 +27,7 @@
 {{- with .Values.storage.images.existingClaim }}
 - name: images
   persistentVolumeClaim:
-    claimName: {{ . }}
+    claimName: {{ . | quote }}
 {{- end }}
 {{- end -}}
 
@@ -38,7 +38,7 @@
 - name: images
   mountPath: /images
   {{- with .subPath }}
-  subPath: {{ . }}
+  subPath: {{ . | quote }}
   {{- end }}
   readOnly: true
 {{- end }}

@@ -1,7 +1,7 @@
 {{/* One build: (dict "root" $ "collection" <collection, or null for the sample>). */}}
 
 {{- define "simile.index.collections" -}}
-{{- $collections := .Values.index.collections -}}
+{{- $collections := .Values.index.collections | default list -}}
 {{- if .Values.index.sample }}{{ $collections = append $collections (dict "name" "sample" "drawn" true) }}{{ end -}}
 {{- toYaml (dict "collections" $collections) -}}
 {{- end -}}
@@ -47,22 +47,32 @@ template:
     terminationGracePeriodSeconds: {{ include "simile.graceSeconds" .root }}
     # Another pod goes on where a build was; this one keeps its log.
     restartPolicy: Never
+    {{- with $values.initContainers }}
+    initContainers:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
     containers:
       - name: build
-        image: {{ include "simile.image" $scope }}
-        imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+        image: {{ include "simile.image" $scope | quote }}
+        imagePullPolicy: {{ .root.Values.image.pullPolicy | quote }}
         {{- if .collection.drawn }}
         args: [index, build]
         {{- else }}
-        args: [index, build, /images/{{ .collection.folder | default .collection.name }}, --collection, {{ .collection.name }}]
+        args:
+          - index
+          - build
+          - {{ include "simile.literal" (printf "/images/%s" (.collection.folder | default .collection.name)) | quote }}
+          - --collection
+          - {{ .collection.name | quote }}
         {{- end }}
         env:
           {{- include "simile.env" (merge (dict "settings" "index" "own" (include "simile.index.env" .)) $scope) | nindent 10 }}
+        {{- include "simile.envFrom" $scope | nindent 8 }}
         ports:
           - name: admin
             containerPort: 9090
         resources:
-          {{- toYaml $values.resources | nindent 10 }}
+          {{- toYaml ($values.resources | default dict) | nindent 10 }}
         securityContext:
           {{- include "simile.container.security" .root | nindent 10 }}
         volumeMounts:
@@ -73,6 +83,9 @@ template:
           {{- with $values.extraVolumeMounts }}
           {{- toYaml . | nindent 10 }}
           {{- end }}
+      {{- with $values.extraContainers }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
     volumes:
       {{- include "simile.scratch.volume" .root | nindent 6 }}
       {{- include "simile.index.volume" .root | nindent 6 }}
