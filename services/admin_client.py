@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from services.shared.errors import Unreachable
+from services.shared.json_text import read_json
 from services.shared.telemetry.samples import Samples
 
 _METRICS: Final = "/metrics"
@@ -56,7 +57,7 @@ async def not_ready(asking: aiohttp.ClientSession, url: str) -> Mapping[str, str
         async with asking.get(address) as answer:
             if answer.status != _NOT_READY:
                 answer.raise_for_status()
-            told: dict[str, Any] = await answer.json(content_type=None)
+            told: dict[str, Any] = await answer.json(content_type=None, loads=read_json)
             return {str(name): str(reason) for name, reason in told["failing"].items()}
     except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
         message = f"no readiness at {address} ({str(error) or type(error).__name__})"

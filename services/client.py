@@ -14,6 +14,7 @@ from rich.table import Table
 
 from services.shared.environment import EnvironmentSettings
 from services.shared.errors import Unreachable, from_code
+from services.shared.json_text import read_json
 from services.shared.settings import load
 from services.tables import add_row, new_table
 
@@ -80,7 +81,7 @@ async def _post(
             aiohttp.ClientSession(headers=key_headers()) as session,
             session.post(f"{url.rstrip('/')}{route}", data=form) as answer,
         ):
-            body: dict[str, Any] = await answer.json(content_type=None)
+            body: dict[str, Any] = await answer.json(content_type=None, loads=read_json)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         message = f"no Simile answers at {url} ({error}): is `simile up` running there?"
         raise Unreachable(message) from error

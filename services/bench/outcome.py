@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -10,6 +9,7 @@ from typing import Final
 
 from services.bench.http_client import Answer
 from services.bench.run import SERVED, kind_of
+from services.shared.json_text import read_json
 
 TIMED_OUT: Final = "timed out"
 _MOST_RETRY_SECONDS: Final = 30.0
@@ -58,7 +58,7 @@ def _retry(answer: Answer) -> float:
 
 def _code(answer: Answer) -> str:
     try:
-        code = json.loads(answer.body).get("code", "")
+        code = read_json(answer.body).get("code", "")
     except (ValueError, AttributeError):
         code = ""
     return f"{answer.status} {code}".strip()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from importlib.metadata import version
@@ -23,6 +22,7 @@ from services.shared.errors import (
     by_code,
     from_code,
 )
+from services.shared.json_text import read_json
 
 _TRIED: Final = 8
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
@@ -74,7 +74,7 @@ async def _get(url: str, headers: Mapping[str, str], path: str, expected: str) -
             aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
             session.get(f"{url.rstrip('/')}{path}") as answer,
         ):
-            status, body = answer.status, await answer.json(content_type=None)
+            status, body = answer.status, await answer.json(content_type=None, loads=read_json)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         reason = str(error) or type(error).__name__
         message = f"no Simile answers at {url} ({reason}): is `simile up` running there?"
@@ -97,7 +97,7 @@ async def check_served(target: Target, timeout_seconds: float) -> None:
         if not _final(status):
             return
     try:
-        told = json.loads(body)
+        told = read_json(body)
     except ValueError:
         told = None
     raise _named(target.url, status, told)

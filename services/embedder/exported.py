@@ -21,6 +21,7 @@ from services.embedder.model import Pixels, Vectors
 from services.embedder.networks import NETWORKS
 from services.embedder.settings import EmbedderSettings
 from services.shared.errors import WeightsUnavailable
+from services.shared.json_text import read_json
 
 _log = structlog.get_logger(__name__)
 
@@ -127,7 +128,7 @@ def facts_of(graph: Path, source: str, model_id: str, dimension: int, torch: str
 
 def _read(folder: Path) -> Exported | None:
     try:
-        facts = Facts(**json.loads((folder / _FACTS).read_text()))
+        facts = Facts(**read_json((folder / _FACTS).read_text()))
         damaged = facts.format == _FORMAT and _sha256(folder / _GRAPH) != facts.graph_sha256
     except (OSError, ValueError, TypeError) as error:
         _log.warning("an export can't be read", action="export_damaged", folder=str(folder),

@@ -17,6 +17,7 @@ import structlog
 
 from services.embedder.exported import Exported
 from services.embedder.model import Pixels, Runtime
+from services.shared.json_text import read_json
 
 _log = structlog.get_logger(__name__)
 
@@ -104,7 +105,7 @@ def _processor() -> str:
 
 def _read(file: Path) -> dict[str, Speed]:
     try:
-        return {key: Speed(**speed) for key, speed in json.loads(file.read_text()).items()}
+        return {key: Speed(**speed) for key, speed in read_json(file.read_text()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         return {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from services.searcher.journal import Journal
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
 from services.searcher.tuning import tune
-from services.shared.collection import Volume
+from services.shared.collection import Volume, new_version
 from services.shared.errors import BuildFailed
 from services.shared.items import ITEMS, Item, ItemCatalog, write_items
 from services.shared.manifest import VECTORS, Manifest, required_files
@@ -82,7 +81,8 @@ def write_version(
 
     Blocking: use a thread. Memory does not grow with the collection. Raises BuildFailed.
     """
-    version = _new_version()
+    existing = Volume(building.parent.parent).versions(collection)
+    version = new_version(existing, time.time())
     staging = building / version
     staging.mkdir()
     count = journal.usable()
@@ -150,11 +150,6 @@ def _vector(item: Item, journal: Journal, model_id: str, previous: Previous | No
         message = f"the vector of {item.path} is lost; run the build again"
         raise BuildFailed(message)
     return vector
-
-
-def _new_version() -> str:
-    """`<utc>-<8 hex digits>`: two builds of one second differ, even when they hold the same."""
-    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{secrets.token_hex(4)}"
 
 
 def _canaries(count: int) -> tuple[int, ...]:

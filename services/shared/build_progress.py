@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from services.shared.collection import Volume
+from services.shared.json_text import read_json
 
 BUILDING: Final = "building"
 PROGRESS: Final = "progress.json"
@@ -105,7 +106,7 @@ class BuildWatch:
 def _read(path: Path) -> BuildProgress | None:
     """Read the file; None where it is missing, or written by a version that has other fields."""
     try:
-        fields = json.loads(path.read_text())
+        fields = read_json(path.read_text())
         return BuildProgress(**{name: fields[name] for name in BuildProgress.__slots__})
     except (OSError, ValueError, LookupError, TypeError):
         return None

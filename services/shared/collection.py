@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+import calendar
 import fcntl
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -28,6 +31,8 @@ from services.shared.manifest import MANIFEST, VECTORS, Manifest
 _ACTIVE: Final = "ACTIVE"
 _VERSIONS: Final = "versions"
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TIME: Final = "%Y%m%dT%H%M%SZ"
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 _VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
 _FLOAT32_BYTES: Final = 4
 
@@ -179,6 +184,29 @@ class Volume:
             )
             raise MalformedRequest(message)
         return self.root / collection
+
+
+def new_version(existing: Iterable[str], now: float) -> str:
+    """Name a new version: `<utc>-<8 hex digits>`, later than every existing one.
+
+    Versions are ordered by name. Where the clock was set back, or two builds end within a second,
+    the name is a second later than the latest: else a rollback would not find what was before.
+
+    Args:
+        existing: the versions of the collection.
+        now: seconds since 1970.
+    """
+    latest = max(filter(None, map(_named_at, existing)), default=0)
+    named_at = min(max(int(now), latest + 1), _LAST_SECOND)
+    return time.strftime(_TIME, time.gmtime(named_at)) + f"-{secrets.token_hex(4)}"
+
+
+def _named_at(version: str) -> int | None:
+    """The second that a version is named after; None where it is no time."""
+    try:
+        return calendar.timegm(time.strptime(version.partition("-")[0], _TIME))
+    except ValueError:
+        return None
 
 
 @contextmanager

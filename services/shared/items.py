@@ -17,6 +17,7 @@ from typing import Final
 
 from services.shared.contracts import Filter
 from services.shared.errors import IndexCorrupt, UnknownItem
+from services.shared.json_text import read_json
 
 ITEMS: Final = "items.sqlite"
 
@@ -222,7 +223,7 @@ def _insert(connection: sqlite3.Connection, item: Item) -> None:
 
 
 def _item(row: sqlite3.Row) -> Item:
-    return Item(**{**row, "attributes": json.loads(row["attributes"])})
+    return Item(**{**row, "attributes": read_json(row["attributes"])})
 
 
 def _marks(values: Sequence[object]) -> str:

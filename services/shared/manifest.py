@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, get_args
 
 from services.shared.errors import IndexCorrupt
 from services.shared.items import ITEMS
+from services.shared.json_text import read_json
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
@@ -125,7 +126,7 @@ class Manifest:
     def from_json(cls, text: str) -> Manifest:
         """The manifest of that text. Raises IndexCorrupt when it isn't one of this format."""
         try:
-            raw: dict[str, Any] = json.loads(text)
+            raw: dict[str, Any] = read_json(text)
             if raw["format"] != FORMAT:
                 message = (
                     f"the index has format {raw['format']}, this Simile reads {FORMAT}: "
@@ -141,7 +142,7 @@ class Manifest:
             raw["shards"] = tuple(Shard(**shard) for shard in raw["shards"])
             manifest = cls(**{field.name: raw[field.name] for field in fields(cls)})
             _check(manifest)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             message = f"{MANIFEST} is no manifest: {error!r}"
             raise IndexCorrupt(message) from error
         return manifest
@@ -162,7 +163,10 @@ def required_files(plan: Plan, shards: tuple[Shard, ...]) -> tuple[str, ...]:
 def _check(manifest: Manifest) -> None:
     """Raise IndexCorrupt for what would be searched wrongly, or read from elsewhere."""
     plan = manifest.plan
+    _check_types(manifest, *manifest.measured, plan, *manifest.shards, *manifest.files.values())
     _require(plan.method in get_args(Method), f"names a search method {plan.method!r}")
+    inside = all(0 <= position < manifest.count for position in manifest.canaries)
+    _require(inside, "has a canary that is no item")
     for size in (manifest.count, manifest.dimension, plan.dimension):
         _require(isinstance(size, int) and size > 0, "has a count or dimension that isn't positive")
     _require(plan.dimension <= manifest.dimension, "searches more dimensions than there are")
@@ -182,6 +186,16 @@ def _check(manifest: Manifest) -> None:
     if plan.method == "reduced-ivf":
         _require(0 < plan.probes <= plan.lists, "searches more lists than there are, or none")
         _require_rows(manifest, LISTED, plan.dimension)
+
+
+def _check_types(*parts: object) -> None:
+    """Check every plain value: a text where a number is shown would break each list of versions."""
+    kinds: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "float": (int, float)}
+    for part in parts:
+        for field in fields(part):  # type: ignore[arg-type]  # all are dataclasses
+            kind, value = kinds.get(str(field.type)), getattr(part, field.name)
+            sound = kind is None or (isinstance(value, kind) and not isinstance(value, bool))
+            _require(sound, f"has a {field.name} of {str(value)[:40]!r}")
 
 
 def _require_rows(manifest: Manifest, name: str, dimension: int) -> None:

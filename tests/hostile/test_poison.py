@@ -176,7 +176,7 @@ async def _set_aside(broker: Broker, name: str, image: bytes, queue: Queue) -> N
     headers = {
         "record_id": name, "reason": "image_quarantined", "queue": queue.name, "deaths": "3",
         "set_aside_unix_ms": str(time.time_ns() // 1_000_000), "format": "JPEG",
-        "size_bytes": str(len(image)), "detail": "3 embedders died",
+        "size_bytes": str(len(image)), "detail": "3 embedders died \x1b[2J[/b]",
     }  # fmt: skip
     kept = Message(message.type, message.body, persistent=True, headers=headers)
     await broker.publish(topology.QUARANTINE.name, kept)
@@ -199,7 +199,8 @@ async def test_the_quarantine_is_listed_shown_replayed_and_emptied(
         assert (await asyncio.to_thread(lines))[2:] == ["first", "second", "third", "?", "4"]
     image = tmp_path / "image"
     shown = await asyncio.to_thread(_run, rabbitmq, "show", "second", "--image", str(image))
-    assert "3 embedders died" in shown.output
+    assert "3 embedders died \\x1b[2J[/b]" in shown.output
+    assert "\x1b" not in shown.output
     assert image.read_bytes() == POISONED
     assert "unknown_record" in (await asyncio.to_thread(_run, rabbitmq, "show", "none")).output
     refused = await asyncio.to_thread(_run, rabbitmq, "replay", "?")

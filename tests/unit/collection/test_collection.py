@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from services.shared.collection import Volume, read_vector
+from services.shared.collection import Volume, new_version, read_vector
 from services.shared.errors import (
     IndexCorrupt,
     MalformedRequest,
@@ -103,6 +103,15 @@ def _without(field: str) -> Callable[[dict[str, Any]], None]:
         lambda raw: raw.update(canaries=None),
         lambda raw: raw["files"].pop("annoy-0.ann"),
         lambda raw: raw["files"]["annoy-0.ann"].update(extra=1),
+        lambda raw: raw.update(canaries=[-1]),
+        lambda raw: raw.update(canaries=[20]),
+        lambda raw: raw.update(canaries=[float("inf")]),
+        lambda raw: raw.update(recall="high"),
+        lambda raw: raw.update(created_unix_ms="today"),
+        lambda raw: raw.update(model_id=["a"]),
+        lambda raw: raw["plan"].update(rerank="all"),
+        lambda raw: raw["measured"][0].update(milliseconds=None),
+        lambda raw: raw["files"]["annoy-0.ann"].update(bytes="1"),
     ],
 )
 def test_a_damaged_manifest_is_corrupt(
@@ -119,11 +128,46 @@ def test_a_damaged_manifest_is_corrupt(
         volume.manifest("birds", version)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "null", '"text"'])
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{",
+        "null",
+        '"text"',
+        DEEP,
+        f'{{"format": {DEEP}}}',
+        '{"format": ' + "9" * 5000 + "}",
+    ],
+    ids=["empty", "list", "open", "null", "text", "deep", "deep inside", "long number"],
+)
 def test_a_manifest_that_is_no_object_is_corrupt(text: str) -> None:
     """Any JSON, or none, is refused by name."""
     with pytest.raises(IndexCorrupt):
         Manifest.from_json(text)
+
+
+def test_a_new_version_is_named_after_all_that_exist() -> None:
+    """By the clock, or a second after the latest where the clock is behind."""
+    now = 1_785_320_000.5
+    first = new_version([], now)
+    assert first.startswith("20260729T101320Z-")
+    behind = new_version([first], now - 86_400)
+    assert behind.startswith("20260729T101321Z-")
+    same_second = new_version([behind, first], now + 1)
+    assert first < behind < same_second
+    assert new_version([first, behind, same_second], now + 60).startswith("20260729T101420Z-")
+
+
+def test_odd_names_among_the_versions_do_no_harm() -> None:
+    """A name that is no time is passed over; after the last second of all there is no later one."""
+    assert new_version(["20269999T999999Z-00000000"], 0.0).startswith("19700101T000001Z-")
+    last = "99991231T235959Z-00000000"
+    assert new_version([last], 0.0).startswith("99991231T235959Z-")
 
 
 _HOLDER = """

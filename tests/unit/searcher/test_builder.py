@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from services.searcher import publisher
 from services.searcher.builder import BuildReport, BuildRequest, build
 from services.searcher.progress import NoProgress, Progress
 from services.searcher.settings import IndexSettings
@@ -137,6 +139,29 @@ async def test_a_listing_without_paths_is_refused(site: Site) -> None:
     (site.folder / "manifest.csv").write_text("file,label\nthree.jpg,x\n")
     with pytest.raises(BuildFailed, match="path"):
         await site.build()
+
+
+async def test_a_clock_set_back_does_not_change_the_order_of_versions(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list, rollback and prune go by the order in which versions were built."""
+    site.settings = site.settings.model_copy(update={"keep_versions": 5})
+    first = (await site.build()).manifest.version
+    site.draw("four.jpg", 4)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() - 86_400)
+    second = (await site.build()).manifest.version
+    site.draw("five.jpg", 5)
+    third = (await site.build()).manifest.version
+    assert site.volume.versions(NAME) == [first, second, third]
+    assert publisher.rollback(site.volume, NAME) == second
+    assert publisher.rollback(site.volume, NAME) == first
+    monkeypatch.setattr(time, "time", real)
+    publisher.activate(site.volume, NAME, third)
+    rows = publisher.prune(site.volume, NAME, keep=1, min_age_seconds=0)
+    assert [(row.version, row.fate) for row in rows] == [
+        (first, "removed"), (second, "kept"), (third, "active"),
+    ]  # fmt: skip
 
 
 async def test_bad_files_are_reported_and_left_out(site: Site) -> None:
