@@ -14,7 +14,7 @@ from services.shared.contracts import Neighbor
 from services.shared.items import Facet, Facets, Item
 from services.shared.messaging.inbox import Embedded
 from services.upload.library import Listed, Shelf
-from services.upload.search_client import Found
+from services.upload.queries import Found
 
 _FACTS_OF_AN_INDEX: Final = (
     "model_id",

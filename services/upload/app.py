@@ -20,6 +20,7 @@ from services.shared.messaging.inbox import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import lasting
+from services.upload.bodies import Bodies, BodyBounds
 from services.upload.body import FORM_OVERHEAD_BYTES, BodyLimits
 from services.upload.canary import CanaryChoice, OwnHalf
 from services.upload.embedding_memory import EmbeddingMemory
@@ -162,14 +163,20 @@ def application(
         ),
         batch_images=settings.max_batch_images,
         batch_bytes=settings.batch_max_bytes,
-        timeout_seconds=settings.body_timeout_seconds,
     )
+    bodies = _bodies(settings, limits, metrics)
     shrinker = Shrinker(limits.image, on=settings.shrink)
     remote = RemoteImages(
         settings.allowed_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
     )
     handlers = Handlers(
-        client, library, metrics, limits, shrinker, remote if settings.query_by_url else None
+        client,
+        library,
+        metrics,
+        limits,
+        bodies,
+        shrinker,
+        remote if settings.query_by_url else None,
     )
     app = web.Application(
         middlewares=[
@@ -183,7 +190,7 @@ def application(
     app.add_routes(
         [
             *handlers.routes(),
-            *SessionHandlers(guard.access, settings.body_timeout_seconds).routes(),
+            *SessionHandlers(guard.access, bodies).routes(),
             web.get("/openapi.json", _openapi),
             web.get("/", _page),
             web.static("/static", _PAGES),
@@ -213,8 +220,26 @@ def _search_client(
         on_admission=metrics.count_admission,
     )
     metrics.in_flight.set_function(lambda: client.in_flight)
-    metrics.in_flight_limit.set_function(lambda: client.in_flight_limit)
+    metrics.in_flight_limit.set_function(lambda: client.door.embedding.limit)
+    metrics.waiting.set_function(lambda: client.door.embedding.waiting)
     return client
+
+
+def _bodies(settings: UploadSettings, limits: BodyLimits, metrics: UploadMetrics) -> Bodies:
+    largest = max(limits.image.max_bytes, limits.batch_bytes) + FORM_OVERHEAD_BYTES
+    bodies = Bodies(
+        BodyBounds(
+            count=settings.max_bodies,
+            # Each body that is allowed can arrive, at least alone.
+            held_bytes=max(settings.body_memory_bytes, 2 * largest),
+            bytes_per_second=settings.body_bytes_per_second,
+            timeout_seconds=settings.body_timeout_seconds,
+        ),
+        metrics.count_admission,
+    )
+    metrics.arriving_bodies.set_function(lambda: bodies.used.count)
+    metrics.held_bytes.set_function(lambda: bodies.used.held_bytes)
+    return bodies
 
 
 def _library(settings: UploadSettings, shared: SharedSettings) -> Library:

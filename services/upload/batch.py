@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiohttp import web
 from services.shared.errors import ImageTooLarge, SimileError
 from services.shared.telemetry.tracing import sampled, trace_id
 from services.upload import answers
+from services.upload.bodies import Bodies
 from services.upload.body import BodyLimits, Upload, read_batch
 from services.upload.context import (
     ALLOWANCE,
@@ -26,8 +27,9 @@ from services.upload.context import (
 from services.upload.library import Library
 from services.upload.metrics import UploadMetrics
 from services.upload.problems import problem_body
+from services.upload.queries import Query, new_query_id
 from services.upload.query import BATCH_QUERY, parse_search
-from services.upload.search_client import Query, SearchClient, new_query_id
+from services.upload.search_client import SearchClient
 from services.upload.shrink import Shrinker
 from services.upload.sniffing import sniffed
 
@@ -51,31 +53,29 @@ class BatchHandler:
     library: Library
     metrics: UploadMetrics
     limits: BodyLimits
+    bodies: Bodies
     shrinker: Shrinker
 
     async def search(self, request: web.Request) -> web.Response:
         """Each image's neighbours, or what is wrong with it, in the order of the form."""
-        until = give_up_at(request)
-        with ExitStack() as places:
-
-            def take_place(*, begun: bool = True) -> None:
-                """Let one more image in, before it is read."""
-                places.enter_context(self.client.admitted(until, begun=begun))
-
-            def take_another() -> None:
-                """The head was charged as one query."""
-                request[ALLOWANCE].take()
-                take_place()
-
-            take_place(begun=False)
-            uploads, fields = await read_batch(request, self.limits, on_another=take_another)
+        caller, announced = request[ALLOWANCE].caller, request.content_length or 0
+        announced = min(announced, self.limits.batch_bytes)
+        with self.bodies.arriving(caller, announced) as body:
+            with self.client.arriving(caller, give_up_at(request)):
+                # The head was charged as one query.
+                uploads, fields = await read_batch(
+                    request, self.limits, body, on_another=request[ALLOWANCE].take
+                )
+            body.arrived()
             timeline = request[TIMELINE]
             timeline.lap("receive")
-            self.client.left_seconds(until)
+            until = time.monotonic() + self.client.left_seconds(give_up_at(request))
             asked = parse_search(fields, BATCH_QUERY)
             shelf = await self.library.shelf(asked.question.collection)
             collection = shelf.manifest.collection
             question = replace(asked.question, collection=collection)
+            # One batch leaves half of the places to others.
+            at_once = asyncio.Semaphore(max(1, self.client.door.embedding.limit // 2))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
@@ -90,6 +90,7 @@ class BatchHandler:
                                 box=asked.box,
                                 give_up_at=until,
                             ),
+                            at_once,
                         )
                     )
                     for upload in uploads
@@ -106,16 +107,19 @@ class BatchHandler:
             queries=[outcome.query_id for outcome in outcomes],
         )
         query_id: str = request[QUERY_ID]
-        body = {
+        answer = {
             "query_id": query_id,
             "collection": collection,
             "results": [outcome.body for outcome in outcomes],
         }
-        return answers.told(body)
+        return answers.told(answer)
 
-    async def _outcome(self, upload: Upload, model_id: str, query: Query) -> _Outcome:
+    async def _outcome(
+        self, upload: Upload, model_id: str, query: Query, at_once: asyncio.Semaphore
+    ) -> _Outcome:
         try:
-            answer = await self._answer(upload.content, model_id, query)
+            async with at_once:
+                answer = await self._answer(upload.content, model_id, query)
         except SimileError as error:
             told = problem_body(error, query.query_id)
             outcome = _Outcome(query.query_id, {"name": upload.name, "problem": told}, error.code)
@@ -131,9 +135,14 @@ class BatchHandler:
             raise content
         self.metrics.image_bytes.observe(len(content))
         header = await sniffed(content, self.limits.image)
-        sent = await self.shrinker.shrunk(content, header, model_id, query.box)
         query.timeline.lap("sniff")
-        found = await self.client.search(query, sent)
+
+        async def shrunk(whole: bytes) -> bytes:
+            sent = await self.shrinker.shrunk(whole, header, model_id, query.box)
+            query.timeline.lap("sniff")
+            return sent
+
+        found = await self.client.search(query, content, prepare=shrunk)
         query.timeline.lap("reply")
         seconds = query.timeline.seconds()
         example = trace_id(query.traceparent) if sampled(query.traceparent) else ""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +10,8 @@ from aiohttp import BodyPartReader, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from services.shared import imaging
-from services.shared.errors import BodyTimeout, EmptyImage, ImageTooLarge, MalformedRequest
+from services.shared.errors import EmptyImage, ImageTooLarge, MalformedRequest
+from services.upload.bodies import Body
 from services.upload.query import FIELD_BYTES, SHORT_FIELD_BYTES, Fields
 
 _FIELD: Final = "image"
@@ -27,12 +26,11 @@ FORM_OVERHEAD_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What a body may hold, in all: one image, or a batch of them; and how long it may take."""
+    """What one body may hold: one image, or a batch of them."""
 
     image: imaging.Limits
     batch_images: int
     batch_bytes: int
-    timeout_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +46,14 @@ Fetch = Callable[[str], Awaitable[bytes]]
 
 
 async def read_image(
-    request: web.Request, limits: BodyLimits, fetch: Fetch | None = None
+    request: web.Request, limits: BodyLimits, body: Body, fetch: Fetch | None = None
 ) -> tuple[bytes, Fields]:
-    """The image, and the parameters of both query string and form (the query string wins).
+    """Read the image, and the parameters of query string and form (the query string wins).
 
     The image is the form field `image` of a multipart body, or else the body itself; where there
     is `fetch`, the parameter `image_url` may stand for it, and is left out of the parameters.
-    Raises ImageTooLarge (before reading, where Content-Length tells), BodyTimeout,
-    EmptyImage, MalformedRequest, and what `fetch` raises.
+    Raises ImageTooLarge (before reading, where Content-Length says so), BodyTimeout,
+    EmptyImage, MalformedRequest, Overloaded, RateLimited, and what `fetch` raises.
     """
     most = limits.image.max_bytes
     multipart = _is_form(request)
@@ -65,19 +63,21 @@ async def read_image(
 
     async def take(part: BodyPartReader) -> None:
         _require_once(bool(image), "form field", _FIELD)
-        image.extend(await _read_part(part, most, _too_large(most)))
+        image.extend(await _read_part(part, body, most, _too_large(most)))
 
-    async with _in_time(limits.timeout_seconds):
+    async with body.in_time():
         if multipart:
-            form = await _read_form(request, take)
+            form = await _read_form(request, body, take)
         else:
-            image = await _read_body(request, most)
+            image = await _read_body(request, body, most)
     fields = {**form, **single_values(request)}
     if fetch is not None and _ADDRESS in fields:
         if image:
             message = f"send the image or {_ADDRESS}, not both"
             raise MalformedRequest(message)
-        return await fetch(fields.pop(_ADDRESS)), fields
+        fetched = await fetch(fields.pop(_ADDRESS))
+        body.took(len(fetched))
+        return fetched, fields
     if not image:
         message = f"send the image as the body, or as the form field {_FIELD!r}"
         raise EmptyImage(message)
@@ -85,9 +85,9 @@ async def read_image(
 
 
 async def read_batch(
-    request: web.Request, limits: BodyLimits, on_another: Callable[[], None]
+    request: web.Request, limits: BodyLimits, body: Body, on_another: Callable[[], None]
 ) -> tuple[list[Upload], Fields]:
-    """The images of a form, in its order, and the parameters as `read_image` reads them.
+    """Read the images of a form, in its order, and the parameters as `read_image` reads them.
 
     on_another is called before every image but the first is read, and may raise to end it there.
     An image of too many bytes is passed over; raises ImageTooLarge when all of them are too many,
@@ -109,28 +109,29 @@ async def read_batch(
             raise MalformedRequest(message)
         if uploads:
             on_another()
-        upload, size = await _read_upload(part, limits, left)
+        upload, size = await _read_upload(part, body, limits, left)
         left -= size
         uploads.append(upload)
 
-    async with _in_time(limits.timeout_seconds):
-        form = await _read_form(request, take)
+    async with body.in_time():
+        form = await _read_form(request, body, take)
     if not uploads:
         message = f"send 1 to {limits.batch_images} images as form fields named {_FIELD!r}"
         raise EmptyImage(message)
     return uploads, {**form, **single_values(request)}
 
 
-async def read_small(request: web.Request, max_bytes: int, timeout_seconds: float) -> bytes:
-    """A body that is no image. Raises MalformedRequest when it is too long, BodyTimeout."""
-    body = bytearray()
-    async with _in_time(timeout_seconds):
+async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
+    """Read a body that is no image. Raises MalformedRequest when it is too long, BodyTimeout."""
+    content = bytearray()
+    async with body.in_time():
         async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-            body += chunk
-            if len(body) > max_bytes:
+            body.took(len(chunk))
+            content += chunk
+            if len(content) > max_bytes:
                 message = f"this body may have {max_bytes} bytes at most"
                 raise MalformedRequest(message)
-    return bytes(body)
+    return bytes(content)
 
 
 def single_values(request: web.Request) -> dict[str, str]:
@@ -144,30 +145,18 @@ def _is_form(request: web.Request) -> bool:
     return request.content_type.startswith("multipart/")
 
 
-@asynccontextmanager
-async def _in_time(seconds: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        message = f"the body did not arrive within {seconds:g} s"
-        raise BodyTimeout(message) from None
-    except web.RequestPayloadError as error:
-        message = "the body is not as its headers say: wrong chunks, or cut"
-        raise MalformedRequest(message) from error
-
-
-async def _read_body(request: web.Request, max_bytes: int) -> bytearray:
-    body = bytearray()
+async def _read_body(request: web.Request, body: Body, max_bytes: int) -> bytearray:
+    content = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-        body += chunk
-        if len(body) > max_bytes:
+        body.took(len(chunk))
+        content += chunk
+        if len(content) > max_bytes:
             raise _too_large(max_bytes)
-    return body
+    return content
 
 
 async def _read_form(
-    request: web.Request, take_image: Callable[[BodyPartReader], Awaitable[None]]
+    request: web.Request, body: Body, take_image: Callable[[BodyPartReader], Awaitable[None]]
 ) -> dict[str, str]:
     """The form's parameters; its images go to take_image. Raises MalformedRequest."""
     form = dict[str, str]()
@@ -179,7 +168,7 @@ async def _read_form(
             if part.name == _FIELD:
                 await take_image(part)
             else:
-                await _take_field(form, part.name, part)
+                await _take_field(form, part.name, part, body)
     except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:
         # What aiohttp raises on a form that does not parse.
         message = f"the form can't be read: {error}"
@@ -187,29 +176,33 @@ async def _read_form(
     return form
 
 
-async def _take_field(form: dict[str, str], name: str, part: BodyPartReader) -> None:
+async def _take_field(form: dict[str, str], name: str, part: BodyPartReader, body: Body) -> None:
     _require_once(name in form, "form field", name)
     if len(form) == _MAX_FIELDS:
         message = f"the form has more than {_MAX_FIELDS} fields"
         raise MalformedRequest(message)
     most = FIELD_BYTES.get(name, SHORT_FIELD_BYTES)
     too_long = MalformedRequest(f"form field {name[:40]!r} has more than {most} bytes")
-    form[name] = (await _read_part(part, most, too_long)).decode()
+    form[name] = (await _read_part(part, body, most, too_long)).decode()
 
 
-async def _read_part(part: BodyPartReader, limit: int, too_long: Exception) -> bytes:
+async def _read_part(part: BodyPartReader, body: Body, limit: int, too_long: Exception) -> bytes:
     content = bytearray()
     while chunk := await part.read_chunk(_CHUNK_BYTES):
+        body.took(len(chunk))
         content += chunk
         if len(content) > limit:
             raise too_long
     return bytes(part.decode(bytes(content)))
 
 
-async def _read_upload(part: BodyPartReader, limits: BodyLimits, left: int) -> tuple[Upload, int]:
-    """An image of a batch, and the bytes it took of those `left`; none is kept over its limit."""
+async def _read_upload(
+    part: BodyPartReader, body: Body, limits: BodyLimits, left: int
+) -> tuple[Upload, int]:
+    """Read an image of a batch, and count its bytes; none is kept over its limit."""
     content, size = bytearray(), 0
     while chunk := await part.read_chunk(_CHUNK_BYTES):
+        body.took(len(chunk))
         size += len(chunk)
         if size > left:
             raise _batch_too_large(limits)

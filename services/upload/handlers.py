@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,10 +14,12 @@ from services.shared.imaging import Header
 from services.shared.items import Item
 from services.upload import answers
 from services.upload.batch import BatchHandler
+from services.upload.bodies import Bodies, Body
 from services.upload.body import BodyLimits, Fetch, read_image, single_values
-from services.upload.context import FACTS, QUERY_ID, TIMELINE, TRACEPARENT, give_up_at
+from services.upload.context import ALLOWANCE, FACTS, QUERY_ID, TIMELINE, TRACEPARENT, give_up_at
 from services.upload.library import Library, Shelf
 from services.upload.metrics import UploadMetrics
+from services.upload.queries import Found, Query
 from services.upload.query import (
     IMAGE_QUERY,
     ITEM_QUERY,
@@ -26,7 +29,7 @@ from services.upload.query import (
     require_known,
 )
 from services.upload.remote_image import RemoteImages
-from services.upload.search_client import Found, Query, SearchClient
+from services.upload.search_client import SearchClient
 from services.upload.shrink import Shrinker
 from services.upload.sniffing import sniffed
 from services.upload.stored_images import Picture
@@ -48,13 +51,16 @@ class Handlers:
     library: Library
     metrics: UploadMetrics
     limits: BodyLimits
+    bodies: Bodies
     shrinker: Shrinker
     remote: RemoteImages | None = None
     """None where callers may not name an image by its address."""
 
     def routes(self) -> list[web.RouteDef]:
         """The API's routes; GET routes answer HEAD too."""
-        batch = BatchHandler(self.client, self.library, self.metrics, self.limits, self.shrinker)
+        batch = BatchHandler(
+            self.client, self.library, self.metrics, self.limits, self.bodies, self.shrinker
+        )
         return [
             web.post("/v1/search", self.search),
             web.post("/v1/search/batch", batch.search),
@@ -72,8 +78,12 @@ class Handlers:
     async def search(self, request: web.Request) -> web.Response:
         """POST /v1/search: the neighbours of the image in the body, or of a part of it."""
         until = give_up_at(request)
-        with self.client.admitted(until):
-            image, header, fields = await self._image_of(request, self._fetch)
+        caller = request[ALLOWANCE].caller
+        with (
+            self.client.arriving(caller, until, may_be_known=True) as ticket,
+            self._arriving(request) as body,
+        ):
+            image, header, fields = await self._image_of(request, body, self._fetch)
             self.client.left_seconds(until)
             asked = parse_search(fields, IMAGE_QUERY)
             shelf = await self.library.shelf(asked.question.collection)
@@ -85,38 +95,42 @@ class Handlers:
                 box=asked.box,
                 give_up_at=until,
             )
-            model_id = shelf.manifest.model_id
-            sent = await self.shrinker.shrunk(image, header, model_id, asked.box)
-            request[FACTS]["sent_bytes"] = len(sent)
             query.timeline.lap("sniff")
-            found = await self.client.search(query, sent)
+
+            async def shrunk(whole: bytes) -> bytes:
+                model_id = shelf.manifest.model_id
+                sent = await self.shrinker.shrunk(whole, header, model_id, asked.box)
+                request[FACTS]["sent_bytes"] = len(sent)
+                query.timeline.lap("sniff")
+                return sent
+
+            found = await self.client.search(query, image, ticket, shrunk)
         return self._answer_found(request, found)
 
     async def similar(self, request: web.Request) -> web.Response:
         """GET .../similar: the neighbours of an item of the collection, itself left out."""
         question = parse_search(single_values(request), ITEM_QUERY).question
         until = give_up_at(request)
-        with self.client.admitted(until):
-            shelf, item = await self._item_of(request)
-            vector = await self.library.vector(shelf, item)
-            request[TIMELINE].lap("lookup")
-            query = Query(
-                query_id=request[QUERY_ID],
-                traceparent=request[TRACEPARENT],
-                timeline=request[TIMELINE],
-                question=replace(
-                    question, collection=shelf.manifest.collection, exclude=item.item_id
-                ),
-                give_up_at=until,
-            )
-            found = await self.client.similar(query, vector)
+        self.client.require_open()
+        shelf, item = await self._item_of(request)
+        vector = await self.library.vector(shelf, item)
+        request[TIMELINE].lap("lookup")
+        query = Query(
+            query_id=request[QUERY_ID],
+            traceparent=request[TRACEPARENT],
+            timeline=request[TIMELINE],
+            question=replace(question, collection=shelf.manifest.collection, exclude=item.item_id),
+            give_up_at=until,
+        )
+        found = await self.client.similar(query, vector)
         return self._answer_found(request, found)
 
     async def embed(self, request: web.Request) -> web.Response:
         """POST /v1/embed: the vector of the image in the body."""
         until = give_up_at(request)
-        with self.client.admitted(until):
-            image, _, fields = await self._image_of(request)
+        caller = request[ALLOWANCE].caller
+        with self.client.arriving(caller, until) as ticket, self._arriving(request) as body:
+            image, _, fields = await self._image_of(request, body)
             require_known(fields, _NONE)
             query = Query(
                 query_id=request[QUERY_ID],
@@ -125,11 +139,11 @@ class Handlers:
                 give_up_at=until,
             )
             query.timeline.lap("sniff")
-            embedded = await self.client.embed(query, image)
+            embedded = await self.client.embed(query, image, ticket)
         query.timeline.lap("reply")
         seconds = query.timeline.seconds()
-        body = answers.of_embedded(query.query_id, embedded, seconds)
-        return answers.told(body, headers=answers.server_timing(seconds))
+        answer = answers.of_embedded(query.query_id, embedded, seconds)
+        return answers.told(answer, headers=answers.server_timing(seconds))
 
     async def collections(self, request: web.Request) -> web.Response:
         """GET /v1/collections: what there is to search, and what an image may be."""
@@ -195,10 +209,15 @@ class Handlers:
         self.metrics.thumbnails.labels(source="cache" if cached else "made").inc()
         return _picture(request, picture, _THUMBNAIL_TAG)
 
+    def _arriving(self, request: web.Request) -> AbstractContextManager[Body]:
+        announced = min(request.content_length or 0, self.limits.image.max_bytes)
+        return self.bodies.arriving(request[ALLOWANCE].caller, announced)
+
     async def _image_of(
-        self, request: web.Request, fetch: Fetch | None = None
+        self, request: web.Request, body: Body, fetch: Fetch | None = None
     ) -> tuple[bytes, Header, Fields]:
-        image, fields = await read_image(request, self.limits, fetch)
+        image, fields = await read_image(request, self.limits, body, fetch)
+        body.arrived()
         request[TIMELINE].lap("receive")
         self.metrics.image_bytes.observe(len(image))
         request[FACTS]["bytes"] = len(image)

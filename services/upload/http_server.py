@@ -17,7 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 from services.shared.errors import MalformedRequest
 from services.upload.answer_headers import SECURITY
 from services.upload.problems import problem
-from services.upload.search_client import new_query_id
+from services.upload.queries import new_query_id
 
 _log = structlog.get_logger(__name__)
 

@@ -103,7 +103,23 @@ class UploadMetrics:
         )
         self.in_flight_limit = Gauge(
             "simile_upload_in_flight_limit_queries",
-            "Queries that may be on their way at once, for all to be answered in time.",
+            "Queries by image that may be on their way at once, for all to be answered in time; "
+            "those that need no embedder have places of their own.",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "simile_upload_waiting_queries",
+            "Queries whose image is here, such as those of a batch, that wait for a place.",
+            registry=registry,
+        )
+        self.arriving_bodies = Gauge(
+            "simile_upload_arriving_bodies",
+            "Request bodies that are on their way.",
+            registry=registry,
+        )
+        self.held_bytes = Gauge(
+            "simile_upload_held_bytes",
+            "Bytes of request bodies in memory, from their arrival to the answer.",
             registry=registry,
         )
         self.late_replies = Counter(

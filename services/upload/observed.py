@@ -18,7 +18,8 @@ from services.upload.context import BEGUN, FACTS, QUERY_ID, TIMELINE, TRACEPAREN
 from services.upload.metrics import UploadMetrics
 from services.upload.present import Present
 from services.upload.problems import of_http, problem
-from services.upload.search_client import SearchClient, new_query_id
+from services.upload.queries import new_query_id
+from services.upload.search_client import SearchClient
 from services.upload.timeline import Timeline
 
 _log = structlog.get_logger(__name__)

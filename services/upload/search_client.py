@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from services.shared.contracts import (
-    Box,
     Embedding,
     Embeddings,
     EmbedRequest,
     Neighbors,
-    Question,
     Reply,
     Slip,
 )
@@ -29,7 +26,6 @@ from services.shared.errors import (
     NoEmbedder,
     Overloaded,
     ShuttingDown,
-    SimileError,
     Unsendable,
 )
 from services.shared.messaging import topology
@@ -37,35 +33,18 @@ from services.shared.messaging.broker import Broker, Message
 from services.shared.messaging.inbox import Answer, Embedded, Inbox
 from services.shared.telemetry.stopwatch import clock
 from services.upload.admission import Admission
+from services.upload.door import Door
 from services.upload.embedding_memory import EmbeddingMemory, Vector
-from services.upload.timeline import Timeline
+from services.upload.queries import Found, Query
+from services.upload.tickets import Ticket
 from services.upload.workers import Workers
 
 _FLOAT_BYTES: Final = 4
+_MOST_OF_IT: Final = 0.8
+"""Of the deadline: a query that waited that long and longer shows how slow the answers are."""
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
-    """One query by its name: what is asked of which collection, by which part of an image.
-
-    give_up_at: when its caller waits no more, on the monotonic clock. timeline: gets what the
-    query's way takes.
-    """
-
-    query_id: str
-    traceparent: str = ""
-    question: Question = field(default_factory=Question)
-    box: Box | None = None
-    give_up_at: float | None = None
-    timeline: Timeline = field(default_factory=Timeline)
-
-
-@dataclass(frozen=True, slots=True)
-class Found:
-    """The neighbours that answer a query, and its vector where that came along."""
-
-    neighbors: Neighbors
-    vector: Vector | None = None
+Prepare = Callable[[bytes], Awaitable[bytes]]
+"""Makes of an image what is sent to an embedder."""
 
 
 class SearchClient:
@@ -88,13 +67,17 @@ class SearchClient:
         on_admission gets the code of each refusal, and ok for each query let in.
         """
         self._on_expired = on_expired
-        self._on_admission = on_admission
         self._broker = broker
         self._inbox = inbox
         self._embeddings = embeddings
         self._workers = workers
         self._deadline_seconds = deadline_seconds
-        self._admission = Admission(max_in_flight=max_in_flight, deadline_seconds=deadline_seconds)
+        self.door = Door(
+            max_in_flight=max_in_flight,
+            deadline_seconds=deadline_seconds,
+            require_open=self._require_open,
+            on_admission=on_admission,
+        )
         self.leaving = False
         """Whether the replica is about to end: it still answers, once on each connection."""
         self.draining = False
@@ -103,32 +86,26 @@ class SearchClient:
     @property
     def in_flight(self) -> int:
         """Queries being answered now."""
-        return self._admission.in_flight
-
-    @property
-    def in_flight_limit(self) -> int:
-        """How many may be, for all of them to be answered in time."""
-        return self._admission.limit
+        return self.door.embedding.in_flight + self.door.searching.in_flight
 
     @contextlib.contextmanager
-    def admitted(self, give_up_at: float | None = None, *, begun: bool = False) -> Iterator[None]:
-        """Around a whole query, its body's arrival included.
+    def arriving(
+        self, caller: str, give_up_at: float | None = None, *, may_be_known: bool = False
+    ) -> Iterator[Ticket]:
+        """Keep a place while a query's image is on its way; give_up_at: on the monotonic clock.
 
-        give_up_at: when its caller waits no more. begun: it is of a request that was let in.
-        Raises ShuttingDown, BrokerUnavailable or Overloaded: at once, so that refusing is cheap.
+        May_be_known: the image's vector may be remembered. Raises ShuttingDown, BrokerUnavailable
+        or Overloaded, from the request's head.
         """
-        patience = math.inf if give_up_at is None else give_up_at - time.monotonic()
-        with contextlib.ExitStack() as place:
-            try:
-                self._require_open(begun=begun)
-                place.enter_context(self._admission.admitted(patience))
-            except SimileError as refusal:
-                self._on_admission(refusal.code)
-                raise
-            self._on_admission("ok")
-            yield
+        known = may_be_known and self._embeddings.held_bytes > 0
+        with self.door.arriving(caller, _patience(give_up_at), may_be_known=known) as ticket:
+            yield ticket
 
-    def _require_open(self, *, begun: bool) -> None:
+    def require_open(self) -> None:
+        """Raise ShuttingDown or BrokerUnavailable where no query can be asked now."""
+        self._require_open(begun=False)
+
+    def _require_open(self, begun: bool) -> None:  # noqa: FBT001 (whether the request was let in)
         if self.draining and not begun:
             message = "this replica is stopping; another one will answer"
             raise ShuttingDown(message)
@@ -138,67 +115,102 @@ class SearchClient:
 
     def left_seconds(self, give_up_at: float | None) -> float:
         """How long an answer may take from now. Raises DeadlineExceeded when nobody waits."""
-        if give_up_at is None:
-            return self._deadline_seconds
-        left = give_up_at - time.monotonic()
+        left = _patience(give_up_at)
         if left <= 0:
             self._on_expired()
             message = "the Request-Timeout was over before the query could be sent on"
             raise DeadlineExceeded(message)
         return min(left, self._deadline_seconds)
 
-    async def search(self, query: Query, image: bytes) -> Found:
-        """The neighbours of an image. Raises the named error that any stage answers with."""
+    async def search(
+        self,
+        query: Query,
+        image: bytes,
+        ticket: Ticket | None = None,
+        prepare: Prepare | None = None,
+    ) -> Found:
+        """Find the neighbours of an image, whose vector may be remembered.
+
+        Args:
+            query: the query.
+            image: its bytes.
+            ticket: the place that was kept for the query; without one the query waits for one.
+            prepare: makes of the image what is sent; called when the query has its place.
+
+        Raises: the named error that any stage answers with.
+        """
+        ticket = ticket or Ticket()
         if not self._embeddings.on:
-            return await self._search(query, image)
+            return await self._search(query, image, ticket, prepare)
         key = await self._embeddings.key(image, query.box)
         vector = self._embeddings.get(key)
         query.timeline.lap("sniff")
         if vector is not None:
+            self.door.embedding.give_up(ticket)
             try:
                 return await self.similar(query, vector)
             except ModelMismatch:
                 self._embeddings.drop(key)
-        found = await self._search(query, image)
+        found = await self._search(query, image, ticket, prepare)
         if found.vector is not None:
             self._embeddings.put(key, found.vector)
         return found
 
-    async def _search(self, query: Query, image: bytes) -> Found:
-        def request(slip: Slip) -> Message:
-            return Message.of(EmbedRequest(slip, image))
+    async def _search(
+        self, query: Query, image: bytes, ticket: Ticket, prepare: Prepare | None
+    ) -> Found:
+        async with self._placed(query, ticket) as placed:
+            sent = image if prepare is None else await prepare(image)
 
-        with self._admission.paced():
-            answer = await self._ask(
-                query, topology.EMBED.name, topology.SEARCH.name, request,
-                return_vector=self._embeddings.on,
-            )  # fmt: skip
+            def request(slip: Slip) -> Message:
+                return Message.of(EmbedRequest(slip, sent))
+
+            with self.door.embedding.paced():
+                answer = await self._ask(
+                    self.door.embedding, placed, topology.EMBED.name, topology.SEARCH.name,
+                    request, return_vector=self._embeddings.on,
+                )  # fmt: skip
         return _found(answer)
 
     async def similar(self, query: Query, vector: Vector) -> Found:
-        """The neighbours of a vector that is known already: no embedder needed."""
+        """Find the neighbours of a vector that is known already: no embedder needed."""
 
         def request(slip: Slip) -> Message:
             item = Embedding(slip, vector.raw)
             return Message.of(Embeddings(vector.model_id, vector.dimension, (item,)))
 
-        answer = await self._ask(query, topology.SEARCH.name, self._inbox.queue, request)
+        with self.door.searches(_patience(query.give_up_at)):
+            answer = await self._ask(
+                self.door.searching, query, topology.SEARCH.name, self._inbox.queue, request
+            )
         return _found(answer)
 
-    async def embed(self, query: Query, image: bytes) -> Embedded:
-        """An image's vector."""
+    async def embed(self, query: Query, image: bytes, ticket: Ticket | None = None) -> Embedded:
+        """Get an image's vector. Ticket: the place that was kept for the query."""
 
         def request(slip: Slip) -> Message:
             return Message.of(EmbedRequest(slip, image))
 
-        with self._admission.paced():
-            answer = await self._ask(query, topology.EMBED.name, self._inbox.queue, request)
+        async with self._placed(query, ticket or Ticket()) as placed:
+            with self.door.embedding.paced():
+                answer = await self._ask(
+                    self.door.embedding, placed, topology.EMBED.name, self._inbox.queue, request
+                )
         if not isinstance(answer, Embedded):
             raise _unexpected(answer)
         return answer
 
+    @contextlib.asynccontextmanager
+    async def _placed(self, query: Query, ticket: Ticket) -> AsyncIterator[Query]:
+        """Take a place for a query that needs an embedder; its deadline counts the wait."""
+        left = self.left_seconds(query.give_up_at)
+        give_up_at = time.monotonic() + left
+        async with self.door.embeds(ticket, left):
+            yield replace(query, give_up_at=give_up_at)
+
     async def _ask(
         self,
+        admission: Admission,
         query: Query,
         queue: str,
         reply_to: str,
@@ -231,7 +243,7 @@ class SearchClient:
             query.timeline.away(arrival.received, told.stages, told.batch_images)
             return arrival.unfailed()
         except Overloaded as error:
-            raise self._admission.overloaded(str(error)) from error
+            raise admission.overloaded(str(error)) from error
         except Unsendable as error:
             raise ImageTooLarge(str(error)) from error
         except TimeoutError:
@@ -239,10 +251,10 @@ class SearchClient:
             self._workers.require(queue)
             self._workers.require(reply_to)
             # A caller's own, shorter patience says nothing about the pace.
-            if timeout == self._deadline_seconds:
-                self._admission.too_late()
+            if timeout >= _MOST_OF_IT * self._deadline_seconds:
+                admission.too_late()
             late = f"no answer within {timeout:.3g} s; try again, or add embedders"
-            raise self._admission.later(DeadlineExceeded(late)) from None
+            raise admission.later(DeadlineExceeded(late)) from None
 
     async def _require_workers(self, queue: str, reply_to: str, message: Message) -> None:
         """Raises NoEmbedder or NoSearcher when nobody would take the query."""
@@ -254,10 +266,8 @@ class SearchClient:
         self._workers.require(reply_to)
 
 
-def new_query_id() -> str:
-    """A name for a query that no other query has; no secret."""
-    # Not uuid4: the system's random numbers cost a system call, and a wait for other threads.
-    return f"{random.getrandbits(128):032x}"
+def _patience(give_up_at: float | None) -> float:
+    return math.inf if give_up_at is None else give_up_at - time.monotonic()
 
 
 def _found(answer: Answer) -> Found:

@@ -13,7 +13,14 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from services.shared.errors import MalformedRequest
-from services.upload.access import COOKIE, SESSION_ROUTE, Access, require_same_origin
+from services.upload.access import (
+    COOKIE,
+    SESSION_ROUTE,
+    Access,
+    address_of,
+    require_same_origin,
+)
+from services.upload.bodies import Bodies
 from services.upload.body import read_small
 
 _MOST_BYTES: Final = 1024
@@ -24,7 +31,7 @@ class SessionHandlers:
     """POST and DELETE /v1/session."""
 
     access: Access
-    body_timeout_seconds: float
+    bodies: Bodies
 
     def routes(self) -> list[web.RouteDef]:
         """The routes."""
@@ -37,7 +44,8 @@ class SessionHandlers:
         if request.content_type != "application/json":
             message = 'send {"key": "..."} as application/json'
             raise MalformedRequest(message)
-        given = _key_in(await read_small(request, _MOST_BYTES, self.body_timeout_seconds))
+        with self.bodies.arriving(address_of(request), 0) as body:
+            given = _key_in(await read_small(request, _MOST_BYTES, body))
         answer = web.Response(status=204)
         if self.access.keys is not None:
             self.access.known(request, given)

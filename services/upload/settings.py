@@ -37,12 +37,33 @@ class UploadSettings(EnvironmentSettings):
     body_timeout_seconds: float = Field(
         default=30.0, gt=0, le=600, description="How long a request's body may take to arrive."
     )
+    body_bytes_per_second: int = Field(
+        default=1024,
+        ge=0,
+        le=2**30,
+        description="A body that comes more slowly than this for 5 seconds is answered with 408; "
+        "0 is without a limit.",
+    )
+    max_bodies: int = Field(
+        default=1024,
+        ge=1,
+        le=100_000,
+        description="Bodies on their way at once, at most; one API key, or one address without a "
+        "key, may send three quarters of them. More are answered with 503, or 429.",
+    )
+    body_memory_bytes: int = Field(
+        default=256 * 2**20,
+        ge=1024,
+        le=2**40,
+        description="Memory for the bodies of all requests together, of which one API key or "
+        "address may use three quarters; twice the largest body is always given.",
+    )
     max_in_flight: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Queries at once, at most; more are answered with 503. Fewer are let in where "
-        "as many could not be answered in time.",
+        description="Queries at once, at most, by image, and as many that need no embedder; more "
+        "are answered with 503. Fewer are let in where as many could not be answered in time.",
     )
     max_batch_images: int = Field(
         default=16, ge=1, le=MAX_ITEMS, description="The most images in one batch."

@@ -38,7 +38,8 @@ from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.upload.embedding_memory import EmbeddingMemory
 from services.upload.metrics import UploadMetrics
-from services.upload.search_client import Query, SearchClient, new_query_id
+from services.upload.queries import Query, new_query_id
+from services.upload.search_client import SearchClient
 from services.upload.workers import Workers
 from tests.benchmarks import messaging_report, results
 from tests.benchmarks.display import Display, shown

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 
 import pytest
 
 from services.shared.errors import Overloaded
+from services.shared.lifecycle import cancel
 from services.upload.admission import Admission
+from services.upload.tickets import Ticket
 
 
 @dataclass
@@ -126,3 +130,77 @@ def test_who_is_refused_is_told_when_to_come_back(clock: _Clock) -> None:
     early.in_flight = 10_000
     assert early.retry_after_seconds == 30
     assert _door(clock).retry_after_seconds == 1
+
+
+async def test_a_kept_place_is_taken_when_the_image_is_there(clock: _Clock) -> None:
+    """Nobody else gets it meanwhile, and its own query is not refused after it sent its image."""
+    door = _door(clock, max_in_flight=1)
+    with door.kept("one") as ticket:
+        with pytest.raises(Overloaded), door.kept("other"):
+            pytest.fail("the only place was kept twice")
+        async with door.placed(ticket, 0):
+            assert door.in_flight == 1
+    assert door.in_flight == 0
+
+
+async def test_a_slow_image_keeps_its_place_for_a_second(clock: _Clock) -> None:
+    """Others get the place then; the slow query takes the next one that comes free."""
+    door = _door(clock, max_in_flight=1)
+    with door.kept("slow") as slow:
+        clock.now += 1.1
+        with door.kept("quick") as quick:
+            async with door.placed(quick, 0):
+                waiting = asyncio.create_task(_placed(door, slow))
+                await asyncio.sleep(0)
+                assert (door.waiting, door.in_flight) == (1, 1)
+            assert await waiting == 1
+    assert door.in_flight == 0
+
+
+def test_one_callers_images_keep_a_quarter_of_the_places(clock: _Clock) -> None:
+    """However many it begins to send, others find three quarters."""
+    door = _door(clock, max_in_flight=8)
+    with contextlib.ExitStack() as arriving:
+        for caller in ["many"] * 20 + [str(number) for number in range(6)]:
+            arriving.enter_context(door.kept(caller))
+        with pytest.raises(Overloaded), door.kept("late"):
+            pytest.fail("one too many was let in")
+
+
+async def test_who_waits_is_let_in_in_order_and_within_a_time(clock: _Clock) -> None:
+    """Each gets the next free place; whose time is over is refused; some may not wait at all."""
+    door = _door(clock, max_in_flight=1)
+    async with door.placed(Ticket(), 0):
+        first, second = (asyncio.create_task(_placed(door, Ticket())) for _ in range(2))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded):
+            await _placed(door, Ticket(), wait_seconds=0.01)
+        with pytest.raises(Overloaded):
+            await _placed(door, Ticket(waits=False))
+        assert door.waiting == 1  # no more wait than may be in flight
+        with pytest.raises(Overloaded):
+            await second
+    assert await first == 1
+    assert (door.waiting, door.in_flight) == (0, 0)
+
+
+async def test_who_leaves_while_waiting_takes_no_place(clock: _Clock) -> None:
+    """A wait that is cancelled is forgotten, even when its place came at that moment."""
+    door = _door(clock, max_in_flight=1)
+    async with door.placed(Ticket(), 0):
+        gone = asyncio.create_task(_placed(door, Ticket()))
+        await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    assert (door.waiting, door.in_flight) == (0, 0)
+    async with door.placed(Ticket(), 0):
+        gone = asyncio.create_task(_placed(door, Ticket()))
+        await asyncio.sleep(0)
+        await cancel(gone)
+    assert (door.waiting, door.in_flight) == (0, 0)
+
+
+async def _placed(door: Admission, ticket: Ticket, wait_seconds: float = 10) -> int:
+    """The queries in flight when the ticket's query has its place."""
+    async with door.placed(ticket, wait_seconds):
+        return door.in_flight

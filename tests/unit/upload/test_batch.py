@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 
 from services.shared.contracts import Box, Failure, Filter
+from services.shared.lifecycle import cancel
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg, png
 from tests.unit.upload.conftest import Answer, Api, form_of, matches, refused
@@ -115,8 +116,8 @@ async def test_a_blocked_broker_refuses_the_whole_batch(api: Api) -> None:
     refused(await _batch(api, *PICTURES), 503, "broker_unavailable")
 
 
-class TestRoomForTwo:
-    """With room for two queries, and small batches."""
+class TestTwoPlaces:
+    """With two places, and small batches."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
@@ -125,22 +126,32 @@ class TestRoomForTwo:
             port=0, max_in_flight=2, batch_max_bytes=100_000, body_timeout_seconds=1
         )
 
-    async def test_each_image_takes_a_place(self, api: Api) -> None:
-        """A batch of three is refused as a whole, and gives back what it had taken."""
-        refused(await _batch(api, *PICTURES[:3]), 503, "overloaded")
-        assert api.embedder.embedded == []
-        assert _metric(api, "in_flight_queries") == 0
-        assert (await _batch(api, *PICTURES[:2])).status == 200
-        assert _metric(api, "in_flight_queries") == 0
+    async def test_images_are_let_in_as_places_come_free(self, api: Api) -> None:
+        """A batch of more images than there are places is answered whole."""
+        answer = await _batch(api, *PICTURES)
+        assert answer.status == 200
+        assert [set(result) for result in answer.json["results"]] == [{"name", "answer"}] * 4
+        assert _metric(api, "in_flight_queries") == _metric(api, "held_bytes") == 0
 
-    async def test_a_batch_is_refused_before_the_image_without_a_place_is_read(
-        self, api: Api
-    ) -> None:
-        """The refusal comes while the third image is still on its way."""
+    async def test_a_batch_leaves_half_of_the_places_to_others(self, api: Api) -> None:
+        """While its first image is asked for, another caller's query is answered."""
+        other = plain_jpeg((1, 2, 3))
+        api.embedder.ignoring.update(PICTURES)
+        asking = asyncio.create_task(_batch(api, *PICTURES))
+        while _metric(api, "in_flight_queries") < 1:
+            await asyncio.sleep(0.005)
+        assert (await api.search(other)).status == 200
+        assert _metric(api, "in_flight_queries") == 1
+        await cancel(asking)
+
+    async def test_a_batch_is_refused_before_it_is_read_where_no_place_is(self, api: Api) -> None:
+        """With both places taken, the refusal comes while the first image is on its way."""
+        api.embedder.ignoring.update(PICTURES)
+        asking = [asyncio.create_task(api.search(one)) for one in PICTURES[:2]]
+        while _metric(api, "in_flight_queries") < 2:
+            await asyncio.sleep(0.005)
 
         async def endless() -> Any:
-            for picture in PICTURES[:2]:
-                yield _part(picture) + b"\r\n"
             yield _part(b"\xff\xd8")
             while True:
                 yield b"more"
@@ -149,6 +160,8 @@ class TestRoomForTwo:
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         answer = await api.ask("POST", BATCH, data=endless(), headers=headers)
         refused(answer, 503, "overloaded")
+        for one in asking:
+            await cancel(one)
 
     async def test_all_images_together_are_bounded(self, api: Api) -> None:
         """Too many bytes are a 413, told beforehand or not."""
@@ -172,7 +185,7 @@ class TestRoomForTwo:
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         answer = await api.ask("POST", BATCH, data=stuck(), headers=headers)
         refused(answer, 408, "body_timeout")
-        assert _metric(api, "in_flight_queries") == 0
+        assert _metric(api, "arriving_bodies") == _metric(api, "held_bytes") == 0
 
 
 class TestShortDeadline:
@@ -190,6 +203,23 @@ class TestShortDeadline:
         matches("BatchAnswer", answer)
         codes = [result.get("problem", {}).get("code") for result in answer.json["results"]]
         assert codes == [None, "deadline_exceeded", None]
+
+
+class TestSlowEmbedder:
+    """With one place and a short deadline."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """One query at a time, and half a second for it."""
+        return UploadSettings(port=0, max_in_flight=1, deadline_seconds=0.5)
+
+    async def test_images_that_get_no_place_in_time_are_refused_alone(self, api: Api) -> None:
+        """The batch ends by its deadline: the image that is asked for, and those that wait."""
+        api.embedder.ignoring.update(PICTURES)
+        answer = await _batch(api, *PICTURES[:3])
+        assert answer.status == 200
+        codes = {result["problem"]["code"] for result in answer.json["results"]}
+        assert codes <= {"deadline_exceeded", "overloaded"}
 
 
 def _part(image: bytes) -> bytes:

@@ -107,10 +107,10 @@ async def test_a_caller_who_leaves_in_mid_body_is_forgotten(
         await asyncio.Event().wait()
 
     asking = asyncio.create_task(api.search(stuck()))
-    await _until(lambda: _count(api, "in_flight_queries") == 1)
+    await _until(lambda: _count(api, "held_bytes") > 0)
     await cancel(asking)
     await _until(lambda: _gone(api) == 1)
-    assert _count(api, "in_flight_queries") == 0
+    assert _count(api, "arriving_bodies") == _count(api, "held_bytes") == 0
     assert api.embedder.embedded == []
     assert "Traceback" not in capsys.readouterr().out
 
@@ -138,7 +138,7 @@ class TestDraining:
                 yield picture[10:]
 
             asking = asyncio.create_task(session.post(f"{api.url}/v1/search", data=slow()))
-            await _until(lambda: _count(api, "in_flight_queries") == 1)
+            await _until(lambda: _count(api, "arriving_bodies") == 1)
             api.stop.set()
             await _until(lambda: "upload" in api.telemetry.health.not_ready())
             async with asyncio.timeout(20), aiohttp.ClientSession() as another:
@@ -166,7 +166,7 @@ class TestDraining:
 
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         asking = asyncio.create_task(api.search(slow(), "/v1/search/batch", headers=headers))
-        await _until(lambda: _count(api, "in_flight_queries") == 1)
+        await _until(lambda: _count(api, "arriving_bodies") == 1)
         api.stop.set()
         await _until(lambda: "upload" in api.telemetry.health.not_ready())
         held.set()

@@ -121,8 +121,8 @@ def test_the_models_id_says_how_large_is_enough() -> None:
 
 @pytest.fixture
 def upload_settings() -> UploadSettings:
-    """A service that shrinks."""
-    return UploadSettings(port=0, deadline_seconds=10, shrink=True)
+    """A service that shrinks, and asks an embedder each time."""
+    return UploadSettings(port=0, deadline_seconds=10, shrink=True, embedding_cache_bytes=0)
 
 
 async def test_the_embedder_gets_the_shrunk_photograph(api: Api) -> None:

@@ -1,0 +1,196 @@
+"""Bounds the bodies that are on their way: their number, their bytes, and how slow each may be.
+
+A query takes a place in flight when its image is there. Until then only these bounds hold it, so
+that slow callers keep nobody else out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import web
+
+from services.shared.errors import (
+    BodyTimeout,
+    MalformedRequest,
+    Overloaded,
+    RateLimited,
+    SimileError,
+)
+
+_LOT_SECONDS: Final = 5.0
+"""The pace of a body is measured over this time: a short pause of the network ends none."""
+
+_CALLERS_SHARE: Final = 0.75
+"""Of each bound that one caller may use: a quarter is left for the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyBounds:
+    """Bounds of all bodies of this replica together, and of each.
+
+    Attributes:
+        count: bodies that may be on their way at once.
+        held_bytes: bytes that bodies may hold together, from their arrival to the answer.
+        bytes_per_second: the least pace of each body; 0 for none.
+        timeout_seconds: how long a body may take to arrive.
+    """
+
+    count: int = 1024
+    held_bytes: int = 256 * 2**20
+    bytes_per_second: int = 1024
+    timeout_seconds: float = 30.0
+
+
+@dataclass(slots=True)
+class _Use:
+    """Bodies on their way, and the bytes they hold: of one caller, or of all."""
+
+    count: int = 0
+    held_bytes: int = 0
+
+
+class Bodies:
+    """The bodies of this replica."""
+
+    def __init__(
+        self, bounds: BodyBounds, on_refused: Callable[[str], None] = lambda _code: None
+    ) -> None:
+        """on_refused gets the code of each refusal."""
+        self.bounds = bounds
+        self.used = _Use()
+        self._on_refused = on_refused
+        self._callers: dict[str, _Use] = {}
+
+    @contextmanager
+    def arriving(self, caller: str, announced_bytes: int) -> Iterator[Body]:
+        """Count a body from its request's head to its answer.
+
+        Args:
+            caller: the API key or the address that sends the body.
+            announced_bytes: the body's Content-Length; 0 where the head has none.
+
+        Raises:
+            Overloaded: the bounds of all bodies are reached.
+            RateLimited: the caller's share of the bounds is reached.
+        """
+        body = Body(self, caller)
+        self._require(caller, 1, announced_bytes)
+        self._add(caller, 1, 0)
+        try:
+            yield body
+        finally:
+            body.arrived()
+            self._add(caller, 0, -body.held_bytes)
+
+    def hold(self, caller: str, count: int) -> None:
+        """Count bytes that have arrived. Raises Overloaded or RateLimited, and counts none then."""
+        self._require(caller, 0, count)
+        self._add(caller, 0, count)
+
+    def end(self, caller: str) -> None:
+        """Count one body less on its way."""
+        self._add(caller, -1, 0)
+
+    def _require(self, caller: str, count: int, size: int) -> None:
+        bounds, theirs = self.bounds, self._callers.get(caller, _Use())
+        all_of_them = self.used.count + count, self.used.held_bytes + size
+        of_caller = theirs.count + count, theirs.held_bytes + size
+        if all_of_them[0] > bounds.count or all_of_them[1] > bounds.held_bytes:
+            message = (
+                f"{self.used.count} images are on their way already, and "
+                f"{self.used.held_bytes} bytes are held; try again later"
+            )
+            raise self._refused(Overloaded(message))
+        if (
+            of_caller[0] > max(1, int(bounds.count * _CALLERS_SHARE))
+            or of_caller[1] > bounds.held_bytes * _CALLERS_SHARE
+        ):
+            message = (
+                f"{theirs.count} of your images are on their way already, and {theirs.held_bytes} "
+                "of your bytes are held; send fewer at once"
+            )
+            raise self._refused(RateLimited(message))
+
+    def _refused(self, refusal: SimileError) -> SimileError:
+        self._on_refused(refusal.code)
+        return refusal
+
+    def _add(self, caller: str, count: int, size: int) -> None:
+        theirs = self._callers.setdefault(caller, _Use())
+        for use in (self.used, theirs):
+            use.count += count
+            use.held_bytes += size
+        if theirs.count == 0 and theirs.held_bytes == 0:
+            del self._callers[caller]
+
+
+class Body:
+    """One body; counted until `arrived`, its bytes until its request ends."""
+
+    def __init__(self, bodies: Bodies, caller: str) -> None:
+        self._bodies = bodies
+        self._caller = caller
+        self._on_its_way = True
+        self._ends_at = 0.0
+        self._lot_begun_at = 0
+        self._timer: asyncio.Timeout | None = None
+        self.held_bytes = 0
+
+    def took(self, count: int) -> None:
+        """Count bytes that have come. Raises Overloaded or RateLimited when they are too many."""
+        self._bodies.hold(self._caller, count)
+        self.held_bytes += count
+        lot = self._bodies.bounds.bytes_per_second * _LOT_SECONDS
+        if self._timer is not None and self.held_bytes - self._lot_begun_at >= lot:
+            self._lot_begun_at = self.held_bytes
+            self._timer.reschedule(self._next_end())
+
+    def arrived(self) -> None:
+        """End the body's time on its way."""
+        if self._on_its_way:
+            self._on_its_way = False
+            self._bodies.end(self._caller)
+
+    @asynccontextmanager
+    async def in_time(self) -> AsyncIterator[None]:
+        """Bound the time to read the body in.
+
+        Raises:
+            BodyTimeout: the body takes too long, or comes too slowly.
+            MalformedRequest: the body is not as its headers say.
+        """
+        self._ends_at = _now() + self._bodies.bounds.timeout_seconds
+        try:
+            async with asyncio.timeout_at(self._next_end()) as self._timer:
+                yield
+        except TimeoutError:
+            raise BodyTimeout(self._lateness()) from None
+        except web.RequestPayloadError as error:
+            message = "the body is not as its headers say: wrong chunks, or cut"
+            raise MalformedRequest(message) from error
+        finally:
+            self._timer = None
+
+    def _next_end(self) -> float:
+        """When the next lot of bytes must be here, by the event loop's clock."""
+        if not self._bodies.bounds.bytes_per_second:
+            return self._ends_at
+        return min(self._ends_at, _now() + _LOT_SECONDS)
+
+    def _lateness(self) -> str:
+        bounds = self._bodies.bounds
+        if _now() >= self._ends_at:
+            return f"the body did not arrive within {bounds.timeout_seconds:g} s"
+        return (
+            f"the body comes with less than {bounds.bytes_per_second} bytes a second; "
+            "send it faster, or a smaller image"
+        )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

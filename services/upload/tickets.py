@@ -1,0 +1,71 @@
+"""Keeps places for queries whose images are on their way, each for a short time."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_KEPT_SECONDS: Final = 1.0
+"""Nearly all images are here by then; a place that is kept longer is one that others lack."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A query's claim to a place in flight.
+
+    Attributes:
+        caller: the API key or the address that it is of.
+        waits: the query may wait for a place that comes free.
+        kept: a place is kept for it.
+        ends: until when it is kept.
+    """
+
+    caller: str = ""
+    waits: bool = True
+    kept: bool = False
+    ends: float = 0.0
+
+
+class Tickets:
+    """The places that are kept now."""
+
+    def __init__(self, clock: Callable[[], float], *, kept_seconds: float = _KEPT_SECONDS) -> None:
+        """Clock in seconds."""
+        self._clock = clock
+        self._kept_seconds = kept_seconds
+        self._tickets: deque[Ticket] = deque()
+        self._by_caller = Counter[str]()
+        self._count = 0
+
+    @property
+    def count(self) -> int:
+        """How many places are kept."""
+        now = self._clock()
+        while self._tickets and (not self._tickets[0].kept or self._tickets[0].ends <= now):
+            self.end(self._tickets.popleft())
+        return self._count
+
+    def keep(self, caller: str, at_most: int) -> Ticket:
+        """Keep a place for a query of the caller, unless so many are kept for that caller."""
+        ticket = Ticket(caller)
+        if self._by_caller[caller] < at_most:
+            ticket.kept, ticket.ends = True, self._clock() + self._kept_seconds
+            self._tickets.append(ticket)
+            self._by_caller[caller] += 1
+            self._count += 1
+        elif not self._by_caller[caller]:
+            del self._by_caller[caller]
+        return ticket
+
+    def end(self, ticket: Ticket) -> bool:
+        """Keep the place no longer; whether one was kept until now."""
+        if not ticket.kept:
+            return False
+        ticket.kept = False
+        self._count -= 1
+        self._by_caller[ticket.caller] -= 1
+        if not self._by_caller[ticket.caller]:
+            del self._by_caller[ticket.caller]
+        return True

@@ -1,0 +1,171 @@
+"""Bodies on their way are bounded apart from queries: slow callers keep nobody else out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+import pytest
+
+from services.shared.errors import Overloaded, RateLimited
+from services.upload.bodies import Bodies, BodyBounds
+from services.upload.settings import UploadSettings
+from tests.unit.upload.conftest import Api, form_of, refused
+
+HEAD = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n"
+
+
+def _metric(api: Api, name: str) -> float:
+    return api.telemetry.registry.get_sample_value(f"simile_upload_{name}") or 0
+
+
+@contextlib.asynccontextmanager
+async def _slow_bodies(api: Api, count: int, content: bytes = b"\xff") -> AsyncIterator[None]:
+    """So many connections, each with a body that has begun and does not go on."""
+    host, port = api.url.removeprefix("http://").split(":")
+    writers = []
+    for _ in range(count):
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(HEAD + content)
+        writers.append(writer)
+    while _metric(api, "arriving_bodies") < count:
+        await asyncio.sleep(0.005)
+    try:
+        yield
+    finally:
+        for writer in writers:
+            writer.close()
+
+
+class TestFewPlaces:
+    """With four places in flight."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """Four queries at once, and half a minute for a body."""
+        return UploadSettings(port=0, max_in_flight=4, embedding_cache_bytes=0)
+
+    async def test_slow_bodies_keep_nobody_out(self, api: Api, picture: bytes) -> None:
+        """More bodies of one byte than there are places: others are answered all the while."""
+        async with _slow_bodies(api, 12):
+            for _ in range(10):
+                assert (await api.search(picture)).status == 200
+            batch = form_of(picture, picture + b"\0")
+            assert (await api.ask("POST", "/v1/search/batch", data=batch)).status == 200
+            assert (await api.search(picture, "/v1/embed")).status == 200
+            assert _metric(api, "arriving_bodies") == 12
+
+
+class TestFewBodies:
+    """With bounds of a few bodies."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """Four bodies on their way at once."""
+        return UploadSettings(port=0, max_bodies=4)
+
+    async def test_one_caller_may_send_three_quarters_of_them(
+        self, api: Api, picture: bytes
+    ) -> None:
+        """The fourth is refused from its head, by name; it is answered when another has ended."""
+        async with _slow_bodies(api, 3):
+            refused(await api.search(picture), 429, "rate_limited")
+        while _metric(api, "arriving_bodies"):
+            await asyncio.sleep(0.005)
+        assert (await api.search(picture)).status == 200
+
+
+class TestSlowBody:
+    """With a pace that a body must keep."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """A megabyte a second, of which none comes."""
+        return UploadSettings(port=0, body_bytes_per_second=2**20)
+
+    @pytest.mark.parametrize("path", ["/v1/search", "/v1/search/batch", "/v1/embed"])
+    async def test_a_body_that_comes_too_slowly_is_given_up(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch, path: str
+    ) -> None:
+        """408 long before the body's whole time is over, and it says why."""
+        monkeypatch.setattr("services.upload.bodies._LOT_SECONDS", 0.1)
+
+        async def slow() -> AsyncIterator[bytes]:
+            yield b"--x\r\n"
+            while True:
+                await asyncio.sleep(0.02)
+                yield b"a"
+
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = await api.search(slow(), path, headers=headers)
+        refused(answer, 408, "body_timeout")
+        assert "1048576 bytes a second" in answer.json["detail"]
+        assert _metric(api, "arriving_bodies") == 0
+
+    async def test_a_session_has_the_same_bounds(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The route that is open to all takes no slow body either."""
+        monkeypatch.setattr("services.upload.bodies._LOT_SECONDS", 0.1)
+
+        async def stuck() -> AsyncIterator[bytes]:
+            yield b"{"
+            await asyncio.sleep(20)
+
+        headers = {"Content-Type": "application/json"}
+        answer = await api.search(stuck(), "/v1/session", headers=headers)
+        refused(answer, 408, "body_timeout")
+
+
+def _bodies(count: int = 8, held_bytes: int = 1000) -> Bodies:
+    return Bodies(BodyBounds(count, held_bytes, bytes_per_second=0, timeout_seconds=30))
+
+
+def test_bodies_of_all_callers_are_bounded() -> None:
+    """The bound counts everybody's; a body that has arrived counts no more."""
+    bodies = _bodies(count=2)
+    with bodies.arriving("a", 0) as one, bodies.arriving("b", 0):
+        with pytest.raises(Overloaded), bodies.arriving("c", 0):
+            pytest.fail("a third was let in")
+        one.arrived()
+        with bodies.arriving("c", 0):
+            assert bodies.used.count == 2
+    assert (bodies.used.count, bodies._callers) == (0, {})
+
+
+def test_bytes_count_from_their_arrival_to_the_answer() -> None:
+    """What is announced is refused from the head, what comes beyond is refused as it comes."""
+    bodies = _bodies()
+    with bodies.arriving("a", 0) as one, bodies.arriving("b", 0) as other:
+        one.took(700)
+        with pytest.raises(RateLimited):
+            one.took(51)
+        with pytest.raises(Overloaded):
+            other.took(301)
+        with pytest.raises(Overloaded), bodies.arriving("b", 301):
+            pytest.fail("so much can't be held")
+        one.arrived()
+        other.took(300)
+        assert bodies.used.held_bytes == 1000
+    assert (bodies.used.held_bytes, bodies._callers) == (0, {})
+
+
+async def test_a_pace_is_measured_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that keeps the pace goes on for as long as it may; one that stops is given up."""
+    monkeypatch.setattr("services.upload.bodies._LOT_SECONDS", 0.2)
+    bodies = Bodies(BodyBounds(8, 10**6, bytes_per_second=1000, timeout_seconds=30))
+    with bodies.arriving("a", 0) as body:
+        ended = asyncio.Event()
+
+        async def read() -> None:
+            async with body.in_time():
+                for _ in range(6):
+                    body.took(200)
+                    await asyncio.sleep(0.05)
+                ended.set()
+                await asyncio.sleep(30)
+
+        with pytest.raises(Exception, match="1000 bytes a second"):
+            await read()
+        assert ended.is_set()
