@@ -34,12 +34,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Query:
-    """One vector to search, the model it came from, and its time here; in the end its code."""
+    """One vector to search, the model it came from, and its time here; in the end its code.
+
+    passes: how often searchers without its collection gave it back to the queue.
+    """
 
     item: Embedding
     model_id: str
     watch: Stopwatch
     code: str = "ok"
+    passes: int = 0
 
     @property
     def question(self) -> Question:

@@ -7,6 +7,7 @@ collections fit into the memory allowed, those asked for least recently are clos
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -37,6 +38,8 @@ class Catalog:
         self._closed: set[str] = set()
         self._opening = asyncio.Lock()
         self._volume_away = False
+        self._filled, self._emptied = asyncio.Event(), asyncio.Event()
+        self._emptied.set()
 
     @property
     def open(self) -> Mapping[str, Finder]:
@@ -53,6 +56,18 @@ class Catalog:
         """Whether there is no collection that a query could be answered from."""
         return not self._open and not self._closed
 
+    async def filled(self) -> None:
+        """Wait until there is a collection that a query could be answered from."""
+        await self._filled.wait()
+
+    async def emptied(self) -> None:
+        """Wait until there is none."""
+        await self._emptied.wait()
+
+    def knows(self, collection: str) -> bool:
+        """Whether queries of the collection can be answered from here."""
+        return collection in self._open or collection in self._closed
+
     @property
     def mapped_bytes(self) -> int:
         """The size of all open indexes."""
@@ -68,17 +83,27 @@ class Catalog:
             raise NoIndex(message) from None
 
     async def opened(self, collection: str) -> Finder:
-        """The collection's index, opened now if it was closed to save memory. Raises NoIndex."""
-        if collection in self._closed:
+        """The collection's index, opened now if it is not yet. Raises NoIndex."""
+        if collection not in self._open and collection not in self._refused:
             async with self._opening:
-                if collection in self._closed:
+                if collection in self._closed or await self._became_active(collection):
                     await self._refresh_one(collection, wanted=True)
         return self.get(collection)
+
+    async def _became_active(self, collection: str) -> bool:
+        """Whether the volume has an active version of a collection that is not open here."""
+        if collection in self._open:
+            return False
+        with contextlib.suppress(SimileError):
+            await asyncio.to_thread(self._volume.active, collection)
+            return True
+        return False
 
     def drop(self, collection: str, finder: Finder, error: IndexCorrupt) -> None:
         """Answer no more from an index whose files were written to."""
         if self._open.get(collection) is finder:
             self._close(collection)
+            self._note_emptiness()
             self._refuse(collection, finder.index.manifest.version, error)
 
     async def follow(self, poll_seconds: float) -> None:
@@ -105,6 +130,7 @@ class Catalog:
         for gone in self._open.keys() - set(collections):
             self._close(gone)
             _log.info("collection closed", action="index_closed", collection=gone)
+        self._note_emptiness()
         for collection in collections:
             async with self._opening:
                 await self._refresh_one(collection, wanted=False)
@@ -123,6 +149,7 @@ class Catalog:
             manifest = await asyncio.to_thread(self._volume.manifest, collection, version)
             if opened is None and not wanted and not self._fits(manifest.bytes):
                 self._closed.add(collection)
+                self._note_emptiness()
                 return
             with self._metrics.open_seconds.time():
                 index = await asyncio.to_thread(Index.open, self._volume, collection, version)
@@ -138,6 +165,7 @@ class Catalog:
             self._metrics.swaps.labels(collection).inc()
         # One assignment: a query holds either the old index or the new, never both.
         self._open[collection] = finder
+        self._note_emptiness()
         manifest = finder.index.manifest
         self._metrics.show_index(manifest)
         _log.info(
@@ -164,6 +192,11 @@ class Catalog:
             self._close(oldest)
             self._closed.add(oldest)
             _log.info("collection closed to save memory", action="index_closed", collection=oldest)
+
+    def _note_emptiness(self) -> None:
+        past, now = (self._filled, self._emptied) if self.empty else (self._emptied, self._filled)
+        past.clear()
+        now.set()
 
     def _close(self, collection: str) -> None:
         del self._open[collection]

@@ -113,6 +113,11 @@ class SearcherMetrics:
             "Messages given back to the queue, since the broker did not take their answers.",
             registry=registry,
         )
+        self.passed_on = Counter(
+            "simile_searcher_passed_on_total",
+            "Queries given back to the queue for other searchers: their collection is not here.",
+            registry=registry,
+        )
         self.expired = Counter(
             "simile_searcher_expired_total",
             "Queries dropped before the search: nobody waited any more.",

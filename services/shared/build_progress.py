@@ -78,8 +78,12 @@ class BuildWatch:
         self._seen: dict[str, tuple[tuple[str, int], float | None]] = {}
 
     def running(self) -> Mapping[str, BuildProgress]:
-        """The builds that run, by collection."""
-        found = {name: self.of(name) for name in self._volume.homes()}
+        """The builds that run, by collection; none while the volume can't be read."""
+        try:
+            homes = self._volume.homes()
+        except OSError:
+            return {}
+        found = {name: self.of(name) for name in homes}
         return {name: progress for name, progress in found.items() if progress is not None}
 
     def of(self, collection: str) -> BuildProgress | None:

@@ -73,11 +73,13 @@ class Volume:
         self.root = root
 
     def homes(self) -> list[str]:
-        """The collections that have a folder, sorted; some may have no version yet."""
-        try:
-            names = [path.name for path in self.root.iterdir()]
-        except OSError:
+        """The collections that have a folder, sorted; some may have no version yet.
+
+        Raises OSError where there is a volume that can't be read: that is not an empty one.
+        """
+        if not self.root.is_dir():
             return []
+        names = [path.name for path in self.root.iterdir()]
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def collections(self) -> list[str]:

@@ -1,0 +1,119 @@
+"""Hands queries that this searcher can't answer to those that may: back into the queue.
+
+Searchers with a disk of their own get a new collection one after the other. Until each has it, a
+query goes to the end of the queue again, later with each pass, until a searcher that has the
+collection takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from services.searcher.answerer import Query
+from services.searcher.catalog import Catalog
+from services.searcher.metrics import SearcherMetrics
+from services.shared.contracts import MAX_ITEMS, Embeddings
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Broker, Delivery, Message
+
+_PASSES: Final = "passes"
+_MAX_PASSES: Final = 16
+_FIRST_PAUSE_SECONDS: Final = 0.02
+_GROWTH: Final = 1.5
+_MAX_PAUSE_SECONDS: Final = 0.3
+_LAST_MS: Final = 500
+"""A query with less time than this is answered here, with the reason, rather than with silence."""
+
+_LOOK_SECONDS: Final = 1.0
+_FLOAT_BYTES: Final = 4
+
+
+class Handover:
+    """Decides which queries others may answer, and gives those back."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        catalog: Catalog,
+        metrics: SearcherMetrics,
+        *,
+        max_passes: int = _MAX_PASSES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Start without knowing of others.
+
+        max_passes: how often a query may be given back, by all searchers together. clock: in
+        seconds.
+        """
+        self._broker = broker
+        self._catalog = catalog
+        self._metrics = metrics
+        self._max_passes = max_passes
+        self._clock = clock
+        self._looked = float("-inf")
+        self._others = False
+
+    async def elsewhere(self, queries: Sequence[Query]) -> Sequence[Query]:
+        """Those of the queries, all of one collection, that another searcher may answer.
+
+        Raises BrokerUnavailable.
+        """
+        collection = queries[0].question.collection
+        if self._catalog.knows(collection) or not await self._has_company():
+            return []
+        now = time.time_ns() // 1_000_000
+        return [query for query in queries if self._may_pass(query, now)]
+
+    async def give_back(self, queries: Sequence[Query]) -> None:
+        """Put queries at the end of the queue, each after its pause.
+
+        Raises BrokerUnavailable or Overloaded where the queue takes none.
+        """
+        await asyncio.gather(*(self._publish(some) for some in _alike(queries)))
+        self._metrics.passed_on.inc(len(queries))
+
+    def _may_pass(self, query: Query, now_unix_ms: int) -> bool:
+        deadline = query.item.slip.deadline_unix_ms
+        ends_soon = 0 < deadline - now_unix_ms < _LAST_MS
+        return query.passes < self._max_passes and not ends_soon
+
+    async def _has_company(self) -> bool:
+        """Whether other searchers take queries, as of the last second."""
+        if self._clock() - self._looked > _LOOK_SECONDS:
+            state = await self._broker.state(topology.SEARCH.name)
+            self._looked, self._others = self._clock(), state.consumers > 1
+        return self._others
+
+    async def _publish(self, queries: Sequence[Query]) -> None:
+        """Publish queries of the same model and passes as one message."""
+        first = queries[0]
+        pause = _FIRST_PAUSE_SECONDS * _GROWTH**first.passes
+        await asyncio.sleep(min(pause, _MAX_PAUSE_SECONDS))
+        dimension = len(first.item.vector) // _FLOAT_BYTES
+        items = tuple(query.item for query in queries)
+        message = Message.of(Embeddings(first.model_id, dimension, items))
+        headers = {_PASSES: str(first.passes + 1)}
+        await self._broker.publish(
+            topology.SEARCH.name, Message(message.type, message.body, headers=headers)
+        )
+
+
+def passes_of(delivery: Delivery) -> int:
+    """How often searchers gave the queries of this message back."""
+    text = delivery.headers.get(_PASSES, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < len("1000") else 0
+
+
+def _alike(queries: Sequence[Query]) -> list[Sequence[Query]]:
+    grouped: Mapping[tuple[str, int, int], list[Query]] = defaultdict(list)
+    for query in queries:
+        grouped[query.model_id, len(query.item.vector), query.passes].append(query)
+    return [
+        group[start : start + MAX_ITEMS]
+        for group in grouped.values()
+        for start in range(0, len(group), MAX_ITEMS)
+    ]

@@ -1,0 +1,239 @@
+"""Searchers whose disks do not hold the same, over both brokers: none answers what it can't."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.searcher.answerer import Query
+from services.searcher.catalog import Catalog
+from services.searcher.handover import Handover
+from services.searcher.metrics import SearcherMetrics
+from services.searcher.service import run
+from services.searcher.settings import SearcherSettings
+from services.shared.collection import Volume
+from services.shared.contracts import (
+    Embedding,
+    Embeddings,
+    Failure,
+    Question,
+    Replies,
+    Slip,
+    codec,
+)
+from services.shared.messaging import topology
+from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.broker import Broker, Consumer, Message, Queue
+from services.shared.messaging.memory import MemoryBroker
+from services.shared.settings import SharedSettings
+from services.shared.telemetry import Telemetry
+from services.shared.telemetry.stopwatch import Stopwatch
+from tests.support.rabbitmq import Node
+from tests.support.volume import DIMENSION, MODEL, items, publish_version, unit_vectors
+
+COUNT = 30
+QUERIES = 200
+PATIENCE_SECONDS = 60
+REPLIES = Queue(name="simile.reply.several-searchers", exclusive=True)
+
+
+@dataclass
+class Searcher:
+    """A running searcher with a disk of its own."""
+
+    volume: Volume
+    telemetry: Telemetry = field(default_factory=Telemetry)
+
+    def publish(self, collection: str) -> None:
+        """Put a collection on its disk."""
+        publish_version(self.volume, collection, unit_vectors(COUNT), items(COUNT))
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A metric's value."""
+        return self.telemetry.registry.get_sample_value(f"simile_searcher_{name}", labels) or 0.0
+
+    def handover(self, broker: Broker) -> Handover:
+        """What decides for a searcher of that disk."""
+        metrics = SearcherMetrics(CollectorRegistry())
+        return Handover(broker, Catalog(self.volume, metrics), metrics)
+
+    @property
+    def unready(self) -> str:
+        """Why it is not ready."""
+        return self.telemetry.health.not_ready().get("searcher", "")
+
+    def holds(self, collection: str) -> bool:
+        """Whether the collection is open."""
+        return self.metric("index_bytes", collection=collection) > 0
+
+
+@dataclass
+class House:
+    """Two searchers, `full` and `empty`, and the queue that answers come to."""
+
+    broker: Broker
+    full: Searcher
+    empty: Searcher
+    replies: Consumer
+
+    async def answers(
+        self, count: int, collection: str, *, within_seconds: float = 60
+    ) -> list[str]:
+        """The codes of so many queries of a collection, asked at once."""
+        deadline = time.time_ns() // 1_000_000 + round(1000 * within_seconds)
+        vector = struct.pack(f"<{DIMENSION}f", *unit_vectors(COUNT)[4].tolist())
+        for number in range(count):
+            slip = Slip(
+                correlation_id=str(number),
+                reply_to=topology.SEARCH.name,
+                final_reply_to=REPLIES.name,
+                deadline_unix_ms=deadline,
+                question=Question(collection=collection, k=5),
+            )
+            message = Message.of(Embeddings(MODEL, DIMENSION, (Embedding(slip, vector),)))
+            await self.broker.publish(topology.SEARCH.name, message)
+        codes: dict[str, str] = {}
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while len(codes) < count:
+                for delivery in await self.replies.take(64):
+                    replies = codec.decode(delivery.type, delivery.body)
+                    assert isinstance(replies, Replies)
+                    for reply in replies.items:
+                        outcome = reply.outcome
+                        code = outcome.code if isinstance(outcome, Failure) else "ok"
+                        codes[reply.correlation_id] = code
+        return list(codes.values())
+
+    async def consumers(self) -> int:
+        """How many searchers take queries."""
+        return (await self.broker.state(topology.SEARCH.name)).consumers
+
+    async def until_consumers(self, count: int) -> None:
+        """Wait until so many searchers take queries."""
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self.consumers() != count:
+                await asyncio.sleep(0.02)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for it."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.02)
+
+
+@pytest.fixture(params=["memory", "rabbitmq"])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    """Running; `full` holds birds, and is ready."""
+    broker: Broker = MemoryBroker()
+    if request.param == "rabbitmq":
+        node: Node = request.getfixturevalue("rabbitmq")
+        broker = AmqpBroker(node.url, name="searchers", publish_timeout_seconds=10)
+    await broker.start(topology.ALL)
+    replies = await broker.consume(REPLIES, prefetch=0, auto_ack=True)
+    full, empty = (Searcher(Volume(tmp_path / name)) for name in ("full", "empty"))
+    full.publish("birds")
+    stop = asyncio.Event()
+    async with contextlib.AsyncExitStack() as running:
+        for one in (full, empty):
+            shared = SharedSettings(root=one.volume.root, canary_seconds=0)
+            settings = SearcherSettings(poll_seconds=0.05)
+            work = run(settings, shared, broker, stop=stop, telemetry=one.telemetry)
+            task = asyncio.create_task(work)
+            running.push_async_callback(asyncio.wait, {task})
+        running.callback(stop.set)
+        house = House(broker, full, empty, replies)
+        await until(lambda: full.holds("birds") and not full.unready)
+        yield house
+    await replies.close()
+    await broker.close()
+
+
+async def test_a_searcher_whose_disk_is_empty_takes_no_query(house: House) -> None:
+    """Beside one with an index: 200 queries, none of them no_index; filled it takes its share."""
+    await until(lambda: "no_index" in house.empty.unready)
+    assert not house.empty.telemetry.health.not_live()
+    assert set(await house.answers(QUERIES, "birds")) == {"ok"}
+    assert await house.consumers() == 1
+    house.empty.publish("birds")
+    await house.until_consumers(2)
+    assert not house.empty.unready
+    assert set(await house.answers(QUERIES, "birds")) == {"ok"}
+    assert house.empty.metric("queries_total", code="ok") > 0
+
+
+async def test_a_searcher_that_loses_its_index_takes_no_query(house: House) -> None:
+    """What it has taken it still answers."""
+    house.empty.publish("birds")
+    await house.until_consumers(2)
+    (house.empty.volume.home("birds") / "ACTIVE").unlink()
+    await house.until_consumers(1)
+    assert set(await house.answers(QUERIES, "birds")) == {"ok"}
+
+
+async def test_a_collection_that_only_another_has_is_left_to_it(house: House) -> None:
+    """200 queries for a collection that is copied to one disk after the other: none fails."""
+    house.empty.publish("birds")
+    house.full.publish("fish")
+    await house.until_consumers(2)
+    await until(lambda: house.full.holds("fish"))
+    assert set(await house.answers(QUERIES, "fish")) == {"ok"}
+    assert house.full.metric("queries_total", code="ok") == QUERIES
+    assert 0 < house.empty.metric("passed_on_total") < 3 * QUERIES
+    assert house.full.metric("redelivered_total") == house.empty.metric("redelivered_total") == 0
+
+
+async def test_a_collection_that_nobody_has_is_refused_after_some_passes(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its reason; queries do not circle for as long as they are waited for."""
+    monkeypatch.setattr("services.searcher.handover._MAX_PAUSE_SECONDS", 0.02)
+    house.empty.publish("birds")
+    await house.until_consumers(2)
+    assert set(await house.answers(20, "fish")) == {"no_index"}
+    passes = house.full.metric("passed_on_total") + house.empty.metric("passed_on_total")
+    assert passes == 20 * 16
+
+
+async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(house: House) -> None:
+    """Its caller learns the reason, rather than nothing."""
+    house.empty.publish("birds")
+    await house.until_consumers(2)
+    vector = np.zeros(DIMENSION, "<f4").tobytes()
+    passed = []
+    for left_ms in (100, 10_000):
+        deadline = time.time_ns() // 1_000_000 + left_ms
+        slip = Slip(
+            correlation_id="query",
+            reply_to=topology.SEARCH.name,
+            final_reply_to=REPLIES.name,
+            deadline_unix_ms=deadline,
+            question=Question(collection="fish"),
+        )
+        handover = house.full.handover(house.broker)
+        query = Query(Embedding(slip, vector), MODEL, Stopwatch(time.perf_counter()))
+        passed.append(len(await handover.elsewhere([query])))
+    assert passed == [0, 1]
+
+
+async def test_a_collection_that_the_only_searcher_lacks_is_answered_at_once(house: House) -> None:
+    """There is nobody to leave it to."""
+    assert await house.answers(1, "fish") == ["no_index"]
+    assert house.full.metric("passed_on_total") == 0
+
+
+async def test_a_collection_that_has_just_become_active_is_opened_for_a_query(
+    house: House,
+) -> None:
+    """The only searcher does not wait for its next look at the volume."""
+    house.full.publish("fish")
+    assert await house.answers(1, "fish") == ["ok"]
