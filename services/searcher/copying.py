@@ -14,10 +14,14 @@ from typing import Final
 import structlog
 
 from services.searcher import publisher
+from services.shared import lifecycle
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed, SimileError
 
 _log = structlog.get_logger(__name__)
+
+FIRST_ROUND: Final = ".copied"
+"""A file of the target's root: every collection was copied, or tried."""
 
 _COPYING: Final = "copying"
 _SETTLED_SECONDS: Final = 60.0
@@ -73,16 +77,39 @@ def _copy(source: Volume, target: Volume, collection: str, version: str) -> Copi
 async def follow(
     source: Volume, target: Volume, *, every_seconds: float, stop: asyncio.Event
 ) -> None:
-    """Copy, again and again, until `stop`; what fails is logged and tried again."""
+    """Copy, again and again, until `stop`; what fails is logged and tried again.
+
+    After the first round `target` holds the file FIRST_ROUND, for a cluster's startup probe: the
+    searcher beside starts once there is what to open, or is known to be nothing.
+    """
     while not stop.is_set():
-        for collection in await asyncio.to_thread(source.collections):
-            try:
-                copied = await asyncio.to_thread(copy, source, target, collection)
-            except SimileError as error:
-                _log.warning(str(error), action=error.code, collection=collection)
-            else:
-                if copied is not None:
-                    _log.info("copied", action="index_copied", collection=collection,
-                              index_version=copied.version, bytes=copied.bytes)  # fmt: skip
+        try:
+            collections = await asyncio.to_thread(source.collections)
+        except OSError as error:
+            _log.warning(f"{source.root} can't be read: {error}", action="volume_unreadable")
+        else:
+            for collection in collections:
+                # A copy takes minutes: a signal does not wait for it.
+                await lifecycle.unless_stopped(stop, _try_copy(source, target, collection))
+            await asyncio.to_thread(_mark, target)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), every_seconds)
+
+
+async def _try_copy(source: Volume, target: Volume, collection: str) -> None:
+    try:
+        copied = await asyncio.to_thread(copy, source, target, collection)
+    except SimileError as error:
+        _log.warning(str(error), action=error.code, collection=collection)
+    else:
+        if copied is not None:
+            _log.info("copied", action="index_copied", collection=collection,
+                      index_version=copied.version, bytes=copied.bytes)  # fmt: skip
+
+
+def _mark(target: Volume) -> None:
+    try:
+        target.root.mkdir(parents=True, exist_ok=True)
+        (target.root / FIRST_ROUND).touch()
+    except OSError as error:
+        _log.warning(f"{target.root} can't be written: {error}", action=BuildFailed.code)

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from services.searcher.copying import FIRST_ROUND
 from services.shared.settings import SharedSettings
 from tests.support import charts
 from tests.support.charts import containers, environment, mounts, of_kind, pod_of, the
@@ -406,6 +407,10 @@ def test_a_copy_is_made_beside_each_searcher() -> None:
     assert copier["args"] == ["index", "copy", "/shared", "--root", "/data", "--follow", "2.5"]
     assert environment(copier)["SIMILE_LOG_LEVEL"] == "debug"
     assert copier["resources"]["requests"]["ephemeral-storage"] == "50Gi"
+    # Kubernetes starts the searcher after it: not beside an empty disk.
+    probe = copier["startupProbe"]
+    assert probe["exec"]["command"] == ["test", "-f", f"/data/{FIRST_ROUND}"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600
     assert mounts(copier)["/shared"]["readOnly"] is True
     assert "readOnly" not in mounts(copier)["/data"]
     assert mounts(pod["containers"][0])["/data"] == {

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -102,6 +104,61 @@ async def test_following_goes_on_after_a_failure(shared: Volume, own: Volume) ->
             await asyncio.sleep(0)
         stop.set()
         await following
+
+
+async def test_the_first_round_leaves_a_mark(shared: Volume, own: Volume) -> None:
+    """A cluster starts the searcher beside only then: every collection is there, or was tried."""
+    stop, mark = asyncio.Event(), own.root / copying.FIRST_ROUND
+    publish_version(shared, "ants", unit_vectors(20), items(20))
+    following = asyncio.create_task(copying.follow(shared, own, every_seconds=60, stop=stop))
+    async with asyncio.timeout(30):
+        while not mark.exists():
+            assert not stop.is_set()
+            await asyncio.sleep(0)
+    assert own.collections() == ["ants", "birds"]
+    stop.set()
+    await following
+
+
+async def test_a_volume_that_can_not_be_read_is_tried_again(
+    shared: Volume, own: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copier does not end, and leaves no mark: nobody knows yet what there is."""
+    stop, tries, real = asyncio.Event(), list[int](), Volume.collections
+
+    def stale(volume: Volume) -> list[str]:
+        tries.append(1)
+        if len(tries) < 3:
+            assert not (own.root / copying.FIRST_ROUND).exists()
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return real(volume)
+
+    monkeypatch.setattr(Volume, "collections", stale)
+    following = asyncio.create_task(copying.follow(shared, own, every_seconds=0.01, stop=stop))
+    async with asyncio.timeout(30):
+        while not (own.root / copying.FIRST_ROUND).exists():
+            await asyncio.sleep(0)
+    stop.set()
+    await following
+
+
+async def test_a_signal_does_not_wait_for_a_copy(
+    shared: Volume, own: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A large index takes minutes; what is half copied is removed by the next attempt."""
+    stop, begun, let_go = asyncio.Event(), threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        begun.set()
+        let_go.wait(60)
+
+    monkeypatch.setattr(copying, "copy", slow)
+    following = asyncio.create_task(copying.follow(shared, own, every_seconds=60, stop=stop))
+    async with asyncio.timeout(30):
+        await asyncio.to_thread(begun.wait)
+        stop.set()
+        await following
+    let_go.set()
 
 
 def _age(volume: Volume) -> None:
