@@ -156,6 +156,12 @@ class Catalog:
         except SimileError as error:
             self._refuse(collection, version, error)
             return
+        except (OSError, MemoryError):
+            raise  # the machine's fault, and not the version's: a new process tries again
+        except Exception as error:  # noqa: BLE001 (one collection must not end all others' searcher)
+            _log.exception("an index version can't be opened", collection=collection)
+            self._refuse(collection, version, IndexCorrupt(f"it can't be opened: {error!r}"))
+            return
         self._install(collection, Finder(index))
 
     def _install(self, collection: str, finder: Finder) -> None:

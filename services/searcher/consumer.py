@@ -210,6 +210,9 @@ class Searcher:
         except UndecodableMessage as error:
             await self._bury(delivery, error)
             return []
+        if message.refused:
+            # The sound items of the message are answered all the same.
+            await self._bury(delivery, UndecodableMessage(message.refused[0]))
         if delivery.redelivered:
             self._metrics.redelivered.inc()
         now = time.time_ns() // 1_000_000

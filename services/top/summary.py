@@ -16,6 +16,7 @@ SHARES: Final = (0.5, 0.9, 0.99)
 
 TROUBLES: Final[Mapping[str, str]] = {
     "simile_upload_late_replies_total": "late replies",
+    "simile_upload_undecodable_total": "undecodable at uploads",
     "simile_upload_expired_total": "given up by their callers",
     "simile_embedder_expired_total": "expired at embedders",
     "simile_searcher_expired_total": "expired at searchers",

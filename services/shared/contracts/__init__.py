@@ -115,11 +115,15 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Up to `MAX_ITEMS` vectors of one model; every vector has `dimension` values."""
+    """Up to `MAX_ITEMS` vectors of one model; every vector has `dimension` values.
+
+    refused: why items of a received message are left out, an entry each; the others are sound.
+    """
 
     model_id: str
     dimension: int
     items: tuple[Embedding, ...]
+    refused: tuple[str, ...] = ()
 
 
 class Neighbor(NamedTuple):
@@ -178,9 +182,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """Up to `MAX_ITEMS` outcomes for one waiting replica."""
+    """Up to `MAX_ITEMS` outcomes for one waiting replica; refused: as in Embeddings."""
 
     items: tuple[Reply, ...]
+    refused: tuple[str, ...] = ()
 
 
 AnyMessage = EmbedRequest | Embeddings | Replies

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Final, TypeVar
 
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.unknown_fields import UnknownFieldSet
@@ -12,6 +13,9 @@ from services.shared import contracts
 from services.shared.contracts import bounds
 from services.shared.contracts import messages_pb2 as pb
 from services.shared.errors import UndecodableMessage
+
+_In = TypeVar("_In")
+_Out = TypeVar("_Out")
 
 _TYPES: Final[Mapping[type[contracts.AnyMessage], str]] = {
     contracts.EmbedRequest: "simile.v1.EmbedRequest",
@@ -165,15 +169,29 @@ def _embeddings_out(message: contracts.Embeddings) -> pb.Embeddings:
 def _embeddings_in(message: pb.Embeddings) -> contracts.Embeddings:
     bounds.require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
     bounds.check_text("model id", message.model_id)
-    for item in message.items:
-        bounds.require(len(item.vector) == 4 * message.dimension, "a vector has the wrong length")
-    items = tuple(
-        contracts.Embedding(
-            _slip_in(item.slip), item.vector, _stages_in(item.stages), item.batch_images
-        )
-        for item in message.items
+    items, refused = _sound(partial(_embedding_in, message.dimension), message.items)
+    return contracts.Embeddings(message.model_id, message.dimension, items, refused)
+
+
+def _embedding_in(dimension: int, item: pb.Embedding) -> contracts.Embedding:
+    bounds.require(len(item.vector) == 4 * dimension, "a vector has the wrong length")
+    return contracts.Embedding(
+        _slip_in(item.slip), item.vector, _stages_in(item.stages), item.batch_images
     )
-    return contracts.Embeddings(message.model_id, message.dimension, items)
+
+
+def _sound(
+    decode_one: Callable[[_In], _Out], items: Collection[_In]
+) -> tuple[tuple[_Out, ...], tuple[str, ...]]:
+    """Decode items, each alone. Raises UndecodableMessage when none of them is sound."""
+    sound, refused = list[_Out](), list[str]()
+    for item in items:
+        try:
+            sound.append(decode_one(item))
+        except UndecodableMessage as error:
+            refused.append(str(error))
+    bounds.require(bool(sound) or not refused, "; ".join(refused[:1]))
+    return tuple(sound), tuple(refused)
 
 
 def _reply_out(reply: contracts.Reply) -> pb.Reply:
@@ -222,7 +240,7 @@ def _neighbor_out(neighbor: contracts.Neighbor) -> pb.Neighbor:
 
 def _replies_in(message: pb.Replies) -> contracts.Replies:
     bounds.require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
-    return contracts.Replies(tuple(_reply_in(reply) for reply in message.items))
+    return contracts.Replies(*_sound(_reply_in, message.items))
 
 
 def _reply_in(reply: pb.Reply) -> contracts.Reply:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -215,15 +215,21 @@ class Inbox:
             self._drop(error)
             return
         match message:
-            case Replies(items):
+            case Replies(items, refused):
+                self._drop_refused(refused)
                 for reply in items:
                     self._resolve(reply.correlation_id, reply, delivery.received)
-            case Embeddings(model_id, dimension, items):
+            case Embeddings(model_id, dimension, items, refused):
+                self._drop_refused(refused)
                 for item in items:
                     embedded = Embedded(model_id, dimension, item)
                     self._resolve(item.slip.correlation_id, embedded, delivery.received)
             case _:
                 self._drop(UndecodableMessage("a request came to a reply queue"))
+
+    def _drop_refused(self, refused: Sequence[str]) -> None:
+        for reason in refused:
+            self._drop(UndecodableMessage(reason))
 
     def _drop(self, error: UndecodableMessage) -> None:
         """Count a message that is no answer; log some of them, lest they fill the log."""

@@ -58,6 +58,40 @@ async def test_the_active_version_is_open(
         catalog.get("fish")
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"format": 2, "canaries": [1e999]}'])
+async def test_a_manifest_that_can_not_be_read_stops_no_other_collection(
+    catalog: Catalog, volume: Volume, registry: CollectorRegistry, text: str
+) -> None:
+    """JSON nested too deeply, or a number that is none, is `index_corrupt`; the rest is served."""
+    broken = publish_version(volume, "ants", unit_vectors(9), items(9))
+    path = volume.directory("ants", broken.version) / "manifest.json"
+    path.chmod(0o644)
+    path.write_text(text)
+    publish_version(volume, "fish", unit_vectors(9), items(9))
+    await catalog.refresh()
+    assert sorted(catalog.open) == ["birds", "fish"]
+    refused = {"collection": "ants", "code": "index_corrupt"}
+    assert registry.get_sample_value("simile_searcher_refused_versions_total", refused) == 1
+
+
+async def test_a_defect_while_one_version_is_opened_stops_no_other_collection(
+    catalog: Catalog, volume: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is raised, the version is refused, and the collections after it are opened."""
+    publish_version(volume, "ants", unit_vectors(9), items(9))
+    publish_version(volume, "fish", unit_vectors(9), items(9))
+    sound = Index.open
+
+    def breaks(volume: Volume, collection: str, version: str) -> Index:
+        if collection == "ants":
+            raise ZeroDivisionError
+        return sound(volume, collection, version)
+
+    monkeypatch.setattr(Index, "open", breaks)
+    await catalog.refresh()
+    assert sorted(catalog.open) == ["birds", "fish"]
+
+
 async def test_a_new_version_takes_over(catalog: Catalog, volume: Volume) -> None:
     """After ACTIVE changes the new version answers; the old one still serves who holds it."""
     old = catalog.get("birds")

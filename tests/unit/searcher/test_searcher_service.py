@@ -233,6 +233,22 @@ async def test_an_answer_that_cannot_be_encoded_fails_alone(
     assert bench.metric("queries_total", code="internal") == 1
 
 
+async def test_a_slip_beyond_its_bounds_is_left_out_of_its_message_alone(bench: Bench) -> None:
+    """The queries beside it are answered with their own vectors; the message is set aside."""
+    vectors = unit_vectors(COUNT)
+    good = [_query(str(number), vector=vectors[number].tolist()) for number in range(3)]
+    long = replace(good[1], slip=replace(good[1].slip, reply_to="r" * 300))
+    await bench.ask(good[0], long, good[2])
+    replies = (await bench.answer()).items
+    assert [reply.correlation_id for reply in replies] == ["0", "2"]
+    found = [_neighbors(reply).neighbors[0].item_id for reply in replies]
+    assert found == [items(COUNT)[number].item_id for number in (0, 2)]
+    dead = await bench.broker.consume(topology.QUARANTINE, prefetch=1)
+    (letter,) = await dead.take(1)
+    assert "reply_to has 300 bytes" in letter.headers["detail"]
+    assert bench.metric("undecodable_total") == 1
+
+
 async def test_an_undecodable_message_is_set_aside(bench: Bench) -> None:
     """Rubbish goes to quarantine with its reason, and the queue goes on."""
     await bench.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))

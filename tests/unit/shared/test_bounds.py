@@ -106,6 +106,22 @@ def test_a_reply_beyond_a_bound_is_refused(reply: pb.Reply) -> None:
         codec.decode(REPLIES, pb.Replies(items=[reply]).SerializeToString())
 
 
+def test_an_item_beyond_a_bound_is_left_out_alone() -> None:
+    """The sound items of its message are decoded, and the message says what was left out."""
+    slips = [_slip(correlation_id="a"), HOSTILE_SLIPS["reply_to"], _slip(correlation_id="b")]
+    vectors = [pb.Embedding(slip=slip, vector=bytes(4)) for slip in slips]
+    vectors.append(pb.Embedding(slip=_slip(), vector=b"short"))
+    made = pb.Embeddings(model_id="m", dimension=1, items=vectors)
+    embeddings = codec.decode(EMBEDDINGS, made.SerializeToString())
+    assert isinstance(embeddings, contracts.Embeddings)
+    assert [item.slip.correlation_id for item in embeddings.items] == ["a", "b"]
+    assert ["reply_to" in embeddings.refused[0], "length" in embeddings.refused[1]] == [True] * 2
+    answers = pb.Replies(items=[_reply(), HOSTILE_REPLIES["distance NaN"]])
+    replies = codec.decode(REPLIES, answers.SerializeToString())
+    assert isinstance(replies, contracts.Replies)
+    assert (len(replies.items), len(replies.refused)) == (1, 1)
+
+
 def test_a_long_detail_is_cut_on_both_sides() -> None:
     """A failure of many words arrives, shortened at a character; so does an older peer's."""
     sent = contracts.Replies((contracts.Reply("c", contracts.Failure("code", "\u20ac" * 9999)),))
