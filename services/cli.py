@@ -14,10 +14,11 @@ import click
 
 from services.bench_commands import bench
 from services.index_commands import index, root_option
+from services.index_volume import PictureFile, volume_of
 from services.keys_commands import keys
 from services.quarantine_commands import quarantine
 from services.shared import lifecycle
-from services.shared.settings import SharedSettings, load
+from services.shared.settings import load
 from services.shared.telemetry import Telemetry, logs
 from services.shared.telemetry.tracing import tracing
 from services.tables import add_row, console, echo, new_table
@@ -211,7 +212,7 @@ main.add_command(top)
 @click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @click.option(
     "--sheet",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=PictureFile(".png", ".jpg", ".jpeg", ".webp"),
     default=Path("evaluation.png"),
     show_default=True,
     help="Where to write the contact sheet of queries and their neighbours.",
@@ -222,9 +223,8 @@ def evaluate(*, collection: str, k: int, sheet: Path, root: Path | None) -> None
     """Judge a collection's active version: leave-one-out precision@k and top-1, a class a row."""
     from services.searcher.contact_sheet import draw_contact_sheet
     from services.searcher.evaluation import evaluate as judge
-    from services.shared.collection import Volume
 
-    volume = Volume(load(SharedSettings, root=root).root)
+    volume = volume_of(root)
     version = volume.active(collection)
     result = judge(volume, collection, version, k=k)
     table = new_table("label", "images", f"P@{k}", "top-1", title=f"{collection} {version}")

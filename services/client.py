@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import aiohttp
 from pydantic import Field, SecretStr
@@ -13,10 +13,12 @@ from pydantic_settings import SettingsConfigDict
 from rich.table import Table
 
 from services.shared.environment import EnvironmentSettings
-from services.shared.errors import Unreachable, from_code
+from services.shared.errors import FileUnusable, Unreachable, from_code
 from services.shared.json_text import read_json
 from services.shared.settings import load
 from services.tables import add_row, new_table
+
+_MAX_FILE_BYTES: Final = 2**30
 
 Answer = Mapping[str, Any]
 """A JSON object as the API sent it."""
@@ -75,19 +77,38 @@ async def _post(
     # All of it in the form: a proxy may refuse an address as long as a filter and a cursor.
     form = aiohttp.FormData(parameters)
     for image in images:
-        form.add_field("image", io.BytesIO(image.read_bytes()), filename=image.name)
+        name = image.name.encode(errors="replace").decode()
+        form.add_field("image", io.BytesIO(_read(image)), filename=name)
     try:
         async with (
             aiohttp.ClientSession(headers=key_headers()) as session,
             session.post(f"{url.rstrip('/')}{route}", data=form) as answer,
         ):
-            body: dict[str, Any] = await answer.json(content_type=None, loads=read_json)
+            body: Any = await answer.json(content_type=None, loads=read_json)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         message = f"no Simile answers at {url} ({error}): is `simile up` running there?"
         raise Unreachable(message) from error
+    expected = {"neighbors", "results"} if answer.ok else {"code"}
+    if not isinstance(body, dict) or not expected & body.keys():
+        message = f"what answers at {url} is no Simile: give its address with --url"
+        raise Unreachable(message)
     if not answer.ok:
-        raise from_code(str(body.get("code")), str(body.get("detail")))
+        raise from_code(str(body["code"]), str(body.get("detail")))
     return body
+
+
+def _read(image: Path) -> bytes:
+    """The bytes of an image. Raises FileUnusable."""
+    try:
+        with image.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        message = f"{image} can't be read: {error.strerror}"
+        raise FileUnusable(message) from error
+    if len(content) > _MAX_FILE_BYTES:
+        message = f"{image} has more bytes than any image that a Simile takes"
+        raise FileUnusable(message)
+    return content
 
 
 def table_of(answers: Sequence[Answer], title: str) -> Table:

@@ -14,6 +14,7 @@ import click
 from rich.table import Column
 
 from services.index_tables import MEGABYTE, reason, show_plans, show_report
+from services.index_volume import PictureFile, require_folder, volume_of
 from services.shared import lifecycle
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
@@ -25,7 +26,8 @@ from services.tables import add_row, age, cell, console, echo, new_table
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _SECONDS: Final = click.FloatRange(0, min_open=True)
-_PICTURE: Final = click.Path(dir_okay=False, path_type=Path)
+_SHEET: Final = PictureFile(".png", ".jpg", ".jpeg", ".webp")
+_PLOT: Final = PictureFile(".png", ".svg", ".pdf")
 
 root_option = click.option(
     "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
@@ -71,6 +73,7 @@ def build(
     from services.searcher.progress import RichProgress
 
     settings = local.LocalSettings.read(root, amqp_url, index={"recall": recall, "method": method})
+    require_folder(settings.shared.root)
     logs.configure("warning", settings.shared.log_format)
     source = local.source_of(settings.shared, folder, collection)
 
@@ -94,7 +97,7 @@ def list_versions(root: Path | None) -> None:
     """Show every collection's index versions: * is active, "held" is being read."""
     from services.searcher import publisher
 
-    volume = _volume(root)
+    volume = volume_of(root)
     table = new_table(
         Column("name", overflow="fold"), Column("version", no_wrap=True), "", "images",
         Column("method", no_wrap=True), "recall", "MB", Column("age", no_wrap=True),
@@ -112,6 +115,9 @@ def list_versions(root: Path | None) -> None:
                 age(manifest.created_unix_ms),
             ]
         add_row(table, row.collection, row.version, " ".join(marks), *facts)
+    if not table.row_count:
+        echo(f"no collection in {volume.root} yet: `simile index build FOLDER` makes one")
+        return
     console().print(table)
 
 
@@ -124,7 +130,7 @@ def activate(collection: str, version: str, root: Path | None) -> None:
     """Verify VERSION of COLLECTION and make it the one that answers."""
     from services.searcher import publisher
 
-    publisher.activate(_volume(root), collection, version)
+    publisher.activate(volume_of(root), collection, version)
     echo(f"active: {collection} {version}")
 
 
@@ -136,7 +142,7 @@ def rollback(collection: str, root: Path | None) -> None:
     """Verify and activate the version of COLLECTION before the active one."""
     from services.searcher import publisher
 
-    version = publisher.rollback(_volume(root), collection)
+    version = publisher.rollback(volume_of(root), collection)
     echo(f"active: {collection} {version}")
 
 
@@ -151,8 +157,9 @@ def verify(collection: str, version: str | None, root: Path | None, *, every: bo
     from services.searcher import publisher
     from services.shared.errors import IndexCorrupt
 
-    volume = _volume(root)
-    versions = volume.versions(collection) if every else [version or volume.active(collection)]
+    volume = volume_of(root)
+    versions = volume.versions(collection) if every else []
+    versions = versions or [version or volume.active(collection)]
     broken = 0
     for one in versions:
         try:
@@ -191,7 +198,7 @@ def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Pa
     """Remove old versions of COLLECTION that no replica can hold."""
     from services.searcher import publisher
 
-    volume = _volume(root)
+    volume = volume_of(root)
     volume.active(collection)
     rows = publisher.prune(volume, collection, keep=keep, min_age_seconds=min_age, dry_run=dry_run)
     table = new_table("version", "", "MB")
@@ -213,6 +220,7 @@ def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> N
     from services.searcher import copying
 
     shared = load(SharedSettings, root=root)
+    require_folder(shared.root)
     origin, target = Volume(source), Volume(shared.root)
     if follow is None:
         for copied in (copying.copy(origin, target, name) for name in origin.collections()):
@@ -230,12 +238,12 @@ def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> N
 @index.command()
 @click.argument("collection")
 @click.argument("version", required=False)
-@click.option("--plot", type=_PICTURE, help="Draw recall against speed into this PNG.")
+@click.option("--plot", type=_PLOT, help="Draw recall against speed into this PNG, SVG or PDF.")
 @root_option
 @lifecycle.named_errors
 def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
     """Show why COLLECTION is searched the way it is: every plan measured when it was built."""
-    volume = _volume(root)
+    volume = volume_of(root)
     manifest = volume.manifest(collection, version or volume.active(collection))
     show_plans(manifest)
     echo(reason(manifest))
@@ -257,7 +265,7 @@ def explain(collection: str, version: str | None, plot: Path | None, root: Path 
 )
 @click.option(
     "--sheet",
-    type=_PICTURE,
+    type=_SHEET,
     default=Path("duplicates.png"),
     show_default=True,
     help="Where to write the contact sheet.",
@@ -273,7 +281,7 @@ def duplicates(
     from services.searcher.duplicates import Group, find_duplicates
     from services.searcher.progress import RichProgress
 
-    volume = _volume(root)
+    volume = volume_of(root)
     version = volume.active(collection)
     with RichProgress() as progress:
         groups = find_duplicates(volume, collection, version, distance, progress)
@@ -297,7 +305,3 @@ def duplicates(
     console().print(table)
     draw_groups(volume, collection, version, groups, sheet)
     echo(f"contact sheet: {sheet}")
-
-
-def _volume(root: Path | None) -> Volume:
-    return Volume(load(SharedSettings, root=root).root)

@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from services.searcher import publisher, shortage
+from services.searcher import publisher, shortage, source
 from services.searcher.build_lock import locked
 from services.searcher.embedding import BulkEmbedder
 from services.searcher.hashing import examine, read_image
@@ -26,7 +26,6 @@ from services.searcher.journal import Content, FailedImage, FileFacts, Journal
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
 from services.searcher.shown_build import shown_on_volume
-from services.searcher.source import list_images
 from services.searcher.staging import Previous, sweep, write_version
 from services.shared import cores, imaging, lifecycle
 from services.shared.build_progress import BUILDING
@@ -132,12 +131,14 @@ class _Build:
         self._started = time.monotonic()
 
     async def run(self, embedder: BulkEmbedder, limits: imaging.Limits) -> BuildReport:
+        folder = source.identity(self._request.folder)
         await self._progress.run(self._read_all, limits)
         first, model_id = await self._learn_model(embedder)
         previous = await self._progress.run(self._previous, model_id)
         if previous is not None and previous.holds_content(first.sha256):
             self._embedded -= 1
         await self._embed_all(embedder, model_id, previous)
+        source.require_same(self._request.folder, folder)
         if not self._journal.usable():
             raise self._nothing_usable()
         if previous is not None and await self._progress.run(
@@ -161,7 +162,7 @@ class _Build:
     def _read_all(self, limits: imaging.Limits) -> None:
         """In a thread: every file's hash and header; what isn't an image is left out."""
         folder = self._request.folder
-        total = self._journal.list_images(list_images(folder))
+        total = self._journal.list_images(source.list_images(folder))
         if not total:
             message = f"{folder} holds no files: give a folder of images"
             raise BuildFailed(message)

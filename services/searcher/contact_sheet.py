@@ -12,8 +12,9 @@ from services.searcher.duplicates import Group
 from services.searcher.evaluation import load, nearest_others
 from services.shared import imaging
 from services.shared.collection import Volume
-from services.shared.errors import SimileError
+from services.shared.errors import FileUnusable, SimileError
 from services.shared.items import Item
+from services.shared.printable import printable
 
 _CELL: Final = 120
 _GAP: Final = 8
@@ -69,7 +70,11 @@ def _draw_lines(root: Path, lines: Sequence[tuple[Item, Sequence[Item]]], out: P
         for column, item in enumerate(others, start=1):
             frame = _RIGHT if item.label == first.label else _WRONG
             _draw(sheet, 2 * _GAP + column * (_CELL + _GAP), top, root, item, frame)
-    sheet.save(out)
+    try:
+        sheet.save(out)
+    except OSError as error:
+        message = f"the contact sheet {out} can't be written: {error.strerror or error}"
+        raise FileUnusable(message) from error
 
 
 def _queries(items: Sequence[Item]) -> list[int]:
@@ -91,7 +96,7 @@ def _draw(
     inner = _CELL - 2 * _FRAME
     sheet.paste(_cell(root / item.path, inner), (left + _FRAME, top + _FRAME))
     font = ImageFont.load_default(11)
-    pen.text((left, top + _CELL + 2), item.label[:20], fill=(40, 40, 40), font=font)
+    pen.text((left, top + _CELL + 2), printable(item.label)[:20], fill=(40, 40, 40), font=font)
 
 
 def _cell(path: Path, size: int) -> Image.Image:

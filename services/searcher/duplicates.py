@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from services.searcher import publisher
 from services.searcher.engine import mapped
 from services.searcher.progress import Progress
 from services.searcher.scan import Vectors
@@ -55,9 +56,10 @@ def find_duplicates(
     """The groups within that angular distance; those of several labels first, then the largest.
 
     Every pair is compared exactly: time grows with the square of the collection, memory with the
-    number of pairs found.
+    number of pairs found. Raises IndexCorrupt.
     """
     lease = volume.hold(collection, version)
+    publisher.verify(volume, collection, version)
     manifest = volume.manifest(collection, version)
     directory = volume.directory(collection, version)
     vectors = mapped(directory / VECTORS, manifest.count, manifest.dimension)

@@ -10,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from services.searcher import publisher
 from services.searcher.scan import Vectors
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
@@ -44,6 +45,8 @@ def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> E
 
     Raises IndexCorrupt, or BuildFailed when there are too few items to judge.
     """
+    # Damage would end in an error of SQLite's, or in wrong figures.
+    publisher.verify(volume, collection, version)
     items, vectors = load(volume, collection, version)
     if len(items) <= k:
         message = f"{collection} has {len(items)} items: too few to look at {k} neighbours of each"

@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from services.shared.errors import MissingExtra
+from services.shared.errors import FileUnusable, MissingExtra
 from services.shared.manifest import Manifest, Measurement
 
 if TYPE_CHECKING:
@@ -21,7 +21,10 @@ _DPI: Final = 120
 
 
 def draw_plans(manifest: Manifest, out: Path) -> None:
-    """Write a PNG. Raises MissingExtra where matplotlib is not installed."""
+    """Write a picture of the format that the suffix names.
+
+    Raises MissingExtra where matplotlib is not installed, FileUnusable.
+    """
     figure = _new_figure()
     axes: Any = figure.add_subplot()
     by_method: dict[str, list[Measurement]] = defaultdict(list)
@@ -49,7 +52,11 @@ def draw_plans(manifest: Manifest, out: Path) -> None:
     axes.set_title(f"{manifest.collection}: {manifest.count} x {manifest.dimension}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower left")
-    figure.savefig(out, dpi=_DPI, bbox_inches="tight")
+    try:
+        figure.savefig(out, dpi=_DPI, bbox_inches="tight")
+    except OSError as error:
+        message = f"the plot {out} can't be written: {error.strerror or error}"
+        raise FileUnusable(message) from error
 
 
 def _new_figure() -> Figure:

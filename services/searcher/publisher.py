@@ -47,7 +47,11 @@ def publish(volume: Volume, staging: Path, manifest: Manifest) -> None:
 
 
 def activate(volume: Volume, collection: str, version: str) -> None:
-    """Verify a version and make it the one that answers. Raises IndexCorrupt, UnknownVersion."""
+    """Verify a version and make it the one that answers.
+
+    Raises IndexCorrupt, UnknownVersion, UnknownCollection.
+    """
+    volume.require(collection)
     if version not in volume.versions(collection):
         message = f"{collection} has no version {version[:40]}; `simile index list` shows them"
         raise UnknownVersion(message)

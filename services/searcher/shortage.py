@@ -25,6 +25,8 @@ def explained(home: Path, error: OSError | sqlite3.Error) -> BuildFailed:
     """The failure of a build whose files are in `home`, in words for who can mend it."""
     full = _full_place(home)
     if not _is_full(error, hardly_any=full is not None):
+        if isinstance(error, OSError) and error.strerror is not None:
+            return BuildFailed(f"{error.filename or home} can't be used: {error.strerror}")
         return BuildFailed(f"{home} can't be used: {error}")
     return BuildFailed(
         f"no space left for {full or home} ({error}): make room there, by `simile index prune` "

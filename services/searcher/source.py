@@ -10,7 +10,7 @@ from typing import Final
 
 from services.searcher.listing import LISTING, read_listing
 from services.searcher.source_image import SourceImage
-from services.shared.errors import UnknownItem
+from services.shared.errors import BuildFailed, UnknownItem
 
 _LINK: Final = "a link to a folder, or to nothing: only links to files are followed"
 
@@ -24,6 +24,26 @@ def list_images(folder: Path) -> Iterator[SourceImage]:
     listing = folder / LISTING
     for image in read_listing(listing) if listing.is_file() else _walked(folder):
         yield _named(image)
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """Return which folder it is: not the same after a mount came or went. Raises BuildFailed."""
+    try:
+        stat = folder.stat()
+    except OSError as error:
+        message = f"{folder} can't be read: {error.strerror}"
+        raise BuildFailed(message) from error
+    return stat.st_dev, stat.st_ino
+
+
+def require_same(folder: Path, before: tuple[int, int]) -> None:
+    """Raise BuildFailed where the folder is gone, or another: a lost mount looks empty."""
+    if identity(folder) != before:
+        message = (
+            f"{folder} was replaced while it was read, as when a mount comes or goes: nothing was "
+            "published; run the build again"
+        )
+        raise BuildFailed(message)
 
 
 def locate(folder: Path, path: str) -> Path | None:

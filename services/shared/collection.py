@@ -95,8 +95,8 @@ class Volume:
             if directory.is_dir():
                 message = f"collection {collection!r} has no index yet: build one, then try again"
                 raise NoIndex(message) from None
-            message = f"there is no collection {collection!r}; GET /v1/collections lists them"
-            raise UnknownCollection(message) from None
+            self.require(collection)
+            raise
         except (OSError, UnicodeDecodeError) as error:
             message = f"{collection}/{_ACTIVE} can't be read: {error}"
             raise IndexCorrupt(message) from error
@@ -104,6 +104,15 @@ class Volume:
             message = f"{collection}/{_ACTIVE} does not name a version: {version[:40]!r}"
             raise IndexCorrupt(message)
         return version
+
+    def require(self, collection: str) -> None:
+        """Raise UnknownCollection where the collection has no folder."""
+        if not self.home(collection).is_dir():
+            message = (
+                f"there is no collection {collection!r}; GET /v1/collections, or "
+                "`simile index list`, shows them"
+            )
+            raise UnknownCollection(message)
 
     def versions(self, collection: str) -> list[str]:
         """Every version on the volume, oldest first."""

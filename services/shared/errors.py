@@ -442,6 +442,13 @@ class InvalidSettings(SimileError):
     title = "A setting is wrong"
 
 
+class FileUnusable(SimileError):
+    """A file or folder that a command was given, or needs, can't be read or written."""
+
+    code = "file_unusable"
+    title = "A file can't be used"
+
+
 class MissingExtra(SimileError):
     """The command needs a library that is not installed; the message says how to install it."""
 

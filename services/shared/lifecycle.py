@@ -6,6 +6,7 @@ A supervised task that ends by itself ends the process: half a service must not 
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import logging
 import os
@@ -20,6 +21,7 @@ import structlog
 
 from services.shared.errors import (
     BrokerUnavailable,
+    FileUnusable,
     InvalidSettings,
     MissingExtra,
     SimileError,
@@ -37,6 +39,11 @@ _log = structlog.get_logger(__name__)
 _AT_ONCE_SECONDS: Final = 1.0
 _AGAIN_SECONDS: Final = 2.5
 """More than a clean end takes: after that, a cancel was swallowed."""
+
+_OF_VOLUMES: Final = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
+)
+"""What a read or a write ends with, which names no file."""
 
 
 class ExitCode(IntEnum):
@@ -71,11 +78,26 @@ def named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
         try:
             command(*args, **kwargs)
         except SimileError as error:
-            line = printable_lines(f"simile: {error} ({error.code})")
-            print(line, file=sys.stderr)  # noqa: T201 (for people)
-            sys.exit(exit_code(error))
+            _end(error)
+        except OSError as error:
+            _end(of_file(error))
 
     return shown
+
+
+def of_file(error: OSError) -> FileUnusable:
+    """The named error of a file that can't be used; raises `error` where it is about no file."""
+    if error.filename is None and error.errno not in _OF_VOLUMES:
+        raise error
+    place = "a file" if error.filename is None else error.filename
+    user = f" (as user {os.geteuid()})" if error.errno in {errno.EACCES, errno.EPERM} else ""
+    return FileUnusable(f"{place} can't be used: {error.strerror}{user}")
+
+
+def _end(error: SimileError) -> NoReturn:
+    line = printable_lines(f"simile: {error} ({error.code})")
+    print(line, file=sys.stderr)  # noqa: T201 (for people)
+    sys.exit(exit_code(error))
 
 
 async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any, None]]) -> None:
@@ -174,8 +196,14 @@ async def _until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> Exi
     except StoppedEarly:
         return ExitCode.DRAINED
     except SimileError as error:
-        _log.error(str(error), action=error.code, exc_info=error.__cause__)
+        # Of a stage that died, where; any other message says all that there is to know.
+        cause = error.__cause__ if isinstance(error, StageDied) else None
+        _log.error(str(error), action=error.code, exc_info=cause)
         return exit_code(error)
+    except OSError as error:
+        named = of_file(error)
+        _log.error(str(named), action=named.code)
+        return exit_code(named)
     return ExitCode.DRAINED
 
 

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -251,6 +251,83 @@ async def test_two_builds_of_one_collection_do_not_meet(site: Site) -> None:
     with pytest.raises(BuildInProgress):
         await site.build()
     await cancel(building)
+
+
+async def test_a_root_that_can_not_be_written_is_named(site: Site) -> None:
+    """The folder and the reason, without a number of the operating system."""
+    site.volume = Volume(Path("/proc/nope"))
+    with pytest.raises(BuildFailed) as raised:
+        await site.build()
+    assert str(raised.value) == "/proc/nope can't be used: No such file or directory"
+
+
+@dataclass
+class _Meanwhile(NoProgress):
+    """Does something when a stage of the build begins."""
+
+    stage: str
+    act: Callable[[], object]
+
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
+        """Act once, at the stage."""
+        del total, unit
+        if stage == self.stage:
+            self.stage = ""
+            self.act()
+
+
+def _replace(folder: Path) -> None:
+    """As when a mount is lost: the folder is there, and empty."""
+    folder.rename(folder.with_name("away"))
+    folder.mkdir()
+
+
+@pytest.mark.parametrize("stage", ["reading", "embedding"])
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [(_replace, "was replaced|could be embedded"), (shutil.rmtree, "can't be read|could be")],
+    ids=["replaced", "gone"],
+)
+async def test_a_folder_that_is_lost_in_the_middle_publishes_nothing(
+    site: Site, stage: str, act: Callable[[Path], object], words: str
+) -> None:
+    """A version without the images that were lost would be worse than the old one."""
+    first = await site.build()
+    for seed in range(20, 30):
+        site.draw(f"many/{seed}.jpg", seed)
+    with pytest.raises(BuildFailed, match=words):
+        await site.build(_Meanwhile(stage, lambda: act(site.folder)))
+    assert site.volume.active(NAME) == first.manifest.version
+
+
+async def test_a_file_that_changes_while_it_is_read_is_reported(site: Site) -> None:
+    """Its bytes are not those that were hashed: the next run takes it."""
+    changing = site.folder / "red" / "one.jpg"
+    site.draw("red/zero.jpg", 7)
+    progress = _Meanwhile("embedding", lambda: site.draw("red/one.jpg", 8))
+    report = await site.build(progress)
+    (failure,) = report.failures
+    assert failure.path == "red/one.jpg"
+    assert "changed while the index was built" in failure.detail
+    assert changing.exists()
+    again = await site.build()
+    assert (again.manifest.count, again.failures) == (4, ())
+
+
+async def test_odd_files_and_names_are_taken_or_reported(site: Site) -> None:
+    """Line breaks, markup and control characters in names; empty files; links round in circles."""
+    names = ["line\nbreak.jpg", "[red]a[/b].jpg", "\x1b[2J.jpg", " .jpg", "ünï😀.jpg"]
+    for seed, name in enumerate(names):
+        site.draw(f"odd/{name}", 40 + seed)
+    (site.folder / "empty.jpg").touch()
+    (site.folder / "odd" / "round").symlink_to(site.folder)
+    report = await site.build()
+    assert {item.path for item in site.items() if item.label == "odd"} == {
+        f"odd/{name}" for name in names
+    }
+    assert {failure.path: failure.code for failure in report.failures} == {
+        "empty.jpg": "empty_image", "odd/round": "unknown_item",
+    }  # fmt: skip
 
 
 async def test_silent_embedders_fail_the_build_by_name(site: Site) -> None:

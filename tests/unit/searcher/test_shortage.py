@@ -47,4 +47,4 @@ def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
 def test_other_faults_keep_their_own_words(tmp_path: Path, error: OSError | sqlite3.Error) -> None:
     """Nobody is sent to make room where room is not what is missing."""
     failed = str(shortage.explained(tmp_path, error))
-    assert failed == f"{tmp_path} can't be used: {error}"
+    assert failed == f"{tmp_path} can't be used: {str(error).removeprefix('[Errno 5] ')}"

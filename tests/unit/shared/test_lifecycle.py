@@ -171,6 +171,41 @@ def test_an_end_that_hangs_is_not_waited_for_twice() -> None:
         assert process.wait(timeout=20) == ExitCode.ENDED_AT_ONCE
 
 
+_FAILS = """
+import asyncio
+from pathlib import Path
+from services.shared.lifecycle import run_process
+async def main(stop):
+    {work}
+run_process(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "line"),
+    [
+        ("Path('/proc/nope/x').mkdir(parents=True)", "/proc/nope can't be used: No such file"),
+        ("raise OSError(28, 'No space left on device')", "a file can't be used: No space left"),
+    ],
+)
+def test_a_file_that_can_not_be_used_ends_a_process_with_one_line(work: str, line: str) -> None:
+    """Which file, and why; without a traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-c", _FAILS.format(work=work)],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == ExitCode.FAILED
+    (printed,) = (ended.stdout + ended.stderr).splitlines()
+    assert line in printed
+
+
+def test_an_error_of_the_network_is_not_called_a_file() -> None:
+    """What has no file stays what it is."""
+    reset = ConnectionResetError(104, "Connection reset by peer")
+    with pytest.raises(ConnectionResetError):
+        lifecycle.of_file(reset)
+
+
 async def test_a_stop_is_heeded_before_the_start_is_over() -> None:
     """What a service waits for before its first work is given up when it is told to stop."""
     stop = asyncio.Event()

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from services.shared.contracts import Box, Filter
 from tests.support.pictures import plain_jpeg
@@ -125,3 +127,23 @@ async def test_nobody_there_is_said_so(files: list[str]) -> None:
     result = await _simile("query", "--url", "http://127.0.0.1:9", files[0])
     assert result.exit_code == 1
     assert "unreachable" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [(200, "[]"), (200, "{}"), (500, '{"error": "x"}'), (404, "<html>"), (200, "null")],
+)
+async def test_another_server_is_no_simile(files: list[str], status: int, body: str) -> None:
+    """Whatever it answers, with whatever status, is one line."""
+
+    async def answer(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response(status=status, text=body)
+
+    other = web.Application()
+    other.router.add_post("/v1/search", answer)
+    async with TestServer(other) as server:
+        result = await _simile("query", "--url", str(server.make_url("/")), files[0])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.endswith("(unreachable)")
