@@ -314,7 +314,6 @@ BOMBS: Final[Mapping[str, Callable[[], bytes]]] = {
 }
 
 REFUSED: Final = {
-    "png texts": "undecodable_image",
     "png countless chunks": "undecodable_image",
     "png countless pieces": "undecodable_image",
     "gif countless comments": "undecodable_image",

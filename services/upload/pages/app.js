@@ -116,7 +116,8 @@ function ofItem(asked, signal) {
     return api.search(image, { collection: name, box, ...choices, cursor }, signal);
   };
   return {
-    picture: item.then(({ image_url, label }) => ({ address: image_url, name: label || asked.item })),
+    picture: item.then(({ image_url, thumbnail_url, label }) => (
+      { address: image_url, copy: thumbnail_url, name: label || asked.item })),
     ask: box ? byPart : byItem,
   };
 }

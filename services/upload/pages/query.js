@@ -23,15 +23,19 @@ const whole = byId("part-whole");
 let onSearch = () => {};
 let drawn = null; // the edges on the screen
 let searched = ""; // the box of the address, as text
+let wanted = ""; // the address of the query image
+let instead = ""; // of a smaller copy that every browser shows
 let drag = null; // follows a pointer
 
 export function whenChosen(search) {
   onSearch = search;
 }
 
-export function show({ address, name, box: text = "" }) {
-  const another = image.getAttribute("src") !== address;
+export function show({ address, copy = "", name, box: text = "" }) {
+  const another = wanted !== address;
   if (another) {
+    wanted = address;
+    instead = copy;
     tools.hidden = true;
     stage.hidden = false;
     blank.hidden = true;
@@ -142,6 +146,11 @@ image.addEventListener("load", () => {
   tools.hidden = false;
 });
 image.addEventListener("error", () => {
+  if (instead) {
+    image.src = instead;
+    instead = "";
+    return;
+  }
   stage.hidden = true;
   blank.hidden = false;
   blank.textContent = `${image.alt} (this browser can’t show it)`;

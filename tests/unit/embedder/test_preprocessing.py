@@ -45,7 +45,7 @@ def test_a_large_jpeg_gives_nearly_the_same_input_as_its_png() -> None:
 def test_the_model_id_names_all_that_decides_a_vector() -> None:
     """Name, weights, decoder, filter, crop and dimension are in it; another crop is another id."""
     name = model_id("net", "0123456789abcdef", LITE0, 1280)
-    assert name == "net@0123456789ab/pillow-v1-draft358-bicubic-256-224/1280"
+    assert name == "net@0123456789ab/pillow-v2-draft358-bicubic-256-224/1280"
     assert name != model_id("net", "0123456789abcdef", Preprocessing(288, 224), 1280)
 
 

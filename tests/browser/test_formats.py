@@ -1,0 +1,46 @@
+"""Items in formats that browsers don't show: the page shows their thumbnails instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import Page, expect
+
+from services.sample import draw_sample
+from tests.browser.acts import drag
+from tests.support.pictures import encoded
+from tests.support.running import simile_up
+
+pytestmark = pytest.mark.browser
+
+FORMATS = {"heic": "HEIF", "tif": "TIFF", "jp2": "JPEG2000"}
+
+
+@pytest.fixture(scope="module")
+def site(root: Path) -> Iterator[str]:
+    """A Simile whose collection holds an image in each of these formats."""
+    folder = root / "items"
+    draw_sample(folder, per_class=3)
+    for name, drawn in zip(FORMATS, sorted(folder.glob("*/001.jpg")), strict=False):
+        with Image.open(drawn) as picture:
+            (folder / f"item.{name}").write_bytes(encoded(picture, FORMATS[name]))
+    with simile_up(root / "up.log", str(folder), "--root", str(root)) as (url, _):
+        yield url
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_item_that_browsers_do_not_show_is_shown_small(page: Page, site: str, name: str) -> None:
+    """Its thumbnail stands for it, and a part of it can be searched."""
+    items = page.request.get(f"{site}/v1/collections/items/sample?count=100").json()["items"]
+    item = next(one for one in items if one["path"] == f"item.{name}")
+    page.goto(f"/?item={item['item_id']}")
+    expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
+    expect(page.locator("#query-blank")).to_be_hidden()
+    expect(page.get_by_role("button", name="Search a part")).to_be_visible()
+    with page.expect_request("**/v1/search?*box=*"):
+        drag(page, (0.2, 0.3), (0.8, 0.7))
+    expect(page.locator("#status")).to_contain_text("similar images")
+    expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
