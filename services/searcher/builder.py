@@ -18,16 +18,18 @@ from typing import Final
 import structlog
 
 from services.searcher import publisher, shortage, source
+from services.searcher.build_limits import BuildLimits
 from services.searcher.build_lock import locked
 from services.searcher.embedding import BulkEmbedder
-from services.searcher.hashing import examine, read_image
+from services.searcher.fitting import Fitter, small_picture
+from services.searcher.hashing import examine
 from services.searcher.interruptible import Interruptible
 from services.searcher.journal import Content, FailedImage, FileFacts, Journal
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
 from services.searcher.shown_build import shown_on_volume
 from services.searcher.staging import Previous, sweep, write_version
-from services.shared import cores, imaging, lifecycle
+from services.shared import cores, lifecycle
 from services.shared.build_progress import BUILDING
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed, SimileError, UnknownItem
@@ -84,7 +86,8 @@ async def build(
         with locked(home), shown_on_volume(building, progress) as shown:
             sweep(building)  # before anything is written: the disk may be full of it
             with contextlib.closing(Journal(building / "journal.sqlite")) as journal:
-                work = _Build(request, settings, volume, journal, shown)
+                limits = BuildLimits.of(settings, shared)
+                work = _Build(request, settings, volume, journal, shown, limits)
                 return await _supervised(work, settings, shared, broker)
     except (OSError, sqlite3.Error) as error:
         raise shortage.explained(home, error) from error
@@ -94,13 +97,10 @@ async def _supervised(
     work: _Build, settings: IndexSettings, shared: SharedSettings, broker: Broker
 ) -> BuildReport:
     """The work, with an inbox beside it that must not end first."""
-    limits = imaging.Limits(
-        shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect
-    )
     inbox = Inbox(broker, f"index-{shared.replica}", on_late=lambda: None)
     receiving = asyncio.create_task(inbox.run(), name="index inbox")
     building = asyncio.create_task(
-        work.run(BulkEmbedder(broker, inbox, settings), limits), name="index build"
+        work.run(BulkEmbedder(broker, inbox, settings)), name="index build"
     )
     try:
         await asyncio.wait({building, receiving}, return_when=asyncio.FIRST_COMPLETED)
@@ -121,8 +121,11 @@ class _Build:
         volume: Volume,
         journal: Journal,
         progress: Progress,
+        limits: BuildLimits,
     ) -> None:
         self._request = request
+        self._limits = limits
+        self._fitter = Fitter(request.folder, limits)
         self._settings = settings
         self._volume = volume
         self._journal = journal
@@ -130,9 +133,9 @@ class _Build:
         self._embedded = 0
         self._started = time.monotonic()
 
-    async def run(self, embedder: BulkEmbedder, limits: imaging.Limits) -> BuildReport:
+    async def run(self, embedder: BulkEmbedder) -> BuildReport:
         folder = source.identity(self._request.folder)
-        await self._progress.run(self._read_all, limits)
+        await self._progress.run(self._read_all)
         first, model_id = await self._learn_model(embedder)
         previous = await self._progress.run(self._previous, model_id)
         if previous is not None and previous.holds_content(first.sha256):
@@ -159,7 +162,7 @@ class _Build:
         )
         return report
 
-    def _read_all(self, limits: imaging.Limits) -> None:
+    def _read_all(self) -> None:
         """In a thread: every file's hash and header; what isn't an image is left out."""
         folder = self._request.folder
         total = self._journal.list_images(source.list_images(folder))
@@ -171,7 +174,7 @@ class _Build:
             unread = self._journal.unread()
             while some := list(islice(unread, _FILES_AT_ONCE)):
                 reading = [
-                    (path, readers.submit(examine, folder, path, known, limits))
+                    (path, readers.submit(examine, folder, path, known, self._limits))
                     for path, known in some
                 ]
                 for path, facts in reading:
@@ -237,8 +240,7 @@ class _Build:
     ) -> str | None:
         """Embed one content into the journal; its model id, or None when it failed by itself."""
         try:
-            image = await asyncio.to_thread(read_image, self._request.folder, content)
-            embedded = await embedder.embed(image)
+            embedded = await embedder.embed(await self._image(embedder, content, model_id))
         except BuildFailed:
             raise
         except (SimileError, OSError) as error:
@@ -256,6 +258,15 @@ class _Build:
         self._embedded += 1
         self._progress.advance()
         return embedded.model_id
+
+    async def _image(self, embedder: BulkEmbedder, content: Content, model_id: str | None) -> bytes:
+        """The content's bytes as the embedders take them."""
+        image = await self._fitter.read(content)
+        if image is not None:
+            return image
+        if model_id is None:
+            model_id = (await embedder.embed(small_picture())).model_id
+        return await self._fitter.fitted(content, model_id)
 
     def _publish(self, model_id: str, previous: Previous | None) -> Manifest:
         """In a thread: write every file of the new version, publish and activate it."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from pathlib import Path
 
+from services.searcher.build_limits import BuildLimits, header_of, named
 from services.searcher.journal import Content, FileFacts
 from services.searcher.source import locate
-from services.shared import imaging
 from services.shared.errors import ImageTooLarge, UnknownItem
 
+_one_large = threading.Lock()
 
-def examine(folder: Path, path: str, known: FileFacts | None, limits: imaging.Limits) -> FileFacts:
+
+def examine(folder: Path, path: str, known: FileFacts | None, limits: BuildLimits) -> FileFacts:
     """The file's facts; those known already where the file has not changed since.
 
-    Raises UnknownItem for a file that can't be had, or what `imaging.sniff` raises.
+    Raises UnknownItem for a file that can't be had, or what `header_of` raises.
     """
     file = locate(folder, path)
     if file is None:
@@ -23,12 +27,14 @@ def examine(folder: Path, path: str, known: FileFacts | None, limits: imaging.Li
     stat = file.stat()
     if known is not None and (known.size, known.mtime_ns) == (stat.st_size, stat.st_mtime_ns):
         return known
-    if stat.st_size > limits.max_bytes:
-        message = f"{stat.st_size} bytes; {limits.max_bytes} are accepted"
-        raise ImageTooLarge(message)
-    image = file.read_bytes()
-    header = imaging.sniff(image, limits)
-    return FileFacts(stat.st_size, stat.st_mtime_ns, _sha256(image), header.width, header.height)
+    if stat.st_size > limits.read.max_bytes:
+        message = f"{stat.st_size} bytes; {limits.read.max_bytes} are accepted"
+        raise named(ImageTooLarge(message))
+    # Threads read many files at once, but of the large ones one at a time.
+    with _one_large if stat.st_size > limits.sent.max_bytes else contextlib.nullcontext():
+        image = file.read_bytes()
+        header, sha256 = header_of(image, limits.read), _sha256(image)
+    return FileFacts(stat.st_size, stat.st_mtime_ns, sha256, header.width, header.height)
 
 
 def read_image(folder: Path, content: Content) -> bytes:

@@ -91,6 +91,20 @@ class IndexSettings(EnvironmentSettings):
         description="Where /livez, /readyz and /metrics of a build listen, at SIMILE_ADMIN_HOST, "
         "while it runs; default: nowhere.",
     )
+    image_max_bytes: int = Field(
+        default=256 * 2**20,
+        ge=1024,
+        le=2**31 - 1,
+        description="The largest image file that a build takes in, in bytes: larger than callers "
+        "may send, since it is made to fit before it goes to the embedders.",
+    )
+    image_max_pixels: int = Field(
+        default=128_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="The most pixels that a build decodes of an image, one large image at a time "
+        "at up to 16 bytes a pixel; a JPEG is decoded at a fraction of its size, and counts so.",
+    )
     attempts: int = Field(
         default=5, ge=1, le=100, description="How often one image is sent before the build fails."
     )

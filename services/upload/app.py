@@ -137,7 +137,7 @@ async def run(
         canary = Canary(
             inbox,
             metrics.canary,
-            CanaryChoice(library, shared.replica).choose,
+            CanaryChoice(library, shared.replica, _image_limits(shared)).choose,
             OwnHalf(broker, inbox).judge,
             period_seconds=shared.canary_seconds,
             timeout_seconds=settings.deadline_seconds,
@@ -145,6 +145,10 @@ async def run(
         health.ready_when("upload canary", lambda: canary.unready)
         stages["canary"] = canary.run()
     await lifecycle.supervise(drained, stages)
+
+
+def _image_limits(shared: SharedSettings) -> imaging.Limits:
+    return imaging.Limits(shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect)
 
 
 def application(
@@ -158,9 +162,7 @@ def application(
 ) -> web.Application:
     """The web application: API, page, and one way to answer errors."""
     limits = BodyLimits(
-        image=imaging.Limits(
-            shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect
-        ),
+        image=_image_limits(shared),
         batch_images=settings.max_batch_images,
         batch_bytes=settings.batch_max_bytes,
     )

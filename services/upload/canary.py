@@ -7,6 +7,7 @@ from typing import Final
 
 from services.shared.canary import Known
 from services.shared.contracts import Embedding, Embeddings, EmbedRequest
+from services.shared.imaging import Limits
 from services.shared.items import Item
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
@@ -21,9 +22,11 @@ _ECHO_SECONDS: Final = 2.0
 class CanaryChoice:
     """Chooses from the collection that was asked for last, so that none is opened for a canary."""
 
-    def __init__(self, library: Library, replica: str) -> None:
+    def __init__(self, library: Library, replica: str, limits: Limits) -> None:
+        """Take the limits of callers: a build lets in larger images than the embedders accept."""
         self._library = library
         self._replica = replica
+        self._limits = limits
 
     async def choose(self) -> Known | None:
         """An item's image through the embedders; where no image is to be had, its vector."""
@@ -38,7 +41,8 @@ class CanaryChoice:
         items = sorted(items, key=lambda item: item.width * item.height)
         for item in items:
             image = await self._library.images.original(manifest, item)
-            if image is not None:
+            is_small = item.width * item.height <= self._limits.max_pixels
+            if image is not None and is_small and len(image) <= self._limits.max_bytes:
                 return _by_image(manifest.collection, item, image)
         vector = await self._library.vector(shelf, items[0])
         return _by_vector(manifest.collection, items[0], vector)

@@ -26,8 +26,9 @@ def site(root: Path) -> Iterator[str]:
     draw_sample(folder, per_class=3)
     for name, drawn in zip(FORMATS, sorted(folder.glob("*/001.jpg")), strict=False):
         with Image.open(drawn) as picture:
-            (folder / f"item.{name}").write_bytes(encoded(picture, FORMATS[name]))
-    with simile_up(root / "up.log", str(folder), "--root", str(root)) as (url, _):
+            (folder / name).mkdir()
+            (folder / name / f"item.{name}").write_bytes(encoded(picture, FORMATS[name]))
+    with simile_up(root / "up.log", "--images", str(folder), "--root", str(root)) as (url, _):
         yield url
 
 
@@ -35,7 +36,7 @@ def site(root: Path) -> Iterator[str]:
 def test_an_item_that_browsers_do_not_show_is_shown_small(page: Page, site: str, name: str) -> None:
     """Its thumbnail stands for it, and a part of it can be searched."""
     items = page.request.get(f"{site}/v1/collections/items/sample?count=100").json()["items"]
-    item = next(one for one in items if one["path"] == f"item.{name}")
+    item = next(one for one in items if one["label"] == name)
     page.goto(f"/?item={item['item_id']}")
     expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
     expect(page.locator("#query-blank")).to_be_hidden()

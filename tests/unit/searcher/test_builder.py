@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from services.searcher import publisher
 from services.searcher.builder import BuildReport, BuildRequest, build
@@ -27,7 +28,7 @@ from services.shared.items import Item, ItemCatalog
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.memory import MemoryBroker
-from services.shared.settings import SharedSettings
+from services.shared.settings import SharedSettings, load
 from tests.support.fake_embedder import FakeEmbedder, fake_embedder, vector_of
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import DIMENSION
@@ -52,9 +53,9 @@ class Site:
         file.write_bytes(plain_jpeg((seed, 2 * seed, 90), (40, 30)))
         return file.read_bytes()
 
-    async def build(self, progress: Progress | None = None) -> BuildReport:
-        """Run a build."""
-        shared = SharedSettings(root=self.volume.root, replica="test")
+    async def build(self, progress: Progress | None = None, **limits: int) -> BuildReport:
+        """Run a build; limits: those that callers have."""
+        shared = load(SharedSettings, root=self.volume.root, replica="test", **limits)
         request = BuildRequest(NAME, self.folder)
         progress = progress or NoProgress()
         return await build(
@@ -587,3 +588,37 @@ async def test_a_full_volume_costs_no_version(
     report = await site.build()
     assert report.published
     assert len(site.embedder.embedded) <= report.manifest.count + 260
+
+
+async def test_images_too_large_for_callers_are_made_to_fit(site: Site) -> None:
+    """The owner's photographs are in the index; what the embedders get is within their limits."""
+    noise = Image.effect_noise((1200, 900), 90).convert("RGB")
+    large = site.folder / "large.jpg"
+    noise.save(large, "JPEG", quality=95)
+    noise.resize((400, 300)).save(site.folder / "large.tif", "TIFF")
+    limit = 200_000
+    report = await site.build(image_max_bytes=limit, image_max_pixels=500_000)
+    assert large.stat().st_size > limit
+    assert report.failures == ()
+    assert {"large.jpg", "large.tif"} <= {item.path for item in site.items()}
+    assert max(map(len, site.embedder.embedded)) <= limit
+
+
+async def test_a_folder_of_large_images_alone_learns_its_model(site: Site) -> None:
+    """The model, which says how to make them fit, is learned by a small picture."""
+    for file in site.folder.rglob("*.jpg"):
+        file.unlink()
+    Image.effect_noise((1200, 900), 90).save(site.folder / "large.jpg", "JPEG", quality=95)
+    report = await site.build(image_max_bytes=200_000)
+    assert [item.path for item in site.items()] == ["large.jpg"]
+    assert (report.failures, report.embedded) == ((), 1)
+
+
+async def test_an_image_left_out_by_a_limit_names_the_setting(site: Site) -> None:
+    """The report says how to let it in."""
+    site.settings = site.settings.model_copy(update={"image_max_bytes": 1024})
+    Image.effect_noise((400, 300), 90).save(site.folder / "large.png", "PNG")
+    report = await site.build(image_max_bytes=2048)
+    (failure,) = report.failures
+    assert (failure.path, failure.code) == ("large.png", "image_too_large")
+    assert "SIMILE_INDEX_IMAGE_MAX_BYTES" in failure.detail

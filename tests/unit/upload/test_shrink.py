@@ -15,8 +15,9 @@ from services.embedder.networks import NETWORKS
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import UndecodableImage
+from services.shared.imaging.shrinking import target_of
 from services.upload.settings import UploadSettings
-from services.upload.shrink import Shrinker, target_of
+from services.upload.shrink import Shrinker
 from tests.support import pictures
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api, form_of

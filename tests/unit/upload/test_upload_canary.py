@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.shared import imaging
 from services.shared.canary import Canary, CanaryMetrics
 from services.shared.collection import Volume
 from services.shared.items import Item
@@ -23,6 +25,8 @@ from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api
+
+LIMITS = imaging.Limits(2**20, 1_000_000, 100.0)
 
 
 def _true_items(images: Path) -> list[Item]:
@@ -72,13 +76,24 @@ async def tried(api: Api) -> AsyncIterator[Tried]:
     canary = Canary(
         inbox,
         CanaryMetrics("upload", registry),
-        CanaryChoice(library, "replica-1").choose,
+        CanaryChoice(library, "replica-1", LIMITS).choose,
         OwnHalf(api.broker, inbox).judge,
         period_seconds=1,
         timeout_seconds=20,
     )
     yield Tried(api, registry, inbox, canary, library)
     await cancel(running)
+
+
+async def test_it_asks_by_no_image_that_embedders_refuse(tried: Tried) -> None:
+    """A build lets in larger images than callers may send: then its vector asks."""
+    for limits in (
+        dataclasses.replace(LIMITS, max_bytes=10),
+        dataclasses.replace(LIMITS, max_pixels=9),
+    ):
+        known = await CanaryChoice(tried.library, "replica-9", limits).choose()
+        assert known is not None
+        assert known.asked_by == "vector"
 
 
 async def test_it_asks_by_an_items_own_image(tried: Tried) -> None:
@@ -90,8 +105,8 @@ async def test_it_asks_by_an_items_own_image(tried: Tried) -> None:
     assert first == second
     assert first in stored
     assert tried.count("image", "ok") == 2
-    other = await CanaryChoice(tried.library, "replica-9").choose()
-    again = await CanaryChoice(tried.library, "replica-9").choose()
+    other = await CanaryChoice(tried.library, "replica-9", LIMITS).choose()
+    again = await CanaryChoice(tried.library, "replica-9", LIMITS).choose()
     assert other is not None
     assert again is not None
     assert other.item_id == again.item_id
@@ -166,7 +181,7 @@ async def test_it_follows_what_people_ask_for(tried: Tried) -> None:
     publish_version(volume, "apes", unit_vectors(4), items(4, prefix="ape"))
 
     async def chosen(library: Library) -> str | None:
-        known = await CanaryChoice(library, "replica").choose()
+        known = await CanaryChoice(library, "replica", LIMITS).choose()
         return None if known is None else known.collection
 
     assert await chosen(_library(volume)) == "apes"
