@@ -11,6 +11,8 @@ PROTOC_FILES := messages_pb2.py messages_pb2.pyi
 # What the current messages must stay compatible with: the last release, else the last commit.
 PROTO_BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD~1)
 
+IMAGE_OPTIONS = $(if $(BASE),--base '$(BASE)') $(if $(DEVICE),--device '$(DEVICE)')
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup system run test bench bench-search check lint typecheck format docs \
@@ -91,8 +93,11 @@ docs: setup ## Write the generated tables in docs/ anew
 manifests: setup ## Write the chart's generated files and k8s/ anew
 	$(BIN)/python -m tools.chart
 
-images-load: images ## Build the images and load them into kind, k3d or minikube
-	sh tools/load_images.sh $$($(BIN)/python -c 'from importlib.metadata import version; print(version("simile-search"))')
+# First whether they can be loaded: building takes half an hour.
+images-load: ## Build the images and load them into kind, k3d or minikube
+	sh tools/load_images.sh
+	$(PYTHON) tools/images.py $(IMAGE_OPTIONS)
+	sh tools/load_images.sh $$($(PYTHON) tools/images.py $(IMAGE_OPTIONS) --names)
 
 dashboards: setup ## Write the Grafana dashboards of the chart anew
 	$(BIN)/python -m tools.dashboards
@@ -129,7 +134,7 @@ $(VENV)/.installed-audit: $(VENV)/.installed
 	touch $@
 
 images: ## Build the images with podman or docker; BASE=image, DEVICE=cuda
-	$(PYTHON) tools/images.py $(if $(BASE),--base '$(BASE)') $(if $(DEVICE),--device '$(DEVICE)')
+	$(PYTHON) tools/images.py $(IMAGE_OPTIONS)
 
 # No registry is asked: the base is made of Debian's packages.
 test-images: setup ## Build the images, and run Simile on them with podman (root; 20 minutes)

@@ -154,14 +154,19 @@ def main() -> None:
     parser.add_argument("--registry", default="localhost", help="how the names begin")
     parser.add_argument("--build-arg", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("--build-context", action="append", default=[], metavar="NAME=FOLDER")
+    parser.add_argument("--names", action="store_true", help="print the names; build nothing")
     arguments = parser.parse_args()
+    targets = arguments.targets or TARGETS
+    if arguments.names:
+        print(*(image_name(one, arguments.device, arguments.registry) for one in targets))
+        return
     if arguments.base == "local":
         make_local_base()
         arguments.base = LOCAL_BASE
     with tempfile.TemporaryDirectory() as folder:
         pip = pip_options(Path(folder))
         require_mounts(engine(), pip)
-        names = [build(target, arguments, pip) for target in arguments.targets or TARGETS]
+        names = [build(target, arguments, pip) for target in targets]
     for name in names:
         size = int(output(engine(), "image", "inspect", "--format={{.Size}}", name))
         print(f"{name}  {size / 1e6:.0f} MB")

@@ -1,33 +1,57 @@
 #!/bin/sh
-# Loads Simile's images into the local cluster that kubectl talks to: load_images.sh TAG
-# Knows kind, k3d and minikube; any other cluster pulls from a registry.
+# Loads images into the local cluster that kubectl talks to: load_images.sh IMAGE...
+# Knows kind, k3d and minikube; any other cluster pulls from a registry. Without an image it only
+# checks that all of this is possible, which is worth knowing before the images are built.
 set -eu
 
 archive=build/images.tar
-upload=localhost/simile-upload:$1
-embedder=localhost/simile-embedder:$1
-searcher=localhost/simile-searcher:$1
 
-context=$(kubectl config current-context)
-case "$context" in
-kind-* | k3d-* | minikube*) ;;
-*)
-	echo "kubectl's context is $context, not one of kind, k3d or minikube." >&2
-	echo "Push the images to a registry, and name it in image.registry." >&2
+refuse() { # refuse REASON NEXT
+	echo "$1" >&2
+	echo "$2" >&2
 	exit 1
+}
+
+if command -v podman >/dev/null 2>&1; then
+	engine=podman
+elif command -v docker >/dev/null 2>&1; then
+	engine=docker
+else
+	refuse "Neither podman nor docker is installed." "Install one of them: it builds the images."
+fi
+"$engine" info >/dev/null 2>&1 ||
+	refuse "$engine is installed, but \`$engine info\` fails." "Start its service, or let your user reach it."
+command -v kubectl >/dev/null 2>&1 ||
+	refuse "kubectl is not installed." "Install it, and make a cluster: \`kind create cluster\`."
+
+context=$(kubectl config current-context 2>/dev/null) ||
+	refuse "kubectl knows no cluster." "Make one: kind create cluster, k3d cluster create or minikube start."
+case "$context" in
+kind-*) loader=kind ;;
+k3d-*) loader=k3d ;;
+minikube*) loader=minikube ;;
+*)
+	refuse "kubectl's context is $context, not one of kind, k3d or minikube." \
+		"Push the images to a registry, and name it in image.registry."
 	;;
 esac
+command -v "$loader" >/dev/null 2>&1 ||
+	refuse "kubectl's context is $context, but $loader is not installed." "Install $loader."
+kubectl get --raw=/readyz --request-timeout=20s >/dev/null 2>&1 ||
+	refuse "The cluster $context does not answer." "Start it, or make another one with $loader."
+
+[ $# -gt 0 ] || exit 0
 
 mkdir -p build
-if command -v podman >/dev/null 2>&1; then
+if [ "$engine" = podman ]; then
 	rm -f "$archive" # podman adds to an archive that is there
-	podman save --multi-image-archive --output "$archive" "$upload" "$embedder" "$searcher"
+	podman save --multi-image-archive --output "$archive" "$@"
 else
-	docker save --output "$archive" "$upload" "$embedder" "$searcher"
+	docker save --output "$archive" "$@"
 fi
-case "$context" in
-kind-*) kind load image-archive "$archive" --name "${context#kind-}" ;;
-k3d-*) k3d image import "$archive" --cluster "${context#k3d-}" ;;
-*) minikube image load "$archive" --profile "$context" ;;
+case "$loader" in
+kind) kind load image-archive "$archive" --name "${context#kind-}" ;;
+k3d) k3d image import "$archive" --cluster "${context#k3d-}" ;;
+minikube) minikube image load "$archive" --profile "$context" ;;
 esac
 rm -f "$archive"

@@ -56,9 +56,33 @@ as_root=
 if [ "$(id -u)" -ne 0 ]; then
 	as_root=sudo
 fi
-$as_root apt-get update
+
+# A fresh machine updates itself for minutes, and whoever runs apt meanwhile finds its locks taken. The
+# option waits for those of dpkg; for that of the lists apt has none, so it is asked again.
+apt() {
+	tries=60
+	until said=$($as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive \
+		apt-get -o DPkg::Lock::Timeout=600 "$@" 2>&1 >&3); do
+		tries=$((tries - 1))
+		case "$said" in
+		*"Could not get lock"* | *"Unable to lock"*) ;;
+		*) tries=0 ;;
+		esac
+		if [ "$tries" -le 0 ]; then
+			echo "$said" >&2
+			exit 1
+		fi
+		echo "apt is in use by another program; trying again in 10 seconds" >&2
+		sleep 10
+	done
+	echo "$said" >&2
+}
+
+exec 3>&1 # what apt prints is seen while it works, and its complaints are read here
+
+apt update
 # shellcheck disable=SC2086 # a list of packages
-$as_root env DEBIAN_FRONTEND=noninteractive apt-get install --yes $missing
+apt install --yes $missing
 
 # Debian starts these as services; the tests start a Prometheus of their own.
 case "$missing" in
