@@ -75,7 +75,7 @@ apt() {
 		echo "apt is in use by another program; trying again in 10 seconds" >&2
 		sleep 10
 	done
-	echo "$said" >&2
+	[ -z "$said" ] || echo "$said" >&2
 }
 
 exec 3>&1 # what apt prints is seen while it works, and its complaints are read here
