@@ -13,6 +13,7 @@ from typing import Final, get_args
 import click
 from rich.table import Column
 
+from services.active_commands import activate, rollback, unpin
 from services.index_tables import MEGABYTE, reason, show_plans, show_report
 from services.index_volume import PictureFile, require_folder, volume_of
 from services.shared import lifecycle
@@ -37,6 +38,10 @@ root_option = click.option(
 @click.group()
 def index() -> None:
     """Build and look after the collections' index versions."""
+
+
+for command in (activate, rollback, unpin):
+    index.add_command(command)
 
 
 @index.command()
@@ -94,8 +99,8 @@ def build(
 @root_option
 @lifecycle.named_errors
 def list_versions(root: Path | None) -> None:
-    """Show every collection's index versions: * is active, "held" is being read."""
-    from services.searcher import publisher
+    """Show every index version: * is active, "pin" stays active, "held" is being read."""
+    from services.searcher import pin, publisher
 
     volume = volume_of(root)
     table = new_table(
@@ -103,7 +108,9 @@ def list_versions(root: Path | None) -> None:
         Column("method", no_wrap=True), "recall", "MB", Column("age", no_wrap=True),
     )  # fmt: skip
     for row in publisher.list_versions(volume):
-        marks = ["*"] * row.active + ["held"] * volume.held(row.collection, row.version)
+        pinned = row.active and pin.pinned(volume, row.collection)
+        held = volume.held(row.collection, row.version)
+        marks = ["*"] * row.active + ["pin"] * pinned + ["held"] * held
         facts = ["?", "unreadable", "", "", ""]
         if row.manifest is not None:
             manifest = row.manifest
@@ -119,31 +126,6 @@ def list_versions(root: Path | None) -> None:
         echo(f"no collection in {volume.root} yet: `simile index build FOLDER` makes one")
         return
     console().print(table)
-
-
-@index.command()
-@click.argument("collection")
-@click.argument("version")
-@root_option
-@lifecycle.named_errors
-def activate(collection: str, version: str, root: Path | None) -> None:
-    """Verify VERSION of COLLECTION and make it the one that answers."""
-    from services.searcher import publisher
-
-    publisher.activate(volume_of(root), collection, version)
-    echo(f"active: {collection} {version}")
-
-
-@index.command()
-@click.argument("collection")
-@root_option
-@lifecycle.named_errors
-def rollback(collection: str, root: Path | None) -> None:
-    """Verify and activate the version of COLLECTION before the active one."""
-    from services.searcher import publisher
-
-    version = publisher.rollback(volume_of(root), collection)
-    echo(f"active: {collection} {version}")
 
 
 @index.command()

@@ -80,6 +80,12 @@ def show_report(report: BuildReport) -> None:
     if report.published:
         show_plans(manifest)
     verb = "published" if report.published else "unchanged:"
+    if report.pinned:
+        name = manifest.collection
+        echo(
+            f"{name} is pinned: its active version stays, until `simile index unpin {name}` or "
+            f"`simile index activate {name} {manifest.version}`"
+        )
     echo(
         f"{verb} {manifest.version}: {manifest.count} images "
         f"({report.embedded} embedded, {report.reused} reused, {len(report.failures)} left out) "

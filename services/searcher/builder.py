@@ -17,7 +17,7 @@ from typing import Final
 
 import structlog
 
-from services.searcher import publisher, shortage, source
+from services.searcher import pin, publisher, shortage, source
 from services.searcher.build_limits import BuildLimits
 from services.searcher.build_lock import locked
 from services.searcher.embedding import BulkEmbedder
@@ -56,7 +56,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did. published is False when nothing had changed since that version."""
+    """What a build did. published: not unchanged; pinned: not activated."""
 
     manifest: Manifest
     embedded: int
@@ -64,6 +64,7 @@ class BuildReport:
     failures: tuple[FailedImage, ...]
     seconds: float
     published: bool
+    pinned: bool = False
 
 
 async def build(
@@ -205,8 +206,7 @@ class _Build:
         return BuildFailed(f"no image of {self._request.folder} could be embedded: {why}")
 
     def _previous(self, model_id: str) -> Previous | None:
-        version = publisher.active_version(self._volume, self._request.collection)
-        if version is None:
+        if (version := pin.base_version(self._volume, self._request.collection)) is None:
             return None
         try:
             previous = Previous(self._volume, self._request.collection, version)
@@ -304,6 +304,7 @@ class _Build:
             failures=tuple(self._journal.failures()),
             seconds=time.monotonic() - self._started,
             published=published,
+            pinned=pin.pinned(self._volume, manifest.collection),
         )
 
 

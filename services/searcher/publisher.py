@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from services.searcher import pin
 from services.searcher.index import Index
 from services.shared.collection import Volume
 from services.shared.errors import IndexCorrupt, NoIndex, UnknownCollection, UnknownVersion
@@ -40,9 +41,13 @@ class PruneRow:
 def publish(volume: Volume, staging: Path, manifest: Manifest) -> None:
     """Publish the files in `staging`, verify them where they will be read, then activate.
 
-    Raises IndexCorrupt when what was written doesn't verify; the old version stays active.
+    A pinned collection keeps its active version. Raises IndexCorrupt when what was written doesn't
+    verify; the old version stays active.
     """
     volume.publish(staging, manifest)
+    if pin.pinned(volume, manifest.collection) and active_version(volume, manifest.collection):
+        verify(volume, manifest.collection, manifest.version)
+        return
     activate(volume, manifest.collection, manifest.version)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,7 +18,7 @@ import yaml
 from tests.support import charts
 from tests.support.charts import of_kind, the
 from tools.chart import manifests
-from tools.chart.manifests import CHART, Manifest
+from tools.chart.manifests import CHART, ROOT, Manifest
 from tools.chart.programs import helm, run
 
 SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
@@ -86,6 +87,23 @@ def test_the_version_label_is_that_of_the_image(options: str, versions: list[str
             assert metadata["labels"]["app.kubernetes.io/version"] == version
     (job,) = of_kind(objects, "Job")
     assert job["metadata"]["labels"]["app.kubernetes.io/version"] == versions[-1]
+
+
+def test_a_rotation_names_every_key_of_the_secret() -> None:
+    """Replaced whole, the broker's Secret keeps what KEDA reads, not the address alone."""
+    page = (ROOT / "docs" / "kubernetes.md").read_text()
+    commands = re.findall(r"create secret generic simile-broker .*?\n(?! )", page, re.DOTALL)
+    keys = [set(re.findall(r"--from-literal=([\w-]+)=", command)) for command in commands]
+    assert keys == [{"url", "management-url"}] * 2
+
+
+def test_builds_can_be_suspended() -> None:
+    """No job at an upgrade, none by the schedule: what was gone back to stays."""
+    objects = manifests.render(
+        charts.SCENARIOS / "production.yaml", options=("--set", "index.suspend=true")
+    )
+    assert of_kind(objects, "Job") == []
+    assert [cron["spec"]["suspend"] for cron in of_kind(objects, "CronJob")] == [True]
 
 
 def _jobs(*options: str) -> set[str]:

@@ -53,7 +53,9 @@ def test_the_list_shows_each_version_in_80_columns(volume: Volume) -> None:
 def test_a_version_is_activated_and_rolled_back(volume: Volume) -> None:
     """Each command says what is active now; the unknown is refused by name."""
     first, second, third = volume.versions("birds")
-    assert _run(volume, "rollback", "birds").output == f"active: birds {second}\n"
+    went_back = _run(volume, "rollback", "birds").output.splitlines()
+    assert went_back[0] == f"active: birds {second}"
+    assert "--pin" in went_back[1]
     assert _run(volume, "activate", "birds", third).output == f"active: birds {third}\n"
     _run(volume, "activate", "birds", first)
     failed = _run(volume, "rollback", "birds")
@@ -61,6 +63,18 @@ def test_a_version_is_activated_and_rolled_back(volume: Volume) -> None:
     assert "unknown_version" in failed.output
     assert _run(volume, "activate", "birds", "nonsense").exit_code != 0
     assert volume.active("birds") == first
+
+
+def test_a_rollback_can_be_pinned(volume: Volume) -> None:
+    """The list shows the pin, and `unpin` names the newer version that waits."""
+    _, second, third = volume.versions("birds")
+    assert "unpin birds" in _run(volume, "rollback", "birds", "--pin").output
+    assert _run(volume, "list").output.count("* pin ") == 1
+    printed = _run(volume, "unpin", "birds").output
+    assert f"active is {second}" in printed
+    assert third in printed
+    assert " pin " not in _run(volume, "list").output
+    assert _run(volume, "unpin", "fish").exit_code != 0
 
 
 def test_verify_finds_the_broken_one(volume: Volume) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.searcher import publisher
+from services.searcher import pin, publisher
 from services.searcher.builder import BuildReport, BuildRequest, build
 from services.searcher.progress import NoProgress, Progress
 from services.searcher.settings import IndexSettings
@@ -622,3 +622,35 @@ async def test_an_image_left_out_by_a_limit_names_the_setting(site: Site) -> Non
     (failure,) = report.failures
     assert (failure.path, failure.code) == ("large.png", "image_too_large")
     assert "SIMILE_INDEX_IMAGE_MAX_BYTES" in failure.detail
+
+
+async def test_a_rollback_that_is_pinned_outlives_builds(site: Site) -> None:
+    """Builds publish what is new, once, and the version that was gone back to stays active."""
+    old = (await site.build()).manifest.version
+    site.draw("green/four.jpg", 4)
+    await site.build()
+    publisher.rollback(site.volume, NAME)
+    pin.pin(site.volume, NAME)
+    unchanged = await site.build()
+    assert (unchanged.published, unchanged.pinned) == (False, True)
+    site.draw("green/five.jpg", 5)
+    newer = await site.build()
+    assert (newer.published, newer.embedded, newer.pinned) == (True, 1, True)
+    assert not (await site.build()).published
+    assert site.volume.active(NAME) == old
+    pin.unpin(site.volume, NAME)
+    last = await site.build()
+    assert (last.published, last.pinned) == (True, False)
+    assert site.volume.active(NAME) == last.manifest.version
+
+
+async def test_a_rollback_without_a_pin_lasts_until_the_next_build(site: Site) -> None:
+    """Nothing is pinned that nobody asked for."""
+    await site.build()
+    site.draw("green/four.jpg", 4)
+    newer = (await site.build()).manifest
+    publisher.rollback(site.volume, NAME)
+    last = await site.build()
+    assert not last.pinned
+    assert site.volume.active(NAME) == last.manifest.version
+    assert last.manifest.count == newer.count
