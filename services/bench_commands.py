@@ -13,13 +13,14 @@ from typing import Any, Final, TypeVar
 import click
 
 from services.client import key_headers
+from services.output_file import OutputFile
 from services.shared import lifecycle
 from services.shared.errors import MissingExtra
 from services.tables import console
 
 _DEFAULT_CONCURRENCY: Final = (1, 8, 32)
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
-_OUT: Final = click.Path(dir_okay=False, path_type=Path)
+_OUT: Final = OutputFile()
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 
 _Number = TypeVar("_Number", int, float)

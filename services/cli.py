@@ -14,8 +14,9 @@ import click
 
 from services.bench_commands import bench
 from services.index_commands import index, root_option
-from services.index_volume import PictureFile, volume_of
+from services.index_volume import volume_of
 from services.keys_commands import keys
+from services.output_file import OutputFile
 from services.quarantine_commands import quarantine
 from services.shared import lifecycle
 from services.shared.settings import load
@@ -212,7 +213,7 @@ main.add_command(top)
 @click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @click.option(
     "--sheet",
-    type=PictureFile(".png", ".jpg", ".jpeg", ".webp"),
+    type=OutputFile(".png", ".jpg", ".jpeg", ".webp"),
     default=Path("evaluation.png"),
     show_default=True,
     help="Where to write the contact sheet of queries and their neighbours.",

@@ -15,7 +15,8 @@ from rich.table import Column
 
 from services.active_commands import activate, rollback, unpin
 from services.index_tables import MEGABYTE, reason, show_plans, show_report
-from services.index_volume import PictureFile, require_folder, volume_of
+from services.index_volume import require_folder, volume_of
+from services.output_file import OutputFile
 from services.shared import lifecycle
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
@@ -27,8 +28,8 @@ from services.tables import add_row, age, cell, console, echo, new_table
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _SECONDS: Final = click.FloatRange(0, min_open=True)
-_SHEET: Final = PictureFile(".png", ".jpg", ".jpeg", ".webp")
-_PLOT: Final = PictureFile(".png", ".svg", ".pdf")
+_SHEET: Final = OutputFile(".png", ".jpg", ".jpeg", ".webp")
+_PLOT: Final = OutputFile(".png", ".svg", ".pdf")
 
 root_option = click.option(
     "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."

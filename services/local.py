@@ -34,6 +34,7 @@ from services.shared.collection import Volume
 from services.shared.errors import (
     IndexCorrupt,
     InvalidSettings,
+    MalformedRequest,
     NoIndex,
     SimileError,
     UnknownCollection,
@@ -180,7 +181,15 @@ async def local_broker(
 
 
 def source_of(shared: SharedSettings, images: Path | None, collection: str | None) -> Source:
-    """The images to search: the folder given, or a sample collection drawn on first use."""
+    """The images to search: the folder given, or a sample collection drawn on first use.
+
+    Raises InvalidSettings for what can't be a collection's name.
+    """
+    if collection is not None:
+        try:
+            Volume(shared.root).home(collection)
+        except MalformedRequest as error:
+            raise InvalidSettings(str(error)) from error
     if images is None:
         folder = shared.root / ".sample" / _SAMPLE
         if not folder.is_dir():

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 from rich.table import Column
 
+from services.output_file import OutputFile
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-_NEW_FILE: Final = click.Path(dir_okay=False, path_type=Path)
+_NEW_FILE: Final = OutputFile()
 _KILOBYTE: Final = 1e3
 
 _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL).")

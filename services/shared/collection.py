@@ -183,7 +183,7 @@ class Volume:
             raise UnknownVersion(message)
         with _locked(directory / MANIFEST) as free:
             if free:
-                shutil.rmtree(directory)
+                _remove_tree(directory)
             return free
 
     def home(self, collection: str) -> Path:
@@ -239,6 +239,15 @@ def _locked(path: Path) -> Iterator[bool]:
         yield free
     finally:
         os.close(handle)
+
+
+def _remove_tree(directory: Path) -> None:
+    """Remove it; an error names the whole path, not that of a file in its folder."""
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        error.filename = str(directory)
+        raise
 
 
 def read_vector(directory: Path, position: int, dimension: int) -> bytes:

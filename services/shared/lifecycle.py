@@ -21,6 +21,7 @@ import structlog
 
 from services.shared.errors import (
     BrokerUnavailable,
+    BuildFailed,
     FileUnusable,
     InvalidSettings,
     MissingExtra,
@@ -104,7 +105,7 @@ async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any
     """Run the named stages until `stop` is set, then cancel them.
 
     Raises StageDied, naming the stage, when one ends before that, by an error or by returning; a
-    stage's InvalidSettings comes as it is: a restart would not help.
+    stage's InvalidSettings or BuildFailed comes as it is: a restart would not help.
     """
     tasks = {asyncio.create_task(work, name=name) for name, work in stages.items()}
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -118,9 +119,9 @@ async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any
         await cancel(stopping, *tasks)
 
 
-def _died(task: asyncio.Task[Any]) -> StageDied | InvalidSettings:
+def _died(task: asyncio.Task[Any]) -> StageDied | InvalidSettings | BuildFailed:
     error = task.exception()
-    if isinstance(error, InvalidSettings):
+    if isinstance(error, InvalidSettings | BuildFailed):
         return error
     reason = "returned" if error is None else f"{type(error).__name__}: {error}"
     died = StageDied(f"stage {task.get_name()} ended by itself: {reason}")

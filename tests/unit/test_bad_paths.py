@@ -7,6 +7,8 @@ import dataclasses
 import json
 import os
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -199,9 +201,39 @@ def test_a_damaged_index_is_named(volume: Volume, command: list[str], file: str)
     assert "Traceback" not in result.stderr
 
 
+def test_pruning_what_can_not_be_removed_is_named(volume: Volume) -> None:
+    """The version's whole path, which is more than the file that could not be removed."""
+    oldest = volume.directory("birds", volume.versions("birds")[0])
+    for file in oldest.iterdir():
+        file.rename(oldest.with_name(file.name))
+    oldest.rmdir()
+    oldest.symlink_to(volume.directory("birds", volume.active("birds")))
+    result = _run("index", "prune", "birds", "--keep", "0", "--min-age", "0", "--root",
+                  str(volume.root))  # fmt: skip
+    _ends_by_name(result, "file_unusable")
+    assert f"{oldest} can't be used" in result.stderr
+
+
+@pytest.mark.parametrize("command", [["index", "build", "."], ["up", "--images", "."]])
+def test_a_name_for_a_new_collection_is_checked_first(volume: Volume, command: list[str]) -> None:
+    """Before anything is started or waited for."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "services", *command, "--collection", "No [b]Good[/b]",
+         "--root", str(volume.root)],
+        check=False, capture_output=True, text=True, timeout=60,
+        env={**os.environ, "SIMILE_LOG_FORMAT": "json"},
+    )  # fmt: skip
+    assert ended.returncode == ExitCode.INVALID_SETTINGS
+    (line,) = (ended.stdout + ended.stderr).splitlines()
+    assert "'No [b]Good[/b]' can't be a collection's name" in line
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["bench", "--images", "root", "--json", "missing/x"], "no folder missing"),
+        (["bench", "--images", "root", "--report", "root/birds/ACTIVE/x"], "no folder"),
+        (["quarantine", "show", "x", "--image", "missing/x"], "no folder missing"),
         (["query", "missing.jpg"], "does not exist"),
         (["query", "root"], "is a directory"),
         (["bench", "--images", "missing"], "does not exist"),

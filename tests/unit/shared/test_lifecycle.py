@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from services.shared import lifecycle
-from services.shared.errors import BrokerUnavailable, InvalidSettings, StageDied
+from services.shared.errors import BrokerUnavailable, BuildFailed, InvalidSettings, StageDied
 from services.shared.lifecycle import ExitCode
 
 
@@ -77,6 +77,17 @@ async def test_a_stage_that_fails_is_named_with_its_cause() -> None:
         await lifecycle.supervise(asyncio.Event(), {"forever": _forever(), "broken": _die()})
     assert isinstance(seen.value.__cause__, ValueError)
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_a_build_that_fails_keeps_its_name() -> None:
+    """A folder that can't be built is no fault of the process, and needs no traceback."""
+
+    async def build() -> None:
+        message = "the folder holds no files"
+        raise BuildFailed(message)
+
+    with pytest.raises(BuildFailed, match=r"^the folder holds no files$"):
+        await lifecycle.supervise(asyncio.Event(), {"index": build()})
 
 
 async def test_a_stage_that_returns_has_died() -> None:
