@@ -8,7 +8,6 @@ from typing import Final
 import click
 
 from services.shared import lifecycle
-from services.shared.errors import InvalidSettings
 from services.tables import add_row, console, echo, new_table
 
 _SCOPES: Final = ("read", "write", "admin")
@@ -48,11 +47,7 @@ def check(*, file: Path) -> None:
     """List the keys of FILE, or say what is wrong with it."""
     from services.upload.api_keys import read_keys
 
-    try:
-        known = read_keys(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        message = f"{file} is no text: {error}"
-        raise InvalidSettings(message) from None
+    known = read_keys(file.read_bytes())
     table = new_table("name", "scopes", "sha256", title=str(file))
     for key in known:
         add_row(table, key.name, ", ".join(sorted(key.scopes)), f"{key.digest.hex()[:12]}…")

@@ -63,6 +63,22 @@ class Forbidden(SimileError):
     title = "That is not allowed"
 
 
+class HostNotAllowed(SimileError):
+    """The request's Host is a name that this Simile does not answer to."""
+
+    code = "host_not_allowed"
+    status = 421
+    title = "This name is not answered here"
+
+
+class ExpectationFailed(SimileError):
+    """The header Expect asks for something other than 100-continue."""
+
+    code = "expectation_failed"
+    status = 417
+    title = "That expectation can't be met"
+
+
 class CollectionRequired(MalformedRequest):
     """The volume holds several collections and the request names none."""
 
@@ -163,6 +179,14 @@ class UnsupportedFormat(SimileError):
     code = "unsupported_format"
     status = 415
     title = "Not an accepted image format"
+
+
+class UnsupportedCoding(SimileError):
+    """The body has a content coding, such as gzip; Simile undoes none."""
+
+    code = "unsupported_coding"
+    status = 415
+    title = "Bodies must come without a content coding"
 
 
 class UndecodableImage(SimileError):

@@ -27,6 +27,9 @@ SECURITY: Final[Mapping[str, str]] = {
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 
+SERVER: Final[Mapping[str, str]] = {"Server": "simile"}
+"""In place of aiohttp's own, which names its version and Python's."""
+
 _PREFLIGHT: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
     "Access-Control-Allow-Headers": (
@@ -47,6 +50,7 @@ class AnswerHeaders:
         """Put them on; a signal handler of aiohttp's for every answer."""
         headers = response.headers
         headers.update(SECURITY)
+        headers.update(SERVER)
         # Where no page of another origin may read it, none may show it either.
         headers["Cross-Origin-Resource-Policy"] = "cross-origin" if self.origins else "same-origin"
         headers.update(self._cors(request))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import hmac
 import re
@@ -21,6 +22,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH: Final = re.compile(r"sha256:([0-9a-f]{64})")
 _LONGEST_KEY: Final = 256
 _FIELDS: Final = 3
+_SHOWN: Final = 10
 
 
 class Scope(StrEnum):
@@ -74,33 +76,63 @@ def find(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
     return found
 
 
-def read_keys(text: str) -> tuple[ApiKey, ...]:
-    """The keys of a file's text: a line each, `NAME SCOPE[,SCOPE] sha256:HASH`; # is a comment.
+@dataclass(frozen=True, slots=True)
+class KeyLines:
+    """What a file of keys says.
 
-    Raises InvalidSettings with the line's number, never its text: it may be a key put there whole.
+    Attributes:
+        keys: the keys of the lines that can be read.
+        broken: the numbers of the others, from 1.
     """
-    lines = enumerate(text.splitlines(), start=1)
-    keys = tuple(
-        _read_line(line, number)
-        for number, line in lines
-        if line.strip() and not line.lstrip().startswith("#")
-    )
-    if not keys:
-        message = "it holds no key: `simile keys new` makes one"
-        raise InvalidSettings(message)
-    return keys
+
+    keys: tuple[ApiKey, ...]
+    broken: tuple[int, ...]
+
+    def require_sound(self) -> None:
+        """Raise InvalidSettings for a broken line, or where there is no key.
+
+        The message has the lines' numbers, never their text: a line may be a key put there whole.
+        """
+        if self.broken:
+            numbers = ", ".join(map(str, self.broken[:_SHOWN]))
+            message = (
+                f"line {numbers} is not `NAME SCOPE[,SCOPE] sha256:HASH` with scopes of "
+                f"{', '.join(Scope)}; `simile keys new` prints such lines"
+            )
+            raise InvalidSettings(message)
+        if not self.keys:
+            message = "it holds no key: `simile keys new` makes one"
+            raise InvalidSettings(message)
 
 
-def _read_line(line: str, number: int) -> ApiKey:
+def parse_keys(text: bytes) -> KeyLines:
+    """Read a file's lines, `NAME SCOPE[,SCOPE] sha256:HASH` for each key; # begins a comment."""
+    # An editor's byte order mark would break the first line.
+    lines = text.removeprefix(codecs.BOM_UTF8).splitlines()
+    meant = [
+        (number, line.decode(errors="replace"))
+        for number, line in enumerate(lines, start=1)
+        if line.strip() and not line.lstrip().startswith(b"#")
+    ]
+    read = [(number, _read_line(line)) for number, line in meant]
+    keys = tuple(key for _, key in read if key is not None)
+    return KeyLines(keys, tuple(number for number, key in read if key is None))
+
+
+def read_keys(text: bytes) -> tuple[ApiKey, ...]:
+    """The keys of a file's text. Raises InvalidSettings for a broken line, or without a key."""
+    lines = parse_keys(text)
+    lines.require_sound()
+    return lines.keys
+
+
+def _read_line(line: str) -> ApiKey | None:
     fields = line.split()
-    if len(fields) == _FIELDS:
-        name, scopes, hashed = fields
-        known = set(scopes.split(",")) <= set(Scope)
-        digest = _HASH.fullmatch(hashed)
-        if _NAME.fullmatch(name) and known and digest:
-            return ApiKey(name, frozenset(map(Scope, scopes.split(","))), bytes.fromhex(digest[1]))
-    message = (
-        f"line {number} is not `NAME SCOPE[,SCOPE] sha256:HASH` with scopes of "
-        f"{', '.join(Scope)}; `simile keys new` prints such lines"
-    )
-    raise InvalidSettings(message)
+    if len(fields) != _FIELDS:
+        return None
+    name, scopes, hashed = fields
+    known = set(scopes.split(",")) <= set(Scope)
+    digest = _HASH.fullmatch(hashed)
+    if not (_NAME.fullmatch(name) and known and digest):
+        return None
+    return ApiKey(name, frozenset(map(Scope, scopes.split(","))), bytes.fromhex(digest[1]))

@@ -169,7 +169,7 @@ def application(
     bodies = _bodies(settings, limits, metrics)
     shrinker = Shrinker(limits.image, on=settings.shrink)
     remote = RemoteImages(
-        settings.allowed_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
+        settings.fetch_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
     )
     handlers = Handlers(
         client,
@@ -184,6 +184,7 @@ def application(
         middlewares=[
             Refusals(metrics.held_refusals.inc).middleware(),
             around,
+            guard.heads.middleware(),
             guard.headers.middleware(),
             guard.access.middleware(),
         ],

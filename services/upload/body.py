@@ -6,12 +6,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from aiohttp import BodyPartReader, web
+from aiohttp import BodyPartReader, hdrs, web
 from aiohttp.http_exceptions import BadHttpMessage
 
 from services.shared import imaging
-from services.shared.errors import EmptyImage, ImageTooLarge, MalformedRequest
+from services.shared.errors import (
+    EmptyImage,
+    ImageTooLarge,
+    MalformedRequest,
+    UnsupportedCoding,
+)
 from services.upload.bodies import Body
+from services.upload.heads import ask_for_body
 from services.upload.query import FIELD_BYTES, SHORT_FIELD_BYTES, Fields
 
 _FIELD: Final = "image"
@@ -19,6 +25,8 @@ _ADDRESS: Final = "image_url"
 _MAX_FIELDS: Final = 8
 _MAX_NAME: Final = 255
 _CHUNK_BYTES: Final = 64 * 1024
+_PLAIN: Final = frozenset({"", "identity"})
+_PLAIN_TRANSFER: Final = frozenset({"", "7bit", "8bit", "binary"})
 
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
 """What a form may hold besides images: parameters, boundaries, the heads of its parts."""
@@ -55,6 +63,7 @@ async def read_image(
     Raises ImageTooLarge (before reading, where Content-Length says so), BodyTimeout,
     EmptyImage, MalformedRequest, Overloaded, RateLimited, and what `fetch` raises.
     """
+    _require_plain(request)
     most = limits.image.max_bytes
     multipart = _is_form(request)
     if (request.content_length or 0) > most + (FORM_OVERHEAD_BYTES if multipart else 0):
@@ -65,6 +74,7 @@ async def read_image(
         _require_once(bool(image), "form field", _FIELD)
         image.extend(await _read_part(part, body, most, _too_large(most)))
 
+    await ask_for_body(request)
     async with body.in_time():
         if multipart:
             form = await _read_form(request, body, take)
@@ -93,6 +103,7 @@ async def read_batch(
     An image of too many bytes is passed over; raises ImageTooLarge when all of them are too many,
     BodyTimeout, EmptyImage when there is none, MalformedRequest.
     """
+    _require_plain(request)
     if not _is_form(request):
         message = f"a batch is a multipart form with a field {_FIELD!r} for each image"
         raise MalformedRequest(message)
@@ -113,6 +124,7 @@ async def read_batch(
         left -= size
         uploads.append(upload)
 
+    await ask_for_body(request)
     async with body.in_time():
         form = await _read_form(request, body, take)
     if not uploads:
@@ -123,6 +135,8 @@ async def read_batch(
 
 async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
     """Read a body that is no image. Raises MalformedRequest when it is too long, BodyTimeout."""
+    _require_plain(request)
+    await ask_for_body(request)
     content = bytearray()
     async with body.in_time():
         async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
@@ -139,6 +153,26 @@ def single_values(request: web.Request) -> dict[str, str]:
     for name in request.query:
         _require_once(len(request.query.getall(name)) > 1, "parameter", name)
     return dict(request.query)
+
+
+def _require_plain(request: web.Request) -> None:
+    """Raise UnsupportedCoding for a compressed body: nothing bounds what one may grow to."""
+    coding = request.headers.get(hdrs.CONTENT_ENCODING, "")
+    if coding.strip().lower() not in _PLAIN:
+        message = f"the body has Content-Encoding: {coding[:40]!a}; send it as it is"
+        raise UnsupportedCoding(message)
+
+
+def _require_plain_part(part: BodyPartReader) -> None:
+    """Raise MalformedRequest for a part of a form that has a coding."""
+    for name, plain in (
+        (hdrs.CONTENT_ENCODING, _PLAIN),
+        (hdrs.CONTENT_TRANSFER_ENCODING, _PLAIN_TRANSFER),
+    ):
+        coding = part.headers.get(name, "")
+        if coding.strip().lower() not in plain:
+            message = f"a part of the form has {name}: {coding[:40]!a}; send it as it is"
+            raise MalformedRequest(message)
 
 
 def _is_form(request: web.Request) -> bool:
@@ -165,6 +199,7 @@ async def _read_form(
             if not isinstance(part, BodyPartReader) or part.name is None:
                 message = "a part of the form has no name, or is a form itself"
                 raise MalformedRequest(message)
+            _require_plain_part(part)
             if part.name == _FIELD:
                 await take_image(part)
             else:
@@ -193,7 +228,7 @@ async def _read_part(part: BodyPartReader, body: Body, limit: int, too_long: Exc
         content += chunk
         if len(content) > limit:
             raise too_long
-    return bytes(part.decode(bytes(content)))
+    return bytes(content)
 
 
 async def _read_upload(
@@ -213,7 +248,7 @@ async def _read_upload(
     name = (part.filename or "").encode(errors="replace").decode()[:_MAX_NAME] or None
     if size > limits.image.max_bytes:
         return Upload(name, _too_large(limits.image.max_bytes)), size
-    return Upload(name, bytes(part.decode(bytes(content)))), size
+    return Upload(name, bytes(content)), size
 
 
 def _require_once(again: bool, what: str, name: str) -> None:  # noqa: FBT001 (an assertion's condition)

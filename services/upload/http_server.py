@@ -14,8 +14,9 @@ import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from services.shared.errors import MalformedRequest
-from services.upload.answer_headers import SECURITY
+from services.shared.errors import Internal, MalformedRequest, SimileError
+from services.upload.answer_headers import SECURITY, SERVER
+from services.upload.heads import without_expect
 from services.upload.problems import problem
 from services.upload.queries import new_query_id
 
@@ -62,14 +63,15 @@ class _TimedHandler(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP as a problem, with a log line instead of a traceback each."""
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return super().handle_error(request, status, exc, message)
         query_id = new_query_id()
-        _log.info(
-            "no HTTP", action=MalformedRequest.code, correlation_id=query_id, remote=request.remote
-        )
-        answer = problem(MalformedRequest("this is no HTTP request that can be read"), query_id)
-        answer.headers.update({**SECURITY, "X-Correlation-Id": query_id})
+        error: SimileError = MalformedRequest("this is no HTTP request that can be read")
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            super().handle_error(request, status, exc, message)  # writes the log
+            error = Internal("the request failed; the log says why")
+        else:
+            _log.info("no HTTP", action=error.code, correlation_id=query_id, remote=request.remote)
+        answer = problem(error, query_id)
+        answer.headers.update({**SECURITY, **SERVER, "X-Correlation-Id": query_id})
         answer.force_close()
         return answer
 
@@ -134,7 +136,7 @@ class TimedRunner(web.AppRunner):
         made = await super()._make_server()
         server = _TimedServer(
             made.request_handler,
-            request_factory=made.request_factory,
+            request_factory=without_expect(made.request_factory),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001 (what the application gave it)
         )

@@ -67,10 +67,21 @@ class UploadMetrics:
             ["key"],
             registry=registry,
         )
+        self.api_keys = Gauge(
+            "simile_upload_api_keys",
+            "API keys that are good now.",
+            registry=registry,
+        )
+        self.api_key_faults = Gauge(
+            "simile_upload_api_key_faults",
+            "Lines of the file of API keys that can't be read; 1 where the file can't be, or "
+            "names no key.",
+            registry=registry,
+        )
         self.reloads = Counter(
             "simile_upload_reloads_total",
             "Changed files read while running, by what (keys, certificate) and result (ok, or "
-            "refused: those before stay in use).",
+            "refused: a certificate before stays in use, of the keys only what can be read).",
             ["what", "result"],
             registry=registry,
         )

@@ -16,6 +16,7 @@ from services.shared.errors import (
     SimileError,
     Unauthenticated,
     UnknownRoute,
+    UnsupportedCoding,
 )
 
 _BY_STATUS: Final[Mapping[int, type[SimileError]]] = {
@@ -43,6 +44,8 @@ def problem(error: SimileError, correlation_id: str) -> web.Response:
     headers: dict[str, str] = {}
     if isinstance(error, Unauthenticated):
         headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="simile"'
+    if isinstance(error, UnsupportedCoding):
+        headers[hdrs.ACCEPT_ENCODING] = "identity"
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
     return web.Response(

@@ -168,6 +168,13 @@ class UploadSettings(EnvironmentSettings):
         "addresses are private or their port is neither 80 nor 443.",
     )
 
+    allowed_hosts: str = Field(
+        default="",
+        description="Names (host or host:port, separated by commas) that are answered besides "
+        "localhost and its addresses, as the request's Host; * for all. Without it only a Simile "
+        "without API keys on a loopback address checks the name.",
+    )
+
     @property
     def origins(self) -> frozenset[str]:
         """The origins of `cors_origins`."""
@@ -179,9 +186,20 @@ class UploadSettings(EnvironmentSettings):
         return _listed(self.hidden_collections)
 
     @property
-    def allowed_hosts(self) -> frozenset[str]:
+    def fetch_hosts(self) -> frozenset[str]:
         """The hosts of `url_allowed_hosts`."""
         return _listed(self.url_allowed_hosts)
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names of `allowed_hosts`."""
+        return _listed(self.allowed_hosts)
+
+    @property
+    def only_own_hosts(self) -> bool:
+        """Whether requests for other names are refused."""
+        anonymous = self.api_keys_file is None and is_loopback(self.host)
+        return "*" not in self.hosts and (bool(self.hosts) or anonymous)
 
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
@@ -197,9 +215,8 @@ class UploadSettings(EnvironmentSettings):
             message = "SIMILE_UPLOAD_TLS_CERT_FILE and SIMILE_UPLOAD_TLS_KEY_FILE go together"
             raise ValueError(message)
         _require("SIMILE_UPLOAD_CORS_ORIGINS", self.origins, _ORIGIN, "https://shop.example, or *")
-        _require(
-            "SIMILE_UPLOAD_URL_ALLOWED_HOSTS", self.allowed_hosts, _HOST, "images.example:8080"
-        )
+        _require("SIMILE_UPLOAD_URL_ALLOWED_HOSTS", self.fetch_hosts, _HOST, "images.example:8080")
+        _require("SIMILE_UPLOAD_ALLOWED_HOSTS", self.hosts - {"*"}, _HOST, "simile.example:8080")
         return self
 
 

@@ -1,12 +1,14 @@
 """Files that others replace while the process runs: read at the start, and again when they change.
 
 A mounted Secret is replaced by swapping a link, cert-manager renews a pair: rotation needs no
-restart. What can't be read leaves everything as it was, and says so.
+restart. A change is read once the files rest: one that is written in place is half there for a
+moment, and one that is replaced may be away for a moment.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -18,8 +20,11 @@ from services.shared.errors import InvalidSettings
 _log = structlog.get_logger(__name__)
 
 _POLL_SECONDS: Final = 1.0
+_REST_SECONDS: Final = 0.25
+_MAX_UNREST_SECONDS: Final = 2.0
+"""A file that never rests, or is away for longer, is read as it is."""
 
-_Stamp = tuple[str, int, int, int]
+_Stamp = tuple[str, int, int, int, int]
 
 
 class Watched:
@@ -31,18 +36,37 @@ class Watched:
         files: Sequence[Path],
         read: Callable[[], None],
         count: Callable[[str, str], None] = lambda _what, _result: None,
+        *,
+        otherwise: str = "those before stay in use",
+        poll_seconds: float = _POLL_SECONDS,
+        rest_seconds: float = _REST_SECONDS,
+        max_unrest_seconds: float = _MAX_UNREST_SECONDS,
     ) -> None:
         """Read them now.
 
-        read: raises OSError, ValueError or InvalidSettings and then has changed nothing.
-        count: gets `what`, and ok or refused, at each later reading. Raises InvalidSettings.
+        Args:
+            what: the name of the files, as logs and metrics have it.
+            files: the files.
+            read: raises OSError, ValueError or InvalidSettings for what can't be read.
+            count: gets `what`, and ok or refused, at each later reading.
+            otherwise: what holds after a reading that failed, for the log.
+            poll_seconds: how often the files are looked at.
+            rest_seconds: how long changed files must stay as they are to be read.
+            max_unrest_seconds: after how long they are read all the same.
+
+        Raises:
+            InvalidSettings: the files can't be read.
         """
         self._what = what
         self._files = tuple(files)
         self._read = read
         self._count = count
-        self._good = self._stamps()
-        self._bad: tuple[_Stamp | None, ...] = ()
+        self._otherwise = otherwise
+        self._poll_seconds = poll_seconds
+        self._rest_seconds = rest_seconds
+        self._max_unrest_seconds = max_unrest_seconds
+        self._good: tuple[_Stamp | None, ...] | None = self._stamps()
+        self._bad: tuple[_Stamp | None, ...] | None = None
         try:
             read()
         except (OSError, ValueError, InvalidSettings) as error:
@@ -64,25 +88,36 @@ class Watched:
         except (OSError, ValueError, InvalidSettings) as error:
             if stamps != self._bad:
                 _log.error(
-                    f"the {self._what} can't be read from {self._named}; those before stay in use",
+                    f"the {self._what} can't all be read from {self._named}; {self._otherwise}",
                     action="reload_refused",
                     what=self._what,
                     why=str(error),
                 )
                 self._count(self._what, "refused")
-            self._bad = stamps
+            # The files of before count as changed, should they come back.
+            self._good, self._bad = None, stamps
             return
-        self._good, self._bad = stamps, ()
+        self._good, self._bad = stamps, None
         _log.info(f"the {self._what} changed", action="reloaded", what=self._what)
         self._count(self._what, "ok")
 
     async def watch(self) -> None:
         """Look every second, for ever."""
         while True:
-            await asyncio.sleep(_POLL_SECONDS)
+            await asyncio.sleep(self._poll_seconds)
             if await asyncio.to_thread(self.changed):
+                await self._rest()
                 # Here, since a TLS context must not change under another thread's handshake.
                 self.refresh()
+
+    async def _rest(self) -> None:
+        """Wait until the files are there and no more written to, for a bounded time."""
+        seen, began = self._stamps(), time.monotonic()
+        while time.monotonic() - began < self._max_unrest_seconds:
+            await asyncio.sleep(self._rest_seconds)
+            before, seen = seen, await asyncio.to_thread(self._stamps)
+            if seen == before and all(stamp is not None and stamp[-1] for stamp in seen):
+                return
 
     @property
     def _named(self) -> str:
@@ -98,4 +133,5 @@ def _stamp(file: Path) -> _Stamp | None:
         seen = real.stat()
     except OSError:
         return None
-    return str(real), seen.st_ino, seen.st_mtime_ns, seen.st_size
+    # Tools set mtime back; ctime they can't.
+    return str(real), seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size

@@ -189,7 +189,9 @@ async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
     process = house.processes["upload"]
     host, _, port = house.url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, port)
-    writer.write(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n\xff\xd8")
+    writer.write(
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n\xff\xd8"
+    )
     await writer.drain()
     flight = "simile_upload_in_flight_queries"
     await house.until(lambda: process.total(flight) == 1, "asked", "upload")

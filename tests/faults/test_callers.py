@@ -21,7 +21,7 @@ async def _connect(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 
 
 def _request(image: bytes) -> bytes:
-    head = "POST /v1/search HTTP/1.1\r\nHost: simile\r\nConnection: close\r\n"
+    head = "POST /v1/search HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     return f"{head}Content-Length: {len(image)}\r\n\r\n".encode() + image
 
 

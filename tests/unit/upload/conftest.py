@@ -152,6 +152,20 @@ class FakeSearcher:
         return Neighbor(item.item_id, item.label, item.attributes, distance, similarity, folded)
 
 
+@contextlib.asynccontextmanager
+async def connected(
+    api: Api,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the service."""
+    host, port = api.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        async with asyncio.timeout(20):
+            yield reader, writer
+    finally:
+        writer.close()
+
+
 def write_images(folder: Path) -> None:
     """The images of the collection, as JPEG under their items' names."""
     folder.mkdir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from click.testing import CliRunner
 
 from services import cli, local
 from services.shared.errors import InvalidSettings
+from services.shared.lifecycle import cancel
 from services.shared.settings import load
 from services.upload.api_keys import ApiKey, Scope, find, new_key, read_keys
 from services.upload.guard import KeyFile
@@ -30,7 +33,7 @@ def test_a_new_key_is_kept_as_its_hash_alone() -> None:
     """The line has the hash and not the key; read back, it finds the key and no other."""
     assert SHOP not in SHOP_KEY.line
     assert SHOP_KEY.line.endswith(hashlib.sha256(SHOP.encode()).hexdigest())
-    known = read_keys(f"# keys\n\n{SHOP_KEY.line}\n{ROBOT_KEY.line}\n")
+    known = read_keys(f"\ufeff{SHOP_KEY.line}\r\n# keys\n\n{ROBOT_KEY.line}\n".encode())
     assert known == (SHOP_KEY, ROBOT_KEY)
     assert find(known, SHOP) == SHOP_KEY
     assert find(known, SHOP + "x") is None
@@ -63,7 +66,7 @@ def test_keys_differ_and_are_long() -> None:
 def test_a_wrong_file_is_refused_without_showing_it(text: str) -> None:
     """The message has the line's number, never its text: it may be a key put there whole."""
     with pytest.raises(InvalidSettings) as seen:
-        read_keys(text)
+        read_keys(text.encode())
     assert SHOP not in str(seen.value)
 
 
@@ -74,7 +77,7 @@ def test_the_commands_make_and_check_keys(tmp_path: Path) -> None:
     key, line = (row.split(": ", 1)[1].strip() for row in made.output.splitlines())
     file = tmp_path / "keys"
     file.write_text(line)
-    assert find(read_keys(line), key) is not None
+    assert find(read_keys(line.encode()), key) is not None
     checked = run(cli.main, ["keys", "check", str(file)])
     assert (checked.exit_code, "admin, read" in checked.output) == (0, True)
     file.write_text(key)
@@ -271,29 +274,86 @@ class TestGuessing:
         assert (await api.search(picture, headers=_bearer(SHOP))).status == 200
 
 
-def test_a_broken_file_leaves_the_keys_as_they_are(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+def _as_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "left"),
+    [
+        (lambda file: file.write_text(""), []),
+        (lambda file: file.unlink(), []),
+        (lambda file: file.write_text(f"# {SHOP_KEY.line}\n# {ROBOT_KEY.line}\n"), []),
+        (lambda file: file.write_text(f"shop read {SHOP}"), []),
+        (lambda file: file.write_text(f"{SHOP_KEY.line}\nrobot admin sha256:12"), [SHOP_KEY]),
+        (lambda file: file.write_bytes(b"\xff\xfe\n" + SHOP_KEY.line.encode()), [SHOP_KEY]),
+        (lambda file: (file.unlink(), file.mkdir()), []),
+        (_as_pipe, []),
+        (lambda file: file.write_bytes(SHOP_KEY.line.encode() + b"\n" * 2**23), []),
+    ],
+    ids=["empty", "gone", "comments", "key", "half", "no-text", "folder", "pipe", "large"],
+)
+def test_a_key_that_the_file_names_no_more_is_revoked(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Path], object],
+    left: list[ApiKey],
 ) -> None:
-    """What can't be read changes nothing, is said once, counted, and mended by a good file."""
+    """Whatever is wrong with the file; it is said once, counted, and a good file ends it."""
     file, counted = tmp_path / "keys", list[tuple[str, str]]()
-    file.write_text(SHOP_KEY.line)
+    file.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}")
     held = KeyFile(file)
     watched = Watched("keys", [file], held.read, lambda *told: counted.append(told))
     watched.refresh()
-    assert counted == []
-    file.write_text(f"shop read {SHOP}")
+    assert (counted, held.faults) == ([], 0)
+    kept = file.rename(tmp_path / "kept")
+    file.write_text(kept.read_text())
+    watched.refresh()
+    counted.clear()
+    spoil(file)
     for _ in range(3):
         watched.refresh()
+    assert (list(held.keys()), held.faults) == (left, 1)
     assert counted == [("keys", "refused")]
-    assert list(held.keys()) == [SHOP_KEY]
-    file.unlink()
+    assert SHOP not in capsys.readouterr().out
+    if file.is_dir():
+        file.rmdir()
+    kept.replace(file)
     watched.refresh()
-    assert list(held.keys()) == [SHOP_KEY]
-    file.write_text(ROBOT_KEY.line)
-    watched.refresh()
-    assert list(held.keys()) == [ROBOT_KEY]
-    assert counted == [("keys", "refused"), ("keys", "refused"), ("keys", "ok")]
-    assert SHOP not in caplog.text
+    assert (list(held.keys()), held.faults) == ([SHOP_KEY, ROBOT_KEY], 0)
+    assert counted == [("keys", "refused"), ("keys", "ok")]
+
+
+async def test_a_file_that_is_being_replaced_keeps_its_keys_until_it_rests(
+    tmp_path: Path,
+) -> None:
+    """A file half written, or away for a moment, locks nobody out; one that stays so does."""
+    file, seen = tmp_path / "keys", set[int]()
+    file.write_text(SHOP_KEY.line)
+    held = KeyFile(file)
+    watched = Watched(
+        "keys", [file], held.read, poll_seconds=0.01, rest_seconds=0.3, max_unrest_seconds=0.6
+    )
+    watching = asyncio.create_task(watched.watch())
+
+    async def look() -> None:
+        for _ in range(4):
+            await asyncio.sleep(0.01)
+            seen.add(len(held.keys()))
+
+    async with asyncio.timeout(20):
+        for spoil in (file.unlink, lambda: file.write_text("shop re")):
+            spoil()
+            await look()
+            file.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}")
+            while len(held.keys()) < 2:
+                await look()
+        assert seen <= {1, 2}
+        file.unlink()
+        while held.keys():
+            await asyncio.sleep(0.01)
+    await cancel(watching)
 
 
 def test_a_missing_file_is_a_wrong_setting(tmp_path: Path) -> None:

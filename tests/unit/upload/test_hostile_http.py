@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import json
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.support.pictures import plain_jpeg
 from tests.unit.upload.conftest import Api, refused
 
 PICTURE = plain_jpeg((20, 120, 220))
+HEAD = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\n"
 
 
 async def _connect(api: Api) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -79,7 +79,7 @@ class TestSlowHeads:
     async def test_a_second_head_on_a_connection_is_timed_too(self, api: Api) -> None:
         """An idle connection may stay, as proxies keep them; a head begun on it must end."""
         reader, writer = await _connect(api)
-        request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+        request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for pause in (0, 0.5):
             await asyncio.sleep(pause)
             writer.write(request)
@@ -101,7 +101,7 @@ class TestSlowHeads:
     async def test_a_body_byte_by_byte_is_given_up(self, api: Api) -> None:
         """The whole body has its time, however steadily it drips."""
         reader, writer = await _connect(api)
-        writer.write(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n")
+        writer.write(b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n")
         begun = time.monotonic()
         answering = asyncio.create_task(reader.readline())
         while not answering.done() and time.monotonic() - begun < 10:
@@ -129,14 +129,14 @@ async def _skip_answer(reader: asyncio.StreamReader) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-Large: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"X-A: 1\r\n" * 1_000 + b"\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A" * 20_000 + b": 1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nX-A: \x00\r\n\r\n",
-        b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-A: 1\r\n" * 1_000 + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A" * 20_000 + b": 1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: \x00\r\n\r\n",
+        b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
+        HEAD + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"no http at all\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
@@ -180,7 +180,7 @@ async def test_a_head_that_is_wrong_is_refused(api: Api, head: bytes) -> None:
 async def test_no_path_leads_out(api: Api, path: str) -> None:
     """Dots, escapes and slashes in a path name nothing: 4xx, and no file's content."""
     answer = await _sent(
-        api, f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+        api, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     )
     assert 400 <= _status(answer) < 500
     assert b"import" not in answer
@@ -256,25 +256,11 @@ async def test_a_wrong_content_type_decides_nothing(api: Api, kind: str, status:
         refused(answer, 400, "malformed_request")
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "nonsense"])
-async def test_a_claimed_coding_changes_nothing(api: Api, encoding: str) -> None:
-    """No coding is undone; the bytes are taken as they are."""
-    answer = await api.search(PICTURE, headers={"Content-Encoding": encoding})
-    assert answer.status == 200
-
-
-async def test_a_decompression_bomb_is_not_even_opened(api: Api) -> None:
-    """No coding is undone: 50 MiB of zeros stay the 50 KB that they came as."""
-    bomb = gzip.compress(bytes(50 * 2**20), 9)
-    answer = await api.search(bomb, headers={"Content-Encoding": "gzip"})
-    refused(answer, 415, "unsupported_format")
-
-
 @pytest.mark.parametrize("chunks", [b"zz\r\nabc\r\n", b"3\r\nabcdef\r\n0\r\n\r\n", b"-1\r\n\r\n"])
 @pytest.mark.parametrize("kind", [b"image/jpeg", b"multipart/form-data; boundary=x"])
 async def test_wrong_chunks_are_refused(api: Api, chunks: bytes, kind: bytes) -> None:
     """A body that breaks its own framing is the caller's mistake, told as one."""
-    head = b"POST /v1/search HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Type: "
+    head = HEAD + b"Transfer-Encoding: chunked\r\nContent-Type: "
     answer = await _sent(api, head + kind + b"\r\n\r\n" + chunks)
     assert _status(answer) == 400
     assert b"malformed_request" in answer

@@ -14,7 +14,7 @@ from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Api, refused
 
 CONNECTIONS = 20
-REQUEST = b"GET /v1/collections HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST = b"GET /v1/collections HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def _until(condition: Callable[[], bool]) -> None:

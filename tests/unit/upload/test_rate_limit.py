@@ -114,7 +114,9 @@ class TestTwoAtOnce:
 
         host, port = api.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(b"POST /v1/search HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        writer.write(
+            b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
+        )
         assert b" 429 " in await reader.readline()
         writer.close()
         refused(

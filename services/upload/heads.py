@@ -1,0 +1,159 @@
+"""Checks of a request's head that hold for every route: its Host, its Origin, its Expect.
+
+A name that a caller chose can lead to this machine (DNS rebinding): a page of that name may then
+read the answers of a server that has no keys, since to a browser both are one origin. So a server
+that only this machine reaches, and that wants no keys, answers its own names alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import HttpVersion11, hdrs, web
+from aiohttp.http import RawRequestMessage
+from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from services.shared.errors import (
+    ExpectationFailed,
+    Forbidden,
+    HostNotAllowed,
+    MalformedRequest,
+)
+
+EXPECTED: Final = web.RequestKey("expected", str)
+"""The value of the request's header Expect, where it has one."""
+
+_CONTINUE: Final = "100-continue"
+_READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+
+RequestFactory = Callable[..., web.BaseRequest]
+
+
+def without_expect(factory: RequestFactory) -> RequestFactory:
+    """Hide the header Expect from aiohttp, which answers it before any of our code runs.
+
+    It would ask for the body of a request that is refused from its head, and its refusal is no
+    problem body.
+    """
+
+    def made(message: RawRequestMessage, *rest: object) -> web.BaseRequest:
+        expected = message.headers.get(hdrs.EXPECT)
+        if expected is None or message.version != HttpVersion11:
+            return factory(message, *rest)
+        headers = CIMultiDict(message.headers)
+        del headers[hdrs.EXPECT]
+        request = factory(message._replace(headers=CIMultiDictProxy(headers)), *rest)
+        request[EXPECTED] = expected
+        return request
+
+    return made
+
+
+async def ask_for_body(request: web.Request) -> None:
+    """Let a caller that waits for it send the body now."""
+    if request.get(EXPECTED, "").lower() == _CONTINUE:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        # The head of the answer is still to come.
+        request.writer.output_size = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """Checks each request's head.
+
+    Attributes:
+        hosts: the names that are answered besides those of this machine.
+        only_own: answer these names alone; without it any name is answered.
+        open_to_all: no API key is wanted, so that any page could use the API through a browser.
+        origins: origins whose pages may use the API; `*` for all.
+    """
+
+    hosts: frozenset[str] = frozenset()
+    only_own: bool = False
+    open_to_all: bool = False
+    origins: frozenset[str] = frozenset()
+
+    def middleware(self) -> Middleware:
+        """Let the request through to its handler, or raise what is against it."""
+
+        @web.middleware
+        async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
+            self._check(request)
+            return await handler(request)
+
+        return checked
+
+    def _check(self, request: web.Request) -> None:
+        expected = request.get(EXPECTED)
+        if expected is not None and expected.lower() != _CONTINUE:
+            message = f"Expect: {expected[:40]!a} can't be met; only {_CONTINUE} is known"
+            raise ExpectationFailed(message)
+        host = request.headers.get(hdrs.HOST)
+        if host is None and request.version >= HttpVersion11:
+            message = "the header Host is missing"
+            raise MalformedRequest(message)
+        if not self.only_own:
+            return
+        # A browser always sends a Host; without one no name can have been rebound.
+        if host is not None:
+            self._require_own(host)
+            self._require_own(request.host)  # of an absolute address
+        if self.open_to_all:
+            self._require_origin(request)
+
+    def _require_own(self, host: str) -> None:
+        if not _is_own(host, self.hosts):
+            message = (
+                f"this Simile does not answer as {host[:80]!a}: use localhost, or add the name to "
+                "SIMILE_UPLOAD_ALLOWED_HOSTS"
+            )
+            raise HostNotAllowed(message)
+
+    def _require_origin(self, request: web.Request) -> None:
+        """Raise Forbidden where another site's page makes a browser ask."""
+        origin = request.headers.get(hdrs.ORIGIN)
+        if origin is not None:
+            allowed = "*" in self.origins or origin.lower() in self.origins
+            foreign = not (allowed or _is_own(_authority(origin), self.hosts))
+        else:
+            # Images and the like of other sites' pages have no Origin; a link's target is wanted.
+            site, mode = (request.headers.get(f"Sec-Fetch-{name}") for name in ("Site", "Mode"))
+            reading = request.method in _READING and mode == "navigate"
+            foreign = site == "cross-site" and not reading and not self.origins
+        if foreign:
+            message = (
+                "another site's page may not use this Simile: add its origin to "
+                "SIMILE_UPLOAD_CORS_ORIGINS"
+            )
+            raise Forbidden(message)
+
+
+def _authority(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
+
+
+@functools.lru_cache(maxsize=256)
+def _is_own(host: str, hosts: frozenset[str]) -> bool:
+    """Whether a Host, with or without a port, is of this machine or is listed."""
+    host = host.lower()
+    name, _, _ = host[1:].partition("]") if host.startswith("[") else host.partition(":")
+    name = name.removesuffix(".")
+    if host in hosts or name in hosts or f"[{name}]" in hosts:
+        return True
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -1,0 +1,261 @@
+"""Heads of requests: names that are not ours, other sites' pages, expectations, content codings."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import zlib
+from typing import Any
+
+import pytest
+
+from services.shared.settings import load
+from services.upload.settings import UploadSettings
+from tests.support.pictures import plain_jpeg
+from tests.unit.upload.conftest import Api, connected, matches, refused
+from tests.unit.upload.test_api_keys import SHOP, SHOP_KEY
+
+PICTURE = plain_jpeg((20, 120, 220))
+POSTS = ("/v1/search", "/v1/search/batch", "/v1/embed")
+
+
+async def _sent(api: Api, request: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of the first answer to these bytes."""
+    async with connected(api) as (reader, writer):
+        writer.write(request.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+        status = int((await reader.readline()).split(b" ")[1])
+        headers = dict[str, str]()
+        while line := (await reader.readline()).decode().strip():
+            name, _, value = line.partition(": ")
+            headers[name.lower()] = value
+        content = await reader.readexactly(int(headers.get("content-length", "0")))
+    return status, headers, content
+
+
+OWN = (
+    "localhost",
+    "LOCALHOST:8080",
+    "localhost.",
+    "simile.localhost:8080",
+    "127.0.0.1:1",
+    "127.8.9.10",
+    "[::1]:8080",
+    "[::ffff:127.0.0.1]",
+    "[::1",
+)
+FOREIGN = (
+    "evil.example",
+    "evil.example:8080",
+    "localhost.evil.example",
+    "127.0.0.1.evil.example",
+    "evil-localhost",
+    "10.0.0.1",
+    "0.0.0.0",  # noqa: S104 (a name, not bound)
+    "[fe80::1]",
+    "localhost@evil.example",
+    "",
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/collections", "/", "/static/app.js", "/nothing"])
+async def test_without_keys_only_this_machines_names_are_answered(api: Api, path: str) -> None:
+    """A name that was rebound to this machine is refused on every route, with what to do."""
+    for host in OWN:
+        status, _, _ = await _sent(api, f"GET {path} HTTP/1.1\nHost: {host}")
+        assert status == (404 if path == "/nothing" else 200)
+    for host in FOREIGN:
+        status, headers, body = await _sent(api, f"GET {path} HTTP/1.1\nHost: {host}")
+        assert (status, json.loads(body)["code"]) == (421, "host_not_allowed")
+        assert "SIMILE_UPLOAD_ALLOWED_HOSTS" in json.loads(body)["detail"]
+        assert headers["content-type"].startswith("application/problem+json")
+
+
+async def test_an_absolute_address_has_an_own_name_too(api: Api) -> None:
+    """Neither the address nor the Host may be another's; HTTP/1.0 needs no Host, 1.1 does."""
+    for target, host in (("http://evil.example/", "localhost"), ("http://localhost/", "evil.eu")):
+        assert (await _sent(api, f"GET {target} HTTP/1.1\nHost: {host}"))[0] == 421
+    assert (await _sent(api, "GET http://localhost/ HTTP/1.1\nHost: localhost"))[0] == 200
+    assert (await _sent(api, "GET / HTTP/1.0"))[0] == 200
+    status, _, body = await _sent(api, "GET / HTTP/1.1")
+    assert (status, json.loads(body)["code"]) == (400, "malformed_request")
+
+
+class TestListedHost:
+    """With a name of its own."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """Two names besides this machine's."""
+        return UploadSettings(port=0, allowed_hosts="simile.example, pics.example:8080")
+
+    async def test_listed_names_are_answered(self, api: Api) -> None:
+        """A name without a port is good with any; one with a port is good with that alone."""
+        good = ("simile.example", "Simile.example:99", "pics.example:8080", "localhost")
+        for host in good:
+            headers = {"Host": host, "Origin": f"http://{host}"}
+            assert (await api.get("/v1/collections", headers=headers)).status == 200
+        for host in ("pics.example", "pics.example:80", "evil.example"):
+            refused(
+                await api.get("/v1/collections", headers={"Host": host}), 421, "host_not_allowed"
+            )
+
+
+class TestAnyHost:
+    """With keys."""
+
+    @pytest.fixture
+    def upload_settings(self, tmp_path: Any) -> UploadSettings:
+        """One key."""
+        file = tmp_path / "keys"
+        file.write_text(SHOP_KEY.line)
+        return UploadSettings(port=0, api_keys_file=file)
+
+    async def test_with_keys_any_name_is_answered(self, api: Api) -> None:
+        """No page knows the key, and a proxy's names are many."""
+        headers = {"Host": "shop.example", "Authorization": f"Bearer {SHOP}"}
+        headers["Origin"] = "http://other.example"
+        assert (await api.get("/v1/collections", headers=headers)).status == 200
+
+
+@pytest.mark.parametrize(
+    ("settings", "only_own"),
+    [
+        ({}, True),
+        ({"host": "::1"}, True),
+        ({"allowed_hosts": "*"}, False),
+        ({"allowed_hosts": "simile.example"}, True),
+        ({"host": "0.0.0.0", "allow_anonymous": True}, False),  # noqa: S104
+        ({"host": "0.0.0.0", "allow_anonymous": True, "allowed_hosts": "a"}, True),  # noqa: S104
+        ({"api_keys_file": "keys"}, False),
+        ({"api_keys_file": "keys", "allowed_hosts": "simile.example"}, True),
+    ],
+)
+def test_names_are_checked_where_they_protect(settings: dict[str, Any], only_own: bool) -> None:  # noqa: FBT001
+    """Without keys on this machine, or where names are listed."""
+    assert load(UploadSettings, **settings).only_own_hosts == only_own
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Origin": "http://localhost:3000"}, 200),
+        ({"Sec-Fetch-Site": "same-origin"}, 200),
+        ({"Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}, 200),
+        ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://[evil"}, 403),
+        ({"Origin": "http://localhost.evil.example"}, 403),
+    ],
+)
+async def test_without_keys_no_other_sites_page_may_ask(
+    api: Api, headers: dict[str, str], status: int
+) -> None:
+    """It could not read the answer, but it could have this machine work."""
+    item = f"/v1/items/birds/{api.items[0].item_id}/similar"
+    for answer in (await api.get(item, headers=headers), await api.get("/", headers=headers)):
+        assert answer.status == status
+        if status == 403:
+            refused(answer, 403, "forbidden")
+    posted = await api.search(PICTURE, headers=headers)
+    assert posted.status == (403 if "cross-site" in headers.values() else status)
+
+
+class TestOneOrigin:
+    """With an origin whose pages may ask."""
+
+    @pytest.fixture
+    def upload_settings(self) -> UploadSettings:
+        """One origin."""
+        return UploadSettings(port=0, cors_origins="https://shop.example")
+
+    async def test_a_page_of_an_allowed_origin_may_ask(self, api: Api) -> None:
+        """It, and no other."""
+        for origin, status in (("https://shop.example", 200), ("https://evil.example", 403)):
+            assert (await api.search(PICTURE, headers={"Origin": origin})).status == status
+
+
+@pytest.mark.parametrize("expected", ["200-ok", "100-continue, x", "\xff"])
+async def test_another_expectation_is_refused_by_name(api: Api, expected: str) -> None:
+    """417 as a problem body, on every route."""
+    for path in (*POSTS, "/v1/collections", "/nothing", "/static/app.js"):
+        method = "POST" if path in POSTS else "GET"
+        head = f"{method} {path} HTTP/1.1\nHost: localhost\nContent-Length: 0"
+        status, headers, body = await _sent(api, f"{head}\nExpect: {expected}")
+        assert (status, json.loads(body)["code"]) == (417, "expectation_failed")
+        assert headers["content-type"].startswith("application/problem+json")
+        assert headers["x-correlation-id"] == json.loads(body)["correlation_id"]
+
+
+@pytest.mark.parametrize("path", POSTS)
+async def test_a_body_is_asked_for_only_where_it_is_read(api: Api, path: str) -> None:
+    """100 Continue comes before an answer, and not before a refusal from the head."""
+    head = f"POST {path} HTTP/1.1\nHost: localhost\nExpect: 100-continue\nContent-Type: x/y\n"
+    status, _, _ = await _sent(api, f"{head}Content-Length: {10**9}")
+    assert status in {413, 400}
+    if path != "/v1/search/batch":
+        async with api.session.post(f"{api.url}{path}", data=PICTURE, expect100=True) as answer:
+            assert answer.status == 200
+        assert (await _sent(api, f"{head}Content-Length: {len(PICTURE)}"))[0] == 100
+
+
+async def test_no_answer_names_a_version_of_the_server(api: Api) -> None:
+    """The header Server has the product's name alone, in answers to no HTTP as well."""
+    for path in ("/", "/v1/collections", "/static/app.js", "/openapi.json", "/no", "/static/no"):
+        assert (await api.get(path)).headers["Server"] == "simile"
+    assert (await _sent(api, "no http"))[1]["server"] == "simile"
+
+
+@pytest.mark.parametrize("path", [*POSTS, "/v1/session"])
+async def test_a_body_with_a_coding_is_refused(api: Api, path: str) -> None:
+    """Nothing is undone, and nothing is guessed: 415, and which coding is taken."""
+    for coding in ("gzip", "deflate", "br", "zstd", "x, gzip", "nonsense"):
+        answer = await api.search(
+            PICTURE, path, headers={"Content-Encoding": coding, "Content-Type": "application/json"}
+        )
+        refused(answer, 415, "unsupported_coding")
+        assert answer.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("coding", ["", "identity", "Identity"])
+async def test_no_coding_is_none(api: Api, coding: str) -> None:
+    """A client may say that it did not compress."""
+    assert (await api.search(PICTURE, headers={"Content-Encoding": coding})).status == 200
+
+
+CODINGS = (
+    ("Content-Encoding", "deflate", zlib.compress(PICTURE)),
+    ("Content-Encoding", "deflate", PICTURE),
+    ("Content-Encoding", "gzip", gzip.compress(PICTURE)),
+    ("Content-Encoding", "gzip", gzip.compress(bytes(2**20))),
+    ("Content-Encoding", "br", PICTURE),
+    ("Content-Transfer-Encoding", "base64", b"/9j/"),
+    ("Content-Transfer-Encoding", "quoted-printable", PICTURE),
+)
+
+
+@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("kind", ["form-data", "mixed"])
+async def test_a_part_with_a_coding_is_refused(api: Api, path: str, kind: str) -> None:
+    """400 by name on every route that takes a form, in an image or in a parameter."""
+    for (header, coding, content), field in itertools.product(CODINGS, ("image", "filter")):
+        head = f'--x\r\nContent-Disposition: form-data; name="{field}"\r\n{header}: {coding}'
+        form = head.encode() + b"\r\n\r\n" + content + b"\r\n--x--\r\n"
+        headers = {"Content-Type": f"multipart/{kind}; boundary=x"}
+        answer = await api.search(form, path, headers=headers)
+        refused(answer, 400, "malformed_request")
+        assert header in answer.json["detail"]
+
+
+async def test_a_part_that_says_it_has_no_coding_is_taken(api: Api) -> None:
+    """As some clients do."""
+    for coding in ("binary", "8bit", "7BIT"):
+        head = b'--x\r\nContent-Disposition: form-data; name="image"\r\n'
+        head += b"Content-Transfer-Encoding: " + coding.encode() + b"\r\n\r\n"
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        answer = await api.search(head + PICTURE + b"\r\n--x--\r\n", headers=headers)
+        matches("SearchAnswer", answer)
