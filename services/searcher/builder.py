@@ -21,7 +21,7 @@ from services.searcher import pin, publisher, shortage, source
 from services.searcher.build_limits import BuildLimits
 from services.searcher.build_lock import locked
 from services.searcher.embedding import BulkEmbedder
-from services.searcher.fitting import Fitter, small_picture
+from services.searcher.fitting import Fitter
 from services.searcher.hashing import examine
 from services.searcher.interruptible import Interruptible
 from services.searcher.journal import Content, FailedImage, FileFacts, Journal
@@ -153,14 +153,10 @@ class _Build:
         manifest = await self._progress.run(self._publish, model_id, previous)
         report = self._report(manifest, published=True)
         _log.info(
-            "index published",
-            action="index_published",
-            collection=manifest.collection,
-            index_version=manifest.version,
-            count=manifest.count,
-            embedded=report.embedded,
+            "index published", action="index_published", collection=manifest.collection,
+            index_version=manifest.version, count=manifest.count, embedded=report.embedded,
             failed=len(report.failures),
-        )
+        )  # fmt: skip
         return report
 
     def _read_all(self) -> None:
@@ -240,7 +236,8 @@ class _Build:
     ) -> str | None:
         """Embed one content into the journal; its model id, or None when it failed by itself."""
         try:
-            embedded = await embedder.embed(await self._image(embedder, content, model_id))
+            image = await self._fitter.image(content, model_id, embedder)
+            embedded = await embedder.embed(image)
         except BuildFailed:
             raise
         except (SimileError, OSError) as error:
@@ -258,15 +255,6 @@ class _Build:
         self._embedded += 1
         self._progress.advance()
         return embedded.model_id
-
-    async def _image(self, embedder: BulkEmbedder, content: Content, model_id: str | None) -> bytes:
-        """The content's bytes as the embedders take them."""
-        image = await self._fitter.read(content)
-        if image is not None:
-            return image
-        if model_id is None:
-            model_id = (await embedder.embed(small_picture())).model_id
-        return await self._fitter.fitted(content, model_id)
 
     def _publish(self, model_id: str, previous: Previous | None) -> Manifest:
         """In a thread: write every file of the new version, publish and activate it."""

@@ -14,6 +14,7 @@ from typing import Final
 from PIL import Image
 
 from services.searcher.build_limits import BuildLimits, for_jpeg, header_of
+from services.searcher.embedding import BulkEmbedder
 from services.searcher.hashing import read_image
 from services.searcher.journal import Content
 from services.shared import imaging
@@ -60,20 +61,22 @@ class Fitter:
         self._limits = limits
         self._one_large = asyncio.Lock()
 
-    async def read(self, content: Content) -> bytes | None:
-        """The content's bytes; None for one that has to be made to fit.
+    async def image(self, content: Content, model_id: str | None, embedder: BulkEmbedder) -> bytes:
+        """The content's bytes as the embedders take them; they say their model where it is None.
 
         Raises OSError, SimileError.
         """
-        return await asyncio.to_thread(self._read, content)
-
-    async def fitted(self, content: Content, model_id: str) -> bytes:
-        """The content made to fit for that model. Raises OSError, SimileError."""
+        image = await asyncio.to_thread(self._read, content)
+        if image is not None:
+            return image
+        if model_id is None:
+            model_id = (await embedder.embed(small_picture())).model_id
         async with self._one_large:
             image = await asyncio.to_thread(read_image, self._folder, content)
             return await asyncio.to_thread(fitted, image, self._limits, model_id)
 
     def _read(self, content: Content) -> bytes | None:
+        """The content's bytes; None for one that has to be made to fit."""
         sent = self._limits.sent
         if (self._folder / content.path).stat().st_size > sent.max_bytes:
             return None

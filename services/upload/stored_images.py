@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from services.shared import imaging
-from services.shared.errors import ImageGone, SimileError
+from services.shared.errors import ImageGone, SimileError, TooManyPixels
 from services.shared.items import Item
 from services.shared.manifest import Manifest
 from services.upload.memory import Memory
@@ -28,6 +29,10 @@ _STORED_LIMITS: Final = imaging.Limits(
 """The builder has let these images in; serving them needs no second opinion."""
 
 _THUMBNAILS_AT_ONCE: Final = 2
+_LARGE_MEMORY: Final = 128 * 2**20
+"""Thumbnails that take more memory are made one at a time."""
+_MAX_MEMORY: Final = 768 * 2**20
+"""A build lets in images whose thumbnail would take all the memory that upload has."""
 _MAX_SEEN: Final = 50_000
 _SETTLED_NS: Final = 2 * 10**9
 """Within the resolution of a file system's clock, a file may change and its times stay."""
@@ -66,13 +71,21 @@ class StoredImages:
     """Reads image files and keeps thumbnails in memory; blocking work is done in threads."""
 
     def __init__(
-        self, images_root: Path | None, *, thumbnail_pixels: int, thumbnail_cache_bytes: int
+        self,
+        images_root: Path | None,
+        *,
+        thumbnail_pixels: int,
+        thumbnail_cache_bytes: int,
+        max_thumbnail_memory: int = _MAX_MEMORY,
     ) -> None:
+        """max_thumbnail_memory: bytes that decoding for one thumbnail may take."""
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
         self._thumbnails = Memory[bytes](thumbnail_cache_bytes, len)
         self._seen = Memory[_Seen](_MAX_SEEN, lambda _: 1)
         self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
+        self._max_memory = max_thumbnail_memory
+        self._one_large = threading.Lock()
 
     async def known_sha256(self, manifest: Manifest, item: Item) -> str | None:
         """Return the hash of the item's file where it need not be read for it, else None.
@@ -102,7 +115,7 @@ class StoredImages:
     async def thumbnail(self, manifest: Manifest, item: Item) -> tuple[Picture, bool]:
         """Return a small JPEG of the file as it is now, and whether it was in memory.
 
-        Raises ImageGone.
+        Raises ImageGone, or TooManyPixels where it would take too much memory to make.
         """
         sha256 = await self.known_sha256(manifest, item)
         known = None if sha256 is None else self._thumbnails.get(sha256)
@@ -140,6 +153,13 @@ class StoredImages:
 
     def _shrunk(self, item: Item, content: bytes) -> bytes:
         with _gone_without(item):
+            header = imaging.sniff(content, _STORED_LIMITS)
+        memory = imaging.memory_of(header, self._thumbnail_pixels)
+        if memory > self._max_memory:
+            message = f"a thumbnail of item {item.item_id} would take {memory >> 20} MiB to make"
+            raise TooManyPixels(message)
+        one_by_one = self._one_large if memory > _LARGE_MEMORY else contextlib.nullcontext()
+        with one_by_one, _gone_without(item):
             return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels)
 
     def _file(self, manifest: Manifest, item: Item) -> Path:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from services.shared.errors import TooManyPixels
 from services.upload import stored_images
+from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg, png
 from tests.unit.upload.conftest import Answer, Api, refused
 
@@ -148,3 +150,13 @@ async def test_a_range_gets_the_whole_image(api: Api) -> None:
     for headers in ({}, {"If_Range": whole.headers["ETag"]}, {"If_Range": '"other"'}):
         answer = await _get(api, "image", Range="bytes=10-19", **headers)
         assert (answer.status, answer.body) == (200, whole.body)
+
+
+async def test_a_thumbnail_takes_no_more_memory_than_there_is(api: Api) -> None:
+    """An image of the owner may be larger than what upload can decode: that is said by name."""
+    images = StoredImages(
+        None, thumbnail_pixels=16, thumbnail_cache_bytes=0, max_thumbnail_memory=1000
+    )
+    version = api.volume.active("birds")
+    with pytest.raises(TooManyPixels, match="MiB"):
+        await images.thumbnail(api.volume.manifest("birds", version), api.items[1])
