@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 
-from services.searcher import publisher
+from services.searcher import publisher, scan
 from services.searcher.engine import mapped
+from services.searcher.families import Families
 from services.searcher.progress import Progress
-from services.searcher.scan import Vectors
+from services.searcher.scan import Positions, Vectors
 from services.shared.collection import Volume
 from services.shared.items import ITEMS, Item, ItemCatalog
 from services.shared.manifest import VECTORS
@@ -55,64 +54,43 @@ def find_duplicates(
 ) -> list[Group]:
     """The groups within that angular distance; those of several labels first, then the largest.
 
-    Every pair is compared exactly: time grows with the square of the collection, memory with the
-    number of pairs found. Raises IndexCorrupt.
+    Every pair is compared exactly: time grows with the square of the collection, memory with
+    the collection. Raises IndexCorrupt.
     """
     lease = volume.hold(collection, version)
     publisher.verify(volume, collection, version)
     manifest = volume.manifest(collection, version)
     directory = volume.directory(collection, version)
     vectors = mapped(directory / VECTORS, manifest.count, manifest.dimension)
-    neighbors: dict[int, list[int]] = defaultdict(list)
     progress.begin("comparing", manifest.count, "images")
-    for one, other in _pairs(vectors, 1.0 - distance**2 / 2.0, progress):
-        neighbors[one].append(other)
-        neighbors[other].append(one)
+    families = _compared(vectors, 1.0 - distance**2 / 2.0, progress)
     catalog = ItemCatalog(directory / ITEMS)
-    groups = [_group(vectors, catalog, neighbors, some) for some in _components(neighbors)]
+    groups = [_group(vectors, catalog, families.degree, some) for some in families.groups()]
     catalog.close()
     del lease
     return sorted(groups, key=lambda group: (-len(group.labels), -len(group.items)))
 
 
-def _pairs(vectors: Vectors, cosine: float, progress: Progress) -> Iterator[tuple[int, int]]:
-    """Every two rows that are that close, the lower first."""
+def _compared(vectors: Vectors, cosine: float, progress: Progress) -> Families:
+    """Every two rows that are that close, joined."""
+    families = Families(len(vectors))
     for start in range(0, len(vectors), _ROWS_AT_ONCE):
         rows = vectors[start : start + _ROWS_AT_ONCE]
         for other in range(start, len(vectors), _ROWS_AT_ONCE):
             close = rows @ vectors[other : other + _ROWS_AT_ONCE].T >= cosine
-            for one, two in np.argwhere(close).tolist():
-                if start + one < other + two:
-                    yield start + one, other + two
+            families.join(start, other, np.triu(close, 1) if other == start else close)
         progress.advance(len(rows))
-
-
-def _components(neighbors: dict[int, list[int]]) -> Iterator[list[int]]:
-    seen = set[int]()
-    for start in sorted(neighbors):
-        if start in seen:
-            continue
-        group, waiting = [], [start]
-        seen.add(start)
-        while waiting:
-            one = waiting.pop()
-            group.append(one)
-            fresh = [other for other in neighbors[one] if other not in seen]
-            seen.update(fresh)
-            waiting += fresh
-        yield sorted(group)
+    return families
 
 
 def _group(
-    vectors: Vectors, catalog: ItemCatalog, neighbors: dict[int, list[int]], positions: list[int]
+    vectors: Vectors, catalog: ItemCatalog, degree: Positions, positions: Positions
 ) -> Group:
-    first = max(positions, key=lambda position: len(neighbors[position]))
-    dots = np.take(vectors, positions, axis=0) @ vectors[first]
-    nearest_first = [positions[place] for place in np.argsort(-dots, kind="stable")]
-    nearest_first.remove(first)
-    items = tuple(catalog.at([first, *nearest_first]))
+    first = int(positions[degree[positions].argmax()])
+    ordered, dots = scan.ranked(vectors, vectors[first], positions)
+    items = tuple(catalog.at([first, *ordered[ordered != first].tolist()]))
     return Group(
         items,
-        float(np.sqrt(max(0.0, 2.0 - 2.0 * float(dots.min())))),
+        float(np.sqrt(max(0.0, 2.0 - 2.0 * float(dots[-1])))),
         len(items) - len({item.sha256 for item in items}),
     )

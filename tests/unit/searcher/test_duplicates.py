@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,42 @@ def test_items_close_to_one_another_form_a_group(
     assert group.same_bytes == 0
     assert group.labels == ["image even", "image odd"]
     assert group.to_json()["items"][0]["path"] == "image-2.jpg"
+
+
+@pytest.mark.parametrize("rows", [7, 1024])
+def test_groups_are_those_of_every_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    """The same as by going from each item to its neighbours, whatever the blocks."""
+    monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
+    vectors = unit_vectors(150, seed=9)
+    close = vectors @ vectors.T >= 1 - 0.6**2 / 2
+    expected, left = set[frozenset[int]](), set(range(150))
+    while left:
+        group, waiting = set[int](), [left.pop()]
+        while waiting:
+            group.add(one := waiting.pop())
+            waiting += set(np.flatnonzero(close[one]).tolist()) - group
+        left -= group
+        if len(group) > 1:
+            expected.add(frozenset(group))
+    found = _find(tmp_path, vectors, 0.6)
+    assert {frozenset(item.position for item in group.items) for group in found} == expected
+    assert len(expected) > 5
+    for one_group in found:
+        degrees = [int(close[item.position].sum()) for item in one_group.items]
+        assert degrees[0] == max(degrees)
+
+
+def test_a_thousand_copies_take_little_memory(tmp_path: Path) -> None:
+    """Four pictures with 1,000 copies each are two million pairs: none of them is kept."""
+    vectors = np.repeat(unit_vectors(4, seed=5), 1000, axis=0)
+    tracemalloc.start()
+    groups = _find(tmp_path, vectors, 0.05)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert [len(group.items) for group in groups] == [1000] * 4
+    assert peak < 50 * 2**20
 
 
 def test_what_is_far_apart_is_no_group(tmp_path: Path) -> None:
