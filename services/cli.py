@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
@@ -19,92 +20,31 @@ from services.keys_commands import keys
 from services.output_file import OutputFile
 from services.quarantine_commands import quarantine
 from services.shared import lifecycle
+from services.shared.environment import unknown_variables
 from services.shared.settings import load
-from services.shared.telemetry import Telemetry, logs
-from services.shared.telemetry.tracing import tracing
 from services.tables import add_row, console, echo, new_table
 from services.top_command import top
-
-if TYPE_CHECKING:
-    from services.local import Services
-    from services.shared.messaging.broker import Broker
+from services.up_command import up
 
 _FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _NEW_FOLDER: Final = click.Path(file_okay=False, path_type=Path)
 _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 _DISTANCE: Final = click.FloatRange(0, 2)
 
+_SERVICES: Final = frozenset({"upload", "embedder", "searcher"})
+
 _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="simile-search")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Image similarity search on your own images and your own machines."""
-
-
-@main.command()
-@click.option("--images", type=_FOLDER, help="Your images; without: a drawn sample collection.")
-@click.option("--collection", help="The collection's name; default: the folder's.")
-@click.option("--host", help="Where the page listens (SIMILE_UPLOAD_HOST).")
-@click.option("--port", type=int, help="The page's port (SIMILE_UPLOAD_PORT); 0 takes a free one.")
-@click.option("--processes", is_flag=True, help="Real processes over RabbitMQ.")
-@click.option("--embedders", type=click.IntRange(1), default=1, help="With --processes: how many.")
-@click.option("--searchers", type=click.IntRange(1), default=1, help="With --processes: how many.")
-@root_option
-@_amqp_url
-@lifecycle.named_errors
-def up(
-    *,
-    images: Path | None,
-    collection: str | None,
-    host: str | None,
-    port: int | None,
-    processes: bool,
-    embedders: int,
-    searchers: int,
-    root: Path | None,
-    amqp_url: str | None,
-) -> None:
-    """Start everything on this machine and print `ready <url>` when it can answer."""
-    from services import local
-    from services.children import ChildProcesses
-    from services.searcher.build_metrics import BuildMetrics
-    from services.searcher.progress import RichProgress
-
-    settings = local.LocalSettings.read(root, amqp_url, upload={"host": host, "port": port})
-    shared = settings.shared
-    logs.configure(shared.log_level, shared.log_format)
-
-    async def main(stop: asyncio.Event) -> None:
-        source = await lifecycle.started(
-            stop, asyncio.to_thread(local.source_of, shared, images, collection)
-        )
-
-        telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
-        measured = BuildMetrics(telemetry.registry)
-
-        async def run(services: Services, broker: Broker) -> None:
-            with RichProgress() as progress:
-                keeper = local.Keeper(settings, broker, source, progress, measured)
-                await local.up(services, keeper, stop=stop, announce=_announce)
-
-        if processes:
-            children = ChildProcesses(
-                shared, settings.upload, embedders=embedders, searchers=searchers
-            )
-            async with local.local_broker(shared, "simile up", telemetry, stop) as broker:
-                await run(children, broker)
-        else:
-            async with local.in_process(settings, telemetry, stop) as (services, broker):
-                await run(services, broker)
-        await asyncio.to_thread(telemetry.tracing.close)
-
-    lifecycle.run_process(main, shared.event_loop)
-
-
-def _announce(url: str) -> None:
-    echo(f"ready {url}")
+    # The services log it.
+    if context.invoked_subcommand not in _SERVICES:
+        for complaint in unknown_variables(os.environ):
+            echo(f"simile: warning: {complaint}", err=True)
 
 
 @main.command()
@@ -206,6 +146,7 @@ main.add_command(index)
 main.add_command(keys)
 main.add_command(quarantine)
 main.add_command(top)
+main.add_command(up)
 
 
 @main.command()

@@ -77,11 +77,12 @@ def build(
 
     from services import local
     from services.searcher.progress import RichProgress
+    from services.source import source_of
 
     settings = local.LocalSettings.read(root, amqp_url, index={"recall": recall, "method": method})
     require_folder(settings.shared.root)
     logs.configure("warning", settings.shared.log_format)
-    source = local.source_of(settings.shared, folder, collection)
+    source = source_of(settings.shared.root, folder, collection)
 
     async def main(stop: asyncio.Event) -> None:
         report = None

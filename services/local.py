@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
-import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
-import aiohttp
-import structlog
-from PIL import Image
+from pydantic_settings import BaseSettings
 
-from services import sample
-from services.client import key_headers
+from services.children import ChildProcesses
 from services.embedder import service as embedder
 from services.embedder.settings import EmbedderSettings
-from services.searcher import builder
+from services.keeper import IndexBuild, Keeper
+from services.running_up import noted
 from services.searcher import service as searcher
-from services.searcher.build_metrics import BuildMetrics, MeasuredProgress
-from services.searcher.builder import BuildReport, BuildRequest
+from services.searcher.build_metrics import BuildMetrics
+from services.searcher.builder import BuildReport
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared import lifecycle
 from services.shared.collection import Volume
-from services.shared.errors import (
-    IndexCorrupt,
-    InvalidSettings,
-    MalformedRequest,
-    NoIndex,
-    SimileError,
-    UnknownCollection,
-)
+from services.shared.errors import SimileError, StageDied
 from services.shared.host import amqp_broker, broker_check
+from services.shared.listening import free_port, is_free
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.gauges import BrokerMetrics
@@ -49,14 +39,9 @@ from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import admin
 from services.shared.telemetry.loop import watched_loop
 from services.shared.telemetry.metrics import ReleaseMetrics
+from services.source import Source
 from services.upload import app as upload
 from services.upload.settings import UploadSettings
-
-_log = structlog.get_logger(__name__)
-
-_POLL_SECONDS: Final = 0.5
-_SAMPLE: Final = "sample"
-_NO_ENTRY: Final = frozenset({401, 403})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,25 +60,40 @@ class LocalSettings:
         root: Path | None,
         amqp_url: str | None,
         *,
+        admin_port: int | None = None,
         upload: Mapping[str, object] | None = None,
         index: Mapping[str, object] | None = None,
     ) -> LocalSettings:
         """From the environment; what is given and not None goes before it."""
         return cls(
-            shared=load(SharedSettings, root=root, amqp_url=amqp_url),
+            shared=load(SharedSettings, root=root, amqp_url=amqp_url, admin_port=admin_port),
             upload=load(UploadSettings, **(upload or {})),
             embedder=load(EmbedderSettings),
             searcher=load(SearcherSettings),
             index=load(IndexSettings, **(index or {})),
         )
 
+    def serving(self, source: Source, *, quiet: bool) -> LocalSettings:
+        """Return them as `up` serves the source; what the environment sets stays.
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The collection that `up` keeps current: its name and the folder of its images."""
+        The source is the default collection, and a drawn sample beside it is hidden. The admin port
+        is another one where 9090 is taken. quiet: log warnings alone.
+        """
+        shared, hidden = self.shared, source.hidden(Volume(self.shared.root))
+        served = {"default_collection": source.collection, "hidden_collections": hidden or ""}
+        hosted: dict[str, object] = {"log_level": "warning"} if quiet else {}
+        if not is_free(shared.admin_host, shared.admin_port):
+            hosted["admin_port"] = free_port(shared.admin_host)
+        return replace(
+            self,
+            shared=shared.model_copy(update=_unset(shared, hosted)),
+            upload=self.upload.model_copy(update=_unset(self.upload, served)),
+        )
 
-    collection: str
-    folder: Path
+
+def _unset(settings: BaseSettings, values: Mapping[str, object]) -> dict[str, object]:
+    """Return the values of those fields that nobody has set."""
+    return {name: value for name, value in values.items() if name not in settings.model_fields_set}
 
 
 class Services(Protocol):
@@ -180,108 +180,30 @@ async def local_broker(
         await broker.close()
 
 
-def source_of(shared: SharedSettings, images: Path | None, collection: str | None) -> Source:
-    """The images to search: the folder given, or a sample collection drawn on first use.
-
-    Raises InvalidSettings for what can't be a collection's name.
-    """
-    if collection is not None:
-        try:
-            Volume(shared.root).home(collection)
-        except MalformedRequest as error:
-            raise InvalidSettings(str(error)) from error
-    if images is None:
-        folder = shared.root / ".sample" / _SAMPLE
-        if not folder.is_dir():
-            _log.info("drawing a sample collection", action="draw_sample", folder=str(folder))
-            sample.draw_sample(folder)
-        return Source(collection or _SAMPLE, folder)
-    return Source(collection or collection_name(images), images.resolve())
-
-
-def collection_name(folder: Path) -> str:
-    """A collection's name made from the folder's: lower case, other characters become `-`."""
-    name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")
-    return name[:63] or "images"
-
-
 async def up(
-    services: Services,
-    keeper: Keeper,
-    *,
-    stop: asyncio.Event,
-    announce: Callable[[str], None],
+    services: Services, keeper: Keeper, *, stop: asyncio.Event, on_stop: Callable[[], None]
 ) -> None:
     """Run the services until `stop`, the keeper's collection current behind them.
 
-    `announce` gets the URL once a query was answered.
+    `on_stop` is called before they drain. Raises the named error that ended one of them.
     """
     try:
         url = await services.start()
-        await lifecycle.supervise(
-            stop, {"services": services.watch(), "index": keeper.keep(url, announce)}
-        )
+        await lifecycle.supervise(stop, {"services": services.watch(), "index": keeper.keep(url)})
+        on_stop()
+    except StageDied as died:
+        named = _named(died)
+        raise named from named.__cause__
     finally:
         await services.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class Keeper:
-    """Keeps one collection's index in step with its folder."""
-
-    settings: LocalSettings
-    broker: Broker
-    source: Source
-    progress: Progress
-    metrics: BuildMetrics
-
-    async def keep(self, url: str, announce: Callable[[str], None]) -> None:
-        """Build, then announce; an index that already serves this folder is announced first.
-
-        Never returns.
-        """
-        if self._serves():
-            # At once, since a changed model means that nothing is answered before the refresh.
-            await asyncio.gather(self._announce(url, announce), self._refresh())
-        else:
-            await self.build()
-            await self._announce(url, announce)
-        await asyncio.Event().wait()
-
-    async def _announce(self, url: str, announce: Callable[[str], None]) -> None:
-        await _until_answered(url, self.source.collection)
-        announce(url)
-
-    async def build(self) -> BuildReport:
-        """Build what changed since the active version, and publish it."""
-        request = BuildRequest(collection=self.source.collection, folder=self.source.folder)
-        progress = MeasuredProgress(request.collection, self.metrics, self.progress)
-        try:
-            return await builder.build(
-                request,
-                self.settings.index,
-                self.settings.shared,
-                self.broker,
-                Volume(self.settings.shared.root),
-                progress=progress,
-            )
-        finally:
-            progress.end()
-
-    async def _refresh(self) -> None:
-        try:
-            await self.build()
-        except SimileError as error:
-            # What is served stays good; only the newest changes are missing from it.
-            _log.warning(str(error), action=error.code, collection=self.source.collection)
-
-    def _serves(self) -> bool:
-        volume, collection = Volume(self.settings.shared.root), self.source.collection
-        try:
-            manifest = volume.manifest(collection, volume.active(collection))
-        except (UnknownCollection, NoIndex, IndexCorrupt):
-            return False
-        return Path(manifest.images_root) == self.source.folder
+def _named(died: StageDied) -> SimileError:
+    """Return the error that says what to do, where the stage ended by one."""
+    cause = died.__cause__
+    if isinstance(cause, StageDied):
+        return _named(cause)
+    return cause if isinstance(cause, SimileError) else died
 
 
 async def build_index(
@@ -299,21 +221,22 @@ async def build_index(
         if port is not None:
             host = settings.shared.admin_host
             await serving.enter_async_context(
-                admin(telemetry.health, telemetry.registry, host, port)
+                admin(telemetry.health, telemetry.registry, host, port, "SIMILE_INDEX_ADMIN_PORT")
             )
-        keeper = Keeper(settings, broker, source, progress, BuildMetrics(telemetry.registry))
-        build = asyncio.create_task(keeper.build())
+        metrics = BuildMetrics(telemetry.registry)
+        work = IndexBuild(settings.shared, settings.index, broker, source, metrics)
+        build = asyncio.create_task(work.run(progress))
         stopping = asyncio.create_task(stop.wait())
         tasks: set[asyncio.Task[Any]] = {build, stopping}
         if settings.shared.amqp_url is None:
-            work = embedder.run(
+            embedding = embedder.run(
                 settings.embedder,
                 settings.shared,
                 broker,
                 stop=asyncio.Event(),
                 telemetry=telemetry,
             )
-            tasks.add(asyncio.create_task(work, name="embedder"))
+            tasks.add(asyncio.create_task(embedding, name="embedder"))
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done - {build, stopping}:
@@ -321,29 +244,6 @@ async def build_index(
             return await build if build in done else None
         finally:
             await lifecycle.cancel(*tasks)
-
-
-async def _until_answered(url: str, collection: str) -> None:
-    picture = io.BytesIO()
-    Image.new("RGB", (64, 64), (120, 160, 200)).save(picture, "PNG")
-    async with aiohttp.ClientSession(headers=key_headers()) as session:
-        while True:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                answer = await session.post(
-                    f"{url}/v1/search",
-                    params={"collection": collection},
-                    data=picture.getvalue(),
-                    ssl=False,  # it asks itself, by an address that its certificate may not name
-                )
-                if answer.ok:
-                    return
-                if answer.status in _NO_ENTRY:
-                    message = (
-                        "`simile up` asks a first query before it says ready: set SIMILE_API_KEY "
-                        "to a key of SIMILE_UPLOAD_API_KEYS_FILE with the scope read"
-                    )
-                    raise InvalidSettings(message)
-            await asyncio.sleep(_POLL_SECONDS)
 
 
 @contextlib.asynccontextmanager
@@ -355,8 +255,21 @@ async def in_process(
     ReleaseMetrics(telemetry.registry).show("up")
     async with (
         local_broker(shared, "simile up", telemetry, stop) as broker,
-        admin(telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port),
+        admin(telemetry.health, telemetry.registry, shared.admin_host, shared.admin_port) as url,
         watched_loop(telemetry.health, telemetry.registry),
     ):
         telemetry.health.ready_when("broker", broker_check(broker))
-        yield InProcess(settings, broker, telemetry), broker
+        with noted(shared.root, [url]):
+            yield InProcess(settings, broker, telemetry), broker
+
+
+@contextlib.asynccontextmanager
+async def child_processes(
+    settings: LocalSettings, counts: Mapping[str, int], telemetry: Telemetry, stop: asyncio.Event
+) -> AsyncIterator[tuple[Services, Broker]]:
+    """The services as child processes, with a broker for the index. Raises StoppedEarly."""
+    shared = settings.shared
+    children = ChildProcesses(shared, settings.upload, counts)
+    async with local_broker(shared, "simile up", telemetry, stop) as broker:
+        with noted(shared.root, children.admin_urls):
+            yield children, broker

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 WIDTH: Final = 360
 HEIGHT: Final = 270
+_PER_CLASS: Final = 25
 _OVERSAMPLING: Final = 2
 _W: Final = WIDTH * _OVERSAMPLING
 _H: Final = HEIGHT * _OVERSAMPLING
@@ -20,10 +21,17 @@ _H: Final = HEIGHT * _OVERSAMPLING
 Colour = tuple[int, int, int]
 
 
-def draw_sample(folder: Path, *, per_class: int = 25, seed: int = 7) -> int:
+def draw_sample(
+    folder: Path,
+    *,
+    per_class: int = _PER_CLASS,
+    seed: int = 7,
+    on_drawn: Callable[[], None] = lambda: None,
+) -> int:
     """Draw `per_class` JPEG pictures of each class into a sub-folder of its name; how many.
 
-    The same seed draws the same pictures. The folder appears whole, or not at all.
+    `on_drawn` is called after each. The same seed draws the same pictures. The folder appears
+    whole, or not at all.
     """
     staging = folder.with_name(f"{folder.name}.drawing")
     for name, draw in CLASSES.items():
@@ -32,6 +40,7 @@ def draw_sample(folder: Path, *, per_class: int = 25, seed: int = 7) -> int:
             picture = draw(random.Random(f"{seed}/{name}/{number}"))  # noqa: S311 (a picture)
             small = picture.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
             small.save(staging / name / f"{number + 1:03}.jpg", quality=88)
+            on_drawn()
     staging.replace(folder)
     return per_class * len(CLASSES)
 
@@ -344,3 +353,6 @@ CLASSES: Final[Mapping[str, Callable[[random.Random], Image.Image]]] = {
     "sunset": _sunset,
 }
 """Every class by its label, with what draws one picture of it."""
+
+COUNT: Final = _PER_CLASS * len(CLASSES)
+"""How many pictures a sample has."""

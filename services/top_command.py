@@ -5,11 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from pathlib import Path
+from typing import Final
 
 import click
 
+from services.index_commands import root_option
 from services.shared import lifecycle
+from services.shared.settings import SharedSettings, load
 from services.tables import console
+
+_DEFAULT: Final = ("http://127.0.0.1:9090",)
 
 
 @click.command()
@@ -17,9 +23,8 @@ from services.tables import console
     "--metrics",
     "urls",
     multiple=True,
-    default=["http://127.0.0.1:9090"],
-    help="Admin address of a process (SIMILE_ADMIN_PORT), http://127.0.0.1:9090 where none is "
-    "given; several times for several.",
+    help="Admin address of a process (SIMILE_ADMIN_PORT); several times for several. Default: "
+    "those of the `simile up` that runs on the volume, else http://127.0.0.1:9090.",
 )
 @click.option(
     "--interval",
@@ -30,12 +35,17 @@ from services.tables import console
 )
 @click.option("--once", is_flag=True, help="Show one interval and end, for scripts.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --once, as JSON.")
+@root_option
 @lifecycle.named_errors
-def top(*, urls: tuple[str, ...], interval: float, once: bool, as_json: bool) -> None:
+def top(
+    *, urls: tuple[str, ...], interval: float, once: bool, as_json: bool, root: Path | None
+) -> None:
     """Watch a running Simile: rates, times, queues, replicas, index versions. Ctrl-C ends it."""
+    from services import running_up
     from services.top import screen
     from services.top.view import shown
 
+    urls = urls or tuple(running_up.admin_urls(load(SharedSettings, root=root).root)) or _DEFAULT
     screen_or_file = console()
     if not (once or as_json):
         with contextlib.suppress(KeyboardInterrupt):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
+import time
+from collections.abc import Callable
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Final, Protocol, Self
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    MofNCompleteColumn,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
@@ -16,6 +18,15 @@ from rich.progress import (
 from rich.progress import (
     Progress as RichBar,
 )
+
+from services.shared.build_progress import BuildProgress
+
+_IMAGES: Final = "images"
+_EMBEDDING: Final = "embedding"
+_ESTIMATED_AFTER: Final = 8
+"""The first answers come with an embedder's start, which says nothing of its pace."""
+
+_SPOKEN_SECONDS: Final = 10.0
 
 
 class Progress(Protocol):
@@ -41,27 +52,88 @@ class NoProgress:
         """Say nothing."""
 
 
-class RichProgress:
-    """A bar on a terminal's standard error: units done, units a second, time left, failures."""
+class CountedProgress:
+    """Counts a build's progress, and passes it on."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress = progress
+        self._clock = clock
+        self._build = secrets.token_hex(4)
+        self._beat = 0
+        self._stage = "listing"
+        self._counts_images = False
+        self._done = self._failed = 0
+        self._total: int | None = None
+        self._pace_from: tuple[int, float] | None = None
+
+    def begin(self, stage: str, total: int | None, unit: str = _IMAGES) -> None:
+        """Begin a stage; one that counts other things leaves the images as they were."""
+        self._counts_images = unit == _IMAGES and total is not None
+        self._pace_from = None
+        if self._counts_images:
+            self._done, self._total = 0, total
+        self._stage = stage
+        self._progress.begin(stage, total, unit)
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        """Count on."""
+        if self._counts_images:
+            self._done += count
+            if self._pace_from is None and self._done >= _ESTIMATED_AFTER:
+                self._pace_from = (self._done, self._clock())
+        if failed:
+            self._failed += count
+        self._progress.advance(count, failed=failed)
+
+    def shown(self) -> BuildProgress:
+        """How far the build is now; each call is another beat."""
+        self._beat += 1
+        return BuildProgress(
+            stage=self._stage,
+            done=self._done,
+            total=self._total,
+            failed=self._failed,
+            eta_seconds=self._eta_seconds(),
+            build=self._build,
+            beat=self._beat,
+            written_unix_ms=time.time_ns() // 1_000_000,
+        )
+
+    def _eta_seconds(self) -> float | None:
+        """Estimate by this stage's pace: only embedding takes long enough to ask."""
+        if self._stage != _EMBEDDING or self._pace_from is None or self._total is None:
+            return None
+        done, since = self._pace_from
+        if self._done == done:
+            return None
+        pace = (self._done - done) / max(self._clock() - since, 1e-9)
+        return round((self._total - self._done) / pace, 1)
+
+
+class RichProgress:
+    """A bar on a terminal: units done, units a second, time left, failures; none elsewhere.
+
+    The bar is there from the first stage until `close`, and then leaves no trace.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        """`console`: where the bar is drawn; by default standard error."""
         self._bar = RichBar(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(),
             TextColumn("{task.fields[failures]}"),
-            console=Console(stderr=True),
+            console=console or Console(stderr=True),
             transient=True,
         )
         self._stage: TaskID | None = None
+        self._closed = False
         self._failed = 0
         self._unit = ""
 
     def __enter__(self) -> Self:
-        if self._bar.console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(
@@ -70,23 +142,65 @@ class RichProgress:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the bar; what is reported from now on is not shown."""
+        self._closed = True
         self._bar.stop()
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """Start a new line's bar."""
+        """Show this stage instead of the one before."""
+        if self._closed:
+            return
+        if self._bar.console.is_terminal:
+            self._bar.start()
+        if self._stage is not None:
+            self._bar.remove_task(self._stage)
         self._failed = 0
         self._unit = unit
-        self._stage = self._bar.add_task(stage, total=total, rate="", failures="")
+        self._stage = self._bar.add_task(stage, total=total, count="", rate="", failures="")
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
         """Move the bar."""
-        if self._stage is None:
+        if self._stage is None or self._closed:
             return
         self._failed += count * failed
         self._bar.advance(self._stage, count)
-        speed = self._bar.tasks[self._stage].speed
+        task = self._bar.tasks[-1]
+        speed, total = task.speed, task.total
         self._bar.update(
             self._stage,
-            rate=f"{speed:.0f} {self._unit}/s" if speed and self._unit else "",
-            failures=f"{self._failed} failed" if self._failed else "",
+            count="" if total is None else f"{task.completed:,.0f} of {total:,.0f}",
+            rate=f"{speed:,.0f} {self._unit}/s" if speed and self._unit else "",
+            failures=f"{self._failed:,} failed" if self._failed else "",
         )
+
+
+class SpokenProgress:
+    """Reports a long build now and then, where no terminal shows a bar."""
+
+    def __init__(
+        self, say: Callable[[BuildProgress], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`say` gets the progress at most once in ten seconds."""
+        self._counted = CountedProgress(NoProgress(), clock)
+        self._say = say
+        self._clock = clock
+        self._next = clock() + _SPOKEN_SECONDS
+
+    def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
+        """Begin to count a stage."""
+        self._counted.begin(stage, total, unit)
+        self._speak()
+
+    def advance(self, count: int = 1, *, failed: bool = False) -> None:
+        """Count on."""
+        self._counted.advance(count, failed=failed)
+        self._speak()
+
+    def _speak(self) -> None:
+        now = self._clock()
+        if now >= self._next:
+            self._next = now + _SPOKEN_SECONDS
+            self._say(self._counted.shown())

@@ -18,6 +18,7 @@ from services.shared.json_text import read_json
 BUILDING: Final = "building"
 PROGRESS: Final = "progress.json"
 
+_STAGES_OF_IMAGES: Final = {"drawing": "drawing ", "reading": "reading ", "embedding": ""}
 _STALE_SECONDS: Final = 15.0
 """A build that has written nothing for so long has died, or its machine is away."""
 
@@ -55,9 +56,10 @@ class BuildProgress:
 
     def __str__(self) -> str:
         """For people: `812 of 4,210 images, about 20 s`."""
-        if self.total is None:
+        if self.total is None or self.stage not in _STAGES_OF_IMAGES:
             return self.stage
-        parts = [f"{self.done:,} of {self.total:,} images"]
+        verb = _STAGES_OF_IMAGES[self.stage]
+        parts = [f"{verb}{self.done:,} of {self.total:,} images"]
         if self.eta_seconds is not None:
             parts.append(f"about {self.eta_seconds:.0f} s")
         return ", ".join(parts)

@@ -173,7 +173,16 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> ExitCode:
+def log_failure(error: SimileError) -> None:
+    """Log the error that ends the process."""
+    # Of a stage that died, where; any other message says all that there is to know.
+    cause = error.__cause__ if isinstance(error, StageDied) else None
+    _log.error(str(error), action=error.code, exc_info=cause)
+
+
+async def _until_signal(
+    main: Callable[[asyncio.Event], Awaitable[None]], on_failure: Callable[[SimileError], None]
+) -> ExitCode:
     stop, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     running = asyncio.ensure_future(main(stop))
@@ -197,29 +206,29 @@ async def _until_signal(main: Callable[[asyncio.Event], Awaitable[None]]) -> Exi
     except StoppedEarly:
         return ExitCode.DRAINED
     except SimileError as error:
-        # Of a stage that died, where; any other message says all that there is to know.
-        cause = error.__cause__ if isinstance(error, StageDied) else None
-        _log.error(str(error), action=error.code, exc_info=cause)
+        on_failure(error)
         return exit_code(error)
     except OSError as error:
         named = of_file(error)
-        _log.error(str(named), action=named.code)
+        on_failure(named)
         return exit_code(named)
     return ExitCode.DRAINED
 
 
 def run_process(
-    main: Callable[[asyncio.Event], Awaitable[None]], event_loop: EventLoop = "auto"
+    main: Callable[[asyncio.Event], Awaitable[None]],
+    event_loop: EventLoop = "auto",
+    on_failure: Callable[[SimileError], None] = log_failure,
 ) -> None:
     """Run `main(stop)` to its end and leave the process with the exit code that says why.
 
-    SIGTERM and SIGINT set `stop`; the second one ends at once, whatever still runs. Raises
-    MissingExtra.
+    `on_failure` reports a named error; by default it is logged. SIGTERM and SIGINT set `stop`; the
+    second one ends at once, whatever still runs. Raises MissingExtra.
     """
     # Never closed: that, and Python's own end, wait for every thread, and one that is stuck in a
     # model, a search, or a dead volume would hold up the end for ever.
     runner = asyncio.Runner(loop_factory=loop_factory(event_loop))
-    _leave(runner.run(_until_signal(main)))
+    _leave(runner.run(_until_signal(main, on_failure)))
 
 
 def _leave(code: ExitCode) -> NoReturn:

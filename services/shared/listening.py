@@ -87,6 +87,14 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
+def require_free(host: str, port: int, setting: str) -> None:
+    """Raise InvalidSettings, as `open_site` does, where nothing could listen on that port now."""
+    try:
+        _bound(host, port).close()
+    except OSError as error:
+        raise InvalidSettings(_reason(error, host, port, setting)) from None
+
+
 def free_port(host: str) -> int:
     """Return a port of that address that nobody listens on now."""
     with _bound(host, 0) as listening:

@@ -6,6 +6,7 @@ import { byId, count } from "./elements.js";
 const FIRST_LOOK_MS = 1000;
 const LAST_LOOK_MS = 8000; // a build of hours need not be looked at each second
 const BACKOFF = 1.25;
+const BEFORE = new Set(["drawing", "reading"]); // stages of images, before the one that takes long
 
 let looking = 0;
 let wait = FIRST_LOOK_MS;
@@ -61,9 +62,8 @@ function words(collection, unfinished) {
 }
 
 function progressOf({ stage, done, total, eta_seconds: eta }) {
-  if (total === null) return stage;
-  const images = `${done.toLocaleString("en")} of ${count(total, "image")}`;
-  if (stage === "reading") return `reading ${images}`;
+  const images = total === null ? "" : `${done.toLocaleString("en")} of ${count(total, "image")}`;
+  if (stage !== "embedding") return images && BEFORE.has(stage) ? `${stage} ${images}` : stage;
   return eta === null ? images : `${images}, about ${duration(eta)}`;
 }
 

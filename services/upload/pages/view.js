@@ -56,8 +56,10 @@ function focusOn(title) {
 }
 
 export function showChoices(collections, chosen) {
-  byId("collection").replaceChildren(...collections.map(({ name, count }) =>
-    element("option", { value: name, textContent: `${name} (${count})`, selected: name === chosen })));
+  const told = ({ count, index_version: version }) => (version ? count : "being prepared");
+  byId("collection").replaceChildren(...collections.map((one) => element("option", {
+    value: one.name, textContent: `${one.name} (${told(one)})`, selected: one.name === chosen,
+  })));
   byId("collection-choice").hidden = collections.length < 2;
 }
 

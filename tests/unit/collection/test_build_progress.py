@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.searcher import shown_build
-from services.searcher.progress import NoProgress
-from services.searcher.shown_build import CountedProgress, shown_on_volume
+from services.searcher.progress import CountedProgress, NoProgress
+from services.searcher.shown_build import shown_on_volume
 from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress, BuildWatch
 from services.shared.collection import Volume
 from tests.support.clock import Clock
@@ -122,6 +122,8 @@ def test_the_time_left_follows_the_pace() -> None:
         ({}, "812 of 4,210 images, about 20 s"),
         ({"eta_seconds": None}, "812 of 4,210 images"),
         ({"total": None, "stage": "listing"}, "listing"),
+        ({"stage": "reading", "eta_seconds": None}, "reading 812 of 4,210 images"),
+        ({"stage": "growing trees"}, "growing trees"),
     ],
 )
 def test_progress_reads_as_words(changed: dict[str, object], words: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from services import cli, local
+from services import cli, first_query
 from services.shared.errors import InvalidSettings
 from services.shared.lifecycle import cancel
 from services.shared.settings import load
@@ -146,9 +146,9 @@ class TestWithKeys:
     ) -> None:
         """Its first query is one like any other; with a key of its own it is answered."""
         with pytest.raises(InvalidSettings, match="SIMILE_API_KEY"):
-            await local._until_answered(api.url, "birds")
+            await first_query.until_answered(api.url, "birds", pytest.fail)
         monkeypatch.setenv("SIMILE_API_KEY", SHOP)
-        await local._until_answered(api.url, "birds")
+        await first_query.until_answered(api.url, "birds", pytest.fail)
 
     async def test_both_headers_are_taken(self, api: Api, picture: bytes) -> None:
         """Authorization or X-API-Key; a proxy's own Basic does not hide the latter."""
