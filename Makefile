@@ -44,7 +44,7 @@ run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images,
 	$(BIN)/simile up --port $(PORT) $(if $(IMAGES),--images '$(IMAGES)')
 
 # Tests that start whole systems and watch how they do have the machine to themselves.
-ALONE := $(addprefix tests/,browser dashboards e2e faults fuzz hostile integration)
+ALONE := $(addprefix tests/,browser dashboards e2e faults first_minute fuzz hostile integration)
 
 test: setup system check ## Run every check and every test
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ALONE:%=--ignore=%)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -71,6 +72,9 @@ def up(
     source = source_of(given.shared.root, images, collection)
     settings = given.serving(source, quiet=show.quiet)
     logs.configure(settings.shared.log_level, settings.shared.log_format)
+    if show.quiet:
+        # Its errors are those of our own line "broker away", each time that it tries again.
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     screen = show.screen()
     counts = {"embedder": embedders, "searcher": searchers} if processes else {}
 
