@@ -12,8 +12,8 @@ from rich.console import Console
 
 from services.searcher.journal import FailedImage
 from services.searcher.progress import Progress, RichProgress, SpokenProgress
-from services.shared.build_progress import BuildProgress
 from services.shared import lifecycle
+from services.shared.build_progress import BuildProgress
 from services.shared.errors import SimileError
 from services.shared.printable import printable, printable_lines
 from services.tables import echo
