@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 
 from services.sample import draw_sample
 from tests.browser.acts import drag
-from tests.support.pictures import encoded
+from tests.support.pictures import encoded, scene
 from tests.support.running import simile_up
 
 pytestmark = pytest.mark.browser
@@ -28,15 +28,23 @@ def site(root: Path) -> Iterator[str]:
         with Image.open(drawn) as picture:
             (folder / name).mkdir()
             (folder / name / f"item.{name}").write_bytes(encoded(picture, FORMATS[name]))
-    with simile_up(root / "up.log", "--images", str(folder), "--root", str(root)) as (url, _):
+    (folder / "large").mkdir()
+    scene(900, 600).save(folder / "large" / "large.jpg")
+    limit = {"SIMILE_IMAGE_MAX_PIXELS": "200000"}
+    options = ("--images", str(folder), "--root", str(root))
+    with simile_up(root / "up.log", *options, environment=limit) as (url, _):
         yield url
+
+
+def _item(page: Page, site: str, label: str) -> dict[str, str]:
+    items = page.request.get(f"{site}/v1/collections/items/sample?count=100").json()["items"]
+    return next(one for one in items if one["label"] == label)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_an_item_that_browsers_do_not_show_is_shown_small(page: Page, site: str, name: str) -> None:
     """Its thumbnail stands for it, and a part of it can be searched."""
-    items = page.request.get(f"{site}/v1/collections/items/sample?count=100").json()["items"]
-    item = next(one for one in items if one["label"] == name)
+    item = _item(page, site, name)
     page.goto(f"/?item={item['item_id']}")
     expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
     expect(page.locator("#query-blank")).to_be_hidden()
@@ -45,3 +53,13 @@ def test_an_item_that_browsers_do_not_show_is_shown_small(page: Page, site: str,
         drag(page, (0.2, 0.3), (0.8, 0.7))
     expect(page.locator("#status")).to_contain_text("similar images")
     expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
+
+
+def test_a_part_of_an_item_larger_than_callers_may_send_is_searched(page: Page, site: str) -> None:
+    """A build takes in larger images than a query may be; the page then sends the thumbnail."""
+    page.goto(f"/?item={_item(page, site, 'large')['item_id']}")
+    expect(page.get_by_role("button", name="Search a part")).to_be_visible()
+    with page.expect_response("**/v1/search?*box=*") as answered:
+        drag(page, (0.2, 0.3), (0.8, 0.7))
+    assert answered.value.status == 200
+    expect(page.locator("#status")).to_contain_text("similar images")

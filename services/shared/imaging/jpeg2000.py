@@ -26,18 +26,24 @@ _MAX_SEGMENTS: Final = 1000
 _MAX_TILES: Final = 4096
 """OpenJPEG makes 6 KB of room for each before it reads one."""
 
+_MAX_PACKETS: Final = 4_000_000
+"""Room is made for each, by quality layer, resolution, component and place; 64 megapixels in five
+layers and small precincts have 600,000."""
+
+_ONE_PRECINCT: Final = 0xFF
 _MAX_COMPONENTS: Final = 4
 _MAX_REDUCTION: Final = 5
 
 
 class Codestream(NamedTuple):
-    """The picture's size, and how often it can be halved."""
+    """The picture's size, how often it can be halved, and how many packets it may have."""
 
     width: int
     height: int
     tiles: int
     components: int
     halvings: int
+    packets: int
 
 
 def check(image: bytes, size: tuple[int, int]) -> None:
@@ -60,6 +66,9 @@ def check(image: bytes, size: tuple[int, int]) -> None:
         raise UndecodableImage(message)
     if found.tiles > _MAX_TILES:
         message = f"the JPEG 2000 is made of {found.tiles} tiles; {_MAX_TILES} are accepted"
+        raise UndecodableImage(message)
+    if found.packets > _MAX_PACKETS:
+        message = f"the JPEG 2000 has {found.packets} packets; {_MAX_PACKETS} are accepted"
         raise UndecodableImage(message)
 
 
@@ -112,16 +121,39 @@ def _header(image: bytes, start: int) -> Codestream | None:
     size, _, x1, y1, x0, y0, tile_width, tile_height, tile_x, tile_y, components = (
         _SIZES.unpack_from(image, start + 4)
     )
-    across, down = -(-(x1 - tile_x) // tile_width), -(-(y1 - tile_y) // tile_height)
+    tiles = -(-(x1 - tile_x) // tile_width) * -(-(y1 - tile_y) // tile_height)
+    tile = min(tile_width, x1 - x0), min(tile_height, y1 - y0)
     # A picture that begins elsewhere, or a component of its own coding, is decoded whole.
-    halvings, even, place = 0, not (x0 or y0), start + 4 + size
+    halvings, layers, packets, even, place = 0, 1, 0, not (x0 or y0), start + 4 + size
     for _ in range(_MAX_SEGMENTS):
         marker, length = struct.unpack_from(">HH", image, place)
         if marker == 0xFF00 | _CODING:
-            halvings = image[place + 9]
-        even = even and marker != 0xFF00 | _OWN_CODING
+            (layers,), halvings = struct.unpack_from(">H", image, place + 6), image[place + 9]
+            packets = max(packets, _packets(image, place + 9, tile, own=image[place + 4] & 1))
+        if marker == 0xFF00 | _OWN_CODING:
+            even = False
+            packets = max(packets, _packets(image, place + 7, tile, own=image[place + 6] & 1))
         if marker == 0xFF00 | _TILE:
-            halvings = halvings if even else 0
-            return Codestream(x1 - x0, y1 - y0, across * down, components, halvings)
+            size_all = x1 - x0, y1 - y0
+            packets *= layers * components * tiles
+            return Codestream(*size_all, tiles, components, halvings if even else 0, packets)
         place += 2 + length
     return None
+
+
+def _packets(image: bytes, place: int, tile: tuple[int, int], *, own: int) -> int:
+    """How many packets a layer of a component of a tile has, at most.
+
+    Args:
+        image: the file.
+        place: where the number of halvings stands; sizes of precincts follow five bytes later.
+        tile: width and height.
+        own: the coding has sizes of precincts of its own.
+    """
+    halvings, many = image[place], 0
+    for number in range(halvings + 1):
+        powers = image[place + 5 + number] if own else _ONE_PRECINCT
+        across = -(-(tile[0] >> halvings - number) >> (powers & 0xF)) + 1
+        down = -(-(tile[1] >> halvings - number) >> (powers >> 4)) + 1
+        many += across * down
+    return many

@@ -112,7 +112,7 @@ function ofItem(asked, signal) {
   const item = api.item(name, asked.item);
   const byItem = (cursor) => api.similar(name, asked.item, { ...choices, cursor }, signal);
   const byPart = async (cursor) => {
-    const image = await api.image((await item).image_url, signal);
+    const image = await sendable(await item, signal);
     return api.search(image, { collection: name, box, ...choices, cursor }, signal);
   };
   return {
@@ -120,6 +120,13 @@ function ofItem(asked, signal) {
       { address: image_url, copy: thumbnail_url, name: label || asked.item })),
     ask: box ? byPart : byItem,
   };
+}
+
+// A collection may hold larger images than may be sent: then the thumbnail is.
+async function sendable(item, signal) {
+  if (uploads.tooManyPixels(item)) return api.image(item.thumbnail_url, signal);
+  const image = await api.image(item.image_url, signal);
+  return uploads.tooLarge({ content: image }) ? api.image(item.thumbnail_url, signal) : image;
 }
 
 function ofUpload(asked, signal) {

@@ -3,7 +3,7 @@
 import { Problem } from "./api.js";
 
 const kept = new Map();
-let limits = { image_max_bytes: Infinity, max_batch_images: 16, batch_max_bytes: Infinity };
+let limits = { image_max_bytes: Infinity, image_max_pixels: Infinity, max_batch_images: 16, batch_max_bytes: Infinity };
 
 export function limitTo(told) {
   limits = told;
@@ -26,6 +26,8 @@ export function find(id) {
     code: "upload_gone",
   });
 }
+
+export const tooManyPixels = ({ width, height }) => width * height > limits.image_max_pixels;
 
 export function tooLarge({ content }) {
   if (content.size <= limits.image_max_bytes) return null;

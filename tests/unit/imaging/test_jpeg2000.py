@@ -90,6 +90,18 @@ def test_countless_tiles_are_refused_unread() -> None:
         imaging.sniff(_lying(_image(), 22, 1, 1), LIMITS)
 
 
+def test_countless_packets_are_refused_unread() -> None:
+    """OpenJPEG makes room for each layer of each precinct before it reads one."""
+    image = bytearray(_image(512, 512, precinct_size=(64, 64), quality_layers=[20, 10]))
+    place = image.index(b"\xff\x52")
+    sound = jpeg2000.codestream(bytes(image))
+    assert sound is not None
+    assert 2 * 3 * 64 <= sound.packets < 4000
+    image[place + 6 : place + 8] = b"\xff\xff"
+    with pytest.raises(errors.UndecodableImage, match="packets"):
+        imaging.sniff(bytes(image), LIMITS)
+
+
 def test_a_codestream_that_is_none_is_refused() -> None:
     """A container whose picture can't be found has no size to trust."""
     image = _image().replace(b"jp2c", b"free")
