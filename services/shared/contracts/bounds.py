@@ -29,8 +29,11 @@ _MAX_FACTS_BYTES: Final = 64 * 2**10
 MAX_TEXT_BYTES: Final = 255
 """Bytes of a name: AMQP carries no longer ones as a queue's."""
 
+_SHORT: Final = MAX_TEXT_BYTES // 4
+"""A text of so few characters is within the bound, whatever they are."""
+
 MAX_DETAIL_BYTES: Final = 4096
-_MAX_FILTER_BYTES: Final = 8192
+_MAX_FILTER_BYTES: Final = 4096
 _MAX_FILTER_VALUES: Final = 100
 _MAX_NEWER_BYTES: Final = 16 * 2**10
 _MAX_STAGES: Final = 64
@@ -68,28 +71,34 @@ def check_body(type_name: str, body: bytes) -> None:
                     _exhaust(_parts(body, first, last))
 
 
-def check_slip(slip: pb.Slip) -> None:
+def check_slip(slip: contracts.Slip) -> None:
     """Check every text, list and number of a slip. Raises UndecodableMessage."""
+    question = slip.question
     require(bool(slip.correlation_id), "a slip has no correlation id")
     require(bool(slip.reply_to and slip.final_reply_to), "a slip does not say where to reply")
-    require(slip.k <= contracts.MAX_NEIGHBORS, f"a slip asks for {slip.k} neighbours")
     require(slip.deadline_unix_ms >= 0, "a slip has a negative deadline")
-    check_text("correlation id", slip.correlation_id)
-    check_text("reply_to", slip.reply_to)
-    check_text("final_reply_to", slip.final_reply_to)
-    check_text("traceparent", slip.traceparent)
-    check_text("collection", slip.collection)
-    check_text("excluded id", slip.exclude)
-    require(len(slip.cursor) <= contracts.MAX_CURSOR, "a slip has a cursor that is too long")
-    for name in ("max_distance", "collapse"):
-        if slip.HasField(name):
-            distance = getattr(slip, name)
-            require(0.0 <= distance <= _FARTHEST, f"a slip has a {name} of {distance}")
-    if slip.HasField("filter"):
-        _check_filter(slip.filter)
-    if slip.HasField("box"):
-        box = slip.box
-        sides = (box.left, box.top, box.width, box.height)
+    if question.k > contracts.MAX_NEIGHBORS:
+        message = f"a slip asks for {question.k} neighbours"
+        raise UndecodableMessage(message)
+    texts = {
+        "correlation id": slip.correlation_id,
+        "reply_to": slip.reply_to,
+        "final_reply_to": slip.final_reply_to,
+        "traceparent": slip.traceparent,
+        "collection": question.collection,
+        "excluded id": question.exclude,
+    }
+    if max(map(len, texts.values())) > _SHORT:
+        for what, text in texts.items():
+            check_text(what, text)
+    require(len(question.cursor) <= contracts.MAX_CURSOR, "a slip has a cursor that is too long")
+    for distance in (question.max_distance, question.collapse):
+        sound = distance is None or 0.0 <= distance <= _FARTHEST
+        require(sound, "a slip has a distance that is not within 0 to 2")
+    if question.filter is not None:
+        _check_filter(question.filter)
+    if slip.box is not None:
+        sides = (slip.box.left, slip.box.top, slip.box.width, slip.box.height)
         inside = all(0.0 <= side <= 1.0 + _BOX_SLACK for side in sides)
         require(inside, "a slip has a box that is not within 0 to 1")
 
@@ -99,24 +108,34 @@ def check_newer(newer: bytes) -> None:
     require(len(newer) <= _MAX_NEWER_BYTES, "a slip has too many fields of a newer release")
 
 
-def check_stages(stages: Iterable[pb.StageDuration], count: int) -> None:
+def check_stages(stages: contracts.Stages, count: int) -> None:
     """Check the stages of an item. Raises UndecodableMessage."""
     require(count <= _MAX_STAGES, f"an item has {count} stages")
-    for entry in stages:
-        check_text("stage", entry.stage)
-        require(math.isfinite(entry.seconds), f"a stage took {entry.seconds} s")
+    for stage in stages:
+        check_text("stage", stage)
+    if not math.isfinite(sum(stages.values())):
+        message = "a stage took a time that is no number"
+        raise UndecodableMessage(message)
 
 
-def check_neighbors(found: pb.Neighbors) -> None:
-    """Check an answer's neighbours. Raises UndecodableMessage."""
+def check_answer(found: pb.Neighbors) -> None:
+    """Check an answer, before its neighbours are read. Raises UndecodableMessage."""
     count = len(found.neighbors)
     require(count <= contracts.MAX_NEIGHBORS, f"an answer has {count} neighbours")
     require(len(found.next_cursor) <= contracts.MAX_CURSOR, "an answer has a cursor too long")
     for text in (found.collection, found.index_version, found.model_id):
         check_text("name of an answer", text)
-    for one in found.neighbors:
-        require(math.isfinite(one.distance + one.similarity), "a distance is not a number")
-        require(len(one.duplicates) <= _MAX_DUPLICATES, "a neighbour has too many duplicates")
+
+
+def check_neighbors(neighbors: Iterable[contracts.Neighbor]) -> None:
+    """Check the neighbours of an answer. Raises UndecodableMessage."""
+    for one in neighbors:
+        if not math.isfinite(one.distance + one.similarity):
+            message = "a distance is not a number"
+            raise UndecodableMessage(message)
+        if len(one.duplicates) > _MAX_DUPLICATES:
+            message = "a neighbour has too many duplicates"
+            raise UndecodableMessage(message)
 
 
 def check_text(what: str, text: str, most: int = MAX_TEXT_BYTES) -> None:
@@ -138,12 +157,13 @@ def require(condition: bool, message: str) -> None:  # noqa: FBT001 (an assertio
         raise UndecodableMessage(message)
 
 
-def _check_filter(wanted: pb.Filter) -> None:
-    size = wanted.ByteSize()
+def _check_filter(wanted: contracts.Filter) -> None:
+    texts = [*wanted.labels, *wanted.attributes]
+    for values in wanted.attributes.values():
+        texts += values
+    require(len(texts) <= 2 * _MAX_FILTER_VALUES, f"a filter has {len(texts)} names and values")
+    size = sum(len(text.encode()) for text in texts)
     require(size <= _MAX_FILTER_BYTES, f"a filter has {size} bytes")
-    lists = [wanted.labels, *(values.values for values in wanted.attributes.values())]
-    count = len(lists) - 1 + sum(map(len, lists))
-    require(count <= 2 * _MAX_FILTER_VALUES, f"a filter has {count} names and values")
 
 
 _Part = tuple[int, int, int]

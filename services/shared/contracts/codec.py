@@ -41,8 +41,7 @@ def decode(type_name: str, body: bytes) -> contracts.AnyMessage:
     """The message that `body` holds.
 
     Raises UndecodableMessage for an unknown type, bytes that don't parse, or values that break
-    the contract (no correlation id, more than MAX_ITEMS items, a vector of the wrong length, a
-    text or list beyond its bound).
+    the contract (no correlation id, a vector of the wrong length, a text beyond its bound).
     """
     if type_name in _TYPES.values():
         bounds.check_body(type_name, body)
@@ -86,8 +85,7 @@ def _slip_out(slip: contracts.Slip) -> pb.Slip:
 
 
 def _slip_in(slip: pb.Slip) -> contracts.Slip:
-    bounds.check_slip(slip)
-    return contracts.Slip(
+    decoded = contracts.Slip(
         correlation_id=slip.correlation_id,
         reply_to=slip.reply_to,
         final_reply_to=slip.final_reply_to,
@@ -107,10 +105,12 @@ def _slip_in(slip: pb.Slip) -> contracts.Slip:
         canary=slip.canary,
         newer=_newer_fields(slip),
     )
+    bounds.check_slip(decoded)
+    return decoded
 
 
 def _newer_fields(slip: pb.Slip) -> bytes:
-    """What this version's messages.proto doesn't know; cheap where there is nothing of it."""
+    """What this version's messages.proto doesn't know."""
     if len(UnknownFieldSet(slip)) == 0:
         return b""
     rest = pb.Slip()
@@ -144,9 +144,10 @@ def _stages_out(stages: contracts.Stages) -> list[pb.StageDuration]:
     return [pb.StageDuration(stage=stage, seconds=seconds) for stage, seconds in stages.items()]
 
 
-def _stages_in(stages: Collection[pb.StageDuration]) -> contracts.Stages:
-    bounds.check_stages(stages, len(stages))
-    return {entry.stage: entry.seconds for entry in stages}
+def _stages_in(entries: Collection[pb.StageDuration]) -> contracts.Stages:
+    stages = {entry.stage: entry.seconds for entry in entries}
+    bounds.check_stages(stages, len(entries))
+    return stages
 
 
 def _embed_request_in(request: pb.EmbedRequest) -> contracts.EmbedRequest:
@@ -271,7 +272,7 @@ def _failure_in(failure: pb.Failure) -> contracts.Failure:
 
 
 def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
-    bounds.check_neighbors(found)
+    bounds.check_answer(found)
     neighbors = tuple(
         contracts.Neighbor(
             item_id=neighbor.item_id,
@@ -283,6 +284,7 @@ def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
         )
         for neighbor in found.neighbors
     )
+    bounds.check_neighbors(neighbors)
     return contracts.Neighbors(
         found.collection,
         found.index_version,
