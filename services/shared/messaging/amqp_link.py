@@ -18,9 +18,10 @@ import structlog
 from aiormq.abc import AbstractChannel, AbstractConnection
 from yarl import URL
 
-from services.shared.errors import BrokerUnavailable, InvalidSettings
+from services.shared.errors import BrokerUnavailable
 from services.shared.lifecycle import cancel
-from services.shared.messaging.amqp_tls import AmqpTls, distrust
+from services.shared.messaging.amqp_refusal import refusal_in
+from services.shared.messaging.amqp_tls import AmqpTls
 from services.shared.messaging.amqp_wire import Wire
 
 _log = structlog.get_logger(__name__)
@@ -48,15 +49,6 @@ GONE: Final = (
     RuntimeError,  # aiormq: a channel asked of a connection that has just closed
 )
 """What aiormq raises when a connection or a channel is away or goes away."""
-
-_REFUSED: Final = (
-    aiormq.exceptions.AuthenticationError,
-    aiormq.exceptions.ProbableAuthenticationError,
-    aiormq.exceptions.ConnectionNotAllowed,
-    aiormq.exceptions.ChannelPreconditionFailed,
-    aiormq.exceptions.ChannelAccessRefused,
-)
-"""What only a change at RabbitMQ or in the settings can end."""
 
 Prepare = Callable[[AbstractChannel], Awaitable[None]]
 
@@ -151,31 +143,19 @@ class Link:
             wire = Wire()
             try:
                 connection = await self._connect(wire)
-            except _REFUSED as error:
-                reason = f"RabbitMQ refuses ({self._name}): {error}; check SIMILE_AMQP_URL"
-                await self._refused(BrokerUnavailable(reason))
-                backoff = _REFUSED_SECONDS
-            except InvalidSettings as error:
-                # A file was good at the start and is not now: it may be on its way to be renewed.
-                await self._refused(BrokerUnavailable(str(error)))
-            except BrokerUnavailable as error:
-                await self._refused(error)
-                backoff = _REFUSED_SECONDS
             except Exception as error:  # noqa: BLE001 (a link that gives up is never seen again)
-                if (wrong := distrust(error)) is not None:
-                    reason = (
-                        f"no trust between RabbitMQ and us ({self._name}): {wrong}; check "
-                        "SIMILE_AMQP_CA_FILE, SIMILE_AMQP_CERT_FILE and the host of SIMILE_AMQP_URL"
-                    )
-                    await self._refused(BrokerUnavailable(reason))
+                refusal = refusal_in(error, self._name)
+                if refusal is not None:
+                    await self._refused(refusal)
+                    backoff = _REFUSED_SECONDS
                 else:
                     await self._set(None, None, None)
-                # Once an outage: the attempts that follow say nothing new.
-                if not away:
-                    _log.warning(
-                        "broker away", action="broker_away", link=self._name, why=repr(error)
-                    )
-                away = True
+                    # Once an outage: the attempts that follow say nothing new.
+                    if not away:
+                        _log.warning(
+                            "broker away", action="broker_away", link=self._name, why=repr(error)
+                        )
+                    away = True
             else:
                 backoff, away = _BACKOFF_FIRST_SECONDS, False
                 await self._hold(connection, wire)
