@@ -91,7 +91,7 @@ async def test_a_blocked_broker_is_told_within_a_second(
     alarm: tuple[str, ...],
     healthy: tuple[str, ...],
 ) -> None:
-    """Under an alarm queries get 503 and when to come back, upload stays ready, and all recovers."""
+    """An alarm: queries get 503 and when to come back, upload stays ready, and all recovers."""
     asked = load()
     upload = house.processes["upload-1"]
     async with asked.running():
