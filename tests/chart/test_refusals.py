@@ -55,6 +55,19 @@ REFUSED: Mapping[str, tuple[str, str]] = {
         "upload.autoscaling.minReplicas",
     ),
     "a GPU left idle": ("embedder.gpu.enabled=true,embedder.device=cpu", "leaves them idle"),
+    "a budget without a number": (
+        "searcher.pdb.maxUnavailable=null",
+        "searcher.pdb has neither",
+    ),
+    "a service account made twice": (
+        "upload.serviceAccount.name=simile,searcher.serviceAccount.name=simile",
+        "serviceAccount.create=false",
+    ),
+    "a node's port that nobody reaches": ("upload.service.nodePort=30080", "NodePort or"),
+    "a load balancer that is none": (
+        "upload.service.loadBalancerClass=internal",
+        "upload.service.type=LoadBalancer",
+    ),
     "an Ingress for no name": ("upload.ingress.enabled=true", "upload.ingress.hosts"),
     "a route without a Gateway": ("upload.httpRoute.enabled=true", "upload.httpRoute.parentRefs"),
 }

@@ -24,6 +24,8 @@ TEXTS: Final = (
     "{a: b}", "*a", 'say "hi"', "it's back\\slash", "$(HOME) $5", "grün 日本 \N{DOG FACE}",
     "two\nlines",
 )  # fmt: skip
+THEIRS: Final[dict[str, Any]] = {"serviceAccount": {"create": False}}
+"""Two accounts of one name would be refused."""
 EVERYTHING: Final[dict[str, Any]] = {
     "imageMaxBytes": 15728640,
     "broker": {"external": {"existingSecret": "a", "managementUrlKey": "b"}},
@@ -33,9 +35,11 @@ EVERYTHING: Final[dict[str, Any]] = {
         "ingress": {"enabled": True, "hosts": ["a.example"]},
         "httpRoute": {"enabled": True, "parentRefs": [{"name": "e"}]},
         "autoscaling": {"enabled": True},
+        "service": {"type": "LoadBalancer"},
     },
-    "embedder": {"gpu": {"enabled": True}, "autoscaling": {"mode": "keda"}},
-    "index": {"collections": [{"name": "pictures"}], "schedule": "@daily"},
+    "embedder": {"gpu": {"enabled": True}, "autoscaling": {"mode": "keda"}, **THEIRS},
+    "searcher": THEIRS,
+    "index": {**THEIRS, "collections": [{"name": "pictures"}], "schedule": "@daily"},
     "monitoring": {
         "podMonitor": {"enabled": True},
         "rules": {"enabled": True},
@@ -45,7 +49,10 @@ EVERYTHING: Final[dict[str, Any]] = {
 """Values that make every object but those of the brokers that the chart runs."""
 DEV: Final[dict[str, Any]] = {
     "broker": {"mode": "dev"},
-    "upload": {"allowAnonymous": True},
+    "upload": {"allowAnonymous": True, "service": {"type": "LoadBalancer"}},
+    "embedder": THEIRS,
+    "searcher": THEIRS,
+    "index": THEIRS,
     "monitoring": {"podMonitor": {"enabled": True}},
 }
 OF_EXTERNAL: Final = {

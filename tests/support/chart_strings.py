@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -96,7 +95,7 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
 
 def put(given: dict[str, Any], path: values.Path, value: Any) -> dict[str, Any]:
     """Return the values with one of them in the place of what was there."""
-    made = copy.deepcopy(given)
+    made: dict[str, Any] = json.loads(json.dumps(given))
     section = made
     for key in path[:-1]:
         section = section.setdefault(key, {})

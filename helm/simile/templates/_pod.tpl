@@ -86,7 +86,8 @@ dnsConfig:
 {{/* As the values say; else, for several pods of a kind (`spread`), over zones and nodes as far as it
      goes: a pod on a full node is better than none. */}}
 {{- define "simile.pod.spread" -}}
-{{- if .values.topologySpreadConstraints }}
+{{- if .alone }}
+{{- else if .values.topologySpreadConstraints }}
 topologySpreadConstraints:
   {{- toYaml .values.topologySpreadConstraints | nindent 2 }}
 {{- else if and .spread (kindIs "invalid" .values.topologySpreadConstraints) (kindIs "invalid" .values.affinity) }}
