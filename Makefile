@@ -40,8 +40,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 system: ## Install what tests need from the system: RabbitMQ, Chromium, Prometheus
 	sh tools/system.sh test
 
+# Through the environment and unexpanded: no shell and no make reads a space, a quote or a $ in it.
+# Most shells leave the tilde of IMAGES=~/Pictures as it is: `simile up` reads it.
+run: export RUN_IMAGES := $(value IMAGES)
 run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images, PORT=8080
-	$(BIN)/simile up --port $(PORT) $(if $(IMAGES),--images '$(IMAGES)')
+	$(BIN)/simile up --port $(PORT) $(if $(value IMAGES),--images "$$RUN_IMAGES")
 
 # Tests that start whole systems and watch how they do have the machine to themselves.
 ALONE := $(addprefix tests/,browser dashboards e2e faults first_minute fuzz hostile integration)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what pip can't: `build` (to compile Annoy), `test` (RabbitMQ, Chromium, Prometheus),
+# Installs what pip can't: `build` (to compile Annoy), `test` (RabbitMQ, Chromium, Prometheus, zsh),
 # `bench`, or `images` (podman and what makes its base). On Debian and Ubuntu by apt; elsewhere it says
 # what is missing.
 set -eu
@@ -25,6 +25,8 @@ test)
 	need rabbitmq-server test -e /usr/lib/rabbitmq/bin/rabbitmq-server
 	need chromium test -e /usr/bin/chromium
 	need prometheus test -e /usr/bin/prometheus
+	need curl curl --version
+	need zsh zsh --version
 	;;
 bench)
 	need rabbitmq-server test -e /usr/lib/rabbitmq/bin/rabbitmq-server

@@ -1,0 +1,160 @@
+"""README's commands, in README's order, in the shells that people have."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from services.sample import draw_sample
+from tests.support.running import MODELS_DIR, simile_up
+
+README: Final = Path(__file__).parents[2] / "README.md"
+SECTIONS: Final = ("Ask it", "Is it any good?")
+SHELLS: Final = ("sh", "zsh")
+_BLOCK: Final = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+
+
+def _commands(section: str) -> list[str]:
+    """The lines of a section's shell blocks."""
+    text = README.read_text().split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
+    return [line for block in _BLOCK.findall(text) for line in block.splitlines() if line]
+
+
+COMMANDS: Final = [line for section in SECTIONS for line in _commands(section)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader of README is: with photographs, and the command in .venv."""
+    folder = tmp_path_factory.mktemp("readme")
+    drawn = sorted(draw_sample_into(folder / "Pictures").glob("*/*.jpg"))
+    for name, picture in zip(("photo", "one", "two"), drawn, strict=False):
+        shutil.copy(picture, folder / f"{name}.jpg")
+    command = folder / ".venv" / "bin" / "simile"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m services "$@"\n')
+    command.chmod(0o755)
+    return folder
+
+
+def draw_sample_into(folder: Path) -> Path:
+    """Draw some pictures of each class; the folder."""
+    draw_sample(folder, per_class=3)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(folder: Path) -> Iterator[str]:
+    """`make run`, then `make run IMAGES=~/Pictures` on the same volume, as README says."""
+    root = ["--root", str(folder / "root")]
+    with simile_up(folder / "first.log", *root):
+        pass
+    with simile_up(folder / "second.log", *root, "--images", str(folder / "Pictures")) as (url, _):
+        yield url
+
+
+def _run(shell: str, line: str, folder: Path) -> str:
+    """Type the line into an interactive shell, as one does who copies it; what it prints."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("SIMILE_") or name == MODELS_DIR
+    }
+    done = subprocess.run(
+        [shell, "-f", "-i", "-s"] if shell == "zsh" else [shell, "-i", "-s"],
+        input=f"{line}\nexit $?\n", text=True, capture_output=True, timeout=120, check=False,
+        cwd=folder, env={
+            **environment, "SIMILE_ROOT": str(folder / "root"), "PS1": "", "HOME": str(folder),
+            "PYTHONPATH": str(README.parent),
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_works_as_it_is_printed(line: str, shell: str, url: str, folder: Path) -> None:
+    """After both `make run`, in each shell: an answer of the API, or a command's success."""
+    here = line.replace("http://127.0.0.1:8080", url)
+    if "simile query" in line:
+        here += f" --url {url}"
+    printed = _run(shell, here, folder)
+    if line.startswith("curl"):
+        answer = json.loads(printed)
+        assert "code" not in answer, answer
+        assert answer.get("collection", "pictures") == "pictures"
+
+
+def test_the_readme_has_the_commands() -> None:
+    """The sections are found, and hold what newcomers copy."""
+    assert sum(line.startswith("curl") for line in COMMANDS) >= 8
+    assert any("simile query" in line for line in COMMANDS)
+    assert any("simile evaluate" in line for line in COMMANDS)
+
+
+def test_no_command_carries_a_comment() -> None:
+    """An interactive zsh takes `# words` at the end of a line for arguments."""
+    for block in _BLOCK.findall(README.read_text().split("## On Kubernetes")[0]):
+        assert "#" not in block
+
+
+def test_only_the_own_collection_is_served(url: str, folder: Path) -> None:
+    """The sample of the first `make run` does not appear beside it."""
+    listed = json.loads(_run("sh", f"curl -s {url}/v1/collections", folder))
+    assert [one["name"] for one in listed["collections"]] == ["pictures"]
+    assert listed["default_collection"] == "pictures"
+
+
+class TestMakeRun:
+    """`make run IMAGES=...` as README says, with a stand-in for the command."""
+
+    @pytest.fixture
+    def home(self, tmp_path: Path) -> Path:
+        """A home with three folders, and a venv whose command prints the folder it was given."""
+        for name in ("Pictures", "My Pictures", "It's $5"):
+            (tmp_path / name).mkdir()
+        command = tmp_path / "venv" / "bin" / "simile"
+        command.parent.mkdir(parents=True)
+        command.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(README.parent)!r})\n"
+            "from services.folder_option import ImagesFolder\n"
+            "print(ImagesFolder().convert(sys.argv[-1], None, None))\n"
+        )
+        command.chmod(0o755)
+        (command.parent / "pip").touch()
+        (tmp_path / "venv" / ".installed").touch()
+        return tmp_path
+
+    @pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+    @pytest.mark.parametrize(
+        ("typed", "name"),
+        [
+            ("IMAGES=~/Pictures", "Pictures"),
+            ("IMAGES='~/Pictures'", "Pictures"),
+            ("IMAGES=$HOME/Pictures", "Pictures"),
+            ("IMAGES='$HOME/Pictures'", "Pictures"),
+            ("IMAGES=~/My\\ Pictures", "My Pictures"),
+            ('IMAGES="$HOME/My Pictures"', "My Pictures"),
+            ('IMAGES="$HOME/It\'s \\$5"', "It's $5"),
+        ],
+    )
+    def test_a_folder_reaches_the_command(
+        self, shell: str, typed: str, name: str, home: Path
+    ) -> None:
+        """Tilde, variable, space, quote and dollar, whatever the shell leaves of them."""
+        line = f"make --no-print-directory -s -C {README.parent} run VENV={home}/venv {typed}"
+        done = subprocess.run(
+            [shell, "-c", line], text=True, capture_output=True, timeout=60, check=False,
+            env={**os.environ, "HOME": str(home), "MAKEFLAGS": ""},
+        )  # fmt: skip
+        assert done.stdout.splitlines()[-1:] == [str(home / name)], done.stderr
