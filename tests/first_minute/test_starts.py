@@ -81,7 +81,7 @@ def test_a_second_up_takes_another_admin_port_and_top_finds_it(root: Path, tmp_p
             check=True, capture_output=True, timeout=START_SECONDS,
         )  # fmt: skip
     (replica,) = json.loads(seen.stdout)["replicas"]
-    assert replica["ready"] is True
+    assert replica["state"] == "ready"
 
 
 def test_two_first_builds_at_once_are_one_line(tmp_path: Path) -> None:
