@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 
 from services.client import key_headers
+from services.folder_option import ImagesFolder
 from services.output_file import OutputFile
 from services.shared import lifecycle
 from services.shared.errors import MissingExtra
 from services.tables import console
 
 _DEFAULT_CONCURRENCY: Final = (1, 8, 32)
-_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
 _OUT: Final = OutputFile()
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 
@@ -65,7 +64,7 @@ def _headers(
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Simile's address.")
-@click.option("--images", type=_FOLDER, required=True, help="The images to search by.")
+@click.option("--images", type=ImagesFolder(), required=True, help="The images to search by.")
 @click.option("--collection", help="Which collection to search; default: the only one.")
 @click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @click.option(

@@ -14,6 +14,7 @@ import click
 from rich.table import Column
 
 from services.active_commands import activate, rollback, unpin
+from services.folder_option import ImagesFolder
 from services.index_tables import MEGABYTE, reason, show_plans, show_report
 from services.index_volume import require_folder, volume_of
 from services.output_file import OutputFile
@@ -26,7 +27,7 @@ from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
 from services.tables import add_row, age, cell, console, echo, new_table
 
-_FOLDER: Final = click.Path(exists=True, file_okay=False, path_type=Path)
+_FOLDER: Final = ImagesFolder()
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 _SHEET: Final = OutputFile(".png", ".jpg", ".jpeg", ".webp")
 _PLOT: Final = OutputFile(".png", ".svg", ".pdf")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
+from pydantic import field_validator
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -35,6 +37,15 @@ class EnvironmentSettings(BaseSettings):
     """Settings that come from the environment; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _read_home(cls, value: object) -> object:
+        """Read `~` in a path: no shell reads one in `--root=~/data`, in quotes, or in a file."""
+        try:
+            return value.expanduser() if isinstance(value, Path) else value
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
 
     @classmethod
     def settings_customise_sources(

@@ -88,3 +88,17 @@ def test_a_rebuild_is_shown_beside_the_search(page: Page, root: Path, building: 
     (building / PROGRESS).unlink()
     expect(page.locator("#strip a")).to_have_count(5, timeout=COMES_ALIVE_MS)
     expect(page.locator("#building-title")).to_be_hidden()
+
+
+def test_an_empty_volume_is_no_error(page: Page) -> None:
+    """Calm words and the command that makes an index; the page goes on once there is one."""
+    limits = page.request.get("/v1/collections").json()["limits"]
+    nothing = {"collections": [], "default_collection": None, "limits": limits}
+    page.route("**/v1/collections", lambda route: route.fulfill(json=nothing))
+    page.goto("/")
+    expect(page.locator("#building-title")).to_have_text("There is nothing to search yet")
+    expect(page.locator("#building-told")).to_contain_text("simile index build FOLDER")
+    expect(page.get_by_role("alert")).to_be_hidden()
+    assert violations(page) == []
+    page.unroute("**/v1/collections")
+    expect(page.locator("#strip a")).to_have_count(24, timeout=COMES_ALIVE_MS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from pydantic_settings import BaseSettings
 
@@ -41,6 +43,14 @@ def test_an_empty_option_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> No
     """`--amqp-url ""` is no address, and hides none of the environment."""
     monkeypatch.setenv("SIMILE_REPLICA", "here")
     assert load(SharedSettings, replica="", amqp_url="").replica == "here"
+
+
+def test_a_tilde_in_a_path_is_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """From the environment and from an option; without it a folder `~` would be made."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SIMILE_UPLOAD_IMAGES_ROOT", "~/images")
+    assert load(UploadSettings).images_root == tmp_path / "images"
+    assert load(SharedSettings, root=Path("~/data")).root == tmp_path / "data"
 
 
 SERVICE_LINKS = {
