@@ -5,12 +5,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
+import time
 from pathlib import Path
+from typing import Final
 
 from services.searcher.build_limits import BuildLimits, header_of, named
 from services.searcher.journal import Content, FileFacts
 from services.searcher.source import locate
 from services.shared.errors import ImageTooLarge, UnknownItem
+
+_SETTLED_NS: Final = 2 * 10**9
+_NEVER: Final = -(2**62)
+"""A time of modification that no file has: the next build reads the file."""
 
 _one_large = threading.Lock()
 
@@ -34,7 +40,10 @@ def examine(folder: Path, path: str, known: FileFacts | None, limits: BuildLimit
     with _one_large if stat.st_size > limits.sent.max_bytes else contextlib.nullcontext():
         image = file.read_bytes()
         header, sha256 = header_of(image, limits.read), _sha256(image)
-    return FileFacts(stat.st_size, stat.st_mtime_ns, sha256, header.width, header.height)
+    # A file that changed a moment ago may change again within one tick of its file system's clock.
+    settled = time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
+    mtime_ns = stat.st_mtime_ns if settled else _NEVER
+    return FileFacts(stat.st_size, mtime_ns, sha256, header.width, header.height)
 
 
 def read_image(folder: Path, content: Content) -> bytes:

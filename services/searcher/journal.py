@@ -130,8 +130,15 @@ class Journal:
         )
 
     def fail_content(self, sha256: str, code: str, detail: str) -> int:
-        """Leave out every file of these bytes; how many there are."""
+        """Leave out every file of these bytes, which the next run reads again; how many.
+
+        A file whose bytes are not those that were hashed would else fail in every run.
+        """
         with self._connection:
+            self._connection.execute(
+                "DELETE FROM hashes WHERE path IN (SELECT path FROM listing WHERE sha256 = ?)",
+                (sha256,),
+            )
             return self._connection.execute(
                 "UPDATE listing SET code = ?, detail = ? WHERE sha256 = ?", (code, detail, sha256)
             ).rowcount

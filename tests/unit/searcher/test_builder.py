@@ -315,6 +315,37 @@ async def test_a_file_that_changes_while_it_is_read_is_reported(site: Site) -> N
     assert (again.manifest.count, again.failures) == (4, ())
 
 
+async def test_a_file_replaced_within_a_moment_is_read_again(site: Site) -> None:
+    """Size and time are as before: a file system's clock is coarser than a program that writes."""
+    file = site.folder / "red" / "one.jpg"
+    file.write_bytes(file.read_bytes().ljust(4000, b"\0"))
+    stat = file.stat()
+    await site.build()
+    other = plain_jpeg((250, 1, 9), (40, 30)).ljust(4000, b"\0")
+    file.write_bytes(other)
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    report = await site.build()
+    assert report.embedded == 1
+    assert other in site.embedder.embedded
+
+
+async def test_a_file_that_failed_is_read_again(site: Site) -> None:
+    """One whose time was set back while it was replaced does not fail for ever."""
+    for path in site.folder.rglob("*.jpg"):
+        os.utime(path, (1e9, 1e9))
+    site.embedder.failing[(site.folder / "three.jpg").read_bytes()] = Failure("internal", "no")
+    site.settings = site.settings.model_copy(update={"attempts": 1})
+    assert len((await site.build()).failures) == 1
+    replaced = site.folder / "three.jpg"
+    size = replaced.stat().st_size
+    content = plain_jpeg((250, 1, 9), (40, 30))
+    replaced.write_bytes(content[:size].ljust(size, b"\0"))
+    os.utime(replaced, (1e9, 1e9))
+    report = await site.build()
+    assert report.failures == ()
+    assert report.manifest.count == 3
+
+
 async def test_odd_files_and_names_are_taken_or_reported(site: Site) -> None:
     """Line breaks, markup and control characters in names; empty files; links round in circles."""
     names = ["line\nbreak.jpg", "[red]a[/b].jpg", "\x1b[2J.jpg", " .jpg", "ünï😀.jpg"]
