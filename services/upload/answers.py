@@ -29,8 +29,13 @@ _FACTS_OF_AN_INDEX: Final = (
 
 def told(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
     """The answer with that body."""
+    return encoded(orjson.dumps(body), headers)
+
+
+def encoded(body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer with a body that is JSON already."""
     return web.Response(
-        body=orjson.dumps(body), headers=headers, content_type="application/json", charset="utf-8"
+        body=body, headers=headers, content_type="application/json", charset="utf-8"
     )
 
 

@@ -40,6 +40,7 @@ from services.upload.settings import UploadSettings
 from services.upload.shrink import Shrinker
 from services.upload.status import Recent, StatusHandlers
 from services.upload.stored_images import StoredImages
+from services.upload.turns import Turns
 from services.upload.workers import Workers
 
 _log = structlog.get_logger(__name__)
@@ -180,6 +181,8 @@ def application(
         shrinker,
         remote if settings.query_by_url else None,
     )
+    turns = Turns(metrics.count_admission)
+    metrics.waiting_reads.set_function(lambda: turns.waiting)
     app = web.Application(
         middlewares=[
             Refusals(metrics.held_refusals.inc).middleware(),
@@ -187,6 +190,7 @@ def application(
             guard.heads.middleware(),
             guard.headers.middleware(),
             guard.access.middleware(),
+            turns.middleware(),
         ],
         client_max_size=max(shared.image_max_bytes, settings.batch_max_bytes) + FORM_OVERHEAD_BYTES,
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+import orjson
 from aiohttp import web
 
 from services.shared import imaging
@@ -18,6 +19,7 @@ from services.upload.bodies import Bodies, Body
 from services.upload.body import BodyLimits, Fetch, read_image, single_values
 from services.upload.context import ALLOWANCE, FACTS, QUERY_ID, TIMELINE, TRACEPARENT, give_up_at
 from services.upload.library import Library, Shelf
+from services.upload.memory import Memory
 from services.upload.metrics import UploadMetrics
 from services.upload.queries import Found, Query
 from services.upload.query import (
@@ -35,6 +37,7 @@ from services.upload.sniffing import sniffed
 from services.upload.stored_images import Picture
 
 _MAX_SAMPLE: Final = 200
+_SAMPLES_BYTES: Final = 4 * 2**20
 _DEFAULT_SAMPLE: Final = 24
 _ITEM_MAX_AGE_SECONDS: Final = 300
 _NONE: Final = frozenset[str]()
@@ -55,6 +58,8 @@ class Handlers:
     shrinker: Shrinker
     remote: RemoteImages | None = None
     """None where callers may not name an image by its address."""
+    samples: Memory[bytes] = field(default_factory=lambda: Memory(_SAMPLES_BYTES, len))
+    """Samples as they were answered: the same until the collection's version changes."""
 
     def routes(self) -> list[web.RouteDef]:
         """The API's routes; GET routes answer HEAD too."""
@@ -182,9 +187,14 @@ class Handlers:
         require_known(fields, frozenset({"count"}))
         count = parse_int(fields, "count", default=_DEFAULT_SAMPLE, low=1, high=_MAX_SAMPLE)
         shelf = await self.library.shelf(request.match_info["name"])
-        items = await self.library.sample(shelf, count)
-        listed = [answers.of_item(shelf, item) for item in items]
-        return answers.told({**answers.of_version(shelf), "items": listed})
+        key = shelf.manifest.collection, shelf.manifest.version, count
+        body = self.samples.get(key)
+        if body is None:
+            items = await self.library.sample(shelf, count)
+            listed = [answers.of_item(shelf, item) for item in items]
+            body = orjson.dumps({**answers.of_version(shelf), "items": listed})
+            self.samples.put(key, body)
+        return answers.encoded(body)
 
     async def item(self, request: web.Request) -> web.Response:
         """GET /v1/items/{collection}/{item_id}: the item's facts."""

@@ -32,24 +32,35 @@ EXPECTED: Final = web.RequestKey("expected", str)
 _CONTINUE: Final = "100-continue"
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
+_HIDDEN: Final = (
+    hdrs.EXPECT,
+    hdrs.RANGE,
+    hdrs.IF_RANGE,
+    hdrs.IF_MATCH,
+    hdrs.IF_UNMODIFIED_SINCE,
+)
+
 RequestFactory = Callable[..., web.BaseRequest]
 
 
-def without_expect(factory: RequestFactory) -> RequestFactory:
-    """Hide the header Expect from aiohttp, which answers it before any of our code runs.
+def without_hidden(factory: RequestFactory) -> RequestFactory:
+    """Hide from aiohttp the headers that it would answer itself, and not with a problem body.
 
-    It would ask for the body of a request that is refused from its head, and its refusal is no
-    problem body.
+    Expect it answers before any of our code runs: it would ask for the body of a request that is
+    refused from its head. Ranges and preconditions of files nobody needs here: all are small.
     """
 
     def made(message: RawRequestMessage, *rest: object) -> web.BaseRequest:
-        expected = message.headers.get(hdrs.EXPECT)
-        if expected is None or message.version != HttpVersion11:
+        given = message.headers
+        hidden = [name for name in _HIDDEN if name in given]
+        if not hidden:
             return factory(message, *rest)
-        headers = CIMultiDict(message.headers)
-        del headers[hdrs.EXPECT]
+        headers = CIMultiDict(given)
+        for name in hidden:
+            del headers[name]
         request = factory(message._replace(headers=CIMultiDictProxy(headers)), *rest)
-        request[EXPECTED] = expected
+        if hdrs.EXPECT in given and message.version == HttpVersion11:
+            request[EXPECTED] = given[hdrs.EXPECT]
         return request
 
     return made

@@ -16,7 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from services.shared.errors import Internal, MalformedRequest, SimileError
 from services.upload.answer_headers import SECURITY, SERVER
-from services.upload.heads import without_expect
+from services.upload.heads import without_hidden
 from services.upload.problems import problem
 from services.upload.queries import new_query_id
 
@@ -136,7 +136,7 @@ class TimedRunner(web.AppRunner):
         made = await super()._make_server()
         server = _TimedServer(
             made.request_handler,
-            request_factory=without_expect(made.request_factory),
+            request_factory=without_hidden(made.request_factory),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001 (what the application gave it)
         )

@@ -123,6 +123,11 @@ class UploadMetrics:
             "Queries whose image is here, such as those of a batch, that wait for a place.",
             registry=registry,
         )
+        self.waiting_reads = Gauge(
+            "simile_upload_waiting_reads",
+            "Requests for items, images and listings that wait for their turn.",
+            registry=registry,
+        )
         self.arriving_bodies = Gauge(
             "simile_upload_arriving_bodies",
             "Request bodies that are on their way.",

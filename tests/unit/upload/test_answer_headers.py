@@ -53,7 +53,7 @@ async def test_every_answer_is_guarded(api: Api, path: str) -> None:
 
 
 async def test_no_origin_is_allowed_by_default(api: Api) -> None:
-    """Without the setting no other page may read an answer, and a preflight is a 405."""
+    """Without the setting no other page may ask, nor read an answer; a preflight is refused."""
     assert _cors(await api.get("/v1/collections", headers={"Origin": SHOP})) == {}
     asked = await api.ask("OPTIONS", "/v1/search", headers=_preflight(SHOP))
     assert (asked.status, _cors(asked)) == (403, {})

@@ -191,6 +191,16 @@ async def test_another_expectation_is_refused_by_name(api: Api, expected: str) -
         assert headers["x-correlation-id"] == json.loads(body)["correlation_id"]
 
 
+async def test_a_part_of_a_file_is_no_answer_of_its_own(api: Api) -> None:
+    """Ranges and preconditions are passed over: the whole file comes, and never a bare 416."""
+    for header in ("Range: bytes=9999999-", "Range: lines=1", 'If-Match: "x"',
+                   "If-Unmodified-Since: Mon, 01 Jan 1990 00:00:00 GMT"):  # fmt: skip
+        for path in ("/static/app.js", "/", "/openapi.json"):
+            head = f"GET {path} HTTP/1.1\nHost: localhost\n{header}"
+            status, headers, content = await _sent(api, head)
+            assert (status, len(content)) == (200, int(headers["content-length"]))
+
+
 @pytest.mark.parametrize("path", POSTS)
 async def test_a_body_is_asked_for_only_where_it_is_read(api: Api, path: str) -> None:
     """100 Continue comes before an answer, and not before a refusal from the head."""
