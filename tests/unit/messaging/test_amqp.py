@@ -9,11 +9,16 @@ from typing import Any, cast
 import aiormq
 import pytest
 
-from services.shared.errors import BrokerUnavailable
+from services.shared.errors import BrokerUnavailable, Unsendable
 from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Message
 
 MESSAGE = Message("a type", b"a body")
+
+
+TOO_LARGE = aiormq.exceptions.ChannelPreconditionFailed(
+    "PRECONDITION_FAILED - message size 6 is larger than configured max size 3"
+)
 
 
 @dataclass
@@ -21,12 +26,15 @@ class Channel:
     """Confirms, or not; remembers whether a publish waited for the socket to take it."""
 
     confirms: bool = True
+    closes: Exception | None = None
     waited: list[bool] = field(default_factory=list)
 
     async def basic_publish(self, body: bytes, *, wait: bool, **options: Any) -> None:
         """As aiormq's, which raises when no confirm comes in time."""
         del body, options
         self.waited.append(wait)
+        if self.closes is not None:
+            raise self.closes
         if not self.confirms:
             raise TimeoutError
 
@@ -66,3 +74,27 @@ async def test_without_confirms_nothing_piles_up_unsent(
     await publish()
     await publish()
     assert channel.waited == [False, True, True, False]
+
+
+async def test_a_message_over_the_broker_s_own_bound_is_sent_once_and_never_again(
+    channel: Channel, publish: Callable[[], Awaitable[None]]
+) -> None:
+    """RabbitMQ closes the channel over it; from then on its bound is known, and heeded."""
+    channel.closes = TOO_LARGE
+    for _ in range(3):
+        with pytest.raises(Unsendable, match="at most 3 bytes"):
+            await publish()
+    assert len(channel.waited) == 1
+
+
+async def test_who_is_beside_such_a_message_hears_that_the_broker_is_away(
+    channel: Channel, publish: Callable[[], Awaitable[None]]
+) -> None:
+    """The channel closes under everybody; a small message is not called too large."""
+    channel.closes = aiormq.exceptions.ChannelPreconditionFailed(
+        "PRECONDITION_FAILED - message size 999 is larger than configured max size 99"
+    )
+    with pytest.raises(BrokerUnavailable):
+        await publish()
+    channel.closes = None
+    await publish()

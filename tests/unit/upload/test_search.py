@@ -7,6 +7,8 @@ import json
 import pytest
 
 from services.shared.contracts import Box, Filter
+from services.shared.errors import Unsendable
+from services.shared.messaging.broker import Message
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api, form_of, matches, refused
 
@@ -89,6 +91,20 @@ async def test_a_form_field_that_is_too_long_is_refused(
     answer = await api.ask("POST", "/v1/search", data=form_of(picture, **{name: "a" * length}))
     refused(answer, 400, "malformed_request")
     assert f"'{name}' has more than {length - 1} bytes" in answer.json["detail"]
+
+
+async def test_an_image_that_the_broker_can_not_carry_is_too_large(
+    api: Api, picture: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where SIMILE_IMAGE_MAX_BYTES allows more than RabbitMQ does the answer is 413."""
+
+    async def too_large(queue: str, message: Message) -> None:
+        del queue, message
+        reason = "RabbitMQ takes messages of at most 9 bytes"
+        raise Unsendable(reason)
+
+    monkeypatch.setattr(api.broker, "publish", too_large)
+    refused(await api.search(picture), 413, "image_too_large")
 
 
 async def test_more_like_an_item_leaves_the_item_out(api: Api) -> None:
