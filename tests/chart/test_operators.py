@@ -223,6 +223,30 @@ def test_monitors_and_rules_are_yours_to_change(tmp_path: Path) -> None:
     assert not any("team" in rule.get("labels", {}) for rule in rules if "record" in rule)
 
 
+@pytest.mark.parametrize("service", charts.SERVICES)
+def test_a_probe_takes_your_numbers(tmp_path: Path, service: str) -> None:
+    """Only what is given differs; the path and the port stay the chart's."""
+    given = {"livenessProbe": {"failureThreshold": 9}, "startupProbe": {"periodSeconds": 7}}
+    (before, after) = (
+        pod_of(the(objects, "Deployment", service))["containers"][0]
+        for objects in (charts.rendered("production"), _rendered(tmp_path, {service: given}))
+    )
+    assert after["livenessProbe"] == {**before["livenessProbe"], "failureThreshold": 9}
+    assert after["startupProbe"] == {**before["startupProbe"], "periodSeconds": 7}
+    assert after["readinessProbe"] == before["readinessProbe"]
+
+
+def test_the_way_in_has_your_labels_and_filters(tmp_path: Path) -> None:
+    """Ingress and HTTPRoute alike."""
+    headers = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["Via"]}}]
+    edge = {"labels": {"team": "edge"}}
+    given = {"ingress": edge, "httpRoute": {**edge, "filters": headers}}
+    objects = _rendered(tmp_path, {"upload": given})
+    for kind in ("Ingress", "HTTPRoute"):
+        assert the(objects, kind, "upload")["metadata"]["labels"]["team"] == "edge"
+    assert the(objects, "HTTPRoute", "upload")["spec"]["rules"][0]["filters"] == headers
+
+
 def test_the_rest_of_what_operators_set(tmp_path: Path) -> None:
     """Claims, schedules, policies, autoscalers and histories take what they are given."""
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 600}}
@@ -231,6 +255,7 @@ def test_the_rest_of_what_operators_set(tmp_path: Path) -> None:
         tmp_path,
         {
             "revisionHistoryLimit": 2,
+            "podSecurity": {"supplementalGroups": [2000], "seLinuxOptions": {"level": "s0:c1"}},
             "storage": {"index": {"annotations": {"backup": "yes"}}},
             "index": {"timeZone": "Europe/Vienna"},
             "networkPolicy": {"extraIngress": [port]},
@@ -243,4 +268,8 @@ def test_the_rest_of_what_operators_set(tmp_path: Path) -> None:
     assert the(objects, "HorizontalPodAutoscaler", "upload")["spec"]["behavior"] == behavior
     for service in charts.SERVICES:
         assert port in the(objects, "NetworkPolicy", service)["spec"]["ingress"]
-        assert the(objects, "Deployment", service)["spec"]["revisionHistoryLimit"] == 2
+        deployment = the(objects, "Deployment", service)
+        assert deployment["spec"]["revisionHistoryLimit"] == 2
+        security = pod_of(deployment)["securityContext"]
+        assert security["supplementalGroups"] == [2000]
+        assert security["seLinuxOptions"] == {"level": "s0:c1"}

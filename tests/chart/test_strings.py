@@ -66,6 +66,7 @@ IN_FORM: Final = {
     "clusterIP", "copySize", "digest", "externalTrafficPolicy", "interval", "ipFamilies",
     "ipFamilyPolicy", "limits", "loadBalancerIP", "loadBalancerSourceRanges", "requests",
     "resources", "resourceName", "schedule", "scrapeTimeout", "size", "storageSize",
+    "supplementalGroups",
 }  # fmt: skip
 
 

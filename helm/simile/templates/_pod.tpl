@@ -14,6 +14,16 @@ fsGroup: {{ int64 . }}
 # A large volume isn't walked at each start of a pod.
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
+{{- with .supplementalGroups }}
+supplementalGroups:
+  {{- range . }}
+  - {{ int64 . }}
+  {{- end }}
+{{- end }}
+{{- with .seLinuxOptions }}
+seLinuxOptions:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 seccompProfile:
   type: RuntimeDefault
@@ -105,6 +115,14 @@ topologySpreadConstraints:
 
 {{/* Until the first answer of /livez; then unready at once, restarted only after half a minute. */}}
 {{- define "simile.probes" -}}
+{{- $own := include "simile.probes.own" . | fromYaml -}}
+{{- range $probe, $values := dict "startupProbe" .values.startupProbe "readinessProbe" .values.readinessProbe "livenessProbe" .values.livenessProbe -}}
+{{- $_ := set $own $probe (merge (dict) ($values | default dict) (get $own $probe)) -}}
+{{- end -}}
+{{- toYaml $own -}}
+{{- end -}}
+
+{{- define "simile.probes.own" -}}
 startupProbe:
   httpGet: {path: /livez, port: admin}
   periodSeconds: 2
