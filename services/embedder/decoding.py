@@ -24,6 +24,7 @@ from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import (
     DeadlineExceeded,
+    DecoderCrashed,
     DecodersStuck,
     DecodingTooSlow,
     Internal,
@@ -245,7 +246,7 @@ class Decoder:
 def _made(job: Job, made: Pixels | SimileError) -> Job:
     if isinstance(made, SimileError):
         job.error = made
-        job.culprit = isinstance(made, DecodingTooSlow | Internal)
+        job.culprit = isinstance(made, DecodingTooSlow | DecoderCrashed | Internal)
     else:
         job.pixels = made
     job.image = b""

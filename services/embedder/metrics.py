@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.embedder.batcher import Reason
 from services.shared.errors import (
+    DecoderCrashed,
     DecodingTooSlow,
     ImageQuarantined,
     Internal,
@@ -14,6 +17,14 @@ from services.shared.errors import (
 from services.shared.telemetry.durations import Durations
 from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
 from services.shared.telemetry.stopwatch import Stopwatch
+
+_QUARANTINED: Final = (
+    DecoderCrashed,
+    DecodingTooSlow,
+    ImageQuarantined,
+    Internal,
+    UndecodableMessage,
+)
 
 
 class EmbedderMetrics:
@@ -144,7 +155,7 @@ class EmbedderMetrics:
         # Born at 0: `increase` does not see the event that a counter begins with.
         for before in ("decode", "model"):
             self.expired.labels(before)
-        for reason_of in (DecodingTooSlow, ImageQuarantined, Internal, UndecodableMessage):
+        for reason_of in _QUARANTINED:
             self.quarantined.labels(reason_of.code)
 
     def _tell_of_devices(self, registry: CollectorRegistry) -> None:

@@ -165,6 +165,14 @@ class DecodingTooSlow(SimileError):
     title = "The image takes too long to decode"
 
 
+class DecoderCrashed(SimileError):
+    """The image ended the process that decoded it, or took more memory than its header says."""
+
+    code = "decoder_crashed"
+    status = 422
+    title = "The image stops its decoder"
+
+
 class ImageQuarantined(SimileError):
     """Embedders died with the image in hand, again and again; it was set aside."""
 

@@ -16,6 +16,7 @@ from services.embedder.decoding import SMALL_BYTES
 from services.sample import draw_sample
 from services.shared.errors import by_code
 from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
+from tests.hostile.containers import KINDS, variants
 from tests.hostile.mutations import mutated
 from tests.support.house import LIGHT, House
 from tests.support.rabbitmq import Node
@@ -77,6 +78,9 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: Hou
     good = next(house.images.rglob("*.jpg")).read_bytes()
     bombs = {name: bomb(name) for name in sorted({*BOMBS} - SLOW_TO_MAKE)}
     broken = {f"broken {number}": image for number, image in enumerate(mutated(BROKEN, SEED))}
+    containers = {
+        f"{kind} {number}": image for kind in KINDS for number, image in enumerate(variants(kind))
+    }
     before = {name: _peak_forgotten(process) for name, process in house.processes.items()}
     statuses: dict[str, int] = {}
     gate = asyncio.Semaphore(AT_ONCE)
@@ -90,7 +94,7 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: Hou
     timeout = aiohttp.ClientTimeout(total=1100)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         asked = []
-        for name, image in {**bombs, **broken}.items():
+        for name, image in {**bombs, **containers, **broken}.items():
             asked += [ask(session, name, image), ask(session, f"good beside {name}", good)]
         await asyncio.gather(*asked)
     beside = {name: status for name, status in statuses.items() if name.startswith("good")}
@@ -98,6 +102,7 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: Hou
     assert {name: status for name, status in statuses.items() if status >= 500} == {}
     refused = {name: by_code()[code].status for name, code in REFUSED.items() if name in bombs}
     assert {name: statuses[name] for name in refused} == refused
+    assert {statuses[name] for name in containers} <= {413, 422}
     assert {statuses[name] for name in bombs if name not in REFUSED} == {200}
     await house.ready()
     embedder, upload = house.processes["embedder-1"], house.processes["upload-1"]

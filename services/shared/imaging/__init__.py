@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from services.shared.imaging.decode import PIXELS, current_name, decode, thumbnail
+from services.shared.imaging.confined import decode, thumbnail
+from services.shared.imaging.decode import PIXELS, current_name
 from services.shared.imaging.probe import (
     Header,
     Limits,

@@ -5,7 +5,6 @@ Pillow, no numpy. Hostile bytes end in a named error, never in one of Pillow's o
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any, Final, cast
 
@@ -32,8 +31,6 @@ _COMPARABLE: Final = ("pillow-v1",)
 """Names before it that gave nearly all images the same pixels."""
 
 _BOX_PIXELS: Final = 16
-
-_THUMBNAIL_QUALITY: Final = 85
 
 _GREY_MODES: Final = frozenset({"1", "L", "LA"})
 
@@ -91,15 +88,6 @@ def _decoded(
             edges = _edges(box, upright_size(rgb.size, orientation))
             rgb = rgb.crop(stored_edges(edges, rgb.size, orientation))
         return upright(rgb, orientation)
-
-
-def thumbnail(image: bytes, limits: Limits, size: int) -> bytes:
-    """A small JPEG of the image, its longest side at most `size`. Raises what `sniff` raises."""
-    small = decode(image, limits, target=size)
-    small.thumbnail((size, size))
-    out = io.BytesIO()
-    small.save(out, "JPEG", quality=_THUMBNAIL_QUALITY)
-    return out.getvalue()
 
 
 def _shrink(opened: ImageFile.ImageFile, image: bytes, wanted: tuple[int, int]) -> None:

@@ -35,14 +35,15 @@ _CODED: Final = _HEVC | {b"av01"}
 _DERIVED: Final = frozenset({b"grid", b"iovl", b"iden"})
 _SEQUENCE_BRANDS: Final = frozenset({b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"})
 _WIDE_FIELDS: Final = 1
+_CHANNELS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
     """What a container says of its picture.
 
-    format: AVIF or HEIF. width, height: as Pillow shows them. decoded_pixels: of the largest plane
-    that has to be decoded or filled.
+    format: AVIF or HEIF. width, height: as Pillow shows them. decoded_pixels: how many have to be
+    decoded or filled; those of transparency, of one channel, count a quarter.
     """
 
     format: str
@@ -68,7 +69,8 @@ def read(image: bytes, max_pixels: int) -> Picture:
 
 def _check_decoded(picture: Picture, max_pixels: int) -> None:
     shown, decoded = picture.width * picture.height, picture.decoded_pixels
-    if decoded > max_pixels + FLOOR_PIXELS + max_pixels // MAX_TIMES_SHOWN:
+    # Tiles end beyond the edges, and transparency counts a quarter.
+    if decoded > 1.5 * max_pixels + FLOOR_PIXELS:
         message = f"the image decodes {decoded} pixels; {max_pixels} are accepted"
         raise TooManyPixels(message)
     if decoded > MAX_TIMES_SHOWN * shown + FLOOR_PIXELS:
@@ -94,8 +96,9 @@ class _Reader:
             raise UndecodableImage(message)
         kind = self._coded_kind(self._held.primary)
         width, height = self._shown(primary, turned=kind in _HEVC)
-        planes = [self._decoded(self._held.primary, 0), *self._alpha_planes()]
-        return Picture("HEIF" if kind in _HEVC else "AVIF", width, height, max(planes))
+        decoded = self._decoded(self._held.primary, 0)
+        decoded += self._decoded_alpha() // _CHANNELS
+        return Picture("HEIF" if kind in _HEVC else "AVIF", width, height, decoded)
 
     def _sequence(self, tracks: Sequence[Track], primary: Item | None) -> Picture:
         first = tracks[0]
@@ -147,15 +150,13 @@ class _Reader:
                 width, height = _cropped(fields, width), _cropped(fields, height)
         return width, height
 
-    def _alpha_planes(self) -> list[int]:
-        """The decoded pixels of each plane of transparency."""
-        found = [
+    def _decoded_alpha(self) -> int:
+        """The decoded pixels of transparency; tiles may each have a plane of it."""
+        return sum(
             self._decoded(origin, 0)
             for kind, origin in self._held.references
             if kind == b"auxl" and self._is_alpha(self._held.items.get(origin))
-        ]
-        # Tiles have planes of their own: together they make one.
-        return [sum(found)] if found else []
+        )
 
     def _is_alpha(self, item: Item | None) -> bool:
         box = item.property(b"auxC") if item else None

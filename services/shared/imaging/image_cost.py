@@ -22,6 +22,9 @@ _MOST_READS: Final = 200_000
 _MOST_SCANS: Final = 100
 """Encoders write some 10. Each makes libjpeg visit all pixels, and takes but a hundred bytes."""
 
+_MOST_SCANS_OF_LARGE: Final = 40
+_LARGE_PIXELS: Final = 16_000_000
+
 _BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12, "JPEG2000": 28}
 _MOST_BYTES_A_PIXEL: Final = 16
 
@@ -60,8 +63,10 @@ def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
     # Marker bytes may also be in what follows the picture: where there is one scan they say
     # nothing.
     scans = image.count(jpeg.SCAN_START) if in_scans(opened, image) else 1
-    if scans > _MOST_SCANS:
-        message = f"the JPEG is made of {scans} scans; {_MOST_SCANS} are accepted"
+    is_large = opened.width * opened.height > _LARGE_PIXELS
+    most = _MOST_SCANS_OF_LARGE if is_large else _MOST_SCANS
+    if scans > most:
+        message = f"the JPEG is made of {scans} scans; {most} are accepted"
         raise UndecodableImage(message)
 
 

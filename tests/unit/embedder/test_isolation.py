@@ -11,7 +11,7 @@ import pytest
 from services.embedder import decoding
 from services.embedder.model import Pixels
 from services.shared.contracts import Box, EmbedRequest, codec
-from services.shared.errors import Overloaded, StageDied
+from services.shared.errors import DecoderCrashed, Overloaded, StageDied
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.memory import MemoryBroker
@@ -61,6 +61,28 @@ async def test_an_image_that_takes_too_long_is_answered_and_set_aside(
         await house.until(lambda: house.count("stuck_decode_threads") == 0)
         await house.ask(pictures.plain_jpeg(GREEN))
         assert len(await house.vectors(1)) == 1
+
+
+class CrashingModel(FakeModel):
+    """Meets one image that ends its decoding process."""
+
+    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        """Fail as the pool of decoding processes does."""
+        if image == SLOW:
+            message = "the process that decoded the image ended with -11"
+            raise DecoderCrashed(message)
+        return super().prepare(image, box)
+
+
+async def test_an_image_that_ends_its_decoding_process_is_answered_and_set_aside() -> None:
+    """It gets its own failure, and is in quarantine; the embedder and its neighbours live on."""
+    async with embedder_house(CrashingModel()) as house:
+        await house.ask(SLOW, *[pictures.plain_jpeg(GREEN)] * 4)
+        assert (await house.failures(1))["q0"].code == "decoder_crashed"
+        assert len(await house.vectors(4)) == 4
+        record = await house.record()
+        assert (record.reason, record.correlation_id) == ("decoder_crashed", "q0")
+        assert house.count("stuck_decode_threads") == 0
 
 
 async def test_as_many_spare_threads_as_threads_then_the_embedder_ends() -> None:

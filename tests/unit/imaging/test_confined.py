@@ -1,0 +1,217 @@
+"""Formats that are decoded in processes of their own: same pixels, and limits that hold."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+from PIL import ImageChops
+
+from services.shared import errors, imaging
+from services.shared.contracts import Box
+from services.shared.imaging import confined, decoder_pool
+from services.shared.imaging.decode import decode as decode_here
+from services.shared.imaging.decoder_pool import DecoderPool
+from services.shared.imaging.wire import Task
+from tests.support import pictures
+
+LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=100.0)
+TASK: Final = Task(LIMITS, None, None, cpu_seconds=10.0, memory_bytes=2**28)
+
+_SCENE = pictures.scene(1000, 700)
+IMAGES: Final = {
+    "HEIF": pictures.encoded(_SCENE, "HEIF"),
+    "HEIF transparent": pictures.encoded(_SCENE.convert("RGBA"), "HEIF"),
+    "AVIF": pictures.encoded(_SCENE, "AVIF", speed=10, exif=pictures.exif(6)),
+    "TIFF": pictures.encoded(_SCENE, "TIFF", tiffinfo=pictures.tiff_tags(8)),
+    "TIFF 16 bits": pictures.encoded(_SCENE.convert("I;16"), "TIFF"),
+}
+
+
+@pytest.fixture
+def pool() -> Iterator[DecoderPool]:
+    """A pool of two processes, ended at the end."""
+    made = DecoderPool(2)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("box", [None, Box(0.1, 0.2, 0.5, 0.3)], ids=["whole", "box"])
+@pytest.mark.parametrize("name", IMAGES)
+def test_the_pixels_are_those_of_decoding_here(name: str, box: Box | None) -> None:
+    """Of every such format, whole and a part, at full size and for a model."""
+    for target in (None, 358):
+        apart = confined.decode(IMAGES[name], LIMITS, target=target, box=box)
+        here = decode_here(IMAGES[name], LIMITS, target=target, box=box)
+        assert apart.size == here.size
+        assert ImageChops.difference(apart, here).getbbox() is None
+
+
+def test_an_error_is_the_one_of_decoding_here() -> None:
+    """Its class and its text; the process goes on."""
+    pids = confined.pool().pids
+    for image, box in ((IMAGES["TIFF"][:-9000], None), (IMAGES["HEIF"], Box(0, 0, 0.001, 0.001))):
+        with pytest.raises(errors.SimileError) as here:
+            decode_here(image, LIMITS, box=box)
+        with pytest.raises(type(here.value)) as apart:
+            confined.decode(image, LIMITS, box=box)
+        assert str(apart.value) == str(here.value)
+    assert set(pids) <= set(confined.pool().pids)
+
+
+def test_other_formats_start_no_process() -> None:
+    """A JPEG costs no hop."""
+    before = confined.pool().pids
+    assert confined.decode(pictures.plain_jpeg((1, 2, 3)), LIMITS).size == (32, 32)
+    assert confined.pool().pids == before
+
+
+def test_too_much_cpu_time_ends_the_process_and_not_its_neighbour(pool: DecoderPool) -> None:
+    """The image gets a code, the next image a new process."""
+    large = pictures.encoded(pictures.scene(3000, 3000), "TIFF", compression="tiff_lzw")
+    pool.decode(IMAGES["TIFF"], TASK)
+    (before,) = pool.pids
+    with pytest.raises(errors.DecodingTooSlow, match=r"0\.0 s of a core"):
+        pool.decode(large, replace(TASK, cpu_seconds=0.01))
+    assert pool.pids == []
+    assert pool.decode(large, TASK).size == (3000, 3000)
+    assert pool.pids != [before]
+
+
+@pytest.mark.parametrize("name", ["HEIF", "AVIF", "TIFF"])
+def test_too_much_memory_is_not_had(name: str, pool: DecoderPool) -> None:
+    """The image gets a code, whichever library noticed; the next image is decoded."""
+    large = pictures.encoded(pictures.scene(2000, 2000), name)
+    # libavif reports every failure as the same one.
+    expected = errors.UndecodableImage if name == "AVIF" else errors.DecoderCrashed
+    with pytest.raises(expected):
+        pool.decode(large, replace(TASK, memory_bytes=2**21))
+    assert pool.decode(large, TASK).size == (2000, 2000)
+
+
+def _held_up(pool: DecoderPool) -> tuple[int, ThreadPoolExecutor]:
+    """A process that stands still before its next image."""
+    pool.decode(IMAGES["TIFF"], TASK)
+    (pid,) = pool.pids
+    os.kill(pid, signal.SIGSTOP)
+    return pid, ThreadPoolExecutor(1)
+
+
+def test_a_crash_is_the_images_own_answer(pool: DecoderPool) -> None:
+    """A process that ends by itself has met an image that ends it."""
+    pid, thread = _held_up(pool)
+    with thread:
+        asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
+        os.kill(pid, signal.SIGSEGV)
+        os.kill(pid, signal.SIGCONT)
+        with pytest.raises(errors.DecoderCrashed, match="-11"):
+            asked.result()
+    assert pool.decode(IMAGES["TIFF"], TASK).size == (700, 1000)
+
+
+def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool) -> None:
+    """Whoever runs short of memory may choose any process: the image is tried once more."""
+    pid, thread = _held_up(pool)
+    with thread:
+        asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
+        os.kill(pid, signal.SIGKILL)
+        assert asked.result().size == (700, 1000)
+    assert pid not in pool.pids
+
+
+def test_a_process_that_stands_still_is_ended(
+    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It uses no CPU time, so the clock on the wall decides."""
+    _held_up(pool)
+    monkeypatch.setattr(decoder_pool, "MAX_WALL_SECONDS", 0.05)
+    with pytest.raises(errors.DecodingTooSlow, match="within"):
+        pool.decode(IMAGES["TIFF"], TASK)
+    assert pool.pids == []
+
+
+def test_no_more_processes_than_allowed_and_each_is_used_again(pool: DecoderPool) -> None:
+    """Eight threads share two processes."""
+    with ThreadPoolExecutor(8) as threads:
+        jobs = [threads.submit(pool.decode, IMAGES["TIFF"], TASK) for _ in range(24)]
+        assert {job.result().size for job in jobs} == {(700, 1000)}
+    assert 1 <= len(pool.pids) <= 2
+    before = pool.pids
+    pool.decode(IMAGES["TIFF"], TASK)
+    assert pool.pids == before
+
+
+def test_a_process_holds_nothing_that_is_not_its_own(pool: DecoderPool) -> None:
+    """No socket, no secret, no model's library; Ctrl-C goes to another session."""
+    pool.decode(IMAGES["HEIF"], TASK)
+    (pid,) = pool.pids
+    process = Path(f"/proc/{pid}")
+    open_files = {str(path.readlink()) for path in (process / "fd").iterdir()}
+    assert {re.sub(r"[\d\[\]]", "", name) for name in open_files} <= {"pipe:", "/dev/null"}
+    environment = (process / "environ").read_text()
+    assert {line.partition("=")[0] for line in environment.split("\0") if line} <= {
+        "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "PATH", "TZ", "MALLOC_ARENA_MAX",
+        "MALLOC_MMAP_THRESHOLD_", "LC_CTYPE",
+    }  # fmt: skip
+    maps = (process / "maps").read_text()
+    assert not [name for name in ("numpy", "torch", "annoy", "aiohttp") if f"/{name}/" in maps]
+    assert os.getsid(pid) != os.getsid(0)
+
+
+_PARENT: Final = """
+import sys, time
+from pathlib import Path
+from services.shared import imaging
+from services.shared.imaging import confined
+image = Path(sys.argv[1]).read_bytes()
+confined.decode(image, imaging.Limits(2**24, 10**7, 100.0))
+print(*confined.pool().pids, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_processes_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
+    """However that ended."""
+    (tmp_path / "image").write_bytes(IMAGES["TIFF"])
+    with subprocess.Popen(
+        [sys.executable, "-c", _PARENT, str(tmp_path / "image")],
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    ) as parent:  # fmt: skip
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.send_signal(number)
+    gone = threading.Event()
+    for _ in range(600):
+        if not _running(pid):
+            gone.set()
+            break
+        gone.wait(0.05)
+    assert gone.is_set()
+
+
+def _running(pid: int) -> bool:
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+def test_the_time_that_an_image_may_take_follows_what_is_decoded() -> None:
+    """Half a second for a small one, ten at the limits of a caller's image."""
+    small = imaging.Header("HEIF", "image/heif", 64, 64)
+    assert confined.cpu_seconds_of(small, 10_000) < 0.6
+    hidden = replace(small, decoded_pixels=12_000_000)
+    assert confined.cpu_seconds_of(hidden, 10_000) > 1.5
+    largest = imaging.Header("HEIF", "image/heif", 8000, 8000)
+    assert confined.cpu_seconds_of(largest, 15 * 2**20) < 10.1
