@@ -25,8 +25,8 @@ CONFINED: Final = frozenset({"AVIF", "HEIF", "TIFF", jpeg2000.FORMAT})
 
 CPU_SECONDS: Final = 0.5
 CPU_SECONDS_A_MEGAPIXEL: Final = 0.1
-CPU_SECONDS_A_MEGABYTE: Final = 0.2
-"""What decoding may take: three times what the slowest honest files do on a slow core."""
+CPU_SECONDS_A_MEGABYTE: Final = 0.3
+"""What decoding may take: three times what the slowest honest files were seen to take."""
 
 _SLACK_BYTES: Final = 128 * 2**20
 _COPIES: Final = 4

@@ -34,6 +34,7 @@ IMAGES: Final = {
     "HEIF transparent": pictures.encoded(_SCENE.convert("RGBA"), "HEIF"),
     "AVIF": pictures.encoded(_SCENE, "AVIF", speed=10, exif=pictures.exif(6)),
     "TIFF": pictures.encoded(_SCENE, "TIFF", tiffinfo=pictures.tiff_tags(8)),
+    "JPEG 2000": pictures.encoded(_SCENE, "JPEG2000"),
     "TIFF 16 bits": pictures.encoded(_SCENE.convert("I;16"), "TIFF"),
 }
 
@@ -208,10 +209,10 @@ def _running(pid: int) -> bool:
 
 
 def test_the_time_that_an_image_may_take_follows_what_is_decoded() -> None:
-    """Half a second for a small one, ten at the limits of a caller's image."""
+    """Half a second for a small one, twelve at the limits of a caller's image."""
     small = imaging.Header("HEIF", "image/heif", 64, 64)
     assert confined.cpu_seconds_of(small, 10_000) < 0.6
     hidden = replace(small, decoded_pixels=12_000_000)
     assert confined.cpu_seconds_of(hidden, 10_000) > 1.5
     largest = imaging.Header("HEIF", "image/heif", 8000, 8000)
-    assert confined.cpu_seconds_of(largest, 15 * 2**20) < 10.1
+    assert confined.cpu_seconds_of(largest, 15 * 2**20) < 12
