@@ -158,7 +158,7 @@ class TooManyPixels(SimileError):
 
 
 class DecodingTooSlow(SimileError):
-    """The image's pixels did not come in time; it was set aside."""
+    """The image's pixels take far more time than images of its size do; it was set aside."""
 
     code = "decoding_too_slow"
     status = 422
@@ -198,7 +198,7 @@ class UnsupportedCoding(SimileError):
 
 
 class UndecodableImage(SimileError):
-    """The header is fine, the pixels are not: truncated or corrupt."""
+    """The file is truncated or corrupt, or makes a decoder repeat the same work again and again."""
 
     code = "undecodable_image"
     status = 422

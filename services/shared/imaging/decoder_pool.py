@@ -16,20 +16,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-import structlog
 from PIL import Image
 
 from services.shared.errors import (
     DecoderCrashed,
     DecodingTooSlow,
     Overloaded,
+    ShuttingDown,
     SimileError,
     from_code,
 )
 from services.shared.imaging import wire
 from services.shared.imaging.wire import Refusal, Task
-
-_log = structlog.get_logger(__name__)
 
 MAX_WALL_SECONDS: Final = 60.0
 """For one image; a process that waits for something, and so uses no CPU time, ends then."""
@@ -37,6 +35,9 @@ MAX_WALL_SECONDS: Final = 60.0
 _MODULE: Final = "services.shared.imaging.decoding_process"
 _KEPT: Final = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "PATH", "TZ")
 """The rest of the environment, secrets among it, is no decoder's business."""
+
+_BROKEN: Final = (OSError, EOFError, ValueError, KeyError, TypeError)
+"""A pipe's end, or an answer that is none."""
 
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
 """So that an idle process gives the memory of its last image back."""
@@ -79,7 +80,7 @@ class DecodingProcess:
     def decode(self, image: bytes, task: Task) -> Image.Image | Refusal:
         """The pixels, or why there are none.
 
-        Raises OSError, EOFError or ValueError when the process died, TimeoutError when it took too
+        Raises what is in `_BROKEN` when the process died, TimeoutError when it took too
         long and was ended for that.
         """
         late = threading.Event()
@@ -89,7 +90,7 @@ class DecodingProcess:
         try:
             wire.send_task(self._tasks, task, image)
             return wire.read_answer(self._answers, task.limits.max_pixels)
-        except (OSError, EOFError, ValueError):
+        except _BROKEN:
             if late.is_set():
                 raise TimeoutError from None
             raise
@@ -119,6 +120,7 @@ class DecoderPool:
         self._lock = threading.Lock()
         self._idle: list[DecodingProcess] = []
         self._in_work: set[DecodingProcess] = set()
+        self._closed = False
 
     @property
     def pids(self) -> list[int]:
@@ -126,11 +128,17 @@ class DecoderPool:
         with self._lock:
             return [process.pid for process in (*self._idle, *self._in_work) if process.alive]
 
+    @property
+    def busy(self) -> int:
+        """How many images are being decoded."""
+        with self._lock:
+            return len(self._in_work)
+
     def decode(self, image: bytes, task: Task) -> Image.Image:
         """The image's pixels; waits while all processes are busy.
 
         Raises what `imaging.decode` raises, DecodingTooSlow or DecoderCrashed where the image ended
-        its process, and Overloaded.
+        its process, Overloaded, and ShuttingDown once this is closed.
         """
         with self._places:
             try:
@@ -144,8 +152,9 @@ class DecoderPool:
                 raise error.error from None
 
     def close(self) -> None:
-        """End all processes."""
+        """End all processes; what they still decode, and what comes later, is refused."""
         with self._lock:
+            self._closed = True
             ending = [*self._idle, *self._in_work]
             self._idle.clear()
         for process in ending:
@@ -159,8 +168,10 @@ class DecoderPool:
                 process.end()
                 message = f"the image was not decoded within {MAX_WALL_SECONDS:g} s"
                 raise DecodingTooSlow(message) from None
-            except (OSError, EOFError, ValueError):
-                raise _death(process.end(), task) from None
+            except _BROKEN:
+                code = process.end()
+                self._check_open()
+                raise _death(code, task) from None
             if not isinstance(answer, Refusal):
                 return answer
             if answer.ending:
@@ -170,6 +181,7 @@ class DecoderPool:
     @contextmanager
     def _process(self) -> Iterator[DecodingProcess]:
         """A process for one image: one that is idle, or a new one."""
+        self._check_open()
         process = self._taken() or DecodingProcess()
         with self._lock:
             self._in_work.add(process)
@@ -185,6 +197,11 @@ class DecoderPool:
                 self._in_work.discard(process)
                 if process.alive:
                     self._idle.append(process)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            message = "this process is ending and decodes no more images"
+            raise ShuttingDown(message)
 
     def _taken(self) -> DecodingProcess | None:
         while True:
@@ -212,5 +229,8 @@ def _death(code: int, task: Task) -> Exception:
         error: SimileError = DecodingTooSlow(message)
     else:
         error = DecoderCrashed(f"the process that decoded the image ended with {code}")
-    _log.warning(str(error), action=error.code, exit_code=code)
+    import structlog  # noqa: PLC0415 (decoding processes import this module, and start faster)
+
+    log = structlog.get_logger(__name__)
+    log.warning(str(error), action=error.code, exit_code=code)
     return _Killed(error) if code == -signal.SIGKILL else error

@@ -76,13 +76,13 @@ def send_refusal(pipe: BinaryIO, refusal: Refusal) -> None:
 
 
 def read_answer(pipe: BinaryIO, max_pixels: int) -> Image.Image | Refusal:
-    """Read a picture or a refusal. Raises EOFError, ValueError where the answer is broken."""
+    """Read a picture or a refusal. Raises EOFError, ValueError, KeyError if it is broken."""
     line = pipe.readline(_STRIP_BYTES)
     if not line.endswith(b"\n"):
         raise EOFError
     fields = json.loads(line)
     if "code" in fields:
-        return Refusal(**fields)
+        return Refusal(str(fields["code"]), str(fields["detail"]), bool(fields["ending"]))
     width, height = int(fields["width"]), int(fields["height"])
     if not 0 < width * height <= max_pixels:
         message = f"a decoding process answered {width} x {height} pixels"

@@ -92,12 +92,11 @@ def test_too_much_cpu_time_ends_the_process_and_not_its_neighbour(pool: DecoderP
 @pytest.mark.parametrize("name", ["HEIF", "AVIF", "TIFF"])
 def test_too_much_memory_is_not_had(name: str, pool: DecoderPool) -> None:
     """The image gets a code, whichever library noticed; the next image is decoded."""
-    large = pictures.encoded(pictures.scene(2000, 2000), name)
     # libavif reports every failure as the same one.
     expected = errors.UndecodableImage if name == "AVIF" else errors.DecoderCrashed
     with pytest.raises(expected):
-        pool.decode(large, replace(TASK, memory_bytes=2**21))
-    assert pool.decode(large, TASK).size == (2000, 2000)
+        pool.decode(IMAGES[name], replace(TASK, memory_bytes=2**19))
+    assert {*pool.decode(IMAGES[name], TASK).size} == {1000, 700}
 
 
 def _held_up(pool: DecoderPool) -> tuple[int, ThreadPoolExecutor]:
@@ -128,6 +127,21 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool)
         os.kill(pid, signal.SIGKILL)
         assert asked.result().size == (700, 1000)
     assert pid not in pool.pids
+
+
+def test_a_pool_that_is_closed_starts_nothing_more(pool: DecoderPool) -> None:
+    """What is being decoded then ends with an error of its own, and so does what comes later."""
+    _, thread = _held_up(pool)
+    with thread:
+        asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
+        while not pool.busy:
+            pass
+        pool.close()
+        with pytest.raises(errors.ShuttingDown):
+            asked.result()
+    with pytest.raises(errors.ShuttingDown):
+        pool.decode(IMAGES["TIFF"], TASK)
+    assert pool.pids == []
 
 
 def test_a_process_that_stands_still_is_ended(
