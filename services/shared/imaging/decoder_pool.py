@@ -39,7 +39,7 @@ _KEPT: Final = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "PATH", "TZ")
 _BROKEN: Final = (OSError, EOFError, ValueError, KeyError, TypeError)
 """A pipe's end, or an answer that is none."""
 
-_ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+_ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**22)}
 """So that an idle process gives the memory of its last image back."""
 
 _PIPE_BYTES: Final = 2**20

@@ -7,6 +7,7 @@ ends this process and nothing else.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import os
 import re
@@ -44,20 +45,28 @@ def main() -> None:
     with suppress(ImportError):
         importlib.import_module("pi_heif").options.DECODE_THREADS = MAX_THREADS
     with suppress(EOFError, BrokenPipeError):
-        while (read := wire.read_task(tasks)) is not None:
-            if not _answered(answers, *read):
-                break
+        while _answered_next(tasks, answers):
+            _give_back_memory()
     os._exit(0)  # nothing here needs to be put away
 
 
-def _answered(answers: BinaryIO, task: Task, image: bytes) -> bool:
-    """Decode one image and answer; False where the process must end then."""
-    made = _decoded(task, image)
+def _answered_next(tasks: BinaryIO, answers: BinaryIO) -> bool:
+    """Decode the next image and answer; False where the process must end then."""
+    read = wire.read_task(tasks)
+    if read is None:
+        return False
+    made = _decoded(*read)
     if isinstance(made, Refusal):
         wire.send_refusal(answers, made)
         return not made.ending
     wire.send_pixels(answers, made)
     return True
+
+
+def _give_back_memory() -> None:
+    """Hand what the last image took back to the system, where glibc runs."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _decoded(task: Task, image: bytes) -> Image.Image | Refusal:
