@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
 
 from services.folder_option import ImagesFolder
 from services.index_commands import root_option
 from services.shared import lifecycle
 from services.shared.telemetry import Telemetry, logs
 from services.shared.telemetry.tracing import tracing
+from services.tables import console, echo
 
 if TYPE_CHECKING:
     from services.local import LocalSettings
@@ -99,13 +99,13 @@ class _Show:
     def first_line(self) -> None:
         """Show a sign of life before libraries are imported, which takes seconds."""
         if self.terminal:
-            click.echo("starting Simile")
+            echo("starting Simile")
 
     def screen(self) -> Screen:
         """Return the terminal's screen, or the log's."""
         from services.up_screen import LogScreen, TerminalScreen
 
-        return TerminalScreen(Console(), bars=self.quiet) if self.terminal else LogScreen()
+        return TerminalScreen(console(), bars=self.quiet) if self.terminal else LogScreen()
 
 
 async def _serve(
