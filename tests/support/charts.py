@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,12 @@ def rendered(scenario: str) -> Sequence[Manifest]:
 
 def accept(one: Manifest, version: str) -> None:
     """Check an object against that Kubernetes' schema, or its operator's definition, strictly."""
+    _accept(json.dumps(one), version)
+
+
+@cache  # renderings differ in a few objects only, and a check takes as long as a rendering
+def _accept(text: str, version: str) -> None:
+    one = json.loads(text)
     if one["kind"] in _CUSTOM:
         model = _CUSTOM[one["kind"]].model_validate(one)
         # The models pass over what they don't know, and so would the operator.
