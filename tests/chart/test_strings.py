@@ -143,6 +143,18 @@ def test_kubernetes_accepts_every_text_that_is_let_in(tmp_path: Path) -> None:
             charts.accept(one, charts.NEWEST)
 
 
+@pytest.mark.parametrize("name", ["2024", "true", "y", "null", "1e3", "0x10"])
+def test_a_collection_may_have_any_name(name: str, tmp_path: Path) -> None:
+    """Jobs are called after it, and builds get it as it is."""
+    objects = _rendered({**EVERYTHING, "index": {**EVERYTHING["index"],
+                         "collections": [{"name": name}]}}, tmp_path)  # fmt: skip
+    for kind in ("Job", "CronJob"):
+        (one,) = charts.of_kind(objects, kind)
+        assert one["metadata"]["name"].startswith(f"simile-index-{name}")
+        (container,) = charts.pod_of(one)["containers"]
+        assert container["args"] == ["index", "build", f"/images/{name}", "--collection", name]
+
+
 def test_a_quantity_may_be_a_number(tmp_path: Path) -> None:
     """Bytes are accepted as a number and as a text, and are never written as 2.1e+10."""
     for size in (21474836480, "21474836480"):

@@ -106,6 +106,16 @@ def test_builds_can_be_suspended() -> None:
     assert [cron["spec"]["suspend"] for cron in of_kind(objects, "CronJob")] == [True]
 
 
+@SCENARIO
+def test_no_job_holds_a_claim_that_is_to_go_for_long(scenario: str) -> None:
+    """Where uninstalling takes the claim away, jobs that an upgrade left behind go by themselves."""
+    objects = charts.rendered(scenario)
+    for claim in of_kind(objects, "PersistentVolumeClaim"):
+        kept = "helm.sh/resource-policy" in claim["metadata"].get("annotations", {})
+        for job in of_kind(objects, "Job"):
+            assert kept or job["spec"]["ttlSecondsAfterFinished"] <= 3600
+
+
 def _jobs(*options: str) -> set[str]:
     rendered: list[Manifest] = manifests.render(charts.SCENARIOS / "external.yaml", options=options)
     return {one["metadata"]["name"] for one in of_kind(rendered, "Job")}

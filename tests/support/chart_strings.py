@@ -90,7 +90,7 @@ def _with_text(name: str, schema: Mapping[str, Any], text: str) -> Any:
     if "object" in types or "array" in types:
         if name in _LISTS_AND_MAPS:
             return _LISTS_AND_MAPS[name](text)
-        return [text] if "array" in types else {"key": text}
+        return [text] if "array" in types else {"key": text, text: text}
     return text if "string" in types else None
 
 
@@ -112,7 +112,7 @@ def put(given: dict[str, Any], path: values.Path, value: Any) -> dict[str, Any]:
 def replaced(found: Any, old: str, new: str) -> Any:
     """Return the object with one text in place of another, wherever it stands."""
     if isinstance(found, dict):
-        return {key: replaced(part, old, new) for key, part in found.items()}
+        return {key.replace(old, new): replaced(part, old, new) for key, part in found.items()}
     if isinstance(found, list):
         return [replaced(part, old, new) for part in found]
     return found.replace(old, new) if isinstance(found, str) else found
