@@ -108,7 +108,7 @@ def test_builds_can_be_suspended() -> None:
 
 @SCENARIO
 def test_no_job_holds_a_claim_that_is_to_go_for_long(scenario: str) -> None:
-    """Where uninstalling takes the claim away, jobs that an upgrade left behind go by themselves."""
+    """Where uninstalling removes the claim, jobs that an upgrade left behind end by themselves."""
     objects = charts.rendered(scenario)
     for claim in of_kind(objects, "PersistentVolumeClaim"):
         kept = "helm.sh/resource-policy" in claim["metadata"].get("annotations", {})

@@ -113,7 +113,7 @@ topologySpreadConstraints:
 {{- end }}
 {{- end -}}
 
-{{/* Until the first answer of /livez; then unready at once, restarted only after half a minute. */}}
+{{/* The chart's probes, and what the values say differently. */}}
 {{- define "simile.probes" -}}
 {{- $own := include "simile.probes.own" . | fromYaml -}}
 {{- range $probe, $values := dict "startupProbe" .values.startupProbe "readinessProbe" .values.readinessProbe "livenessProbe" .values.livenessProbe -}}
@@ -122,6 +122,7 @@ topologySpreadConstraints:
 {{- toYaml $own -}}
 {{- end -}}
 
+{{/* Until the first answer of /livez; then unready at once, restarted only after half a minute. */}}
 {{- define "simile.probes.own" -}}
 startupProbe:
   httpGet: {path: /livez, port: admin}
