@@ -32,6 +32,7 @@ _COMPARABLE: Final = ("pillow-v1",)
 
 _BOX_PIXELS: Final = 16
 
+_OTHER_SPACES: Final = frozenset({"CMYK", "LAB"})
 _GREY_MODES: Final = frozenset({"1", "L", "LA"})
 
 _WHITE_IS_ZERO: Final = 0
@@ -146,7 +147,9 @@ def _rgb(loaded: ImageFile.ImageFile) -> Image.Image:
     if not loaded.has_transparency_data:
         # `convert` copies even where there is nothing to convert.
         rgb = loaded if loaded.mode == "RGB" else loaded.convert("RGB")
-        return colour.as_shown(rgb, loaded.info, grey=grey)
+        # The profile of another space says nothing of what its conversion gave.
+        info = {} if loaded.mode in _OTHER_SPACES else loaded.info
+        return colour.as_shown(rgb, info, grey=grey)
     rgba = loaded if loaded.mode == "RGBA" else loaded.convert("RGBA")
     return flattened(colour.as_shown(rgba, loaded.info, grey=grey))
 

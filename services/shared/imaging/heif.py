@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.shared.errors import TooManyPixels, UndecodableImage
+from services.shared.errors import TooManyPixels, UndecodableImage, UnsupportedFormat
 from services.shared.imaging import video
 from services.shared.imaging.boxes import Box
 from services.shared.imaging.isobmff import Container, Item, container
@@ -32,6 +32,9 @@ _MAX_FRAMES: Final = 4
 
 _HEVC: Final = frozenset({b"hvc1", b"hev1"})
 _CODED: Final = _HEVC | {b"av01"}
+_NOT_READ: Final = frozenset({b"avc1", b"evc1", b"j2k1", b"jpeg", b"lhv1", b"unci", b"vvc1"})
+"""Sound ways of coding that no library here reads."""
+
 _DERIVED: Final = frozenset({b"grid", b"iovl", b"iden"})
 _SEQUENCE_BRANDS: Final = frozenset({b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"})
 _WIDE_FIELDS: Final = 1
@@ -125,7 +128,7 @@ class _Reader:
         if item.kind not in _DERIVED or not parts or depth >= _MAX_DEPTH:
             kind = item.kind.decode("latin-1")
             message = f"the image is coded as {kind!r}, which is not read: save it as JPEG or PNG"
-            raise UndecodableImage(message)
+            raise (UnsupportedFormat if item.kind in _NOT_READ else UndecodableImage)(message)
         return self._coded_kind(parts[0], depth + 1)
 
     def _item(self, number: int) -> Item:

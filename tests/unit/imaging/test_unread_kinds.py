@@ -37,6 +37,10 @@ def _jpeg(marker: int, bits: int) -> bytes:
     return image.replace(b"\xff\xc0\x00\x11\x08", bytes((0xFF, marker, 0, 0x11, bits)), 1)
 
 
+def _heif(coding: bytes) -> bytes:
+    return pictures.encoded(pictures.scene(), "HEIF").replace(b"hvc1", coding)
+
+
 def _bmp_of_png() -> bytes:
     image = bytearray(pictures.encoded(pictures.scene(), "BMP"))
     image[30] = 5
@@ -67,6 +71,8 @@ KINDS = [
     (_jpeg(0xC1, 12), "JPEG with 12 bits"),
     (_jpeg(0xC3, 8), "lossless JPEG"),
     (_bmp_of_png(), "this kind of BMP"),
+    (_heif(b"avc1"), "coded as 'avc1'"),
+    (_heif(b"j2k1"), "coded as 'j2k1'"),
     (b"\xff\x0a\xfa\x1f\x41", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
     (b"8BPS\0\1", "Photoshop"),
