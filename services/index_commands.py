@@ -77,7 +77,7 @@ def build(
     import asyncio
 
     from services import local
-    from services.searcher.progress import RichProgress
+    from services.build_display import shown_progress
     from services.source import source_of
 
     settings = local.LocalSettings.read(root, amqp_url, index={"recall": recall, "method": method})
@@ -87,7 +87,7 @@ def build(
 
     async def main(stop: asyncio.Event) -> None:
         report = None
-        with RichProgress() as progress, contextlib.suppress(lifecycle.StoppedEarly):
+        with shown_progress() as progress, contextlib.suppress(lifecycle.StoppedEarly):
             report = await local.build_index(settings, source, stop=stop, progress=progress)
         if report is None:
             # No success: a job whose node is drained is to be tried again.

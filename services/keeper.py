@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from services import first_query
 from services.searcher import builder
 from services.searcher.build_metrics import BuildMetrics, MeasuredProgress
@@ -21,8 +19,6 @@ from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings
 from services.source import Source
 from services.up_screen import Screen, Served
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ class Keeper:
                 reports.append(_served(await self.work.run(self.screen.progress)))
             except SimileError as error:
                 # The version that is served stays good; only the newest changes are missing.
-                _log.warning(str(error), action=error.code, collection=served.collection)
+                self.screen.warn(f"the index is not brought up to date: {error}", error.code)
                 reports.append(Served(served.collection, served.count, left_out=()))
                 return
             if ready.is_set():
@@ -105,7 +101,9 @@ class Keeper:
         await first_query.until_answered(
             url,
             self.work.source.collection,
-            lambda refusal: self.screen.warn(f"no query is answered at {url} yet: {refusal}"),
+            lambda refusal: self.screen.warn(
+                f"no query is answered at {url} yet: {refusal}", "first_query_late"
+            ),
         )
 
     def _serves(self) -> Manifest | None:

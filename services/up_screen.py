@@ -50,8 +50,8 @@ class Screen(Protocol):
     def step(self, text: str) -> None:
         """Report a step of the start or of the end."""
 
-    def warn(self, text: str) -> None:
-        """Report what may need somebody."""
+    def warn(self, text: str, action: str) -> None:
+        """Report what may need somebody; action: a name for log lines."""
 
     def ready(self, url: str, served: Served) -> None:
         """Report that a query was answered."""
@@ -73,9 +73,9 @@ class LogScreen:
         """Log a step."""
         _log.info(text, action="up")
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, action: str) -> None:
         """Log a warning."""
-        _log.warning(text, action="up")
+        _log.warning(text, action=action)
 
     def ready(self, url: str, served: Served) -> None:
         """Print the line that scripts wait for."""
@@ -121,9 +121,9 @@ class TerminalScreen:
         """Print a step."""
         self._print(text)
 
-    def warn(self, text: str) -> None:
+    def warn(self, text: str, action: str) -> None:
         """Print a warning."""
-        self._print(f"warning: {text}")
+        self._print(f"warning: {text} ({action})")
 
     def ready(self, url: str, served: Served) -> None:
         """Remove the bar and print the block that stays."""

@@ -103,5 +103,7 @@ def free_port(host: str) -> int:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family)
+    both = host in _BOTH_FAMILIES and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both or ":" in host else socket.AF_INET
+    address = ("::" if both else host, port)
+    return socket.create_server(address, family=family, dualstack_ipv6=both)

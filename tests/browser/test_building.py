@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
+from services.sample import draw_sample
 from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress
 from services.shared.collection import Volume
 from tests.browser.acts import overflow, violations
 from tests.support.pictures import plain_jpeg
+from tests.support.running import log_lines, ready_url, start, wait_until
 from tests.support.volume import items, publish_version, unit_vectors
 
 pytestmark = pytest.mark.browser
@@ -88,6 +90,38 @@ def test_a_rebuild_is_shown_beside_the_search(page: Page, root: Path, building: 
     (building / PROGRESS).unlink()
     expect(page.locator("#strip a")).to_have_count(5, timeout=COMES_ALIVE_MS)
     expect(page.locator("#building-title")).to_be_hidden()
+
+
+def test_the_page_of_a_first_up_comes_alive(chromium: Browser, tmp_path: Path) -> None:
+    """Opened as soon as the port answers, long before `ready`: it never shows an error."""
+    draw_sample(tmp_path / "pictures", per_class=1)
+    log = tmp_path / "up.log"
+    up = ["-m", "services", "up", "--port", "0", "--root", str(tmp_path / "root")]
+    process = start("up", [*up, "--images", str(tmp_path / "pictures")], log, {})
+    try:
+        wait_until(lambda: _serving(log) is not None, "serving", process)
+        assert ready_url(log) is None
+        page = chromium.new_page(base_url=_serving(log))
+        alerts: list[str] = []
+        page.expose_function("alerted", alerts.append)
+        page.add_init_script("""addEventListener("DOMContentLoaded", () =>
+          new MutationObserver(() => {
+            const box = document.getElementById("problem");
+            if (!box.hidden) alerted(box.textContent);
+          }).observe(document.body, { subtree: true, attributes: true, childList: true }))""")
+        page.goto("/")
+        expect(page.locator("#strip a")).to_have_count(12, timeout=COMES_ALIVE_MS)
+        expect(page.get_by_text("Drop an image here")).to_be_visible()
+        page.close()
+        assert alerts == []
+    finally:
+        process.stop()
+
+
+def _serving(log: Path) -> str | None:
+    """The URL of the log line with which the port is open."""
+    lines = (line for line in log_lines(log) if line.get("action") == "serving")
+    return next((str(line["url"]) for line in lines), None)
 
 
 def test_an_empty_volume_is_no_error(page: Page) -> None:

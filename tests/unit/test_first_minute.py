@@ -14,8 +14,10 @@ import pytest
 from rich.console import Console
 
 from services import children, first_query, running_up
+from services.build_display import shown_progress
 from services.folder_option import ImagesFolder
 from services.local import LocalSettings
+from services.searcher import progress as progress_module
 from services.searcher.journal import FailedImage
 from services.searcher.progress import NoProgress, SpokenProgress
 from services.shared.build_progress import BuildProgress
@@ -160,6 +162,17 @@ def test_progress_is_spoken_now_and_then() -> None:
     clock.now += 10
     progress.advance(failed=True)
     assert [(one.done, one.failed) for one in said] == [(51, 0), (53, 1)]
+
+
+def test_a_build_in_a_pipe_speaks_on_standard_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For `kubectl logs` of a Job: lines now and then instead of a bar."""
+    monkeypatch.setattr(progress_module, "_SPOKEN_SECONDS", 0.0)
+    with shown_progress() as progress:
+        progress.begin("embedding", 4)
+        progress.advance()
+    assert "index build: 1 of 4 images" in capsys.readouterr().err.splitlines()
 
 
 FAILURES = tuple(FailedImage(f"{number:02}.txt", "c", "no image") for number in range(11))
