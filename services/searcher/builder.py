@@ -156,6 +156,7 @@ class _Build:
             "index published", action="index_published", collection=manifest.collection,
             index_version=manifest.version, count=manifest.count, embedded=report.embedded,
             failed=len(report.failures),
+            pinned=report.pinned,
         )  # fmt: skip
         return report
 
