@@ -8,6 +8,8 @@ import pytest
 
 from tests.support import charts
 from tests.support.charts import environment, pod_of, the
+from tools.chart import manifests
+from tools.chart.programs import helm, run
 
 
 def test_keda_sees_what_embedders_have_in_hand() -> None:
@@ -70,3 +72,21 @@ def test_a_number_that_nobody_set_is_left_to_kubectl_scale() -> None:
     for scenario in ("minimal", "example-dev"):
         assert [_replicas(scenario, service) for service in charts.SERVICES] == [None] * 3
     assert _replicas("production", "searcher") == 3
+
+
+def _notes(*options: str) -> str:
+    values = ("--values", charts.EXAMPLES / "dev.yaml", "--set", ",".join(options))
+    printed = run(helm(), "install", "simile", manifests.CHART, "--dry-run=client", *values)
+    return printed.partition("\nNOTES:\n")[2]
+
+
+def test_the_notes_scale_what_the_values_leave_open() -> None:
+    """A number in the values is not contradicted by the command that is shown."""
+    scaled = "scale deployment/simile-{}"
+    open_ = _notes("image.tag=1.2.3")
+    assert all(scaled.format(service) in open_ for service in charts.SERVICES)
+    assert "Simile 1.2.3" in open_
+    fixed = _notes(*(f"{service}.replicas=2" for service in charts.SERVICES), "index.suspend=true")
+    assert not any(scaled.format(service) in fixed for service in charts.SERVICES)
+    assert "built now" in open_
+    assert "built now" not in fixed
