@@ -193,8 +193,8 @@ async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
         b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n\xff\xd8"
     )
     await writer.drain()
-    flight = "simile_upload_in_flight_queries"
-    await house.until(lambda: process.total(flight) == 1, "asked", "upload")
+    arriving = "simile_upload_arriving_bodies"
+    await house.until(lambda: process.total(arriving) == 1, "asked", "upload")
     process.popen.send_signal(signal.SIGTERM)
     await house.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
     assert process.alive
