@@ -228,6 +228,16 @@ def flat(name: str, side: int = 8000, mode: str = "RGB", **options: object) -> b
     return pictures.encoded(Image.new(mode, (side, side), 0), name, **options)
 
 
+def jpeg2000_packets() -> bytes:
+    """A JPEG 2000 of the most quality layers, in the smallest precincts."""
+    image = bytearray(flat("JPEG2000", 1000, precinct_size=(256, 256)))
+    place = image.index(b"\xff\x52")
+    image[place + 6 : place + 8] = b"\xff\xff"
+    for number in range(image[place + 9] + 1):
+        image[place + 14 + number] = 0x11
+    return bytes(image)
+
+
 def shrunk_avif(side: int = 2000) -> bytes:
     """An AVIF whose container says 16 x 16 and whose picture is large."""
     large = bytearray(flat("AVIF", side, speed=10))
@@ -308,6 +318,9 @@ BOMBS: Final[Mapping[str, Callable[[], bytes]]] = {
     "jpeg 90 scans of 16 megapixels": lambda: jpeg_scans(85, side=4000),
     "jpeg baseline scans": lambda: jpeg_scans(20_000, progressive=False),
     "jpeg detailed": jpeg_detailed,
+    "jpeg detailed without an end": lambda: jpeg_detailed()[:-2],
+    "jpeg2000 of one resolution": lambda: flat("JPEG2000", 3000, num_resolutions=1),
+    "jpeg2000 countless packets": jpeg2000_packets,
     "mpo": mpo_pictures,
     "avif flat": lambda: flat("AVIF", speed=10),
     "heif flat": lambda: flat("HEIF", 2000),
@@ -316,6 +329,7 @@ BOMBS: Final[Mapping[str, Callable[[], bytes]]] = {
 }
 
 REFUSED: Final = {
+    "jpeg2000 countless packets": "undecodable_image",
     "png countless chunks": "undecodable_image",
     "png countless pieces": "undecodable_image",
     "gif countless comments": "undecodable_image",

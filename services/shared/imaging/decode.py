@@ -6,6 +6,7 @@ Pillow, no numpy. Hostile bytes end in a named error, never in one of Pillow's o
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Final, cast
 
 from PIL import ExifTags, Image, ImageChops, ImageFile
@@ -63,9 +64,13 @@ def decode(
     decoded at a fraction of its size, which costs a fraction of the time. Raises what `sniff`
     raises, and BoxTooSmall.
     """
-    decoded = _decoded(image, limits, target, box)
+    is_short = len(image) <= limits.max_bytes and short_jpeg.ends_early(image)
+    decoded = None if is_short else _decoded(image, limits, target, box)
     if decoded is None:
-        decoded = _decoded(short_jpeg.completed(image), limits, target, box)
+        with opened_image(image, limits):  # its limits hold before anything is decoded
+            completed = short_jpeg.completed(image)
+        longer = replace(limits, max_bytes=max(limits.max_bytes, len(completed)))
+        decoded = _decoded(completed, longer, target, box)
     if decoded is None:
         message = "the JPEG ends early, and can't be completed: send all of it"
         raise UndecodableImage(message)

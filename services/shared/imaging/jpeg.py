@@ -66,6 +66,11 @@ class Segment(NamedTuple):
     marker: int
     start: int
 
+    @property
+    def is_scan(self) -> bool:
+        """A scan begins here."""
+        return self.marker == _SCAN
+
 
 def segments(image: bytes) -> Iterator[Segment]:
     """The segments from the first to the first scan's, as far as they stand in a row."""

@@ -26,6 +26,17 @@ _LENGTH: Final = 4
 """Of a scan's marker and of its header's length; the number of components follows."""
 
 
+def ends_early(image: bytes) -> bool:
+    """Tell whether a JPEG has no end marker behind its first scan's start: a quick look.
+
+    A file without it can still have others behind it, such as that of a second picture.
+    """
+    if image.endswith(_END) or not image.startswith(jpeg.START):
+        return False
+    starts = [segment.start for segment in jpeg.segments(image) if segment.is_scan]
+    return bool(starts) and image.rfind(_END) < starts[0]
+
+
 def completed(image: bytes) -> bytes:
     """The JPEG with an end marker, where nearly all of it is there; the rest is grey.
 
