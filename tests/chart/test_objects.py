@@ -158,6 +158,14 @@ def test_volumes_and_mounts_fit(scenario: str) -> None:
 
 
 @SCENARIO
+def test_a_signal_ends_a_pod_however_early_it_comes(scenario: str) -> None:
+    """Even while Python starts: the kernel drops it only for the first process of a namespace."""
+    for service in charts.SERVICES:
+        pod = pod_of(the(charts.rendered(scenario), "Deployment", service))
+        assert pod["shareProcessNamespace"] is True
+
+
+@SCENARIO
 def test_nobody_is_killed_with_work_in_hand(scenario: str) -> None:
     """A pod's grace is longer than what it still takes requests for, and drains after it."""
     for service in charts.SERVICES:

@@ -64,6 +64,9 @@ imagePullSecrets:
 serviceAccountName: {{ include "simile.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
+# The first process of a container would miss a SIGTERM that comes before it has a handler; here it is
+# not the first process of its namespace. What is left behind by a process that was killed is reaped.
+shareProcessNamespace: true
 securityContext:
   {{- include "simile.pod.security" .root | nindent 2 }}
 {{- include "simile.pod.pullSecrets" .root }}
