@@ -1,0 +1,119 @@
+"""A client that openapi-python-client makes of openapi.json asks and reads as people would."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from services.shared.contracts import Box, Filter
+from services.upload import app
+from services.upload.settings import UploadSettings
+from tests.support.pictures import plain_jpeg
+from tests.unit.upload.conftest import Api
+
+PACKAGE = "simile_generated"
+PICTURES = [plain_jpeg((9, 9, 70 * number)) for number in range(3)]
+OF_A_TYPE = "Unsupported content_type image/"
+"""Images as answers: a generated client gives their bytes, and has no class for them."""
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
+    """The generated package, importable; nothing of a query or its answer was left out."""
+    folder = tmp_path_factory.mktemp("client")
+    (folder / "config.yaml").write_text("post_hooks: []\n")
+    description = Path(app.__file__).with_name("openapi.json")
+    made = subprocess.run(
+        [Path(sys.executable).with_name("openapi-python-client"), "generate", "--meta", "none",
+         "--path", description, "--output-path", folder / PACKAGE,
+         "--config", folder / "config.yaml"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stdout + made.stderr
+    warnings = made.stdout.split("WARNING")[1:]
+    assert all(OF_A_TYPE in " ".join(warning.split()) for warning in warnings), made.stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        yield importlib.import_module(PACKAGE)
+        for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+            del sys.modules[name]
+
+
+@pytest.fixture
+def upload_settings() -> UploadSettings:
+    """Each search goes the whole way."""
+    return UploadSettings(port=0, embedding_cache_bytes=0)
+
+
+def _part(generated: ModuleType, name: str) -> Any:
+    return importlib.import_module(f"{generated.__name__}.{name}")
+
+
+async def test_an_image_is_searched_by_as_the_body(api: Api, generated: ModuleType) -> None:
+    """The bytes themselves, with a filter and other parameters in the query string."""
+    types, search = _part(generated, "types"), _part(generated, "api.search.search")
+    with generated.Client(base_url=api.url) as client:
+        answer = await asyncio.to_thread(
+            search.sync,
+            client=client,
+            body=types.File(payload=io.BytesIO(PICTURES[0])),
+            filter_='{"label": ["crow"]}',
+            box="0,0,0.5,1",
+            k=3,
+        )
+    assert [len(answer.neighbors), answer.collection] == [3, "birds"]
+    assert answer.neighbors[0].item_id == api.items[0].item_id
+    assert api.searcher.asked.filter == Filter(("crow",))
+    assert api.searcher.slips[-1].box == Box(0, 0, 0.5, 1)
+    assert api.embedder.embedded == PICTURES[:1]
+
+
+async def test_an_image_is_searched_by_in_a_form(api: Api, generated: ModuleType) -> None:
+    """With the filter as an object, which the form carries as JSON."""
+    models, types = _part(generated, "models"), _part(generated, "types")
+    search = _part(generated, "api.search.search")
+    form = models.SearchFilesBody(
+        image=types.File(payload=io.BytesIO(PICTURES[1]), file_name="a.jpg"),
+        filter_=models.Filter(label=["crow", "owl"]),
+        k=2,
+    )
+    async with generated.Client(base_url=api.url) as client:
+        answer = await search.asyncio(client=client, body=form, k=types.UNSET)
+    assert len(answer.neighbors) == 2
+    assert api.searcher.asked.filter == Filter(("crow", "owl"))
+    assert api.embedder.embedded == [PICTURES[1]]
+
+
+async def test_several_images_are_one_batch(api: Api, generated: ModuleType) -> None:
+    """A result for each, with the answer or the problem."""
+    models, types = _part(generated, "models"), _part(generated, "types")
+    batch = _part(generated, "api.search.search_batch")
+    files = [types.File(payload=io.BytesIO(one), file_name="a") for one in (*PICTURES, b"no image")]
+    async with generated.Client(base_url=api.url) as client:
+        answer = await batch.asyncio(client=client, body=models.SearchBatchBody(image=files))
+    assert [hasattr(result, "answer") for result in answer.results] == [True] * 3 + [False]
+    assert answer.results[3].problem.code == "unsupported_format"
+
+
+async def test_an_item_is_searched_by_and_a_refusal_is_a_problem(
+    api: Api, generated: ModuleType
+) -> None:
+    """Routes without a body, and errors with their code."""
+    similar, item = (_part(generated, f"api.items.{name}") for name in ("find_similar", "get_item"))
+    item_id = api.items[4].item_id
+    async with generated.Client(base_url=api.url) as client:
+        found = await similar.asyncio("birds", item_id, client=client, filter_='{"label": "crow"}')
+        facts = await item.asyncio("birds", item_id, client=client)
+        problem = await item.asyncio("birds", "0" * 16, client=client)
+    assert len(found.neighbors) == 10
+    assert facts.item_id == item_id
+    assert (problem.code, problem.status) == ("unknown_item", 404)
