@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import io
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import aiohttp
+import psutil
 import pytest
 
 from services.embedder.decoding import SMALL_BYTES
@@ -18,6 +20,7 @@ from services.shared.errors import by_code
 from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
 from tests.hostile.containers import KINDS, variants
 from tests.hostile.mutations import mutated
+from tests.support import pictures
 from tests.support.house import LIGHT, House
 from tests.support.rabbitmq import Node
 from tests.support.running import Process
@@ -110,3 +113,38 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: Hou
     assert _memory(embedder, "VmHWM") - before["embedder-1"] <= foreseen + SLACK
     assert _memory(upload, "VmHWM") - before["upload-1"] <= SLACK
     assert embedder.total("simile_embedder_quarantined_total") == 0
+
+
+async def test_a_crash_of_a_decoding_process_ends_nothing_else(house: House) -> None:
+    """Each HEIC is answered, and each JPEG beside it found, by the same embedder all along."""
+    embedder = psutil.Process(house.processes["embedder-1"].popen.pid)
+    crashes = 0
+    async with aiohttp.ClientSession() as session:
+        for number in range(8):
+            # Others each time: the vectors of bytes that were sent before are remembered.
+            asked = [
+                asyncio.create_task(_status(session, house, _picture(name, 8 * number + other)))
+                for name in ("HEIF", "JPEG")
+                for other in range(4)
+            ]
+            while not all(task.done() for task in asked):
+                for decoder in embedder.children():
+                    decoder.send_signal(signal.SIGSEGV)
+                    crashes += 1
+                await asyncio.sleep(0.05)
+            assert {task.result() for task in asked[:4]} <= {200, 422}
+            assert {task.result() for task in asked[4:]} == {200}
+        assert crashes
+        assert await _status(session, house, _picture("HEIF", 1000)) == 200
+    assert house.processes["embedder-1"].alive
+    await house.ready()
+
+
+def _picture(name: str, number: int) -> bytes:
+    return pictures.encoded(pictures.scene(200 + number, 200), name)
+
+
+async def _status(session: aiohttp.ClientSession, house: House, image: bytes) -> int:
+    async with session.post(f"{house.url}/v1/search", data=image) as answer:
+        await answer.read()
+        return answer.status

@@ -26,7 +26,7 @@ CONFINED: Final = frozenset({"AVIF", "HEIF", "TIFF", jpeg2000.FORMAT})
 CPU_SECONDS: Final = 0.5
 CPU_SECONDS_A_MEGAPIXEL: Final = 0.1
 CPU_SECONDS_A_MEGABYTE: Final = 0.3
-"""What decoding may take: three times what the slowest honest files were seen to take."""
+"""The CPU time that decoding may take: three times that of the slowest sound files measured."""
 
 _SLACK_BYTES: Final = 128 * 2**20
 _COPIES: Final = 4

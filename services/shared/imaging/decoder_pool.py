@@ -40,13 +40,13 @@ _BROKEN: Final = (OSError, EOFError, ValueError, KeyError, TypeError)
 """A pipe's end, or an answer that is none."""
 
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**22)}
-"""So that an idle process gives the memory of its last image back."""
+"""Makes an idle process give the memory of its last image back."""
 
 _PIPE_BYTES: Final = 2**20
 
 
 class DecodingProcess:
-    """One process that decodes images, one at a time."""
+    """Runs a process that decodes images, each after the other."""
 
     def __init__(self) -> None:
         """Start it. Raises Overloaded where the system has no room for another process."""
@@ -54,8 +54,8 @@ class DecodingProcess:
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(paths), **_ALLOCATOR}
         try:
-            # In a session of its own, so that Ctrl-C reaches the parent alone. It ends when its
-            # input does, however the parent ended.
+            # In a session of its own, so that Ctrl-C reaches the parent alone. The process
+            # ends with its input, however the parent ended.
             self._popen = subprocess.Popen(  # noqa: S603 (this interpreter, and our own module)
                 [sys.executable, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
@@ -74,7 +74,7 @@ class DecodingProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """True while it runs."""
         return self._popen.poll() is None
 
     def decode(self, image: bytes, task: Task) -> Image.Image | Refusal:

@@ -86,8 +86,8 @@ def _decoded(task: Task, image: bytes) -> Image.Image | Refusal:
 
 
 def _out_of_memory() -> Refusal:
-    # What libraries hold after that nobody knows.
-    detail = "decoding the image takes far more memory than its header says: save it anew"
+    # The libraries may be in any state after that.
+    detail = "decoding the image takes far more memory than its header says: save it as JPEG"
     return Refusal(DecoderCrashed.code, detail, ending=True)
 
 

@@ -43,7 +43,7 @@ _CHANNELS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """What a container says of its picture.
+    """Describes a container's picture.
 
     format: AVIF or HEIF. width, height: as Pillow shows them. decoded_pixels: how many have to be
     decoded or filled; those of transparency, of one channel, count a quarter.
@@ -204,6 +204,6 @@ class _Reader:
 
 
 def _cropped(fields: Fields, length: int) -> int:
-    """One side of a clean aperture: a fraction; the side itself where that makes no sense."""
+    """A side of a clean aperture, which is a fraction; the whole side where that is broken."""
     above, below = fields.number(4), fields.number(4)
     return min(length, max(1, round(above / below))) if above and below else length

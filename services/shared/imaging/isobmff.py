@@ -32,7 +32,7 @@ _IN_IDAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One item of the file: a coded picture, a derived one, or metadata."""
+    """An item of the file: a coded picture, a derived one, or metadata."""
 
     kind: bytes
     extents: Sequence[tuple[int, int]]

@@ -120,7 +120,7 @@ def test_a_crash_is_the_images_own_answer(pool: DecoderPool) -> None:
 
 
 def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool) -> None:
-    """Whoever runs short of memory may choose any process: the image is tried once more."""
+    """A machine short of memory may kill any process: the image is tried once more."""
     pid, thread = _held_up(pool)
     with thread:
         asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
@@ -130,7 +130,7 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool)
 
 
 def test_a_pool_that_is_closed_starts_nothing_more(pool: DecoderPool) -> None:
-    """What is being decoded then ends with an error of its own, and so does what comes later."""
+    """Images in work and later ones end with an error of their own."""
     _, thread = _held_up(pool)
     with thread:
         asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
@@ -147,7 +147,7 @@ def test_a_pool_that_is_closed_starts_nothing_more(pool: DecoderPool) -> None:
 def test_a_process_that_stands_still_is_ended(
     pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It uses no CPU time, so the clock on the wall decides."""
+    """A clock on the wall decides, since no CPU time is used."""
     _held_up(pool)
     monkeypatch.setattr(decoder_pool, "MAX_WALL_SECONDS", 0.05)
     with pytest.raises(errors.DecodingTooSlow, match="within"):

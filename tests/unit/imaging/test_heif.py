@@ -143,7 +143,7 @@ def test_a_changed_file_ends_in_a_size_or_a_named_error() -> None:
 
 
 def test_two_colour_profiles_for_one_picture_are_refused() -> None:
-    """One is as much as a picture has."""
+    """A picture has one at most."""
     configuration, picture = heif_files.coded("HEIF", 64)
     profile = heif_files.box(b"colr", b"prof", bytes(100))
     properties = [configuration, heif_files.size(64, 64), heif_files.depth(), profile]
