@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import resource
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import psutil
@@ -77,6 +80,13 @@ def _embedded(process: Process) -> float:
     return sum(map(float, counted))
 
 
+def _listed(house: House, name: str) -> dict[str, Any]:
+    """The collection as upload lists it, which knows of the build by the volume alone."""
+    with urllib.request.urlopen(f"{house.url}/v1/collections/{name}", timeout=10) as answer:
+        listed: dict[str, Any] = json.load(answer)
+    return listed
+
+
 async def test_a_build_survives_the_death_of_everybody(
     house: House, node: Node, seen: Callable[..., None], tmp_path: Path
 ) -> None:
@@ -85,6 +95,12 @@ async def test_a_build_survives_the_death_of_everybody(
     await asyncio.to_thread(draw_sample, images, per_class=20)
     build = house.start_build(images, "many")
     await _until(lambda: _embedded(house.processes["embedder-1"]) >= 10)
+    house.pause("embedder-1", "embedder-2")  # so that it surely is in the middle
+    await _until(lambda: _listed(house, "many")["building"]["stage"] == "embedding")
+    house.resume("embedder-1", "embedder-2")
+    listed = await asyncio.to_thread(_listed, house, "many")
+    assert (listed["count"], listed["index_version"]) == (0, None)
+    assert listed["building"]["total"] == len(list(images.rglob("*.jpg")))
     await asyncio.to_thread(house.processes["embedder-2"].kill)
     house.start("embedder-2")
     await asyncio.to_thread(node.kill)
@@ -96,6 +112,8 @@ async def test_a_build_survives_the_death_of_everybody(
     assert code == 0, again.log.read_text()
     manifest = house.volume.manifest("many", house.volume.active("many"))
     assert manifest.count == len(list(images.rglob("*.jpg")))
+    listed = await asyncio.to_thread(_listed, house, "many")
+    assert (listed["count"], listed["building"]) == (manifest.count, None)
     seen("embedder, broker, builder killed in a build", again.log.read_text().splitlines()[-1])
 
 
