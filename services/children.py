@@ -55,7 +55,7 @@ class ChildProcesses:
 
     @property
     def admin_urls(self) -> Sequence[str]:
-        """The admin addresses of all children."""
+        """Return the admin addresses of all children."""
         host = self._shared.admin_host
         ports = (int(child.environment["SIMILE_ADMIN_PORT"]) for child in self._children)
         return [base_url("http", host, port) for port in ports]

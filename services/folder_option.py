@@ -1,4 +1,4 @@
-"""A command's folder of images; `~` and `$HOME` are read where a shell left them as they are."""
+"""Reads a command's folder of images, with `~` and `$HOME` where a shell left them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 
 class ImagesFolder(click.Path):
-    """An existing folder, as a Path.
+    """Takes an existing folder, and gives its Path.
 
     `make run IMAGES=~/Pictures` reaches the command with its tilde in all shells but one.
     """

@@ -267,7 +267,7 @@ async def in_process(
 async def child_processes(
     settings: LocalSettings, counts: Mapping[str, int], telemetry: Telemetry, stop: asyncio.Event
 ) -> AsyncIterator[tuple[Services, Broker]]:
-    """The services as child processes, with a broker for the index. Raises StoppedEarly."""
+    """Run the services as child processes, with a broker for the index. Raises StoppedEarly."""
     shared = settings.shared
     children = ChildProcesses(shared, settings.upload, counts)
     async with local_broker(shared, "simile up", telemetry, stop) as broker:

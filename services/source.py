@@ -1,4 +1,4 @@
-"""The collection that `simile up` or `simile index build` works on, and where its images are."""
+"""Finds the collection that `simile up` or `simile index build` works on, and its images."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_NAME: Final = 63
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A collection: its name, the folder of its images, and whether those are to be drawn."""
+    """Names a collection, the folder of its images, and whether those are to be drawn."""
 
     collection: str
     folder: Path

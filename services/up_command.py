@@ -1,4 +1,4 @@
-"""`simile up`: everything on this machine, for a person at a terminal or for a script."""
+"""Runs `simile up`: everything on this machine, for a person at a terminal or for a script."""
 
 from __future__ import annotations
 
@@ -86,14 +86,14 @@ def up(
 
 @dataclass(frozen=True, slots=True)
 class _Show:
-    """How `up` shows itself."""
+    """Chooses how `up` shows itself."""
 
     terminal: bool
     verbose: bool
 
     @property
     def quiet(self) -> bool:
-        """Steps and warnings only."""
+        """Say whether only steps and warnings are shown."""
         return self.terminal and not self.verbose
 
     def first_line(self) -> None:

@@ -1,4 +1,4 @@
-"""The output of `simile up`: calm lines on a terminal, log lines and `ready <url>` elsewhere."""
+"""Writes the output of `simile up`: few lines on a terminal, a log and `ready <url>` elsewhere."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_NAMED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A collection as `up` serves it.
+    """Holds what `up` serves of a collection.
 
     Attributes:
         collection: its name.
@@ -41,11 +41,11 @@ class Served:
 
 
 class Screen(Protocol):
-    """Where `up` reports what it does."""
+    """Takes the reports of what `up` does."""
 
     @property
     def progress(self) -> Progress:
-        """Where builds report theirs."""
+        """Return the progress that builds report to."""
 
     def step(self, text: str) -> None:
         """Report a step of the start or of the end."""

@@ -1,4 +1,4 @@
-"""The progress of index builds, which the volume carries from the builder to everybody else.
+"""Carries the progress of index builds by the volume, from the builder to everybody else.
 
 <root>/<collection>/building/progress.json  replaced at least once a second while a build runs
 """
@@ -25,7 +25,7 @@ _STALE_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """How far a build is.
+    """Holds how far a build is.
 
     Attributes:
         stage: what it does now, as in the metric simile_index_build_stage.
@@ -55,7 +55,7 @@ class BuildProgress:
         incoming.replace(building / PROGRESS)
 
     def __str__(self) -> str:
-        """For people: `812 of 4,210 images, about 20 s`."""
+        """Return it in words: `812 of 4,210 images, about 20 s`."""
         if self.total is None or self.stage not in _STAGES_OF_IMAGES:
             return self.stage
         verb = _STAGES_OF_IMAGES[self.stage]
@@ -80,7 +80,7 @@ class BuildWatch:
         self._seen: dict[str, tuple[tuple[str, int], float | None]] = {}
 
     def running(self) -> Mapping[str, BuildProgress]:
-        """The builds that run, by collection; none while the volume can't be read."""
+        """Return the builds that run, by collection; none while the volume can't be read."""
         try:
             homes = self._volume.homes()
         except OSError:
@@ -89,7 +89,7 @@ class BuildWatch:
         return {name: progress for name, progress in found.items() if progress is not None}
 
     def of(self, collection: str) -> BuildProgress | None:
-        """The build of that collection; None when there is none, or it died."""
+        """Return the build of that collection; None when there is none, or it died."""
         progress = _read(self._volume.home(collection) / BUILDING / PROGRESS)
         if progress is None:
             self._seen.pop(collection, None)

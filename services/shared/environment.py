@@ -1,4 +1,4 @@
-"""The environment as settings see it: empty is unset, Kubernetes's variables are left out."""
+"""Reads the environment for settings: empty is unset, Kubernetes's variables are left out."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _LINK_VALUE: Final = re.compile(r"(tcp|udp|sctp)://", re.IGNORECASE)
 
 
 class EnvironmentSettings(BaseSettings):
-    """Settings that come from the environment; an empty variable counts as unset."""
+    """Reads settings from the environment; an empty variable counts as unset."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
 

@@ -1,4 +1,4 @@
-"""The names of the collections that are served, and the default one among them."""
+"""Finds the names of the collections that are served, and the default one among them."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A collection as it is listed: what can be searched of it, and the build that runs now."""
+    """Holds a collection as it is listed: its active version, and the build that runs now."""
 
     name: str
     shelf: Shelf | None
@@ -116,11 +116,11 @@ class Library:
         return await asyncio.to_thread(self._readable)
 
     async def listing(self) -> tuple[Sequence[Listed], str | None]:
-        """Every collection that can be read or is being built, and the default one's name."""
+        """Return every collection that can be read or is being built, and the default one's name."""
         return await asyncio.to_thread(self._listing)
 
     async def listed(self, collection: str) -> Listed:
-        """One collection. Raises UnknownCollection, NoIndex."""
+        """Return one collection as it is listed. Raises UnknownCollection, NoIndex."""
         build = await asyncio.to_thread(self._names.build_of, collection)
         try:
             return Listed(collection, await self.shelf(collection), build)
