@@ -23,7 +23,7 @@ from services.up_screen import Screen, Served
 
 @dataclass(frozen=True, slots=True)
 class IndexBuild:
-    """Builds the index of one collection, from images that are drawn first where they have to be."""
+    """Builds the index of one collection; draws its images first where they have to be."""
 
     shared: SharedSettings
     settings: IndexSettings
