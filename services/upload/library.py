@@ -116,7 +116,7 @@ class Library:
         return await asyncio.to_thread(self._readable)
 
     async def listing(self) -> tuple[Sequence[Listed], str | None]:
-        """Return the collections that can be read or are being built, and the default one's name."""
+        """Return the collections that can be read or are being built, and the default's name."""
         return await asyncio.to_thread(self._listing)
 
     async def listed(self, collection: str) -> Listed:
