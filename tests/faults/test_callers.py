@@ -14,6 +14,8 @@ from tests.support.house import House
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEAVING = 60
+MAX_IN_FLIGHT = 256
+"""As SIMILE_UPLOAD_MAX_IN_FLIGHT is by default."""
 
 
 async def _connect(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -42,6 +44,38 @@ async def test_an_upload_byte_by_byte_is_answered(
         writer.close()
         await asked.answered()
     assert answer.startswith(b"HTTP/1.1 200 ")
+    asked.judge()
+
+
+async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
+    house: House, load: Callable[..., Load]
+) -> None:
+    """More bodies of one byte than there are places, codings, other names: no honest failure."""
+    head = "POST /v1/search HTTP/1.1\r\nHost: {}\r\nContent-Length: 9999\r\n{}\r\n"
+    slow = head.format("localhost", "").encode() + b"\xff"
+    wrong = [
+        (head.format("localhost", "Content-Encoding: gzip\r\n"), 415),
+        (head.format("localhost", "Expect: 200-ok\r\n"), 417),
+        (head.format("evil.example", ""), 421),
+    ]
+    asked = load()
+    waiting = [await _connect(house) for _ in range(MAX_IN_FLIGHT + 1)]
+    async with asked.running():
+        await asked.answered()
+        for _, writer in waiting:
+            writer.write(slow)
+        for request, status in wrong * 10:
+            reader, writer = await _connect(house)
+            writer.write(request.encode())
+            assert f" {status} ".encode() in await reader.readline()
+            writer.close()
+        await asked.answered()
+        # Each is given up before its whole time is over.
+        async with asyncio.timeout(25):
+            assert b" 408 " in await waiting[-1][0].readline()
+        await asked.answered()
+    for _, writer in waiting:
+        writer.close()
     asked.judge()
 
 
