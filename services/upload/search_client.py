@@ -248,8 +248,8 @@ class SearchClient:
             raise ImageTooLarge(str(error)) from error
         except TimeoutError:
             query.timeline.away(clock(), {}, 0)
-            self._workers.require(queue)
-            self._workers.require(reply_to)
+            await self._workers.require(queue)
+            await self._workers.require(reply_to)
             # A caller's own, shorter patience says nothing about the pace.
             if timeout >= _MOST_OF_IT * self._deadline_seconds:
                 admission.too_late()
@@ -259,11 +259,11 @@ class SearchClient:
     async def _require_workers(self, queue: str, reply_to: str, message: Message) -> None:
         """Raises NoEmbedder or NoSearcher when nobody would take the query."""
         try:
-            self._workers.require(queue)
+            await self._workers.require(queue)
         except NoEmbedder:
             await self._workers.wake(queue, message)
             raise
-        self._workers.require(reply_to)
+        await self._workers.require(reply_to)
 
 
 def _patience(give_up_at: float | None) -> float:

@@ -25,7 +25,10 @@ _LOOK_AGAIN_SECONDS: Final = 0.2
 _GRACE_SECONDS: Final = 2.0
 """A worker that lost its connection, or is replaced by its successor, is back within it."""
 
-_TIMEOUT_SECONDS: Final = 5.0
+_FRESH_SECONDS: Final = 0.02
+"""A refusal never rests on an older look: whoever has seen a worker ready may ask at once."""
+
+_TIMEOUT_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
@@ -34,6 +37,7 @@ class _Seen:
 
     absent_since: float | None = None
     messages: int = 0
+    looked: float = 0.0
 
 
 class Workers:
@@ -57,18 +61,26 @@ class Workers:
         self._embedder_start_seconds = embedder_start_seconds
         self._grace_seconds = grace_seconds
         self._clock = clock
+        self._looking = asyncio.Lock()
         self._seen: Mapping[str, _Seen] = {
             topology.EMBED.name: _Seen(),
             topology.SEARCH.name: _Seen(),
         }
 
-    def require(self, queue: str) -> None:
+    async def require(self, queue: str) -> None:
         """Do nothing while somebody consumes the queue. Raises NoEmbedder, NoSearcher."""
         seen = self._seen.get(queue)
-        if seen is None or seen.absent_since is None:
+        if seen is None or not self._absent(seen):
             return
-        if self._clock() - seen.absent_since >= self._grace_seconds:
+        async with self._looking:
+            if self._clock() - seen.looked > _FRESH_SECONDS:
+                await self._look_at(queue, seen)
+        if self._absent(seen):
             raise self._nobody(queue)
+
+    def _absent(self, seen: _Seen) -> bool:
+        since = seen.absent_since
+        return since is not None and self._clock() - since >= self._grace_seconds
 
     async def wake(self, queue: str, message: Message) -> None:
         """Leave a refused query in the queue where an autoscaler starts embedders for it.
@@ -93,18 +105,22 @@ class Workers:
     async def look(self) -> None:
         """Look at each queue once."""
         for queue, seen in self._seen.items():
-            try:
-                async with asyncio.timeout(_TIMEOUT_SECONDS):
-                    state = await self._broker.state(queue)
-            except (BrokerUnavailable, TimeoutError):
-                # Not known: the broker's own errors say more.
-                seen.absent_since = None
-                continue
-            seen.messages = state.messages
-            if state.consumers:
-                seen.absent_since = None
-            elif seen.absent_since is None:
-                seen.absent_since = self._clock()
+            async with self._looking:
+                await self._look_at(queue, seen)
+
+    async def _look_at(self, queue: str, seen: _Seen) -> None:
+        try:
+            async with asyncio.timeout(_TIMEOUT_SECONDS):
+                state = await self._broker.state(queue)
+        except (BrokerUnavailable, TimeoutError):
+            # Not known: the broker's own errors say more.
+            seen.absent_since = None
+            return
+        seen.messages, seen.looked = state.messages, self._clock()
+        if state.consumers:
+            seen.absent_since = None
+        elif seen.absent_since is None:
+            seen.absent_since = seen.looked
 
     def _nobody(self, queue: str) -> SimileError:
         if queue == topology.SEARCH.name:

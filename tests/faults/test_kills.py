@@ -29,7 +29,7 @@ VICTIMS: Final = {
 
 FAILURES: Final = (
     CONNECTION, "broker_unavailable", "reply_queue_lost", "unroutable", "overloaded",
-    "deadline_exceeded",
+    "deadline_exceeded", "no_embedder", "no_searcher",
 )  # fmt: skip
 PER_SECOND: Final = 25.0
 

@@ -61,11 +61,11 @@ async def test_a_queue_without_consumers_is_named(house: House) -> None:
     workers = house.workers()
     await house.absent(workers)
     with pytest.raises(NoEmbedder) as embedder:
-        workers.require(EMBED)
+        await workers.require(EMBED)
     with pytest.raises(NoSearcher) as searcher:
-        workers.require(SEARCH)
+        await workers.require(SEARCH)
     assert embedder.value.retry_after_seconds == searcher.value.retry_after_seconds == 5
-    workers.require("simile.reply.upload-1.x")
+    await workers.require("simile.reply.upload-1.x")
 
 
 async def test_a_worker_that_is_replaced_is_waited_for(house: House) -> None:
@@ -74,11 +74,11 @@ async def test_a_worker_that_is_replaced_is_waited_for(house: House) -> None:
     await workers.look()
     house.clock.now += GRACE_SECONDS - 0.1
     await workers.look()
-    workers.require(EMBED)
+    await workers.require(EMBED)
     await house.broker.consume(topology.EMBED, prefetch=1)
     await workers.look()
     house.clock.now += 10 * GRACE_SECONDS
-    workers.require(EMBED)
+    await workers.require(EMBED)
 
 
 async def test_the_first_embedder_is_seen_by_the_next_look(house: House) -> None:
@@ -87,7 +87,16 @@ async def test_the_first_embedder_is_seen_by_the_next_look(house: House) -> None
     await house.absent(workers)
     await house.broker.consume(topology.EMBED, prefetch=1)
     await workers.look()
-    workers.require(EMBED)
+    await workers.require(EMBED)
+
+
+async def test_a_refusal_rests_on_a_fresh_look(house: House) -> None:
+    """Whoever has seen a worker ready is not refused for what was so a moment ago."""
+    workers = house.workers()
+    await house.absent(workers)
+    await house.broker.consume(topology.EMBED, prefetch=1)
+    house.clock.now += 0.1
+    await workers.require(EMBED)
 
 
 async def test_a_broker_that_is_away_is_no_sign(house: House) -> None:
@@ -96,10 +105,10 @@ async def test_a_broker_that_is_away_is_no_sign(house: House) -> None:
     await house.absent(workers)
     await house.broker.close()
     await workers.look()
-    workers.require(EMBED)
+    await workers.require(EMBED)
     await house.broker.start(topology.ALL)
     await workers.look()
-    workers.require(EMBED)
+    await workers.require(EMBED)
 
 
 async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
@@ -107,7 +116,7 @@ async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
     workers = house.workers(start_seconds=29.5)
     await house.absent(workers)
     with pytest.raises(NoEmbedder, match="30 s") as refusal:
-        workers.require(EMBED)
+        await workers.require(EMBED)
     assert refusal.value.retry_after_seconds == 30
     slip = Slip(correlation_id="query", reply_to="r", final_reply_to="r")
     message = Message.of(EmbedRequest(slip, b"image"))
