@@ -105,8 +105,12 @@ def admin_app(health: Health, registry: CollectorRegistry) -> web.Application:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
+    async def name_no_version(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers["Server"] = "simile"
+
     app = web.Application()
     app[_HEALTH] = health
+    app.on_response_prepare.append(name_no_version)
     app.add_routes(
         [web.get("/livez", _livez), web.get("/readyz", _readyz), web.get("/metrics", metrics)]
     )

@@ -55,6 +55,12 @@ async def test_a_sound_process_is_ready(admin: TestClient, health: Health) -> No
     assert (await admin.get("/readyz")).status == 200
 
 
+async def test_the_admin_port_names_no_version(admin: TestClient) -> None:  # type: ignore[type-arg]
+    """Nobody learns from its headers which library answers."""
+    for path in ("/livez", "/readyz", "/metrics", "/nothing"):
+        assert (await admin.get(path)).headers["Server"] == "simile"
+
+
 def test_readiness_is_a_metric() -> None:
     """Whoever sees only the metrics learns what /readyz would say at that moment."""
     telemetry, failing = Telemetry(), dict[str, str]()
