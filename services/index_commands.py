@@ -21,7 +21,7 @@ from services.output_file import OutputFile
 from services.shared import lifecycle
 from services.shared.collection import Volume
 from services.shared.errors import BuildFailed
-from services.shared.manifest import Method
+from services.shared.manifest import MethodName
 from services.shared.printable import printable
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
@@ -53,7 +53,9 @@ for command in (activate, rollback, unpin):
     "--recall", type=click.FloatRange(0, 1, min_open=True), help="The recall@10 to reach."
 )
 @click.option(
-    "--method", type=click.Choice(["auto", *get_args(Method)]), help="Try only this way to search."
+    "--method",
+    type=click.Choice(["auto", *get_args(MethodName)]),
+    help="Try only this way to search.",
 )
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")

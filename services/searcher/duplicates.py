@@ -8,10 +8,9 @@ from typing import Any, Final
 import numpy as np
 
 from services.searcher import publisher, scan
-from services.searcher.engine import mapped
 from services.searcher.families import Families
 from services.searcher.progress import Progress
-from services.searcher.scan import Positions, Vectors
+from services.searcher.scan import Positions, Vectors, mapped
 from services.shared.collection import Volume
 from services.shared.items import ITEMS, Item, ItemCatalog
 from services.shared.manifest import VECTORS

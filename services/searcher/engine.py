@@ -1,4 +1,4 @@
-"""Searches one version's files by their plan: candidates from Annoy or a scan, then exact order.
+"""Searches one version's files by their plan: candidates of its method, then exact order.
 
 Distances are always exact, from the full vectors; only which items are looked at is approximate.
 """
@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
-from annoy import AnnoyIndex
 from numpy.typing import NDArray
 
-from services.searcher import annoy_file, scan
-from services.searcher.inverted_lists import InvertedLists
+from services.searcher import scan
+from services.searcher.methods.method import MEASURED_AT, Proposer
+from services.searcher.methods.registry import METHODS
 from services.searcher.reduction import Reduction
 from services.searcher.scan import Positions, Vectors
-from services.shared.manifest import REDUCED, REDUCTION, VECTORS, Plan, Shard
+from services.shared.manifest import REDUCTION, VECTORS, Plan, Shard
 from services.shared.telemetry.stopwatch import clock
 
 Distances = NDArray[np.float32]
@@ -30,72 +30,6 @@ Found = tuple[Positions, Distances]
 _SMALL_BYTES: Final = 64 * 2**20
 QUICK_BYTES: Final = 16 * 2**20
 """What can be scanned in a millisecond or so."""
-
-MEASURED_AT: Final = 10
-"""The k that a plan is for; more neighbours take proportionally more candidates."""
-
-
-class Proposer(Protocol):
-    """Names the items that may be near."""
-
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
-        """Up to `depth` candidates (per shard) for each query (n, plan.dimension).
-
-        tens: how many times ten neighbours are wanted.
-        """
-
-
-class ScanProposer:
-    """Looks at every reduced vector."""
-
-    def __init__(self, reduced: Vectors, without: Positions | None = None) -> None:
-        """without: positions (ascending) that are never named."""
-        self._reduced = reduced
-        self._without = np.empty(0, np.int64) if without is None else without
-
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
-        """The best by their reduced vectors."""
-        del tens
-        found = scan.nearest(self._reduced, queries, depth, without=self._without)
-        return [positions for positions, _ in found]
-
-
-class AnnoyProposer:
-    """Asks the trees of every shard."""
-
-    def __init__(self, shards: Sequence[tuple[int, AnnoyIndex]], search_k: int) -> None:
-        """shards: the first position of each, and its trees."""
-        self._shards = shards
-        self._search_k = search_k
-
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
-        """Every shard's best."""
-        nodes = self._search_k * tens
-        # Lists, not arrays: Annoy holds the GIL while it converts, and a list converts faster.
-        return [self._ask(query, depth, nodes) for query in queries.tolist()]
-
-    def _ask(self, query: list[float], depth: int, nodes: int) -> Positions:
-        parts = [
-            np.array(trees.get_nns_by_vector(query, depth, nodes), np.int64) + first
-            for first, trees in self._shards
-        ]
-        if len(parts) == 1:
-            return parts[0]
-        # In turn, so that the first so many hold each shard's best.
-        ranks = np.concatenate([np.arange(len(part)) for part in parts])
-        return np.concatenate(parts)[np.argsort(ranks, kind="stable")]
-
-
-class ListsProposer:
-    """Looks at the vectors of the nearest inverted lists."""
-
-    def __init__(self, lists: InvertedLists, probes: int) -> None:
-        self._lists = lists
-        self._probes = probes
-
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
-        """The best by their reduced vectors."""
-        return self._lists.nearest(queries, self._probes * tens, depth)
 
 
 @dataclass(slots=True)
@@ -125,18 +59,11 @@ class Engine:
 
         Only after their hashes were checked: a damaged Annoy file crashes the process, or lies.
         """
-        vectors = mapped(directory / VECTORS, count, dimension)
+        vectors = scan.mapped(directory / VECTORS, count, dimension)
         reduction: Reduction | None = None
-        proposer: Proposer | None = None
         if plan.reduces:
             reduction = Reduction.load(directory / REDUCTION, (plan.dimension, dimension))
-        if plan.method == "reduced":
-            proposer = ScanProposer(mapped(directory / REDUCED, count, plan.dimension))
-        if plan.method in {"annoy", "reduced-annoy"}:
-            proposer = open_shards(directory, plan, shards)
-        if plan.method == "reduced-ivf":
-            opened = InvertedLists.open(directory, count, plan.dimension, plan.lists, count)
-            proposer = ListsProposer(opened, plan.probes)
+        proposer = METHODS[plan.method].open(directory, plan, shards, count)
         return cls(vectors, plan, reduction, proposer)
 
     def quick(self, ks: Iterable[int]) -> bool:
@@ -190,21 +117,6 @@ class Engine:
 
     def _depth(self, k: int) -> int:
         return min(max(k, -(-k * self.plan.rerank // MEASURED_AT)), len(self.vectors))
-
-
-def open_shards(directory: Path, plan: Plan, shards: Sequence[Shard]) -> AnnoyProposer:
-    """The Annoy files of a version, mapped. Raises IndexCorrupt."""
-    trees = [
-        (shard.first, annoy_file.load(directory / shard.file, plan.dimension, shard.count))
-        for shard in shards
-    ]
-    return AnnoyProposer(trees, plan.search_k)
-
-
-def mapped(path: Path, count: int, dimension: int) -> Vectors:
-    """A matrix file (count, dimension), float32 little-endian, mapped read-only."""
-    matrix: Vectors = np.memmap(path, "<f4", mode="r", shape=(count, dimension)).view(np.ndarray)
-    return matrix
 
 
 def _tens(k: int) -> int:

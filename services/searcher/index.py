@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from services.searcher.engine import Engine, Found
+from services.searcher.methods import registry
 from services.searcher.scan import Vectors
 from services.shared.collection import Lease, Volume
 from services.shared.errors import IndexCorrupt, InvalidVector
@@ -53,6 +54,7 @@ class Index:
         """
         lease = volume.hold(collection, version)
         manifest = volume.manifest(collection, version)
+        registry.check(manifest)
         directory = volume.directory(collection, version)
         # Before anything is mapped: a damaged Annoy file crashes the process, or lies. To read
         # them also brings them into the page cache, so that the first query is not the slow one.

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from services.shared.errors import FileUnusable, MissingExtra
-from services.shared.manifest import Manifest, Measurement
+from services.shared.manifest import Manifest, Measurement, MethodName
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLORS: Final = {
-    "exact": "#1f5c57", "reduced": "#c7762a", "annoy": "#8b5fa8", "reduced-annoy": "#2f6fb0",
-    "reduced-ivf": "#9b2c1f",
-}  # fmt: skip
 _INCHES: Final = (8.0, 5.0)
 _DPI: Final = 120
 
@@ -33,7 +29,7 @@ def draw_plans(manifest: Manifest, out: Path) -> None:
     for method, measured in by_method.items():
         speeds = [one.queries_per_second for one in measured]
         recalls = [one.recall for one in measured]
-        axes.plot(speeds, recalls, "o-", color=_COLORS[method], label=method)
+        axes.plot(speeds, recalls, "o-", color=_color(method), label=method)
         for one in measured:
             if one.plan.search_k:
                 axes.annotate(f"search_k {one.plan.search_k}, re-rank {one.plan.rerank}",
@@ -57,6 +53,12 @@ def draw_plans(manifest: Manifest, out: Path) -> None:
     except OSError as error:
         message = f"the plot {out} can't be written: {error.strerror or error}"
         raise FileUnusable(message) from error
+
+
+def _color(method: str) -> str:
+    """Return a color of matplotlib's cycle, the same in every plot."""
+    names = get_args(MethodName)
+    return f"C{names.index(method) if method in names else len(names)}"
 
 
 def _new_figure() -> Figure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -21,6 +22,12 @@ _BLOCK_ROWS: Final = 16_384
 _CHUNK: Final = 64
 _GATHERED_ROWS: Final = 4096
 _NONE: Final[Positions] = np.empty(0, np.int64)
+
+
+def mapped(path: Path, count: int, dimension: int) -> Vectors:
+    """Map a matrix file (count, dimension), float32 little-endian, read-only."""
+    matrix: Vectors = np.memmap(path, "<f4", mode="r", shape=(count, dimension)).view(np.ndarray)
+    return matrix
 
 
 def nearest(

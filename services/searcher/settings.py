@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.shared.environment import EnvironmentSettings
-from services.shared.manifest import Method
+from services.shared.manifest import MethodName
 from services.shared.settings import Port
 
 
@@ -61,7 +61,7 @@ class IndexSettings(EnvironmentSettings):
         description="The recall@10 against exact search to reach; the fastest way that does is "
         "chosen by measuring.",
     )
-    method: Literal["auto"] | Method = Field(
+    method: Literal["auto"] | MethodName = Field(
         default="auto", description="The only way of searching to try; auto tries all."
     )
     trees: int = Field(default=50, ge=1, le=1000, description="Annoy trees; more find more.")

@@ -13,13 +13,14 @@ from typing import Final
 from services.searcher import publisher
 from services.searcher.index import stored_file
 from services.searcher.journal import Journal
+from services.searcher.methods.registry import required_files
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
 from services.searcher.tuning import tune
 from services.shared.collection import Volume, new_version
 from services.shared.errors import BuildFailed
 from services.shared.items import ITEMS, Item, ItemCatalog, write_items
-from services.shared.manifest import VECTORS, Manifest, required_files
+from services.shared.manifest import VECTORS, Manifest
 
 _CANARIES: Final = 5
 _FLOAT32_BYTES: Final = 4

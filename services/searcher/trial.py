@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from services.searcher import scan
-from services.searcher.engine import MEASURED_AT, Engine, Found
+from services.searcher.engine import Engine, Found
+from services.searcher.methods.method import MEASURED_AT
 from services.searcher.scan import AT_ONCE, Positions, Vectors
 from services.shared.manifest import Measurement
 

@@ -20,10 +20,9 @@ REDUCED: Final = "reduced.f32"
 LISTED: Final = "lists.f32"
 LISTS: Final = "lists.npz"
 
-Method = Literal["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
-"""exact: scan all vectors. reduced: scan PCA-reduced vectors, re-rank the best by the full ones.
-annoy: Annoy on the full vectors. reduced-annoy: Annoy on the reduced ones, then re-rank.
-reduced-ivf: inverted lists of the reduced ones, then re-rank."""
+MethodName = Literal["annoy", "reduced-annoy", "reduced-ivf", "reduced", "exact"]
+"""The search methods of services/searcher/methods, in the registry's order. Methods that begin with
+"reduced" search vectors of fewer dimensions, and re-rank the best by the full vectors."""
 
 _FILE_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+")
 _FLOAT32_BYTES: Final = 4
@@ -55,7 +54,7 @@ class Plan:
     neighbours. rerank: candidates whose exact distance decides the best 10.
     """
 
-    method: Method
+    method: MethodName
     dimension: int
     trees: int = 0
     search_k: int = 0
@@ -66,7 +65,7 @@ class Plan:
     @property
     def reduces(self) -> bool:
         """Whether it searches reduced vectors."""
-        return self.method.startswith("reduced")
+        return reduces(self.method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +134,7 @@ class Manifest:
                 raise IndexCorrupt(message)
             raw["canaries"] = tuple(int(position) for position in raw["canaries"])
             raw["files"] = {name: StoredFile(**file) for name, file in raw["files"].items()}
+            _require_known(raw["plan"]["method"])
             raw["plan"] = Plan(**raw["plan"])
             raw["measured"] = tuple(
                 Measurement(**{**one, "plan": Plan(**one["plan"])}) for one in raw["measured"]
@@ -148,44 +148,58 @@ class Manifest:
         return manifest
 
 
-def required_files(plan: Plan, shards: tuple[Shard, ...]) -> tuple[str, ...]:
-    """The files that a version of this plan is made of, besides its manifest."""
-    names = [VECTORS, ITEMS]
-    if plan.reduces:
-        names.append(REDUCTION)
-    if plan.method == "reduced":
-        names.append(REDUCED)
-    if plan.method == "reduced-ivf":
-        names += (LISTED, LISTS)
-    return (*names, *(shard.file for shard in shards))
+def reduces(method: str) -> bool:
+    """Return whether a method searches reduced vectors."""
+    return method.startswith("reduced")
+
+
+def require(condition: bool, fault: str) -> None:  # noqa: FBT001 (an assertion's condition)
+    """Raise IndexCorrupt, with the manifest's fault, unless the condition holds."""
+    if not condition:
+        message = f"{MANIFEST} {fault}"
+        raise IndexCorrupt(message)
+
+
+def require_rows(manifest: Manifest, name: str, dimension: int) -> None:
+    """Raise IndexCorrupt unless that file has the size of a matrix (count, dimension)."""
+    expected = _FLOAT32_BYTES * manifest.count * dimension
+    require(manifest.files[name].bytes == expected, f"has a {name} that isn't count x dimension")
+
+
+def require_no_shards(manifest: Manifest) -> None:
+    """Raise IndexCorrupt for shards, which not all methods search."""
+    method = manifest.plan.method
+    require(not manifest.shards, f"has shards, which {method} does not search")
+
+
+def _require_known(method: object) -> None:
+    """Refuse what a newer Simile has built, before the rest of the plan is read."""
+    if method not in get_args(MethodName):
+        message = (
+            f"{MANIFEST} names a search method {str(method)[:40]!r}, which this Simile does not "
+            "know: run the version that built the index, or build it again"
+        )
+        raise IndexCorrupt(message)
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise IndexCorrupt for what would be searched wrongly, or read from elsewhere."""
+    """Raise IndexCorrupt for what no method could search, or would be read from elsewhere."""
     plan = manifest.plan
     _check_types(manifest, *manifest.measured, plan, *manifest.shards, *manifest.files.values())
-    _require(plan.method in get_args(Method), f"names a search method {plan.method!r}")
     inside = all(0 <= position < manifest.count for position in manifest.canaries)
-    _require(inside, "has a canary that is no item")
+    require(inside, "has a canary that is no item")
     for size in (manifest.count, manifest.dimension, plan.dimension):
-        _require(isinstance(size, int) and size > 0, "has a count or dimension that isn't positive")
-    _require(plan.dimension <= manifest.dimension, "searches more dimensions than there are")
-    _require(manifest.metric == "angular", f"has metric {manifest.metric!r}, not 'angular'")
-    if "annoy" in plan.method:
-        _require(plan.search_k > 0 and plan.trees > 0, "has no search_k or no trees")
-        _require(_covers(manifest.shards, manifest.count), "has shards that don't hold all items")
-    else:
-        _require(not manifest.shards, f"has shards, which {plan.method} does not search")
+        require(isinstance(size, int) and size > 0, "has a count or dimension that isn't positive")
+    require(plan.dimension <= manifest.dimension, "searches more dimensions than there are")
+    require(manifest.metric == "angular", f"has metric {manifest.metric!r}, not 'angular'")
+    if manifest.shards:
+        require(_covers(manifest.shards, manifest.count), "has shards that don't hold all items")
     for name in manifest.files:
-        _require(bool(_FILE_NAME.fullmatch(name)), f"names a file {name[:40]!r}")
-    missing = set(required_files(plan, manifest.shards)) - set(manifest.files)
-    _require(not missing, f"says nothing of {sorted(missing)}")
-    _require_rows(manifest, VECTORS, manifest.dimension)
-    if plan.method == "reduced":
-        _require_rows(manifest, REDUCED, plan.dimension)
-    if plan.method == "reduced-ivf":
-        _require(0 < plan.probes <= plan.lists, "searches more lists than there are, or none")
-        _require_rows(manifest, LISTED, plan.dimension)
+        require(bool(_FILE_NAME.fullmatch(name)), f"names a file {name[:40]!r}")
+    needed = {VECTORS, ITEMS, *(shard.file for shard in manifest.shards)}
+    missing = needed - set(manifest.files)
+    require(not missing, f"says nothing of {sorted(missing)}")
+    require_rows(manifest, VECTORS, manifest.dimension)
 
 
 def _check_types(*parts: object) -> None:
@@ -195,12 +209,7 @@ def _check_types(*parts: object) -> None:
         for field in fields(part):  # type: ignore[arg-type]  # all are dataclasses
             kind, value = kinds.get(str(field.type)), getattr(part, field.name)
             sound = kind is None or (isinstance(value, kind) and not isinstance(value, bool))
-            _require(sound, f"has a {field.name} of {str(value)[:40]!r}")
-
-
-def _require_rows(manifest: Manifest, name: str, dimension: int) -> None:
-    expected = _FLOAT32_BYTES * manifest.count * dimension
-    _require(manifest.files[name].bytes == expected, f"has a {name} that isn't count x dimension")
+            require(sound, f"has a {field.name} of {str(value)[:40]!r}")
 
 
 def _covers(shards: tuple[Shard, ...], count: int) -> bool:
@@ -210,9 +219,3 @@ def _covers(shards: tuple[Shard, ...], count: int) -> bool:
             return False
         end += shard.count
     return end == count
-
-
-def _require(condition: bool, fault: str) -> None:  # noqa: FBT001 (an assertion's condition)
-    if not condition:
-        message = f"{MANIFEST} {fault}"
-        raise IndexCorrupt(message)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from services.searcher.engine import mapped
+from services.searcher.scan import mapped
 from services.shared.manifest import VECTORS
 from tests.benchmarks.datasets import CACHE, Dataset
 from tests.benchmarks.engines import ENGINES, Opened, link

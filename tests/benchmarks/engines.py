@@ -19,9 +19,8 @@ from annoy import AnnoyIndex
 from numpy.typing import NDArray
 
 from services.searcher.engine import Engine as Simile
-from services.searcher.engine import mapped
 from services.searcher.progress import NoProgress
-from services.searcher.scan import Positions, Vectors
+from services.searcher.scan import Positions, Vectors, mapped
 from services.searcher.settings import IndexSettings
 from services.searcher.tuning import tune
 from services.shared.manifest import VECTORS, Plan, Shard

@@ -14,6 +14,7 @@ from typing import Final
 
 from services.searcher import publisher
 from services.searcher.index import stored_file
+from services.searcher.methods.registry import required_files
 from services.searcher.progress import NoProgress
 from services.searcher.scan import Vectors
 from services.searcher.service import run
@@ -31,7 +32,7 @@ from services.shared.contracts import (
     codec,
 )
 from services.shared.items import ITEMS, Item, write_items
-from services.shared.manifest import VECTORS, Manifest, Method, required_files
+from services.shared.manifest import VECTORS, Manifest, MethodName
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Consumer, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
@@ -65,7 +66,7 @@ class Answer:
 
 
 def publish(
-    volume: Volume, collection: str, count: int, dimension: int, *, number: int, method: Method
+    volume: Volume, collection: str, count: int, dimension: int, *, number: int, method: MethodName
 ) -> str:
     """Write, tune and publish a version whose items are labelled with its name; its name."""
     version = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{number:08x}"

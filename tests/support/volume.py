@@ -5,15 +5,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from services.searcher import annoy_file, inverted_lists, publisher
+from services.searcher import publisher
 from services.searcher.index import stored_file
+from services.searcher.methods.method import Workspace
+from services.searcher.methods.registry import METHODS, required_files
 from services.searcher.progress import NoProgress
 from services.searcher.reduction import Reduction
 from services.searcher.scan import Vectors
+from services.searcher.settings import IndexSettings
 from services.shared.collection import Volume
 from services.shared.items import ITEMS, Item, write_items
 from services.shared.manifest import (
@@ -22,10 +26,10 @@ from services.shared.manifest import (
     VECTORS,
     Manifest,
     Measurement,
-    Method,
+    MethodName,
     Plan,
     Shard,
-    required_files,
+    reduces,
 )
 
 MODEL = "fake@0123456789ab/pixels/8"
@@ -66,7 +70,7 @@ def publish_version(  # noqa: PLR0913 (the parts of a version, each with a defau
     model_id: str = MODEL,
     images_root: Path = Path("/nowhere"),
     number: int = 0,
-    method: Method = "annoy",
+    method: MethodName = "annoy",
     shard_items: int = 10**6,
     activate: bool = True,
 ) -> Manifest:
@@ -107,35 +111,28 @@ def publish_version(  # noqa: PLR0913 (the parts of a version, each with a defau
 
 
 def _write_search_files(
-    staging: Path, vectors: Vectors, method: Method, shard_items: int
+    staging: Path, vectors: Vectors, name: MethodName, shard_items: int
 ) -> tuple[Plan, tuple[Shard, ...]]:
+    """Write the files of a plan that spares no effort, so that nearly all neighbours are found."""
     count, dimension = vectors.shape
-    matrix = VECTORS
-    if method.startswith("reduced"):
-        dimension, matrix = min(REDUCED_DIMENSION, dimension), REDUCED
+    if reduces(name):
+        dimension = min(REDUCED_DIMENSION, dimension)
         _, components = np.linalg.eigh(vectors.T @ vectors)
         reduction = Reduction(np.ascontiguousarray(components.T[::-1][:dimension], "<f4"))
         reduction.save(staging / REDUCTION)
         reduction.apply(vectors).tofile(staging / REDUCED)
-    if method == "reduced-ivf":
-        lists = min(count, 10)
-        rows, reduced = np.arange(count), np.fromfile(staging / REDUCED, "<f4").reshape(count, -1)
-        centroids = inverted_lists.train(reduced, rows, lists, NoProgress())
-        inverted_lists.write(staging, reduced, rows, centroids, NoProgress())
-        (staging / REDUCED).unlink()
-        probes = min(lists, 8)
-        return Plan(method=method, dimension=dimension, lists=lists, probes=probes, rerank=200), ()
-    if method in {"exact", "reduced"}:
-        return Plan(method=method, dimension=dimension, rerank=200), ()
-    shards = tuple(
-        Shard(f"annoy-{number}.ann", first, min(shard_items, count - first))
-        for number, first in enumerate(range(0, count, shard_items))
+    # In this process: a child for each Annoy file would take most of the tests' time.
+    settings = IndexSettings.model_construct(trees=10, shard_items=shard_items)
+    work = Workspace(
+        directory=staging, count=count, settings=settings, progress=NoProgress(), in_children=False
     )
-    for shard in shards:
-        # In this process: a child for each would take most of the tests' time.
-        annoy_file.main(
-            [str(staging / matrix), str(staging / shard.file),
-             *(str(number) for number in (dimension, shard.first, shard.count, 10))]
-        )  # fmt: skip
-    (staging / REDUCED).unlink(missing_ok=True)
-    return Plan(method=method, dimension=dimension, trees=10, search_k=5000, rerank=200), shards
+    base = Plan(method=name, dimension=dimension, rerank=200)
+    first = METHODS[name].first_plan(base, settings, count)
+    plan = replace(
+        first, search_k=5000 if first.search_k else 0, probes=-(-3 * first.lists // 4), rerank=200
+    )
+    shards = METHODS[name].build(work, plan)
+    for path in staging.iterdir():
+        if path.name not in required_files(plan, shards):
+            path.unlink()
+    return plan, shards

@@ -9,16 +9,17 @@ import pytest
 
 from services.searcher import scan
 from services.searcher.index import Index
+from services.searcher.methods import registry
 from services.searcher.scan import Vectors
 from services.shared.collection import Volume
-from services.shared.manifest import Method
+from services.shared.manifest import MethodName
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 700
-METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
+METHODS = [*registry.METHODS]
 
 
-def _index(tmp_path: Path, method: Method, vectors: Vectors, shard_items: int = 10**6) -> Index:
+def _index(tmp_path: Path, method: MethodName, vectors: Vectors, shard_items: int = 10**6) -> Index:
     volume = Volume(tmp_path)
     manifest = publish_version(
         volume, "birds", vectors, items(len(vectors)), method=method, shard_items=shard_items
@@ -29,7 +30,7 @@ def _index(tmp_path: Path, method: Method, vectors: Vectors, shard_items: int = 
 @pytest.mark.parametrize("shard_items", [10**6, 100])
 @pytest.mark.parametrize("method", METHODS)
 def test_neighbours_are_those_of_exact_search(
-    tmp_path: Path, method: Method, shard_items: int
+    tmp_path: Path, method: MethodName, shard_items: int
 ) -> None:
     """Whole or in shards: nearly all right neighbours, in exact order, at exact distances."""
     vectors, queries = unit_vectors(COUNT), unit_vectors(50, seed=2)
@@ -46,7 +47,7 @@ def test_neighbours_are_those_of_exact_search(
 @pytest.mark.parametrize("count", [1, 2, 7])
 @pytest.mark.parametrize("method", METHODS)
 def test_more_neighbours_than_items_gives_them_all(
-    tmp_path: Path, method: Method, count: int
+    tmp_path: Path, method: MethodName, count: int
 ) -> None:
     """A tiny collection answers with everything it has."""
     engine = _index(tmp_path, method, unit_vectors(count)).engine
@@ -55,7 +56,7 @@ def test_more_neighbours_than_items_gives_them_all(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_stored_vector_finds_itself(tmp_path: Path, method: Method) -> None:
+def test_a_stored_vector_finds_itself(tmp_path: Path, method: MethodName) -> None:
     """At distance 0, in any batch."""
     vectors = unit_vectors(COUNT)
     engine = _index(tmp_path, method, vectors).engine

@@ -18,18 +18,19 @@ from services.searcher import paging
 from services.searcher.finder import Finder
 from services.searcher.folding import fold
 from services.searcher.index import Index
+from services.searcher.methods import registry
 from services.searcher.paging import MAX_SHOWN
 from services.searcher.scan import Vectors
 from services.shared.collection import Volume
 from services.shared.contracts import Filter, Neighbor, Neighbors, Question
 from services.shared.errors import CursorExpired, Internal, MalformedRequest, SimileError
 from services.shared.items import Item
-from services.shared.manifest import Method
+from services.shared.manifest import MethodName
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 400
 ASK = Question(collection="birds")
-METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
+METHODS = [*registry.METHODS]
 
 
 def _listed(count: int) -> list[Item]:
@@ -48,7 +49,7 @@ def _listed(count: int) -> list[Item]:
 def _finder(
     tmp_path: Path,
     vectors: Vectors,
-    method: Method = "annoy",
+    method: MethodName = "annoy",
     *,
     number: int = 0,
 ) -> Finder:
@@ -78,7 +79,7 @@ def _sorted_by_distance(vectors: Vectors, query: Vectors) -> list[int]:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("limit", [0, 10**9])
 def test_a_filter_finds_every_item_that_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method, limit: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: MethodName, limit: int
 ) -> None:
     """By over-fetching or by scanning: exactly the nearest that pass, as many as exist."""
     monkeypatch.setattr(finder_module, "_SCANNED_BYTES", limit)
@@ -102,7 +103,7 @@ def test_a_filter_finds_every_item_that_passes(
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("wanted", [None, Filter((), {"half": ("1",)})], ids=["all", "filtered"])
 def test_pages_together_are_the_whole_answer(
-    tmp_path: Path, method: Method, wanted: Filter | None
+    tmp_path: Path, method: MethodName, wanted: Filter | None
 ) -> None:
     """Page after page: nothing twice, nothing left out, nearest first, then the end."""
     vectors, query = unit_vectors(COUNT), unit_vectors(1, seed=2)[0]
@@ -304,7 +305,7 @@ def test_no_neighbours_asked_for_is_refused_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_max_distance_leaves_out_what_is_farther(tmp_path: Path, method: Method) -> None:
+def test_max_distance_leaves_out_what_is_farther(tmp_path: Path, method: MethodName) -> None:
     """The bound is on the angular distance, holds on every page, and may leave nothing."""
     finder, query = _finder(tmp_path, unit_vectors(COUNT), method), unit_vectors(1, seed=5)[0]
     whole = _ask(finder, query, k=20).neighbors
@@ -326,7 +327,7 @@ def _with_copies(count: int, copies: int) -> Vectors:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_near_duplicates_are_folded_into_the_nearest(tmp_path: Path, method: Method) -> None:
+def test_near_duplicates_are_folded_into_the_nearest(tmp_path: Path, method: MethodName) -> None:
     """Of four copies one is shown and names the others; k different ones are found."""
     finder = _finder(tmp_path, _with_copies(60, 3), method)
     answer = _ask(finder, unit_vectors(1, seed=2)[0], k=12, collapse=0.05)
@@ -363,7 +364,7 @@ def test_a_collection_of_one_picture_folds_into_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wanted", [None, Filter((), {"half": ("1",)})], ids=["all", "filtered"])
 @pytest.mark.parametrize("method", METHODS)
 def test_a_thousand_copies_of_each_picture_fold_into_it(
-    tmp_path: Path, method: Method, wanted: Filter | None
+    tmp_path: Path, method: MethodName, wanted: Filter | None
 ) -> None:
     """Twenty pictures with 1,000 copies each are twenty results, however few a page shows."""
     vectors, query = _with_copies(20, 999), unit_vectors(1, seed=2)[0]
@@ -437,7 +438,7 @@ def test_questions_of_a_batch_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_hundred_neighbours_are_found_as_well_as_ten(tmp_path: Path, method: Method) -> None:
+def test_a_hundred_neighbours_are_found_as_well_as_ten(tmp_path: Path, method: MethodName) -> None:
     """A large k looks at more candidates: recall does not suffer."""
     vectors, queries = unit_vectors(1500), unit_vectors(10, seed=2)
     finder, hits = _finder(tmp_path, vectors, method), 0

@@ -13,11 +13,11 @@ import pytest
 from services.searcher.index import Index
 from services.shared.collection import Volume
 from services.shared.errors import IndexCorrupt, InvalidVector
-from services.shared.manifest import Method
+from services.shared.manifest import MethodName
 from tests.support.volume import DIMENSION, items, publish_version, unit_vectors
 
 COUNT = 300
-FILES: dict[str, Method] = {
+FILES: dict[str, MethodName] = {
     "annoy-0.ann": "annoy",
     "annoy-1.ann": "annoy",
     "vectors.f32": "exact",
@@ -29,7 +29,7 @@ FILES: dict[str, Method] = {
 }
 
 
-def _publish(tmp_path: Path, method: Method) -> Volume:
+def _publish(tmp_path: Path, method: MethodName) -> Volume:
     volume = Volume(tmp_path)
     publish_version(
         volume, "birds", unit_vectors(COUNT), items(COUNT), method=method, shard_items=200
@@ -92,7 +92,7 @@ def test_a_damaged_file_is_refused_before_it_is_mapped(
         _open(volume)
 
 
-@pytest.mark.parametrize("change", [{"lists": 0}, {"probes": 0}, {"probes": 11}, {"dimension": 5}])
+@pytest.mark.parametrize("change", [{"lists": 0}, {"probes": 0}, {"probes": COUNT}, {"dimension": 5}])
 def test_a_manifest_that_does_not_fit_its_lists_is_refused(
     tmp_path: Path, change: dict[str, int]
 ) -> None:

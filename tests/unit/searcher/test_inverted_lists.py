@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.searcher import inverted_lists, scan
-from services.searcher.inverted_lists import InvertedLists
+from services.searcher import scan
+from services.searcher.methods import inverted_lists
+from services.searcher.methods.inverted_lists import InvertedLists
 from services.searcher.progress import NoProgress
 from services.searcher.scan import Positions, Vectors
 from services.shared.errors import IndexCorrupt

@@ -10,16 +10,19 @@ import psutil
 import pytest
 import structlog.testing
 
-from services.searcher import annoy_file, tuning
+from services.searcher import tuning
 from services.searcher.engine import Engine, Found, Spent
-from services.searcher.progress import NoProgress
+from services.searcher.methods import annoy_file, registry
+from services.searcher.methods.method import Workspace
+from services.searcher.methods.registry import required_files
+from services.searcher.progress import NoProgress, Progress
 from services.searcher.reduction import Reduction, fit
 from services.searcher.scan import Vectors
 from services.searcher.settings import IndexSettings
 from services.searcher.trial import Trial
 from services.searcher.tuning import Tuned, tune
 from services.shared.errors import BuildFailed, IndexCorrupt
-from services.shared.manifest import Measurement, Method, Plan, required_files
+from services.shared.manifest import Measurement, MethodName, Plan
 from tests.support.volume import unit_vectors
 
 
@@ -40,6 +43,19 @@ def _tune(directory: Path, vectors: Vectors, **settings: object) -> Tuned:
     return tune(directory, len(vectors), vectors.shape[1], asked, NoProgress())
 
 
+def _workspace(
+    directory: Path, vectors: Vectors, progress: Progress | None = None, **settings: object
+) -> Workspace:
+    """A version's directory that holds these vectors."""
+    vectors.tofile(directory / "vectors.f32")
+    return Workspace(
+        directory=directory,
+        count=len(vectors),
+        settings=IndexSettings(**settings),  # type: ignore[arg-type]
+        progress=progress or NoProgress(),
+    )
+
+
 def _recall(directory: Path, tuned: Tuned, vectors: Vectors, queries: Vectors) -> float:
     """Of vectors that the index has never seen."""
     engine = Engine.open(directory, tuned.plan, tuned.shards, len(vectors), vectors.shape[1])
@@ -50,11 +66,11 @@ def _recall(directory: Path, tuned: Tuned, vectors: Vectors, queries: Vectors) -
     return hits / (10 * len(queries))
 
 
-METHODS: list[Method] = ["exact", "reduced", "annoy", "reduced-annoy", "reduced-ivf"]
+METHODS = [*registry.METHODS]
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_reaches_the_recall_it_promises(tmp_path: Path, method: Method) -> None:
+def test_every_method_reaches_the_recall_it_promises(tmp_path: Path, method: MethodName) -> None:
     """On vectors never seen the recall is what was asked for, and what the table says."""
     vectors, queries = _clustered(3000, 96), _clustered(300, 96, seed=2)
     tuned = _tune(tmp_path, vectors, method=method, recall=0.97)
@@ -103,7 +119,7 @@ def test_a_target_out_of_reach_takes_the_best_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("method", ["annoy", "reduced-annoy"])
-def test_shards_together_find_what_one_file_finds(tmp_path: Path, method: Method) -> None:
+def test_shards_together_find_what_one_file_finds(tmp_path: Path, method: MethodName) -> None:
     """Several Annoy files hold all positions in order, and reach the same recall."""
     vectors, queries = _clustered(3500, 96), _clustered(200, 96, seed=2)
     tuned = _tune(tmp_path, vectors, method=method, shard_items=1000, recall=0.97)
@@ -210,11 +226,14 @@ def test_what_is_no_reduction_is_refused(tmp_path: Path, content: bytes | None) 
 def test_a_child_that_can_not_write_fails_by_name(tmp_path: Path) -> None:
     """The Annoy file is written by a child process: its death is a BuildFailed, not ours."""
     plan = Plan(method="annoy", dimension=8, trees=5)
-    unit_vectors(50).tofile(tmp_path / "vectors.f32")
+    work = _workspace(tmp_path, unit_vectors(50))
     (tmp_path / "annoy-0.ann").mkdir()
-    for matrix in ("vectors.f32", "gone.f32"):
-        with pytest.raises(BuildFailed, match="could not be written"):
-            annoy_file.write_shards(tmp_path / matrix, plan, 50, 100, NoProgress())
+    with pytest.raises(BuildFailed, match="could not be written"):
+        annoy_file.write_shards(work, plan)
+    (tmp_path / "annoy-0.ann").rmdir()
+    (tmp_path / "vectors.f32").unlink()
+    with pytest.raises(BuildFailed, match="could not be written"):
+        annoy_file.write_shards(work, plan)
 
 
 def test_an_interrupted_build_ends_its_child(tmp_path: Path) -> None:
@@ -228,11 +247,11 @@ def test_an_interrupted_build_ends_its_child(tmp_path: Path) -> None:
             message = "interrupted"
             raise BuildFailed(message)
 
-    unit_vectors(60_000, dimension=64).tofile(tmp_path / "vectors.f32")
+    work = _workspace(tmp_path, unit_vectors(60_000, dimension=64), Interrupted())
     plan = Plan(method="annoy", dimension=64, trees=1000)
     others = set(psutil.Process().children())
     with pytest.raises(BuildFailed, match="interrupted"):
-        annoy_file.write_shards(tmp_path / "vectors.f32", plan, 60_000, 10**6, Interrupted())
+        annoy_file.write_shards(work, plan)
     assert set(psutil.Process().children()) <= others
 
 
@@ -246,9 +265,9 @@ def test_a_full_volume_fails_a_build_by_name(tmp_path: Path) -> None:
     if mounted.returncode != 0:
         pytest.skip("a small volume of its own can only be mounted by root")
     try:
-        unit_vectors(20_000).tofile(tmp_path / "vectors.f32")
+        work = _workspace(tmp_path, unit_vectors(20_000))
         plan = Plan(method="annoy", dimension=8, trees=50)
         with pytest.raises(BuildFailed, match="is the volume full"):
-            annoy_file.write_shards(tmp_path / "vectors.f32", plan, 20_000, 10**6, NoProgress())
+            annoy_file.write_shards(work, plan)
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)

@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 from annoy import AnnoyIndex
 
+from services.searcher.methods.method import Workspace
 from services.searcher.progress import Progress
 from services.searcher.scan import Positions
 from services.shared.errors import BuildFailed, IndexCorrupt
@@ -28,31 +29,36 @@ _ERROR_CHARACTERS: Final = 300
 _LOOK_SECONDS: Final = 0.5
 
 
-def write_shards(
-    matrix: Path,
-    plan: Plan,
-    count: int,
-    shard_items: int,
-    progress: Progress,
-    rows: Positions | None = None,
-) -> tuple[Shard, ...]:
-    """Write the `count` rows of a float32 matrix file as Annoy files beside it, one after another.
+def write_shards(work: Workspace, plan: Plan, rows: Positions | None = None) -> tuple[Shard, ...]:
+    """Write the rows of the plan's matrix as Annoy files beside it, one after another.
 
-    rows: write only these; a file's numbers are then places in this list. Memory: a block of
-    rows; a growing file is mapped, so the kernel can write it out. Raises BuildFailed.
+    Memory: a block of rows; a growing file is mapped, so the kernel can write it out.
+
+    Args:
+        work: the version's directory and settings.
+        plan: dimension and trees.
+        rows: write only these; a file's numbers are then places in this list.
+
+    Raises:
+        BuildFailed: a file could not be written.
     """
-    count = count if rows is None else len(rows)
+    count = work.count if rows is None else len(rows)
     name = plan.method if rows is None else f"{plan.method}-trial"
+    size, matrix = work.settings.shard_items, work.matrix(plan)
     shards = tuple(
-        Shard(f"{name}-{number}.ann", first, min(shard_items, count - first))
-        for number, first in enumerate(range(0, count, shard_items))
+        Shard(f"{name}-{number}.ann", first, min(size, count - first))
+        for number, first in enumerate(range(0, count, size))
     )
-    progress.begin("growing trees", len(shards), "files")
+    work.progress.begin("growing trees", len(shards), "files")
     with _saved(matrix.with_name("rows.npy"), rows) as chosen:
         for shard in shards:
             numbers = (plan.dimension, shard.first, shard.count, plan.trees)
-            _run_child([matrix, matrix.with_name(shard.file), *numbers, *chosen], progress)
-            progress.advance()
+            arguments = [matrix, matrix.with_name(shard.file), *numbers, *chosen]
+            if work.in_children:
+                _run_child(arguments, work.progress)
+            else:
+                main([*map(str, arguments)])
+            work.progress.advance()
     return shards
 
 

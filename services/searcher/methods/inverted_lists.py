@@ -103,6 +103,15 @@ class InvertedLists:
         return enough
 
 
+def stored_centroids(directory: Path) -> Vectors | None:
+    """Return the centroids (lists, dimension) that `write` has stored there; None without them."""
+    if not (directory / LISTS).exists():
+        return None
+    with np.load(directory / LISTS, allow_pickle=False) as stored:
+        centroids: Vectors = stored["centroids"]
+    return centroids
+
+
 def train(matrix: Vectors, rows: Positions, lists: int, progress: Progress) -> Vectors:
     """Centroids (lists, dimension) of unit length, found on a sample of those rows of the matrix.
 
