@@ -92,7 +92,9 @@ def test_a_damaged_file_is_refused_before_it_is_mapped(
         _open(volume)
 
 
-@pytest.mark.parametrize("change", [{"lists": 0}, {"probes": 0}, {"probes": COUNT}, {"dimension": 5}])
+@pytest.mark.parametrize(
+    "change", [{"lists": 0}, {"probes": 0}, {"probes": COUNT}, {"dimension": 5}]
+)
 def test_a_manifest_that_does_not_fit_its_lists_is_refused(
     tmp_path: Path, change: dict[str, int]
 ) -> None:
