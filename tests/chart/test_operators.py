@@ -151,6 +151,17 @@ def test_service_accounts_are_made_or_yours(
         assert one["automountServiceAccountToken"] is False
 
 
+def test_the_annotations_of_accounts_are_read_by_their_former_name(tmp_path: Path) -> None:
+    """A values file of the version before is still read; the present name wins."""
+    given = {
+        "serviceAccount": {"annotations": {"role": "new"}},
+        "serviceAccountAnnotations": {"role": "old", "team": "search"},
+    }
+    accounts = of_kind(_rendered(tmp_path, {"embedder": given}), "ServiceAccount")
+    (account,) = (one for one in accounts if one["metadata"]["name"].endswith("embedder"))
+    assert account["metadata"]["annotations"] == {"role": "new", "team": "search"}
+
+
 @pytest.mark.parametrize(
     ("given", "spec"),
     [

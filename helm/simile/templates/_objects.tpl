@@ -10,7 +10,7 @@ metadata:
   namespace: {{ include "simile.namespace" .root | quote }}
   labels:
     {{- include "simile.labels" . | nindent 4 }}
-  {{- with .values.serviceAccount.annotations }}
+  {{- with merge (dict) (.values.serviceAccount.annotations | default dict) (.values.serviceAccountAnnotations | default dict) }}
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
