@@ -269,21 +269,16 @@ function followBuild() {
 }
 
 async function lookedAgain(known) {
-  if (known === null) {
-    signIn.ask();
-    return;
-  }
+  if (known === null) return signIn.ask();
   const before = named(collection.value);
   adopt(known);
   const now = named(collection.value);
-  if (!followBuild() || now.index_version === before?.index_version) return;
+  if (!followBuild() || now.index_version === before?.index_version) return undefined;
   entered = "";
-  if (building.usable(before)) {
-    await enter(now.name).catch(showFailure); // what is on the screen stays there
-    return;
-  }
+  if (building.usable(before)) return enter(now.name).catch(showFailure); // the screen stays as it is
   await show();
   if (!address.read().item) view.tell("Your collection is ready.");
+  return undefined;
 }
 
 async function start() {
