@@ -10,7 +10,7 @@ from services.shared.signals import end_command_on_signals
 def main() -> None:
     """Answer signals, then import and run the command."""
     end_command_on_signals(sys.argv[1:])
-    from services.cli import main as run
+    from services.cli.main import main as run
 
     run()
 

@@ -18,17 +18,17 @@ from prometheus_client.registry import Collector
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from services import cli
-from services.client import ClientSettings
+from services.cli import main as cli
+from services.clients.api import ClientSettings
 from services.embedder.metrics import EmbedderMetrics
 from services.embedder.settings import EmbedderSettings
-from services.searcher.build_metrics import BuildMetrics
+from services.searcher.build.build_metrics import BuildMetrics
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared import errors, lifecycle
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Queue
-from services.shared.messaging.gauges import BrokerMetrics
+from services.shared.messaging.metrics import BrokerMetrics
 from services.shared.settings import SharedSettings
 from services.shared.telemetry.health import HealthMetrics
 from services.shared.telemetry.loop import ProcessMetrics

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.bench.meter import MeasureClients, Measured, MeasureRate
+from services.bench.load.meter import MeasureClients, Measured, MeasureRate
 from services.bench.run import Run
 
 SAMPLES: Final = 1000

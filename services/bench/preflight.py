@@ -12,8 +12,8 @@ from typing import Any, Final
 import aiohttp
 
 from services.bench.facts import Facts, machine
-from services.bench.http_client import Answer, Connection
-from services.bench.meter import Plan
+from services.bench.load.http_client import Answer, Connection
+from services.bench.load.meter import Plan
 from services.bench.target import Target
 from services.shared.errors import (
     CollectionRequired,

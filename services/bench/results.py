@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from services.bench.capacity import Capacity, Step
 from services.bench.facts import Facts
-from services.bench.meter import Measured
+from services.bench.load.meter import Measured
+from services.bench.load.scrape import Batches
 from services.bench.run import Run
-from services.bench.scrape import Batches
 from services.bench.sizing import Advice
 
 FORMAT: Final = 1

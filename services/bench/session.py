@@ -13,18 +13,20 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.text import Text
 
-from services.bench import capacity, preflight, scrape, sizing, tables
+from services.bench import capacity, preflight, sizing
 from services.bench.capacity import Goal, Step
-from services.bench.display import Display
-from services.bench.images import read_images
-from services.bench.meter import Measured, Meter, Plan
+from services.bench.load import scrape
+from services.bench.load.images import read_images
+from services.bench.load.meter import Measured, Meter, Plan
+from services.bench.report import tables
+from services.bench.report.display import Display
 from services.bench.results import Results
 from services.bench.run import clients
 from services.bench.sizing import Wish
 from services.bench.target import Target
+from services.cli.tables import cell
 from services.shared import lifecycle
 from services.shared.errors import Unreachable
-from services.tables import cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def run(asked: Asked, console: Console, errors: Console) -> None:
         asked.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
         console.print(cell(f"results: {asked.json_file}"))
     if asked.report_file is not None and results.measured:
-        from services.bench.report import write_report  # noqa: PLC0415 (matplotlib takes a second)
+        from services.bench.report.report import write_report  # noqa: PLC0415 (matplotlib takes a second)
 
         write_report(results, asked.report_file)
         console.print(cell(f"report: {asked.report_file}"))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.bench.capacity import Capacity
-from services.bench.meter import Measured
-from services.bench.scrape import Batches
+from services.bench.load.meter import Measured
+from services.bench.load.scrape import Batches
 
 _CORE_SHARE: Final = 0.7
 """Of one core: what a process with one event loop may use before its queue grows."""

@@ -18,7 +18,7 @@ import structlog
 
 from services.embedder.job import NOBODY_WAITS, Job
 from services.embedder.metrics import EmbedderMetrics
-from services.embedder.model import Pixels
+from services.embedder.models.model import Pixels
 from services.embedder.worker import Worker
 from services.shared import imaging
 from services.shared.contracts import Box

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.embedder.model import Pixels
+from services.embedder.models.model import Pixels
 from services.shared.contracts import Slip
 from services.shared.errors import SimileError
 from services.shared.messaging.broker import Delivery

@@ -17,7 +17,7 @@ from services.embedder.decoding import Decoder
 from services.embedder.holding import Holding
 from services.embedder.job import NOBODY_WAITS, Job
 from services.embedder.metrics import EmbedderMetrics
-from services.embedder.model import Model
+from services.embedder.models.model import Model
 from services.embedder.settings import EmbedderSettings
 from services.embedder.worker import Worker
 from services.shared import cores

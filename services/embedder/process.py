@@ -6,9 +6,9 @@ import asyncio
 
 from services.embedder.service import run
 from services.embedder.settings import EmbedderSettings
-from services.shared.host import host
 from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 

@@ -10,16 +10,16 @@ from typing import Final, NamedTuple
 
 import structlog
 
+from services.embedder.consumer import Desk, Intake
 from services.embedder.decoding import Decoder
 from services.embedder.device_use import show_devices
-from services.embedder.intake import Desk, Intake
-from services.embedder.loading import load
+from services.embedder.isolation import Suspects
 from services.embedder.metrics import EmbedderMetrics
-from services.embedder.model import Model
-from services.embedder.outlet import Outlet
+from services.embedder.models.loading import load
+from services.embedder.models.model import Model
 from services.embedder.pipeline import Pipeline
+from services.embedder.results import Outlet
 from services.embedder.settings import EmbedderSettings
-from services.embedder.suspects import Suspects
 from services.shared import lifecycle
 from services.shared.imaging import Limits
 from services.shared.messaging import topology

@@ -10,7 +10,7 @@ import structlog
 
 from services.embedder.job import Job
 from services.embedder.metrics import EmbedderMetrics
-from services.embedder.model import Model, unit_bytes
+from services.embedder.models.model import Model, unit_bytes
 from services.shared.errors import Internal, ModelBroken, SimileError
 from services.shared.telemetry.stopwatch import clock
 from services.shared.telemetry.watchdog import Watchdog

@@ -16,18 +16,18 @@ from functools import partial
 import structlog
 
 from services.searcher.catalog import Catalog
-from services.searcher.engine import Spent
-from services.searcher.finder import Finder, alone
-from services.searcher.index import as_vector
+from services.searcher.index.engine import Spent
+from services.searcher.index.finder import Finder, alone
+from services.searcher.index.index import as_vector
+from services.searcher.index.scan import Vectors
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
-from services.searcher.scan import Vectors
 from services.shared.contracts import Embedding, Failure, Neighbors, Question, Reply
 from services.shared.errors import IndexCorrupt, Internal, ModelMismatch, NoIndex, SimileError
 from services.shared.imaging import current_name
-from services.shared.manifest import Manifest
 from services.shared.telemetry.stopwatch import Stopwatch, clock
 from services.shared.telemetry.watchdog import Watchdog
+from services.shared.volume.manifest import Manifest
 
 _log = structlog.get_logger(__name__)
 

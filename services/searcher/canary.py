@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 
 from services.searcher.catalog import Catalog
-from services.searcher.finder import Finder
+from services.searcher.index.finder import Finder
 from services.shared.canary import Known
 from services.shared.contracts import Embedding, Embeddings
 from services.shared.errors import DeadlineExceeded, Internal, InvalidVector, WrongAnswer

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 
 import structlog
 
-from services.searcher.finder import Finder
-from services.searcher.index import Index
+from services.searcher.index.finder import Finder
+from services.searcher.index.index import Index
 from services.searcher.metrics import SearcherMetrics
-from services.shared.collection import Volume
 from services.shared.errors import IndexCorrupt, NoIndex, SimileError
+from services.shared.volume.volume import Volume
 
 _log = structlog.get_logger(__name__)
 

@@ -8,10 +8,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.shared.canary import CanaryMetrics
 from services.shared.errors import IndexCorrupt
-from services.shared.manifest import Manifest
 from services.shared.telemetry.durations import Durations
 from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
 from services.shared.telemetry.stopwatch import Stopwatch
+from services.shared.volume.manifest import Manifest
 
 _DISTANCE_BUCKETS: Final = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.2, 1.4, 2.0)
 _OPEN_BUCKETS: Final = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)

@@ -6,9 +6,9 @@ import asyncio
 
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
-from services.shared.host import host
 from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 

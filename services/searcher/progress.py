@@ -19,7 +19,7 @@ from rich.progress import (
     Progress as RichBar,
 )
 
-from services.shared.build_progress import BuildProgress
+from services.shared.volume.build_progress import BuildProgress
 
 _IMAGES: Final = "images"
 _EMBEDDING: Final = "embedding"

@@ -10,9 +10,9 @@ from typing import Final
 
 import structlog
 
-from services.searcher.index import Index
+from services.searcher.index.index import Index
+from services.searcher.index.scan import Vectors
 from services.searcher.metrics import SearcherMetrics
-from services.searcher.scan import Vectors
 from services.shared.contracts import Neighbors, Question
 
 _log = structlog.get_logger(__name__)

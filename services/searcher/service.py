@@ -21,14 +21,14 @@ from services.searcher.replying import ReplySender
 from services.searcher.settings import SearcherSettings
 from services.shared import lifecycle
 from services.shared.canary import Canary
-from services.shared.collection import Volume
 from services.shared.messaging.broker import Broker
-from services.shared.messaging.inbox import Inbox
 from services.shared.messaging.quarantine import Quarantine
+from services.shared.messaging.request_reply import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import Health, lasting
 from services.shared.telemetry.watchdog import Patience, Watchdog
+from services.shared.volume.volume import Volume
 
 _log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from services.shared.environment import EnvironmentSettings
-from services.shared.manifest import MethodName
 from services.shared.settings import Port
+from services.shared.volume.manifest import MethodName
 
 
 class SearcherSettings(EnvironmentSettings):

@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from services.shared.contracts import AnyMessage, Neighbors, Question, Reply, Slip
 from services.shared.errors import DeadlineExceeded, Internal, SimileError, WrongAnswer
 from services.shared.messaging.broker import Message
-from services.shared.messaging.inbox import Answer, Inbox
+from services.shared.messaging.request_reply import Answer, Inbox
 from services.shared.telemetry.hysteresis import Hysteresis
 from services.shared.telemetry.metrics import DURATION_BUCKETS
 

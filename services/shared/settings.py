@@ -14,9 +14,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.shared.amqp_url import require_amqp_url
 from services.shared.environment import EnvironmentSettings
 from services.shared.errors import InvalidSettings
+from services.shared.messaging.rabbitmq.url import require_amqp_url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 takes a free one."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from services import admin_client
+from services.clients import admin
 from services.shared.errors import Unreachable
 from services.shared.telemetry.samples import Samples
 
@@ -35,10 +35,8 @@ async def look_at(asking: aiohttp.ClientSession, urls: Sequence[str]) -> Sequenc
 
 async def _look(asking: aiohttp.ClientSession, url: str) -> Look:
     try:
-        text = await admin_client.metrics(asking, url)
+        text = await admin.metrics(asking, url)
         taken = time.monotonic()
-        return Look(
-            url, taken, admin_client.parsed(url, text), await admin_client.not_ready(asking, url)
-        )
+        return Look(url, taken, admin.parsed(url, text), await admin.not_ready(asking, url))
     except Unreachable as error:
         return Look(url, time.monotonic(), away=str(error))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
-from services.shared.telemetry import figures
+from services.shared.telemetry import metric_names
 from services.shared.telemetry.samples import Histogram, Samples, Wanted
 from services.top.look import Look
 
@@ -84,7 +84,7 @@ def replicas_of(look: Look, change: Change | None) -> Iterator[Replica]:
     if change is None:
         yield Replica(address, "?", "away", look.away)
         return
-    services = figures.services_of(change.now)
+    services = metric_names.services_of(change.now)
     for place, service in enumerate(services or ["?"]):
         first = place == 0
         yield Replica(
@@ -101,15 +101,15 @@ def replicas_of(look: Look, change: Change | None) -> Iterator[Replica]:
 
 
 def _version(samples: Samples) -> str:
-    return next((labels["version"] for labels, _ in samples.labels(figures.PROCESS_INFO)), "")
+    return next((labels["version"] for labels, _ in samples.labels(metric_names.PROCESS_INFO)), "")
 
 
 def _of_upload(change: Change) -> Work:
-    in_flight = change.now.one(figures.IN_FLIGHT)
+    in_flight = change.now.one(metric_names.IN_FLIGHT)
     return Work(
-        change.rate(figures.REQUESTS, route=figures.QUERY_ROUTES),
-        change.histogram(figures.REQUEST_SECONDS, route=figures.QUERY_ROUTES),
-        _share(in_flight, change.now.one(figures.IN_FLIGHT_LIMIT)),
+        change.rate(metric_names.REQUESTS, route=metric_names.QUERY_ROUTES),
+        change.histogram(metric_names.REQUEST_SECONDS, route=metric_names.QUERY_ROUTES),
+        _share(in_flight, change.now.one(metric_names.IN_FLIGHT_LIMIT)),
         in_flight,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.live import Live
 
-from services import admin_client
+from services.clients import admin
 from services.shared.errors import Unreachable
 from services.top.look import Look, look_at
 from services.top.summary import Summary, summary
@@ -17,7 +17,7 @@ from services.top.view import shown
 
 async def once(urls: Sequence[str], interval_seconds: float) -> Summary:
     """What happens within one interval. Raises Unreachable where nobody answers at all."""
-    async with admin_client.session() as asking:
+    async with admin.session() as asking:
         before = await look_at(asking, urls)
         if all(look.samples is None for look in before):
             raise Unreachable(_reasons(before))
@@ -28,7 +28,7 @@ async def once(urls: Sequence[str], interval_seconds: float) -> Summary:
 async def watch(urls: Sequence[str], interval_seconds: float, console: Console) -> None:
     """Show it on the whole screen until it is cancelled; whoever is away is shown as that."""
     before: Sequence[Look] = ()
-    async with admin_client.session() as asking:
+    async with admin.session() as asking:
         with Live(console=console, screen=True, auto_refresh=False) as screen:
             while True:
                 after = await look_at(asking, urls)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.shared.telemetry import figures
+from services.shared.telemetry import metric_names
 from services.shared.telemetry.samples import Histogram, Samples, added
 from services.top.look import Look
 from services.top.replica import Change, Replica, replicas_of
@@ -126,12 +126,12 @@ def summary(
     risen = added(change.risen for change in there if change.risen is not None)
     return Summary(
         measured=any(change.risen is not None for change in there),
-        per_second_by_code=_added_rates(there, figures.queries_by_code),
-        seconds=figures.query_seconds(risen),
-        stages=figures.stage_seconds(risen),
-        in_flight=sum(one.total(figures.IN_FLIGHT) for one in now),
-        in_flight_limit=sum(one.total(figures.IN_FLIGHT_LIMIT) for one in now),
-        queues=figures.queue_messages(now),
+        per_second_by_code=_added_rates(there, metric_names.queries_by_code),
+        seconds=metric_names.query_seconds(risen),
+        stages=metric_names.stage_seconds(risen),
+        in_flight=sum(one.total(metric_names.IN_FLIGHT) for one in now),
+        in_flight_limit=sum(one.total(metric_names.IN_FLIGHT_LIMIT) for one in now),
+        queues=metric_names.queue_messages(now),
         canary=_canary(now, risen, clock()),
         troubles=_added_rates(there, _troubles),
         replicas=[one for look in after for one in replicas_of(look, changes[look.url])],
@@ -157,8 +157,8 @@ def _troubles(risen: Samples) -> Mapping[str, float]:
 
 
 def _canary(now: Sequence[Samples], risen: Samples, at: float) -> Canary:
-    last = max((one.total(figures.CANARY_SUCCESS) for one in now), default=0.0)
-    by_code = risen.by("code", figures.CANARIES)
+    last = max((one.total(metric_names.CANARY_SUCCESS) for one in now), default=0.0)
+    by_code = risen.by("code", metric_names.CANARIES)
     failed = {code: count for code, count in by_code.items() if count and code != "ok"}
     return Canary(at - last if last else None, failed)
 

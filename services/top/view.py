@@ -10,9 +10,9 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
+from services.cli.tables import add_row, cell, new_table, span
 from services.shared import errors
 from services.shared.telemetry.samples import Histogram
-from services.tables import add_row, cell, new_table, span
 from services.top.summary import SHARES, Index, Summary
 
 _UNKNOWN: Final = "-"

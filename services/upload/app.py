@@ -14,34 +14,34 @@ from aiohttp.typedefs import Middleware
 
 from services.shared import imaging, lifecycle
 from services.shared.canary import Canary
-from services.shared.collection import Volume
 from services.shared.messaging.broker import Broker
-from services.shared.messaging.inbox import Inbox
+from services.shared.messaging.request_reply import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import lasting
-from services.upload.bodies import Bodies, BodyBounds
-from services.upload.body import FORM_OVERHEAD_BYTES, BodyLimits
+from services.shared.volume.volume import Volume
 from services.upload.canary import CanaryChoice, OwnHalf
-from services.upload.embedding_memory import EmbeddingMemory
-from services.upload.guard import Guard
+from services.upload.collections import Library
 from services.upload.handlers import Handlers
-from services.upload.http_server import TimedRunner
-from services.upload.library import Library
-from services.upload.listener import Listener
+from services.upload.http.bodies import Bodies, BodyBounds
+from services.upload.http.listener import Listener
+from services.upload.http.observed import observed
+from services.upload.http.present import Present
+from services.upload.http.retry_pacing import Refusals
+from services.upload.http.server import TimedRunner
+from services.upload.http.turns import Turns
 from services.upload.metrics import UploadMetrics
-from services.upload.observed import observed
-from services.upload.present import Present
-from services.upload.refusals import Refusals
-from services.upload.remote_image import RemoteImages, SystemNames
-from services.upload.search_client import SearchClient
-from services.upload.session import SessionHandlers
+from services.upload.query.body import FORM_OVERHEAD_BYTES, BodyLimits
+from services.upload.query.remote_image import RemoteImages, SystemNames
+from services.upload.query.shrink import Shrinker
+from services.upload.search.embedding_cache import EmbeddingMemory
+from services.upload.search.search_client import SearchClient
+from services.upload.search.workers import Workers
+from services.upload.security.guard import Guard
+from services.upload.security.session import SessionHandlers
 from services.upload.settings import UploadSettings
-from services.upload.shrink import Shrinker
 from services.upload.status import Recent, StatusHandlers
 from services.upload.stored_images import StoredImages
-from services.upload.turns import Turns
-from services.upload.workers import Workers
 
 _log = structlog.get_logger(__name__)
 

@@ -13,10 +13,10 @@ from aiohttp import web
 
 from services.shared.errors import ImageTooLarge, SimileError
 from services.shared.telemetry.tracing import sampled, trace_id
-from services.upload import answers
-from services.upload.bodies import Bodies
-from services.upload.body import BodyLimits, Upload, read_batch
-from services.upload.context import (
+from services.upload.collections import Library
+from services.upload.http import responses
+from services.upload.http.bodies import Bodies
+from services.upload.http.context import (
     ALLOWANCE,
     FACTS,
     QUERY_ID,
@@ -24,14 +24,14 @@ from services.upload.context import (
     TRACEPARENT,
     give_up_at,
 )
-from services.upload.library import Library
+from services.upload.http.problems import problem_body
 from services.upload.metrics import UploadMetrics
-from services.upload.problems import problem_body
-from services.upload.queries import Query, new_query_id
-from services.upload.query import BATCH_QUERY, parse_search
-from services.upload.search_client import SearchClient
-from services.upload.shrink import Shrinker
-from services.upload.sniffing import sniffed
+from services.upload.query.body import BodyLimits, Upload, read_batch
+from services.upload.query.parameters import BATCH_QUERY, parse_search
+from services.upload.query.shrink import Shrinker
+from services.upload.query.sniffing import sniffed
+from services.upload.search.queries import Query, new_query_id
+from services.upload.search.search_client import SearchClient
 
 _log = structlog.get_logger(__name__)
 
@@ -112,7 +112,7 @@ class BatchHandler:
             "collection": collection,
             "results": [outcome.body for outcome in outcomes],
         }
-        return answers.told(answer)
+        return responses.told(answer)
 
     async def _outcome(
         self, upload: Upload, model_id: str, query: Query, at_once: asyncio.Semaphore
@@ -147,7 +147,7 @@ class BatchHandler:
         seconds = query.timeline.seconds()
         example = trace_id(query.traceparent) if sampled(query.traceparent) else ""
         self.metrics.observe_stages(seconds, example)
-        return answers.of_found(query.query_id, found, seconds)
+        return responses.of_found(query.query_id, found, seconds)
 
 
 def _record(query: Query, upload: Upload, code: str) -> None:
@@ -162,6 +162,6 @@ def _record(query: Query, upload: Upload, code: str) -> None:
         collection=query.question.collection,
         batch_images=query.timeline.batch_images,
         seconds=round(seconds["total"], 6),
-        timings_ms=answers.milliseconds(seconds),
+        timings_ms=responses.milliseconds(seconds),
         **size,
     )

@@ -8,12 +8,12 @@ from typing import Final
 from services.shared.canary import Known
 from services.shared.contracts import Embedding, Embeddings, EmbedRequest
 from services.shared.imaging import Limits
-from services.shared.items import Item
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
-from services.shared.messaging.inbox import Inbox
-from services.upload.embedding_memory import Vector
-from services.upload.library import Library
+from services.shared.messaging.request_reply import Inbox
+from services.shared.volume.items import Item
+from services.upload.collections import Library
+from services.upload.search.embedding_cache import Vector
 
 _CANDIDATES: Final = 8
 _ECHO_SECONDS: Final = 2.0

@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from services.shared.build_progress import BuildProgress, BuildWatch
-from services.shared.collection import Volume
 from services.shared.errors import CollectionRequired, IndexBuilding, NoIndex, UnknownCollection
+from services.shared.volume.build_progress import BuildProgress, BuildWatch
+from services.shared.volume.volume import Volume
 
 _MAX_RETRY_SECONDS: Final = 30
 

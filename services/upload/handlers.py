@@ -12,17 +12,22 @@ from aiohttp import web
 from services.shared import imaging
 from services.shared.errors import UrlNotAllowed
 from services.shared.imaging import Header
-from services.shared.items import Item
-from services.upload import answers
+from services.shared.volume.items import Item
 from services.upload.batch import BatchHandler
-from services.upload.bodies import Bodies, Body
-from services.upload.body import BodyLimits, Fetch, read_image, single_values
-from services.upload.context import ALLOWANCE, FACTS, QUERY_ID, TIMELINE, TRACEPARENT, give_up_at
-from services.upload.library import Library, Shelf
-from services.upload.memory import Memory
+from services.upload.collections import Library, Shelf
+from services.upload.http import responses
+from services.upload.http.bodies import Bodies, Body
+from services.upload.http.context import (
+    ALLOWANCE,
+    FACTS,
+    QUERY_ID,
+    TIMELINE,
+    TRACEPARENT,
+    give_up_at,
+)
 from services.upload.metrics import UploadMetrics
-from services.upload.queries import Found, Query
-from services.upload.query import (
+from services.upload.query.body import BodyLimits, Fetch, read_image, single_values
+from services.upload.query.parameters import (
     IMAGE_QUERY,
     ITEM_QUERY,
     Fields,
@@ -30,10 +35,12 @@ from services.upload.query import (
     parse_search,
     require_known,
 )
-from services.upload.remote_image import RemoteImages
-from services.upload.search_client import SearchClient
-from services.upload.shrink import Shrinker
-from services.upload.sniffing import sniffed
+from services.upload.query.remote_image import RemoteImages
+from services.upload.query.shrink import Shrinker
+from services.upload.query.sniffing import sniffed
+from services.upload.search.lru import Memory
+from services.upload.search.queries import Found, Query
+from services.upload.search.search_client import SearchClient
 from services.upload.stored_images import Picture
 
 _MAX_SAMPLE: Final = 200
@@ -147,8 +154,8 @@ class Handlers:
             embedded = await self.client.embed(query, image, ticket)
         query.timeline.lap("reply")
         seconds = query.timeline.seconds()
-        answer = answers.of_embedded(query.query_id, embedded, seconds)
-        return answers.told(answer, headers=answers.server_timing(seconds))
+        answer = responses.of_embedded(query.query_id, embedded, seconds)
+        return responses.told(answer, headers=responses.server_timing(seconds))
 
     async def collections(self, request: web.Request) -> web.Response:
         """GET /v1/collections: what there is to search, and what an image may be."""
@@ -161,9 +168,9 @@ class Handlers:
             "formats": list(imaging.formats()),
         }
         listing, default = await self.library.listing()
-        return answers.told(
+        return responses.told(
             {
-                "collections": [answers.of_collection(listed) for listed in listing],
+                "collections": [responses.of_collection(listed) for listed in listing],
                 "default_collection": default,
                 "limits": limits,
             }
@@ -173,13 +180,13 @@ class Handlers:
         """GET /v1/collections/{name}."""
         require_known(single_values(request), _NONE)
         listed = await self.library.listed(request.match_info["name"])
-        return answers.told(answers.of_collection(listed))
+        return responses.told(responses.of_collection(listed))
 
     async def facets(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/facets: what a filter can ask for."""
         require_known(single_values(request), _NONE)
         shelf = await self.library.shelf(request.match_info["name"])
-        return answers.told(answers.of_facets(shelf, await self.library.facets(shelf)))
+        return responses.told(responses.of_facets(shelf, await self.library.facets(shelf)))
 
     async def sample(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/sample: items spread over the collection."""
@@ -191,16 +198,16 @@ class Handlers:
         body = self.samples.get(key)
         if body is None:
             items = await self.library.sample(shelf, count)
-            listed = [answers.of_item(shelf, item) for item in items]
-            body = orjson.dumps({**answers.of_version(shelf), "items": listed})
+            listed = [responses.of_item(shelf, item) for item in items]
+            body = orjson.dumps({**responses.of_version(shelf), "items": listed})
             self.samples.put(key, body)
-        return answers.encoded(body)
+        return responses.encoded(body)
 
     async def item(self, request: web.Request) -> web.Response:
         """GET /v1/items/{collection}/{item_id}: the item's facts."""
         require_known(single_values(request), _NONE)
         shelf, item = await self._item_of(request)
-        return answers.told({**answers.of_version(shelf), **answers.of_item(shelf, item)})
+        return responses.told({**responses.of_version(shelf), **responses.of_item(shelf, item)})
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """GET .../image: the stored file as it is now."""
@@ -259,11 +266,11 @@ class Handlers:
     def _answer_found(self, request: web.Request, found: Found) -> web.Response:
         request[TIMELINE].lap("reply")
         seconds = request[TIMELINE].seconds()
-        body = answers.of_found(request[QUERY_ID], found, seconds)
+        body = responses.of_found(request[QUERY_ID], found, seconds)
         told = ("collection", "index_version", "model_id", "matching")
         request[FACTS].update({name: body[name] for name in told})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)
-        return answers.told(body, headers=answers.server_timing(seconds))
+        return responses.told(body, headers=responses.server_timing(seconds))
 
 
 def _holds(request: web.Request, tag: str) -> bool:

@@ -6,14 +6,14 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from services.shared.host import host
 from services.shared.lifecycle import named_errors
 from services.shared.messaging.broker import Broker
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.upload.app import run
-from services.upload.guard import Guard
 from services.upload.metrics import UploadMetrics
+from services.upload.security.guard import Guard
 from services.upload.settings import UploadSettings
 
 

@@ -14,14 +14,14 @@ from typing import Any, Final
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from services.shared.telemetry import figures
+from services.shared.telemetry import metric_names
 from services.shared.telemetry.health import Health
 from services.shared.telemetry.samples import Histogram, Samples
-from services.upload import answers
-from services.upload.access import STATUS_PAGE, STATUS_ROUTE
-from services.upload.body import single_values
-from services.upload.library import Library
-from services.upload.query import require_known
+from services.upload.collections import Library
+from services.upload.http import responses
+from services.upload.query.body import single_values
+from services.upload.query.parameters import require_known
+from services.upload.security.access import STATUS_PAGE, STATUS_ROUTE
 
 _PAGE: Final = Path(__file__).parent / "pages" / "status.html"
 _WINDOW_SECONDS: Final = 300.0
@@ -29,10 +29,14 @@ _LOOK_SECONDS: Final = 15.0
 _NONE: Final = frozenset[str]()
 
 _COUNTED: Final = (
-    figures.REQUESTS, figures.IN_FLIGHT, figures.IN_FLIGHT_LIMIT, figures.CANARIES,
-    figures.CANARY_SUCCESS, figures.QUEUE_MESSAGES,
-)  # fmt: skip
-_MEASURED: Final = (figures.REQUEST_SECONDS, figures.STAGE_SECONDS)
+    metric_names.REQUESTS,
+    metric_names.IN_FLIGHT,
+    metric_names.IN_FLIGHT_LIMIT,
+    metric_names.CANARIES,
+    metric_names.CANARY_SUCCESS,
+    metric_names.QUEUE_MESSAGES,
+)
+_MEASURED: Final = (metric_names.REQUEST_SECONDS, metric_names.STAGE_SECONDS)
 
 
 class Recent:
@@ -104,30 +108,30 @@ class StatusHandlers:
             "queries": _queries(risen, seconds),
             "stages": [
                 {"stage": stage, **_times(took)}
-                for stage, took in figures.stage_seconds(risen).items()
+                for stage, took in metric_names.stage_seconds(risen).items()
             ],
             "canary": _canary(risen),
-            "queues": figures.queue_messages([risen]),
-            "collections": [answers.of_collection(one) for one in listing],
+            "queues": metric_names.queue_messages([risen]),
+            "collections": [responses.of_collection(one) for one in listing],
         }
-        return answers.told(body, headers={"Cache-Control": "no-store"})
+        return responses.told(body, headers={"Cache-Control": "no-store"})
 
 
 def _queries(risen: Samples, seconds: float) -> Mapping[str, Any]:
-    by_code = {code: int(n) for code, n in figures.queries_by_code(risen).items() if n}
+    by_code = {code: int(n) for code, n in metric_names.queries_by_code(risen).items() if n}
     count = sum(by_code.values())
     return {
         "per_second": count / seconds if seconds else 0.0,
         "by_code": by_code,
-        "in_flight": int(risen.total(figures.IN_FLIGHT)),
-        "in_flight_limit": int(risen.total(figures.IN_FLIGHT_LIMIT)),
-        **_times(figures.query_seconds(risen)),
+        "in_flight": int(risen.total(metric_names.IN_FLIGHT)),
+        "in_flight_limit": int(risen.total(metric_names.IN_FLIGHT_LIMIT)),
+        **_times(metric_names.query_seconds(risen)),
     }
 
 
 def _canary(risen: Samples) -> Mapping[str, Any]:
-    last = risen.total(figures.CANARY_SUCCESS)
-    by_code = {code: int(n) for code, n in risen.by("code", figures.CANARIES).items() if n}
+    last = risen.total(metric_names.CANARY_SUCCESS)
+    by_code = {code: int(n) for code, n in risen.by("code", metric_names.CANARIES).items() if n}
     return {"by_code": by_code, "success_unix_ms": round(1000 * last) if last else None}
 
 

@@ -19,9 +19,9 @@ from typing import Final, NamedTuple
 
 from services.shared import imaging
 from services.shared.errors import ImageGone, SimileError, TooManyPixels
-from services.shared.items import Item
-from services.shared.manifest import Manifest
-from services.upload.memory import Memory
+from services.shared.volume.items import Item
+from services.shared.volume.manifest import Manifest
+from services.upload.search.lru import Memory
 
 _STORED_LIMITS: Final = imaging.Limits(
     max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import structlog
 
-from services.searcher.scan import mapped
-from services.shared.manifest import VECTORS
+from services.searcher.index.scan import mapped
+from services.shared.volume.manifest import VECTORS
 from tests.benchmarks.datasets import CACHE, Dataset
 from tests.benchmarks.engines import ENGINES, Opened, link
 from tests.benchmarks.memory import Ran, run_sampled, status_bytes

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from services.searcher.scan import Vectors, mapped
+from services.searcher.index.scan import Vectors, mapped
 from tests.benchmarks import photographs
 
 CACHE: Final = Path(__file__).resolve().parents[2] / "build" / "benchmarks"

@@ -20,11 +20,11 @@ import click
 import numpy as np
 from PIL import Image, ImageOps
 
-from services.embedder import loading
-from services.embedder.model import Model, Pixels, Vectors
+from services.embedder.models import loading
+from services.embedder.models.model import Model, Pixels, Vectors
 from services.embedder.settings import EmbedderSettings
 from services.shared import imaging
-from services.upload.shrink import Shrinker
+from services.upload.query.shrink import Shrinker
 from tests.benchmarks import decode_report, decoders, photographs, results
 from tests.benchmarks.decoders import Decoder
 from tests.benchmarks.display import Display, shown

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, features
 
-from services.embedder.model import Pixels, Preprocessing
+from services.embedder.models.model import Pixels, Preprocessing
 from services.shared import imaging
 from services.shared.imaging.orientation import orientation_of, upright
 from tests.benchmarks.photographs import LIMITS

@@ -18,12 +18,12 @@ import numpy as np
 from annoy import AnnoyIndex
 from numpy.typing import NDArray
 
-from services.searcher.engine import Engine as Simile
+from services.searcher.build.tuning import tune
+from services.searcher.index.engine import Engine as Simile
+from services.searcher.index.scan import Positions, Vectors, mapped
 from services.searcher.progress import NoProgress
-from services.searcher.scan import Positions, Vectors, mapped
 from services.searcher.settings import IndexSettings
-from services.searcher.tuning import tune
-from services.shared.manifest import VECTORS, Plan, Shard
+from services.shared.volume.manifest import VECTORS, Plan, Shard
 
 K: Final = 10
 AT_ONCE: Final = 32

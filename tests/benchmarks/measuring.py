@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from services.searcher import scan
-from services.searcher.scan import Vectors
+from services.searcher.index import scan
+from services.searcher.index.scan import Vectors
 from tests.benchmarks.engines import AT_ONCE, K, Opened, Search
 
 TARGETS: Final = (0.99, 0.999)

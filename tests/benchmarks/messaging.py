@@ -22,25 +22,25 @@ import click
 import numpy as np
 import psutil
 
-from services.bench.load import Target, closed_loop
+from services.bench.load.load import Target, closed_loop
 from services.embedder import service as embedder
-from services.embedder.model import Pixels, Runs, Vectors
+from services.embedder.models.model import Pixels, Runs, Vectors
 from services.embedder.settings import EmbedderSettings
-from services.shared.collection import Volume
 from services.shared.contracts import Box, Question
-from services.shared.host import host
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Broker
-from services.shared.messaging.inbox import Inbox
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.messaging.request_reply import Inbox
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
-from services.upload.embedding_memory import EmbeddingMemory
+from services.shared.volume.volume import Volume
 from services.upload.metrics import UploadMetrics
-from services.upload.queries import Query, new_query_id
-from services.upload.search_client import SearchClient
-from services.upload.workers import Workers
+from services.upload.search.embedding_cache import EmbeddingMemory
+from services.upload.search.queries import Query, new_query_id
+from services.upload.search.search_client import SearchClient
+from services.upload.search.workers import Workers
 from tests.benchmarks import messaging_report, results
 from tests.benchmarks.display import Display, shown
 from tests.support import running

@@ -11,7 +11,7 @@ from typing import Final
 import click
 import numpy as np
 
-from services.searcher.scan import Vectors
+from services.searcher.index.scan import Vectors
 from services.shared.imaging import Limits
 
 _BESIDE: Final = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -42,7 +42,7 @@ def paths() -> list[Path]:
 
 def _embed(paths: Sequence[Path]) -> Vectors:
     # Half of the benchmark's runs need no torch.
-    from services.embedder import loading  # noqa: PLC0415
+    from services.embedder.models import loading  # noqa: PLC0415
     from services.embedder.settings import EmbedderSettings  # noqa: PLC0415
 
     # The one runtime whose models several threads may share.

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import onnxruntime
 from onnxruntime import quantization
 
-from services.embedder import cpu, parity
-from services.embedder.exported import INPUT, Exported
-from services.embedder.model import Pixels, Runs, Runtime, Vectors
-from services.embedder.networks import NETWORKS
-from services.embedder.runtimes.onnx_session import OnnxSession
-from services.embedder.runtimes.openvino_request import OpenVinoRequest
+from services.embedder.models import cpu, parity
+from services.embedder.models.exported import INPUT, Exported
+from services.embedder.models.model import Pixels, Runs, Runtime, Vectors
+from services.embedder.models.networks import NETWORKS
+from services.embedder.models.runtimes.onnx_session import OnnxSession
+from services.embedder.models.runtimes.openvino_request import OpenVinoRequest
 from services.embedder.settings import EmbedderSettings
 from tests.benchmarks import photographs, results, runtimes_report
 from tests.benchmarks.display import Display, shown

@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from services.searcher import publisher
-from services.searcher.index import stored_file
-from services.searcher.methods.registry import required_files
+from services.searcher.admin import versions
+from services.searcher.build.tuning import tune
+from services.searcher.index.index import stored_file
+from services.searcher.index.methods.registry import required_files
+from services.searcher.index.scan import Vectors
 from services.searcher.progress import NoProgress
-from services.searcher.scan import Vectors
 from services.searcher.service import run
 from services.searcher.settings import IndexSettings, SearcherSettings
-from services.searcher.tuning import tune
-from services.shared.collection import Volume
 from services.shared.contracts import (
     Embedding,
     Embeddings,
@@ -31,13 +30,14 @@ from services.shared.contracts import (
     Slip,
     codec,
 )
-from services.shared.items import ITEMS, Item, write_items
-from services.shared.manifest import VECTORS, Manifest, MethodName
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Consumer, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
+from services.shared.volume.items import ITEMS, Item, write_items
+from services.shared.volume.manifest import VECTORS, Manifest, MethodName
+from services.shared.volume.volume import Volume
 from tests.benchmarks.datasets import Mixture
 
 MODEL: Final = "benchmark@000000000000/none/0"
@@ -98,7 +98,7 @@ def publish(
         canaries=(0, count - 1),
         files={name: stored_file(staging / name) for name in files},
     )
-    publisher.publish(volume, staging, manifest)
+    versions.publish(volume, staging, manifest)
     return version
 
 

@@ -19,8 +19,8 @@ import click
 import numpy as np
 import structlog
 
-from services.searcher.scan import Vectors
-from services.shared.collection import Volume
+from services.searcher.index.scan import Vectors
+from services.shared.volume.volume import Volume
 from tests.benchmarks import memory, results, swap_report
 from tests.benchmarks.datasets import CACHE, Mixture
 from tests.benchmarks.display import Display, shown

@@ -23,11 +23,11 @@ from typing import Final
 import click
 import psutil
 
-from services.bench.load import Target, closed_loop
-from services.shared.collection import Volume
+from services.bench.load.load import Target, closed_loop
 from services.shared.telemetry import tracing
 from services.shared.telemetry.stopwatch import Stopwatch
 from services.shared.telemetry.tracing import NoTracing
+from services.shared.volume.volume import Volume
 from tests.benchmarks import results, telemetry_report
 from tests.benchmarks.display import Display, shown
 from tests.benchmarks.messaging import DIMENSION, MODEL, cpu_seconds, is_broker

@@ -19,8 +19,8 @@ from services.embedder.metrics import EmbedderMetrics
 from services.searcher import process as searcher
 from services.searcher.metrics import SearcherMetrics
 from services.shared.telemetry.durations import Series
-from services.upload import observed
 from services.upload import process as upload
+from services.upload.http import observed
 from services.upload.metrics import UploadMetrics
 from tests.benchmarks.messaging import serve_stub
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.running import simile_up
 
 CHROMIUM = Path("/usr/bin/chromium")

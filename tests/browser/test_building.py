@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from services.sample import draw_sample
-from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress
-from services.shared.collection import Volume
+from services.local.sample import draw_sample
+from services.shared.volume.build_progress import BUILDING, PROGRESS, BuildProgress
+from services.shared.volume.volume import Volume
 from tests.browser.acts import overflow, violations
 from tests.support.pictures import plain_jpeg
 from tests.support.running import log_lines, ready_url, start, wait_until

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, Route, expect
 
-from services.sample import CLASSES, draw_sample
+from services.local.sample import CLASSES, draw_sample
 from tests.browser.acts import asked, colours, focused, labels, overflow, pick, violations
 from tests.support.running import simile_up
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.browser.acts import drag
 from tests.support.pictures import encoded, scene
 from tests.support.running import simile_up

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from playwright.sync_api import Page, Route, expect
 
-from services.sample import CLASSES
+from services.local.sample import CLASSES
 from tests.browser.acts import colours, focused, give, labels, overflow, pick, violations
 
 pytestmark = pytest.mark.browser

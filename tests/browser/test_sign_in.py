@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from services.upload.api_keys import Scope, new_key
+from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
 from tests.browser.acts import colours, focused, overflow, pick, violations
 from tests.support.threaded import threaded

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from prometheus_client import Gauge
 
-from services.shared.telemetry import figures
-from services.upload.api_keys import Scope, new_key
+from services.shared.telemetry import metric_names
+from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
 from tests.browser.acts import colours, focused, overflow, violations
 from tests.support.pictures import plain_jpeg
@@ -30,7 +30,9 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
     keys = folder / "keys"
     keys.write_text(f"{READER_KEY.line}\n{OPERATOR_KEY.line}\n")
     with threaded(running_api(folder, UploadSettings(port=0, api_keys_file=keys))) as running:
-        waiting = Gauge(figures.QUEUE_MESSAGES, "", ["queue"], registry=running.telemetry.registry)
+        waiting = Gauge(
+            metric_names.QUEUE_MESSAGES, "", ["queue"], registry=running.telemetry.registry
+        )
         waiting.labels("simile.embed").set(4)
         yield running
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from services.searcher.copying import FIRST_ROUND
+from services.searcher.admin.copying import FIRST_ROUND
 from services.shared.settings import SharedSettings
 from tests.support import charts
 from tests.support.charts import containers, environment, mounts, of_kind, pod_of, the

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 import pytest
 import uvloop
 
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Broker, Queue
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from tests.support.cut_proxy import CutProxy
 from tests.support.port import Port
 from tests.support.rabbitmq import Node

@@ -16,9 +16,9 @@ from typing import Final
 import aiohttp
 import aiormq
 
-from services.sample import draw_sample
-from services.shared.manifest import MANIFEST, VECTORS
+from services.local.sample import draw_sample
 from services.shared.messaging import topology
+from services.shared.volume.manifest import MANIFEST, VECTORS
 from tests.support.house import COLLECTION, House
 from tests.support.light_embedder import SECONDS as LIGHT_SECONDS
 from tests.support.prometheus import Prometheus, Target

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from services import upload
-from services.shared.telemetry import figures
+from services.shared.telemetry import metric_names
 from tests.dashboards import boards
 from tests.dashboards.observed import RULES
 from tools import reference
@@ -20,7 +20,9 @@ def test_a_query_is_one_of_the_same_routes_everywhere() -> None:
     (pattern,) = re.findall('route=~"(.+)"', QUERIES)
     (package,) = upload.__path__
     api = json.loads((Path(package) / "openapi.json").read_text())
-    assert {route for route in api["paths"] if re.fullmatch(pattern, route)} == figures.QUERY_ROUTES
+    assert {
+        route for route in api["paths"] if re.fullmatch(pattern, route)
+    } == metric_names.QUERY_ROUTES
     texts = [RULES.read_text(), *(path.read_text() for path in boards.FILES)]
     found = {one for text in texts for one in re.findall(r'route=~\\?"(.+?)\\?"', text)}
     assert found == {pattern}
@@ -32,4 +34,4 @@ def test_stages_come_in_the_same_order_everywhere() -> None:
     documented = re.findall(
         r"^\| `(\w+)` \| (?:upload|embedder|searcher|between) ", page, re.MULTILINE
     )
-    assert documented == list(figures.STAGES) == list(STAGES)
+    assert documented == list(metric_names.STAGES) == list(STAGES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.shared import errors
-from services.shared.telemetry.figures import STAGES
+from services.shared.telemetry.metric_names import STAGES
 from tools import reference
 
 ROOT = reference.DOCS.parent

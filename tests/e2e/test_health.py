@@ -14,12 +14,12 @@ from typing import Final
 import aiohttp
 import pytest
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from services.shared.contracts import EmbedRequest, Slip
 from services.shared.lifecycle import ExitCode
 from services.shared.messaging import topology
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Message
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from tests.support.pictures import plain_jpeg
 from tests.support.rabbitmq import Node
 from tests.support.running import START_SECONDS, Process, free_port, log_lines, start, wait_until
@@ -96,7 +96,7 @@ WEDGES: Final = """
 import threading
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
-from services.shared.host import host
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from tests.support.fake_model import FakeModel
 

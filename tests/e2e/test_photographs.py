@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher.evaluation import evaluate
-from services.shared.collection import Volume
+from services.searcher.admin.evaluation import evaluate
+from services.shared.volume.volume import Volume
 from tests.support.photographs import collection_dir
 from tests.support.running import start
 

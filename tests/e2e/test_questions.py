@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.running import simile_up
 
 SEARCH = "/v1/search"

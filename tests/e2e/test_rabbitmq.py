@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.sample import draw_sample
-from services.shared.collection import Volume
-from services.shared.items import ITEMS, ItemCatalog
+from services.local.sample import draw_sample
+from services.shared.volume.items import ITEMS, ItemCatalog
+from services.shared.volume.volume import Volume
 from tests.support.photographs import awkward_dir
 from tests.support.rabbitmq import Node
 from tests.support.running import Process, free_port, log_lines, start, wait_until

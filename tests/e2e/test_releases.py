@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.rabbitmq import Node
 from tests.support.running import Process, free_port, start, wait_until
 from tools.chart.manifests import CHART

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 import pytest_asyncio
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.checker import Load
 from tests.support.cut_proxy import CutProxy
 from tests.support.house import COLLECTION, LIGHT, House

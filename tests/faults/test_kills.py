@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.checker import CONNECTION, Load, Outcome
 from tests.support.house import House
 from tests.support.rabbitmq import Node

@@ -18,7 +18,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.checker import CONNECTION, Load
 from tests.support.house import BUILD_SECONDS, House
 from tests.support.light_embedder import CLOCK

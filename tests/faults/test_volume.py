@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from services.shared.manifest import VECTORS
+from services.shared.volume.manifest import VECTORS
 from tests.support.checker import Load
 from tests.support.house import COLLECTION, House
 

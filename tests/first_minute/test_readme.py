@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from tests.support.running import MODELS_DIR, simile_up
 
 README: Final = Path(__file__).parents[2] / "README.md"
@@ -127,7 +127,7 @@ class TestMakeRun:
         command.parent.mkdir(parents=True)
         command.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(README.parent)!r})\n"
-            "from services.folder_option import ImagesFolder\n"
+            "from services.cli.folder_option import ImagesFolder\n"
             "print(ImagesFolder().convert(sys.argv[-1], None, None))\n"
         )
         command.chmod(0o755)

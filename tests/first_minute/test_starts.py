@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from services.shared.lifecycle import ExitCode
 from tests.support.running import START_SECONDS, log_lines, simile_up, start, wait_until
 

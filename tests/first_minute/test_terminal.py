@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from services.shared.lifecycle import ExitCode
 from tests.support.rabbitmq import Node
 from tests.support.terminal import Terminal, up_on_terminal

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from services.shared import imaging
 from services.shared.errors import SimileError
-from services.shared.imaging import confined
+from services.shared.imaging.processes import confined
 from tests.support import pictures
 
 

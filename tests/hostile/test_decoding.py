@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import pytest
 
-from services.embedder.model import Pixels, Preprocessing, Vectors
+from services.embedder.models.model import Pixels, Preprocessing, Vectors
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import SimileError, by_code

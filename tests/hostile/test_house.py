@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from services.embedder.decoding import SMALL_BYTES
-from services.sample import draw_sample
+from services.local.sample import draw_sample
 from services.shared.errors import by_code
 from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
 from tests.hostile.containers import KINDS, variants

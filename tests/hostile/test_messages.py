@@ -15,11 +15,10 @@ import aiormq
 from pamqp import commands as spec
 
 from services.embedder import service as embedder_service
-from services.embedder.model import Model
+from services.embedder.models.model import Model
 from services.embedder.settings import EmbedderSettings
 from services.searcher import service as searcher_service
 from services.searcher.settings import SearcherSettings
-from services.shared.collection import Volume
 from services.shared.contracts import (
     Embedding,
     Embeddings,
@@ -33,11 +32,12 @@ from services.shared.contracts import messages_pb2 as pb
 from services.shared.errors import SimileError
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Broker, Message, Queue
-from services.shared.messaging.inbox import Embedded, Inbox
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.messaging.request_reply import Embedded, Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
+from services.shared.volume.volume import Volume
 from tests.support import pictures
 from tests.support.fake_model import GREEN, FakeModel
 from tests.support.rabbitmq import Node

@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 from click.testing import CliRunner, Result
 
-from services.cli import main
+from services.cli.main import main
 from services.shared.contracts import (
     Embeddings,
     EmbedRequest,
@@ -21,8 +21,8 @@ from services.shared.contracts import (
     codec,
 )
 from services.shared.messaging import topology
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Broker, Message, Queue
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from tests.support import pictures
 from tests.support.fake_model import GREEN
 from tests.support.poison_embedder import ANTIDOTE, POISON

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import click
 import pytest
 
-from services import cli
+from services.cli import main as cli
 from services.embedder.settings import EmbedderSettings
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared.environment import EnvironmentSettings

@@ -52,7 +52,7 @@ HELD = {
 EMBED = """
 import io, json, logging, pathlib
 from PIL import Image
-from services.embedder.loading import load
+from services.embedder.models.loading import load
 from services.embedder.settings import EmbedderSettings
 from services.shared.imaging import Limits
 models = load(EmbedderSettings(), Limits(15_728_640, 64_000_000, 100))

@@ -9,9 +9,9 @@ import pytest
 
 from services.shared.errors import BrokerUnavailable, ConsumerLost, ReplyQueueLost
 from services.shared.lifecycle import cancel
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Message, Queue
-from services.shared.messaging.inbox import Inbox
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.messaging.request_reply import Inbox
 from tests.support.cut_proxy import CutProxy
 from tests.support.rabbitmq import Node, require_server
 

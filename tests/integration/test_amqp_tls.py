@@ -10,10 +10,10 @@ import aiormq
 import pytest
 
 from services.shared.errors import BrokerUnavailable, InvalidSettings
-from services.shared.host import amqp_broker
-from services.shared.messaging.amqp import AmqpBroker
-from services.shared.messaging.amqp_tls import AmqpTls, distrust
 from services.shared.messaging.broker import Message, Queue
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.messaging.rabbitmq.tls import AmqpTls, distrust
+from services.shared.process import amqp_broker
 from services.shared.settings import SharedSettings, load
 from tests.support.certificates import Authority, Pair
 from tests.support.rabbitmq import Node, require_server

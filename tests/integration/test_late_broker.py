@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from services.shared.collection import Volume
 from services.shared.lifecycle import ExitCode
-from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.volume.volume import Volume
 from tests.support.pictures import plain_jpeg
 from tests.support.rabbitmq import Node, require_server
 from tests.support.running import Process, free_port, start, wait_until

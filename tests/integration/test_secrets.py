@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import structlog
 
-from services.client import ClientSettings, key_headers
+from services.clients.api import ClientSettings, key_headers
 from services.shared.errors import BrokerUnavailable
-from services.shared.messaging.amqp import AmqpBroker
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
-from services.upload.api_keys import Scope, new_key
+from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
 from tests.support.rabbitmq import Node
 from tests.support.running import free_port, start, wait_until

@@ -20,7 +20,6 @@ from services.searcher.handover import Handover
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
-from services.shared.collection import Volume
 from services.shared.contracts import (
     Embedding,
     Embeddings,
@@ -31,12 +30,13 @@ from services.shared.contracts import (
     codec,
 )
 from services.shared.messaging import topology
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Broker, Consumer, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.stopwatch import Stopwatch
+from services.shared.volume.volume import Volume
 from tests.support.rabbitmq import Node
 from tests.support.volume import DIMENSION, MODEL, items, publish_version, unit_vectors
 

@@ -13,10 +13,10 @@ import aiohttp
 import pytest
 from prometheus_client.openmetrics.exposition import generate_latest
 
-from services.embedder.model import Pixels, Vectors
-from services.shared.messaging.amqp import AmqpBroker
+from services.embedder.models.model import Pixels, Vectors
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from services.shared.telemetry.tracing import tracing
 from tests.support.collector import Collector, collecting
 from tests.support.fake_model import FakeModel

@@ -43,9 +43,9 @@ def _import_in_fresh_interpreter(*modules: str, environment: dict[str, str]) -> 
     [
         ("services.upload.app", {"numpy", "torch", "torchvision", "annoy"}),
         ("services.searcher.service", {"torch", "torchvision"}),
-        ("services.searcher.builder", {"torch", "torchvision"}),
+        ("services.searcher.build.builder", {"torch", "torchvision"}),
         ("services.embedder.service", {"annoy"}),
-        ("services.cli", {"numpy", "torch", "torchvision", "annoy", "PIL"}),
+        ("services.cli.main", {"numpy", "torch", "torchvision", "annoy", "PIL"}),
     ],
 )
 def test_a_service_loads_only_what_its_image_holds(module: str, absent: set[str]) -> None:

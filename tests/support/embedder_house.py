@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from services.embedder import service
-from services.embedder.model import Model
+from services.embedder.models.model import Model
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import (
     Embedding,

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from services.embedder.model import Pixels, Preprocessing, Runs, Vectors
+from services.embedder.models.model import Pixels, Preprocessing, Runs, Vectors
 from services.shared.contracts import Box
 from services.shared.imaging import Limits
 from tests.support.pictures import Color

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from services.shared.collection import Volume
-from services.shared.items import ITEMS, ItemCatalog
+from services.shared.volume.items import ITEMS, ItemCatalog
+from services.shared.volume.volume import Volume
 from tests.support.running import Process, free_port, start, wait_until
 
 LIGHT: Final = "tests.support.light_embedder"

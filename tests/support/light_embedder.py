@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.embedder.model import Model, Pixels, Preprocessing, Runs, Vectors
+from services.embedder.models.model import Model, Pixels, Preprocessing, Runs, Vectors
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
-from services.shared.host import host
 from services.shared.imaging import Limits
 from services.shared.messaging.broker import Broker
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 

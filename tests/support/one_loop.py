@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from services.embedder import service as embedder
-from services.embedder.model import Model
+from services.embedder.models.model import Model
 from services.embedder.settings import EmbedderSettings
 from services.searcher import service as searcher
 from services.searcher.settings import SearcherSettings
-from services.shared.collection import Volume
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.tracing import NoTracing, Tracing
+from services.shared.volume.volume import Volume
 from services.upload import app as upload
 from services.upload.settings import UploadSettings
 from tests.support.volume import items, publish_version

@@ -11,12 +11,12 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
-from services.embedder.model import Model, Pixels
+from services.embedder.models.model import Model, Pixels
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
-from services.shared.host import host
 from services.shared.messaging.broker import Broker
+from services.shared.process import host
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from tests.support.fake_model import FakeModel

@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from services.searcher import publisher
-from services.searcher.index import stored_file
-from services.searcher.methods.method import Workspace
-from services.searcher.methods.registry import METHODS, required_files
+from services.searcher.admin import versions
+from services.searcher.index.index import stored_file
+from services.searcher.index.methods.method import Workspace
+from services.searcher.index.methods.registry import METHODS, required_files
+from services.searcher.index.reduction import Reduction
+from services.searcher.index.scan import Vectors
 from services.searcher.progress import NoProgress
-from services.searcher.reduction import Reduction
-from services.searcher.scan import Vectors
 from services.searcher.settings import IndexSettings
-from services.shared.collection import Volume
-from services.shared.items import ITEMS, Item, write_items
-from services.shared.manifest import (
+from services.shared.volume.items import ITEMS, Item, write_items
+from services.shared.volume.manifest import (
     REDUCED,
     REDUCTION,
     VECTORS,
@@ -31,6 +30,7 @@ from services.shared.manifest import (
     Shard,
     reduces,
 )
+from services.shared.volume.volume import Volume
 
 MODEL = "fake@0123456789ab/pixels/8"
 DIMENSION = 8
@@ -104,7 +104,7 @@ def publish_version(  # noqa: PLR0913 (the parts of a version, each with a defau
         files={name: stored_file(staging / name) for name in required_files(plan, shards)},
     )  # fmt: skip
     if activate:
-        publisher.publish(volume, staging, manifest)
+        versions.publish(volume, staging, manifest)
     else:
         volume.publish(staging, manifest)
     return manifest

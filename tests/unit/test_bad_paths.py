@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from services.cli import main
-from services.shared.collection import Volume
+from services.cli.main import main
 from services.shared.lifecycle import ExitCode
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 _USAGE = 2

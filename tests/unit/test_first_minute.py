@@ -13,18 +13,18 @@ import click
 import pytest
 from rich.console import Console
 
-from services import children, first_query, running_up
-from services.build_display import shown_progress
-from services.folder_option import ImagesFolder
-from services.local import LocalSettings
+from services.cli.build_display import shown_progress
+from services.cli.folder_option import ImagesFolder
+from services.cli.up_screen import LogScreen, Served, TerminalScreen
+from services.local import first_query, process_manager, running_up
+from services.local.source import Source, source_of
+from services.local.up import LocalSettings
 from services.searcher import progress as progress_module
-from services.searcher.journal import FailedImage
+from services.searcher.build.journal import FailedImage
 from services.searcher.progress import NoProgress, SpokenProgress
-from services.shared.build_progress import BuildProgress
-from services.shared.collection import Volume
 from services.shared.errors import BuildInProgress, InvalidSettings
-from services.source import Source, source_of
-from services.up_screen import LogScreen, Served, TerminalScreen
+from services.shared.volume.build_progress import BuildProgress
+from services.shared.volume.volume import Volume
 from tests.support.clock import Clock
 from tests.support.volume import items, publish_version, unit_vectors
 
@@ -105,7 +105,7 @@ def test_the_sample_is_drawn_once_and_by_one_process(
         folder.mkdir(parents=True)
         calls.append(folder)
 
-    monkeypatch.setattr("services.sample.draw_sample", draw)
+    monkeypatch.setattr("services.local.sample.draw_sample", draw)
     source = source_of(tmp_path, None, None)
     source.draw(Volume(tmp_path), NoProgress())
     source.draw(Volume(tmp_path), NoProgress())
@@ -225,6 +225,6 @@ def test_children_inherit_settings_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     """A misspelt variable is named once, not by every child."""
     monkeypatch.setenv("SIMILE_UPLAOD_PORT", "1")
     monkeypatch.setenv("SIMILE_UPLOAD_K", "")
-    inherited: Mapping[str, str] = children._inherited()
+    inherited: Mapping[str, str] = process_manager._inherited()
     assert "SIMILE_UPLAOD_PORT" not in inherited
     assert "PATH" in inherited

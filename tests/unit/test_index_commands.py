@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from services.cli import main
-from services.searcher.index import Index
-from services.shared.collection import Volume
+from services.cli.main import main
+from services.searcher.index.index import Index
 from services.shared.lifecycle import ExitCode
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 
@@ -131,7 +131,8 @@ def test_duplicates_are_a_table_and_a_sheet_or_json(volume: Volume, tmp_path: Pa
 
 _INTERRUPTED = """
 import sys
-from services import cli, local
+from services.cli import main as cli
+from services.local import up as local
 async def build_index(*_, **__):
     return None
 local.build_index = build_index

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services import tables
+from services.cli import tables
 
 SERVICES = Path(tables.__file__).parent
 HOSTILE = "a [/b] \x1b]0;title\x07"
@@ -51,7 +51,7 @@ def test_foreign_text_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]
 
 
 def test_no_command_prints_past_the_helpers() -> None:
-    """Rows, consoles and lines made of other texts come from `services.tables` alone."""
+    """Rows, consoles and lines made of other texts come from `services.cli.tables` alone."""
     allowed = {"tables.py", "progress.py"}
     past = [
         f"{path.name}:{node.lineno} {ast.unparse(node.func)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from services.shared.imaging.confined import decode, thumbnail
 from services.shared.imaging.decode import PIXELS, current_name
 from services.shared.imaging.probe import (
     Header,
@@ -13,6 +12,7 @@ from services.shared.imaging.probe import (
     sniff,
     sniff_start,
 )
+from services.shared.imaging.processes.confined import decode, thumbnail
 
 __all__ = [
     "PIXELS",

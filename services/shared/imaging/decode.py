@@ -13,7 +13,8 @@ from PIL import ExifTags, Image, ImageChops, ImageFile
 
 from services.shared.contracts import Box
 from services.shared.errors import BoxTooSmall, ExtremeAspect, UndecodableImage
-from services.shared.imaging import colour, jpeg2000, short_jpeg
+from services.shared.imaging import colour
+from services.shared.imaging.formats import jpeg2000, short_jpeg
 from services.shared.imaging.ground import flattened
 from services.shared.imaging.image_cost import JPEG_FAMILY
 from services.shared.imaging.orientation import (

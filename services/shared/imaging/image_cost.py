@@ -11,7 +11,7 @@ from typing import Final
 from PIL import ImageFile
 
 from services.shared.errors import UndecodableImage
-from services.shared.imaging import jpeg
+from services.shared.imaging.formats import jpeg
 
 JPEG_FAMILY: Final = ("JPEG", "MPO")
 """A JPEG of several pictures (many phones write them) is to Pillow an MPO."""

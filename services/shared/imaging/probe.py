@@ -25,7 +25,7 @@ from services.shared.errors import (
     UndecodableImage,
     UnsupportedFormat,
 )
-from services.shared.imaging import heif, jpeg, jpeg2000, png, tiff, unread
+from services.shared.imaging.formats import heif, jpeg, jpeg2000, png, tiff, unread
 from services.shared.imaging.image_cost import (
     JPEG_FAMILY,
     Reader,

@@ -94,7 +94,7 @@ def from_environment() -> Similarity:
 
 def _given() -> tuple[Callable[[bytes], Pixels], Callable[[Pixels], Vectors]]:
     # Torch and ONNX Runtime take seconds to import, and each variant needs one of them.
-    from services.embedder.loading import load  # noqa: PLC0415
+    from services.embedder.models.loading import load  # noqa: PLC0415
     from services.embedder.settings import EmbedderSettings  # noqa: PLC0415
 
     settings = EmbedderSettings(runtime="onnxruntime", workers=1, device="cpu")
@@ -115,7 +115,7 @@ def documented_prepare(image: bytes) -> Pixels:
 def _documented() -> tuple[Callable[[bytes], Pixels], Callable[[Pixels], Vectors]]:
     import torch  # noqa: PLC0415
 
-    from services.embedder import architectures  # noqa: PLC0415
+    from services.embedder.models import architectures  # noqa: PLC0415
     from services.embedder.settings import EmbedderSettings  # noqa: PLC0415
 
     network = architectures.build(EmbedderSettings()).network

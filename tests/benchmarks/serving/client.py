@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from services.bench.load import Target, closed_loop
+from services.bench.load.load import Target, closed_loop
 from services.bench.run import percentile
 from tests.benchmarks.serving import corpus
 from tests.benchmarks.serving.children import cpu_seconds, main_thread_seconds

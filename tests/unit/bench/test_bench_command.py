@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
-from services.cli import main
+from services.cli.main import main
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import admin_app
 from services.upload.metrics import UploadMetrics

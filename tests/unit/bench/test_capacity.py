@@ -14,7 +14,7 @@ from services.bench.capacity import (
     find_ceiling,
     step_seconds,
 )
-from services.bench.meter import Measured
+from services.bench.load.meter import Measured
 from services.bench.run import Run, Sample
 
 GOAL = Goal(p99_seconds=0.5)

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from services.bench import http_client
-from services.bench.http_client import Connection
+from services.bench.load import http_client
+from services.bench.load.http_client import Connection
 from services.bench.target import Address
 from tests.support.running import free_port
 

@@ -8,8 +8,8 @@ import itertools
 import pytest
 from aiohttp import web
 
-from services.bench.load import Target, closed_loop, open_loop
-from services.bench.recorder import Recorder
+from services.bench.load.load import Target, closed_loop, open_loop
+from services.bench.load.recorder import Recorder
 from services.bench.run import Sample
 from tests.support.running import free_port
 from tests.unit.bench.conftest import Server, overloaded, served

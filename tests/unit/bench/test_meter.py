@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.bench.meter import Meter, Plan
+from services.bench.load.meter import Meter, Plan
 from services.shared.errors import Unreachable
 from tests.unit.bench.conftest import Server
 

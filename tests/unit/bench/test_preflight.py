@@ -12,7 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from services.bench import preflight
-from services.bench.images import read_images
+from services.bench.load.images import read_images
 from services.bench.target import Address, Target
 from services.shared.errors import (
     CollectionRequired,

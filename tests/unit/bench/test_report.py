@@ -12,14 +12,14 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from services.bench import tables
 from services.bench.capacity import Capacity, Goal, Step
 from services.bench.facts import Facts
-from services.bench.meter import Measured
-from services.bench.report import write_report
+from services.bench.load.meter import Measured
+from services.bench.load.scrape import Batches, Spent
+from services.bench.report import tables
+from services.bench.report.report import write_report
 from services.bench.results import Results
 from services.bench.run import Run, Sample
-from services.bench.scrape import Batches, Spent
 from services.bench.sizing import Advice
 
 FACTS = Facts(

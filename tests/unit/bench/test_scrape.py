@@ -8,7 +8,7 @@ import pytest
 from aiohttp.pytest_plugin import AiohttpClient
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.bench import scrape
+from services.bench.load import scrape
 from services.embedder.metrics import EmbedderMetrics
 from services.shared.errors import Unreachable
 from services.shared.telemetry import Telemetry

@@ -10,7 +10,7 @@ from aiohttp import web
 from rich.console import Console
 
 from services.bench import capacity
-from services.bench.meter import Plan
+from services.bench.load.meter import Plan
 from services.bench.session import Asked, Session
 from services.bench.sizing import Wish
 from tests.unit.bench.conftest import Server, served

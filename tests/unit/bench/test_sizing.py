@@ -8,9 +8,9 @@ import pytest
 
 from services.bench import sizing
 from services.bench.capacity import Capacity, Goal, Step
-from services.bench.meter import Measured
+from services.bench.load.meter import Measured
+from services.bench.load.scrape import Batches, Spent
 from services.bench.run import Run, Sample
-from services.bench.scrape import Batches, Spent
 from services.bench.sizing import Seen, Wish
 
 BATCHES = Batches(count=100, images=700, by_limit={1: 3, 2: 2, 4: 10, 8: 82, 16: 3, math.inf: 0})

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import shown_build
+from services.searcher.build import shown_build
+from services.searcher.build.shown_build import shown_on_volume
 from services.searcher.progress import CountedProgress, NoProgress
-from services.searcher.shown_build import shown_on_volume
-from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress, BuildWatch
-from services.shared.collection import Volume
+from services.shared.volume.build_progress import BUILDING, PROGRESS, BuildProgress, BuildWatch
+from services.shared.volume.volume import Volume
 from tests.support.clock import Clock
 
 

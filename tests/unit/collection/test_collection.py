@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from services.shared.collection import Volume, new_version, read_vector
 from services.shared.errors import (
     IndexCorrupt,
     MalformedRequest,
@@ -20,8 +19,9 @@ from services.shared.errors import (
     UnknownCollection,
     UnknownVersion,
 )
-from services.shared.items import ItemCatalog
-from services.shared.manifest import Manifest
+from services.shared.volume.items import ItemCatalog
+from services.shared.volume.manifest import Manifest
+from services.shared.volume.volume import Volume, new_version, read_vector
 from tests.support.volume import items, publish_version, unit_vectors
 
 
@@ -173,7 +173,7 @@ def test_odd_names_among_the_versions_do_no_harm() -> None:
 _HOLDER = """
 import sys, time
 from pathlib import Path
-from services.shared.collection import Volume
+from services.shared.volume.volume import Volume
 lease = Volume(Path(sys.argv[1])).hold("birds", sys.argv[2])
 print("held", flush=True)
 time.sleep(60)

@@ -9,7 +9,7 @@ import pytest
 
 from services.shared.contracts import Filter
 from services.shared.errors import IndexCorrupt, UnknownItem
-from services.shared.items import Facet, Item, ItemCatalog, write_items
+from services.shared.volume.items import Facet, Item, ItemCatalog, write_items
 
 ATTRIBUTES = [{"author": "Ann"}, {"author": "Bo", "year": "1999"}, {}, {"author": "Ann"}]
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from services.embedder.decoding import Decoder, GivenUp, Piece
 from services.embedder.job import Job
 from services.embedder.metrics import EmbedderMetrics
-from services.embedder.model import Pixels
+from services.embedder.models.model import Pixels
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.imaging import Header, Limits

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.embedder import holding, outlet, service
-from services.embedder.model import Model, Pixels, Vectors
+from services.embedder import holding, results, service
+from services.embedder.models.model import Model, Pixels, Vectors
 from services.embedder.pipeline import Pipeline
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import (
@@ -469,7 +469,7 @@ async def test_a_full_search_queue_is_told_to_who_waits(house: House) -> None:
 
 async def test_bulk_waits_for_a_full_queue(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """A build's vectors are sent when there is room again, embedded once."""
-    monkeypatch.setattr(outlet, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(results, "_RETRY_SECONDS", 0.0)
     await house.broker.start([Queue(name="small", max_length=1)])
     await house.broker.publish("small", Message.of(Replies(())))
     await house.until(lambda: house.consumes)
@@ -489,7 +489,7 @@ async def test_a_blocked_broker_loses_and_repeats_nothing(
     house: House, queue: Queue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the broker takes nothing the result waits: not embedded again, not dead-lettered."""
-    monkeypatch.setattr(outlet, "_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(results, "_RETRY_SECONDS", 0.0)
     refused = asyncio.Event()
     publish = house.broker.publish
     tries = 0

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 
 from services.embedder import decoding
-from services.embedder.model import Pixels
+from services.embedder.models.model import Pixels
 from services.shared.contracts import Box, EmbedRequest, codec
 from services.shared.errors import DecoderCrashed, Overloaded, StageDied
 from services.shared.messaging import topology

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from services.embedder import weights
-from services.embedder.architectures import ARCHITECTURES
-from services.embedder.efficientnet_lite import EfficientNetLite
-from services.embedder.loading import load
-from services.embedder.model import NetworkModel
-from services.embedder.networks import NETWORKS
+from services.embedder.models import weights
+from services.embedder.models.architectures import ARCHITECTURES
+from services.embedder.models.efficientnet_lite import EfficientNetLite
+from services.embedder.models.loading import load
+from services.embedder.models.model import NetworkModel
+from services.embedder.models.networks import NETWORKS
 from services.embedder.settings import EmbedderSettings, ModelName
 from services.shared.errors import InvalidSettings, WeightsUnavailable
 from tests.support import pictures

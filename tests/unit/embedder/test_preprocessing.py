@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.embedder.model import Preprocessing, model_id, unit_bytes
+from services.embedder.models.model import Preprocessing, model_id, unit_bytes
 from services.shared.errors import InvalidVector
 from tests.support import pictures
 from tests.support.fake_model import LIMITS

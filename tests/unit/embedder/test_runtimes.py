@@ -14,13 +14,13 @@ import openvino
 import pytest
 import torch
 
-from services.embedder import cpu, exported, parity
-from services.embedder.architectures import build
-from services.embedder.loading import load
-from services.embedder.model import NetworkModel, Pixels, Runs, Vectors
-from services.embedder.networks import NETWORKS
-from services.embedder.runtimes.torch_cpu import TorchCpu
-from services.embedder.runtimes.torch_cuda import sizes
+from services.embedder.models import cpu, exported, parity
+from services.embedder.models.architectures import build
+from services.embedder.models.loading import load
+from services.embedder.models.model import NetworkModel, Pixels, Runs, Vectors
+from services.embedder.models.networks import NETWORKS
+from services.embedder.models.runtimes.torch_cpu import TorchCpu
+from services.embedder.models.runtimes.torch_cuda import sizes
 from services.embedder.settings import EmbedderSettings
 from services.shared.errors import (
     InvalidSettings,
@@ -84,7 +84,7 @@ def test_an_exported_network_needs_no_torch(models_dir: Path) -> None:
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     script = (
         "import sys\n"
-        "from services.embedder.loading import load\n"
+        "from services.embedder.models.loading import load\n"
         "from services.embedder.settings import EmbedderSettings\n"
         "from services.shared.imaging import Limits\n"
         "import numpy as np\n"
@@ -222,7 +222,7 @@ def test_nothing_is_told_to_the_makers_of_a_runtime(models_dir: Path) -> None:
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     script = (
         "import os, sys\n"
-        "import services.embedder.runtimes.onnx_session\n"
+        "import services.embedder.models.runtimes.onnx_session\n"
         "assert os.environ['ORT_DISABLE_TELEMETRY'] == '1'\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
@@ -256,8 +256,8 @@ def test_torch_gives_no_memory_back_between_batches() -> None:
     script = (
         "import resource, threading\n"
         "import numpy as np\n"
-        "from services.embedder.architectures import build\n"
-        "from services.embedder.runtimes.torch_cpu import TorchCpu\n"
+        "from services.embedder.models.architectures import build\n"
+        "from services.embedder.models.runtimes.torch_cpu import TorchCpu\n"
         "from services.embedder.settings import EmbedderSettings\n"
         "runtime = TorchCpu(build(EmbedderSettings()).network, 'fp32')\n"
         "batch = np.zeros((32, 224, 224, 3), np.uint8)\n"

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.embedder import speed
-from services.embedder.exported import Exported, Facts
-from services.embedder.model import Pixels, Runs, Vectors
-from services.embedder.speed import Speed
+from services.embedder.models import speed
+from services.embedder.models.exported import Exported, Facts
+from services.embedder.models.model import Pixels, Runs, Vectors
+from services.embedder.models.speed import Speed
 
 _PIXELS = np.zeros((8, 4, 4, 3), np.uint8)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from services.embedder.loading import load
+from services.embedder.models.loading import load
 from services.embedder.settings import EmbedderSettings
 from tests.support.fake_model import LIMITS
 from tests.support.pictures import encoded

@@ -19,10 +19,10 @@ from PIL import ImageChops
 
 from services.shared import errors, imaging
 from services.shared.contracts import Box
-from services.shared.imaging import confined, decoder_pool
 from services.shared.imaging.decode import decode as decode_here
-from services.shared.imaging.decoder_pool import DecoderPool
-from services.shared.imaging.wire import Task
+from services.shared.imaging.processes import confined, decoder_pool
+from services.shared.imaging.processes.decoder_pool import DecoderPool
+from services.shared.imaging.processes.wire import Task
 from tests.support import pictures
 
 LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=100.0)
@@ -187,7 +187,7 @@ _PARENT: Final = """
 import sys, time
 from pathlib import Path
 from services.shared import imaging
-from services.shared.imaging import confined
+from services.shared.imaging.processes import confined
 image = Path(sys.argv[1]).read_bytes()
 confined.decode(image, imaging.Limits(2**24, 10**7, 100.0))
 print(*confined.pool().pids, flush=True)

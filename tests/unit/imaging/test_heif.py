@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from services.shared import errors, imaging
-from services.shared.imaging import heif, isobmff, tracks, video
+from services.shared.imaging.formats import heif, isobmff, tracks, video
 from services.shared.imaging.probe import opened_image
 from tests.hostile import containers
 from tests.hostile.mutations import mutated

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from services.shared import imaging
-from services.shared.imaging import jpeg
-from services.shared.imaging.jpeg import Frame
+from services.shared.imaging.formats import jpeg
+from services.shared.imaging.formats.jpeg import Frame
 from tests.hostile import bombs
 from tests.support.pictures import encoded, exif, scene
 

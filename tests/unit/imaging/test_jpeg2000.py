@@ -10,7 +10,7 @@ from PIL import Image
 
 from services.shared import errors, imaging
 from services.shared.contracts import Box
-from services.shared.imaging import jpeg2000
+from services.shared.imaging.formats import jpeg2000
 from tests.support import pictures
 
 LIMITS = imaging.Limits(max_bytes=2**22, max_pixels=4_000_000, max_aspect=100.0)

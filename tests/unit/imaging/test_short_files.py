@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from services.shared import errors, imaging
-from services.shared.imaging import png
+from services.shared.imaging.formats import png
 from tests.support import pictures, profiles
 
 LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=4_000_000, max_aspect=100.0)

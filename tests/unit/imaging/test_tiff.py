@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from services.shared import errors, imaging
-from services.shared.imaging import tiff
+from services.shared.imaging.formats import tiff
 from tests.hostile import bombs, containers
 from tests.support import pictures
 

@@ -10,8 +10,8 @@ import aiormq
 import pytest
 
 from services.shared.errors import BrokerUnavailable, Unsendable
-from services.shared.messaging.amqp import AmqpBroker
 from services.shared.messaging.broker import Message
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
 
 MESSAGE = Message("a type", b"a body")
 

@@ -10,8 +10,8 @@ from aiormq.connection import FrameReceiver
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
-from services.shared.messaging.amqp import AmqpBroker
-from services.shared.messaging.amqp_wire import Wire
+from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.messaging.rabbitmq.wire import Wire
 
 
 async def test_a_connection_that_ended_is_a_named_error() -> None:

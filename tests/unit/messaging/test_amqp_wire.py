@@ -10,7 +10,7 @@ from pamqp import commands as spec
 from pamqp import frame as frames
 from pamqp.header import ContentHeader
 
-from services.shared.messaging.amqp_wire import _Reader, readable
+from services.shared.messaging.rabbitmq.wire import _Reader, readable
 
 END = b"\xce"
 START = struct.pack(">HHQ", 60, 0, 1234)

@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.shared.messaging.broker import Message, Queue
-from services.shared.messaging.gauges import BrokerMetrics
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.metrics import BrokerMetrics
 
 QUEUE = Queue(name="queue")
 GONE = Queue(name="gone")

@@ -21,8 +21,8 @@ from services.shared.contracts import (
 from services.shared.errors import BrokerUnavailable, ReplyQueueLost
 from services.shared.lifecycle import cancel
 from services.shared.messaging.broker import Message
-from services.shared.messaging.inbox import Embedded, Inbox
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.request_reply import Embedded, Inbox
 from services.shared.telemetry import logs
 
 

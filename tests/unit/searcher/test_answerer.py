@@ -11,14 +11,14 @@ from prometheus_client import CollectorRegistry
 
 from services.searcher.answerer import Answerer, Query
 from services.searcher.catalog import Catalog
-from services.searcher.finder import Finder
+from services.searcher.index.finder import Finder
+from services.searcher.index.scan import Vectors
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
-from services.searcher.scan import Vectors
-from services.shared.collection import Volume
 from services.shared.contracts import Embedding, Failure, Neighbors, Question, Reply, Slip
 from services.shared.telemetry.stopwatch import Stopwatch
 from services.shared.telemetry.watchdog import Watchdog
+from services.shared.volume.volume import Volume
 from tests.support.volume import MODEL, items, publish_version, unit_vectors
 
 COUNT = 30

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import arrivals
-from services.searcher.arrivals import Arrivals
+from services.searcher.build import vector_log
+from services.searcher.build.vector_log import Arrivals
 
 MODEL = "fake@0123456789ab/pixels/8"
 
@@ -21,7 +21,7 @@ ENDLESS = """
 import sys
 from itertools import count
 from pathlib import Path
-from services.searcher.journal import Journal
+from services.searcher.build.journal import Journal
 from tests.unit.searcher.test_arrivals import MODEL, sha256_of, vector_of
 
 journal = Journal(Path(sys.argv[1]))
@@ -46,7 +46,7 @@ def vector_of(number: int) -> bytes:
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     """A journal's database."""
     connection = sqlite3.connect(tmp_path / "journal.sqlite")
-    connection.executescript(arrivals.SCHEMA)
+    connection.executescript(vector_log.SCHEMA)
     yield connection
     connection.close()
 
@@ -139,7 +139,7 @@ def test_each_model_has_its_own(connection: sqlite3.Connection, tmp_path: Path) 
     other = Arrivals(connection, tmp_path, "other@0123456789ab/pixels/8")
     assert found(other) == [False] * 3
     other.close()
-    arrivals.forget_all(connection, tmp_path)
+    vector_log.forget_all(connection, tmp_path)
     assert not list(tmp_path.glob("vectors-*"))
     opened = Arrivals(connection, tmp_path, MODEL)
     assert found(opened) == [False] * 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.searcher.build_metrics import BuildMetrics, MeasuredProgress
+from services.searcher.build.build_metrics import BuildMetrics, MeasuredProgress
 from services.searcher.progress import NoProgress
 
 

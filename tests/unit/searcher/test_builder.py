@@ -17,18 +17,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.searcher import pin, publisher
-from services.searcher.builder import BuildReport, BuildRequest, build
+from services.searcher.admin import pin, versions
+from services.searcher.build.builder import BuildReport, BuildRequest, build
 from services.searcher.progress import NoProgress, Progress
 from services.searcher.settings import IndexSettings
-from services.shared.collection import Volume, read_vector
 from services.shared.contracts import Failure
 from services.shared.errors import BuildFailed, BuildInProgress
-from services.shared.items import Item, ItemCatalog
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings, load
+from services.shared.volume.items import Item, ItemCatalog
+from services.shared.volume.volume import Volume, read_vector
 from tests.support.fake_embedder import FakeEmbedder, fake_embedder, vector_of
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import DIMENSION
@@ -155,11 +155,11 @@ async def test_a_clock_set_back_does_not_change_the_order_of_versions(
     site.draw("five.jpg", 5)
     third = (await site.build()).manifest.version
     assert site.volume.versions(NAME) == [first, second, third]
-    assert publisher.rollback(site.volume, NAME) == second
-    assert publisher.rollback(site.volume, NAME) == first
+    assert versions.rollback(site.volume, NAME) == second
+    assert versions.rollback(site.volume, NAME) == first
     monkeypatch.setattr(time, "time", real)
-    publisher.activate(site.volume, NAME, third)
-    rows = publisher.prune(site.volume, NAME, keep=1, min_age_seconds=0)
+    versions.activate(site.volume, NAME, third)
+    rows = versions.prune(site.volume, NAME, keep=1, min_age_seconds=0)
     assert [(row.version, row.fate) for row in rows] == [
         (first, "removed"), (second, "kept"), (third, "active"),
     ]  # fmt: skip
@@ -660,7 +660,7 @@ async def test_a_rollback_that_is_pinned_outlives_builds(site: Site) -> None:
     old = (await site.build()).manifest.version
     site.draw("green/four.jpg", 4)
     await site.build()
-    publisher.rollback(site.volume, NAME)
+    versions.rollback(site.volume, NAME)
     pin.pin(site.volume, NAME)
     unchanged = await site.build()
     assert (unchanged.published, unchanged.pinned) == (False, True)
@@ -680,7 +680,7 @@ async def test_a_rollback_without_a_pin_lasts_until_the_next_build(site: Site) -
     await site.build()
     site.draw("green/four.jpg", 4)
     newer = (await site.build()).manifest
-    publisher.rollback(site.volume, NAME)
+    versions.rollback(site.volume, NAME)
     last = await site.build()
     assert not last.pinned
     assert site.volume.active(NAME) == last.manifest.version

@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from services.searcher.catalog import Catalog
-from services.searcher.finder import Finder
-from services.searcher.index import Index
+from services.searcher.index.finder import Finder
+from services.searcher.index.index import Index
 from services.searcher.metrics import SearcherMetrics
-from services.shared.collection import Volume
 from services.shared.contracts import Neighbors, Question
 from services.shared.errors import IndexCorrupt, NoIndex
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 

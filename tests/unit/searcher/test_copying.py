@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import copying, publisher
-from services.searcher.index import Index
-from services.shared.collection import Volume
+from services.searcher.admin import copying, versions
+from services.searcher.index.index import Index
 from services.shared.errors import BuildFailed, IndexCorrupt
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 
@@ -37,7 +37,7 @@ def test_a_copy_answers_like_the_original(shared: Volume, own: Volume) -> None:
     copied = copying.copy(shared, own, "birds")
     assert copied is not None
     assert copied.version == own.active("birds") == shared.active("birds")
-    publisher.verify(own, "birds", copied.version)
+    versions.verify(own, "birds", copied.version)
     Index.open(own, "birds", copied.version)
     assert copying.copy(shared, own, "birds") is None
 

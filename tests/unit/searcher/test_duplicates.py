@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.searcher import duplicates
-from services.searcher.contact_sheet import draw_groups
-from services.searcher.duplicates import Group, find_duplicates
+from services.searcher.admin import duplicates
+from services.searcher.admin.contact_sheet import draw_groups
+from services.searcher.admin.duplicates import Group, find_duplicates
+from services.searcher.index.scan import Vectors
 from services.searcher.progress import NoProgress
-from services.searcher.scan import Vectors
-from services.shared.collection import Volume
+from services.shared.volume.volume import Volume
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
 

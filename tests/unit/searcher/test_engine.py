@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.searcher import scan
-from services.searcher.index import Index
-from services.searcher.methods import registry
-from services.searcher.scan import Vectors
-from services.shared.collection import Volume
-from services.shared.manifest import MethodName
+from services.searcher.index import scan
+from services.searcher.index.index import Index
+from services.searcher.index.methods import registry
+from services.searcher.index.scan import Vectors
+from services.shared.volume.manifest import MethodName
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 700

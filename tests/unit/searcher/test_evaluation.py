@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.searcher import evaluation
-from services.searcher.contact_sheet import draw_contact_sheet
-from services.searcher.evaluation import evaluate, nearest_others
-from services.searcher.scan import Vectors
-from services.shared.collection import Volume
+from services.searcher.admin import evaluation
+from services.searcher.admin.contact_sheet import draw_contact_sheet
+from services.searcher.admin.evaluation import evaluate, nearest_others
+from services.searcher.index.scan import Vectors
 from services.shared.errors import BuildFailed
+from services.shared.volume.volume import Volume
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
 

@@ -13,19 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.searcher import finder as finder_module
-from services.searcher import paging
-from services.searcher.finder import Finder
-from services.searcher.folding import fold
-from services.searcher.index import Index
-from services.searcher.methods import registry
-from services.searcher.paging import MAX_SHOWN
-from services.searcher.scan import Vectors
-from services.shared.collection import Volume
+from services.searcher.index import finder as finder_module
+from services.searcher.index import paging
+from services.searcher.index.finder import Finder
+from services.searcher.index.folding import fold
+from services.searcher.index.index import Index
+from services.searcher.index.methods import registry
+from services.searcher.index.paging import MAX_SHOWN
+from services.searcher.index.scan import Vectors
 from services.shared.contracts import Filter, Neighbor, Neighbors, Question
 from services.shared.errors import CursorExpired, Internal, MalformedRequest, SimileError
-from services.shared.items import Item
-from services.shared.manifest import MethodName
+from services.shared.volume.items import Item
+from services.shared.volume.manifest import MethodName
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 400

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.embedder import model
-from services.searcher.build_limits import BuildLimits, header_of
-from services.searcher.fitting import fitted, small_picture
-from services.searcher.hashing import examine
+from services.embedder.models import model
+from services.searcher.build.source.build_limits import BuildLimits, header_of
+from services.searcher.build.source.fingerprint import examine
+from services.searcher.build.source.fitting import fitted, small_picture
 from services.searcher.settings import IndexSettings
 from services.shared import errors, imaging
 from services.shared.settings import SharedSettings

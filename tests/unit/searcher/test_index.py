@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.searcher.index import Index
-from services.shared.collection import Volume
+from services.searcher.index.index import Index
 from services.shared.errors import IndexCorrupt, InvalidVector
-from services.shared.manifest import MethodName
+from services.shared.volume.manifest import MethodName
+from services.shared.volume.volume import Volume
 from tests.support.volume import DIMENSION, items, publish_version, unit_vectors
 
 COUNT = 300
@@ -148,7 +148,7 @@ def test_vectors_that_are_not_those_of_the_trees_fail_the_canaries(tmp_path: Pat
     vectors = _path(volume, "vectors.f32")
     vectors.write_bytes(np.zeros((COUNT, DIMENSION), "<f4").tobytes())
     raw = json.loads(path.read_text())
-    from services.searcher.index import stored_file  # noqa: PLC0415 (forging is what it is not for)
+    from services.searcher.index.index import stored_file  # noqa: PLC0415 (forging is what it is not for)
 
     raw["files"]["vectors.f32"]["sha256"] = stored_file(vectors).sha256
     path.write_text(json.dumps(raw))

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from services.searcher.interruptible import Interruptible
+from services.searcher.build.interruptible import Interruptible
 from services.searcher.progress import NoProgress
 from services.shared.errors import BuildFailed
 

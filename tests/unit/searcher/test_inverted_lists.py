@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from services.searcher import scan
-from services.searcher.methods import inverted_lists
-from services.searcher.methods.inverted_lists import InvertedLists
+from services.searcher.index import scan
+from services.searcher.index.methods import inverted_lists
+from services.searcher.index.methods.inverted_lists import InvertedLists
+from services.searcher.index.scan import Positions, Vectors
 from services.searcher.progress import NoProgress
-from services.searcher.scan import Positions, Vectors
 from services.shared.errors import IndexCorrupt
 from tests.support.volume import unit_vectors
 

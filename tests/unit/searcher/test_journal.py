@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import index, staging
-from services.searcher import journal as journal_module
-from services.searcher.journal import FileFacts, Journal
+from services.searcher.build import journal as journal_module
+from services.searcher.build import version_writer
+from services.searcher.build.journal import FileFacts, Journal
+from services.searcher.build.source.source_image import SourceImage
+from services.searcher.build.tuning import Tuned
+from services.searcher.index import index
 from services.searcher.progress import NoProgress
 from services.searcher.settings import IndexSettings
-from services.searcher.source_image import SourceImage
-from services.searcher.tuning import Tuned
-from services.shared.collection import read_vector
-from services.shared.items import ItemCatalog
-from services.shared.manifest import Plan
+from services.shared.volume.items import ItemCatalog
+from services.shared.volume.manifest import Plan
+from services.shared.volume.volume import read_vector
 
 MODEL = "fake@0123456789ab/pixels/16"
 DIMENSION = 16
@@ -67,7 +68,7 @@ def test_hashes_outlive_the_process_that_took_them(
 ) -> None:
     """They are committed while files are read, so that a kill doesn't cost hours of reading."""
     clock = itertools.count()
-    monkeypatch.setattr("services.searcher.journal.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("services.searcher.build.journal.time.monotonic", lambda: next(clock))
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         journal.list_images(images(10))
         for path, known in journal.unread():
@@ -99,7 +100,7 @@ def test_memory_does_not_grow_with_the_collection(
     """From listing to written files, Python holds a few rows of 10,000 at any time."""
     plan = Plan(method="exact", dimension=DIMENSION)
     tuned = Tuned(plan=plan, recall=1.0, energy=1.0, measured=(), shards=())
-    monkeypatch.setattr(staging, "tune", lambda *_: tuned)
+    monkeypatch.setattr(version_writer, "tune", lambda *_: tuned)
     monkeypatch.setattr(index, "_READ_BYTES", 2**16)
     tracemalloc.start()
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
@@ -109,7 +110,7 @@ def test_memory_does_not_grow_with_the_collection(
         assert journal.missing(MODEL, None) == MANY
         for content in journal.missing_contents():
             journal.remember_vector(content.sha256, MODEL, vector_of(content.sha256))
-        written, manifest = staging.write_version(
+        written, manifest = version_writer.write_version(
             tmp_path, "many", tmp_path, journal, MODEL, None, IndexSettings(),
             progress=NoProgress(),
         )  # fmt: skip

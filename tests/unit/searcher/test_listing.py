@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher.listing import read_listing
+from services.searcher.build.source.listing import read_listing
 from services.shared.errors import BuildFailed
 
 _EXPECTED = [("a.png", "house", {"by": "Ann"}), ("b/c.png", "sun", {"by": ""})]

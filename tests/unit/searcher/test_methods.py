@@ -8,11 +8,11 @@ from typing import get_args
 
 import pytest
 
-from services.searcher.index import Index
-from services.searcher.methods import registry
-from services.shared.collection import Volume
+from services.searcher.index.index import Index
+from services.searcher.index.methods import registry
 from services.shared.errors import IndexCorrupt
-from services.shared.manifest import MethodName
+from services.shared.volume.manifest import MethodName
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 OPENAPI = Path(__file__).parents[3] / "services/upload/openapi.json"

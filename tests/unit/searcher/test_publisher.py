@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import publisher
-from services.searcher.index import Index
-from services.shared.collection import Volume
+from services.searcher.admin import versions as publisher
+from services.searcher.index.index import Index
 from services.shared.errors import IndexCorrupt, UnknownCollection, UnknownVersion
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 

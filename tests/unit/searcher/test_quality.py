@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.searcher.finder import Finder
-from services.searcher.index import Index
+from services.searcher.index.finder import Finder
+from services.searcher.index.index import Index
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
-from services.shared.collection import Volume
 from services.shared.contracts import Filter, Neighbors, Question
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 300

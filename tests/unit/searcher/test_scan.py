@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pytest
 
-from services.searcher import scan
+from services.searcher.index import scan
 
 _ROWS: Final = 2 * 16_384 + 100
 """Two blocks, and a third that is shorter than what is asked for."""

@@ -12,12 +12,12 @@ import pytest
 from services.searcher.canary import judge
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
-from services.shared.collection import Volume
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
+from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 COUNT = 30

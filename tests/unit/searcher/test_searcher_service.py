@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from services.searcher import answerer, engine
+from services.searcher import answerer
 from services.searcher.answerer import Answerer, Query
-from services.searcher.finder import Finder
+from services.searcher.index import engine
+from services.searcher.index.finder import Finder
 from services.searcher.service import run
 from services.searcher.settings import SearcherSettings
 from services.shared import imaging
-from services.shared.collection import Volume
 from services.shared.contracts import (
     Embedding,
     Embeddings,
@@ -39,6 +39,7 @@ from services.shared.messaging.broker import Consumer, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
+from services.shared.volume.volume import Volume
 from tests.support.volume import DIMENSION, MODEL, items, publish_version, unit_vectors
 
 COUNT = 30
@@ -307,7 +308,7 @@ async def test_stopping_answers_what_was_taken(bench: Bench) -> None:
 
 def test_vectors_are_little_endian() -> None:
     """The bytes of a message are read as they are written on any machine."""
-    from services.searcher.index import as_vector  # noqa: PLC0415 (used once)
+    from services.searcher.index.index import as_vector  # noqa: PLC0415 (used once)
 
     assert np.array_equal(as_vector(struct.pack("<2f", 0.6, 0.8)), np.array([0.6, 0.8], "f4"))
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher import shortage
+from services.searcher.build import disk_errors
 
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     """The error of a device that is full becomes advice."""
     with pytest.raises(OSError, match="No space left") as full:
         Path("/dev/full").write_bytes(b"x")
-    failed = shortage.explained(tmp_path, full.value)
+    failed = disk_errors.explained(tmp_path, full.value)
     assert str(tmp_path) in str(failed)
     assert "make room there" in str(failed)
 
@@ -26,7 +26,7 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
 )
 def test_a_write_cut_short_is_a_full_disk(tmp_path: Path, error: OSError) -> None:
     """Whoever tells it, and in whichever words."""
-    assert "no space left" in str(shortage.explained(tmp_path, error))
+    assert "no space left" in str(disk_errors.explained(tmp_path, error))
 
 
 def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
     with pytest.raises(sqlite3.OperationalError) as full:
         connection.executescript("CREATE TABLE a (b); CREATE TABLE c (d);")
     connection.close()
-    assert "no space left" in str(shortage.explained(tmp_path, full.value))
+    assert "no space left" in str(disk_errors.explained(tmp_path, full.value))
 
 
 @pytest.mark.parametrize(
@@ -46,5 +46,5 @@ def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
 )
 def test_other_faults_keep_their_own_words(tmp_path: Path, error: OSError | sqlite3.Error) -> None:
     """Nobody is sent to make room where room is not what is missing."""
-    failed = str(shortage.explained(tmp_path, error))
+    failed = str(disk_errors.explained(tmp_path, error))
     assert failed == f"{tmp_path} can't be used: {str(error).removeprefix('[Errno 5] ')}"

@@ -6,7 +6,7 @@ import os
 import tracemalloc
 from pathlib import Path
 
-from services.searcher.source import list_images
+from services.searcher.build.source.folder import list_images
 
 
 def touch(folder: Path, *paths: str) -> None:

@@ -10,19 +10,19 @@ import psutil
 import pytest
 import structlog.testing
 
-from services.searcher import tuning
-from services.searcher.engine import Engine, Found, Spent
-from services.searcher.methods import annoy_file, registry
-from services.searcher.methods.method import Workspace
-from services.searcher.methods.registry import required_files
+from services.searcher.build import tuning
+from services.searcher.build.trial import Trial
+from services.searcher.build.tuning import Tuned, tune
+from services.searcher.index.engine import Engine, Found, Spent
+from services.searcher.index.methods import annoy_file, registry
+from services.searcher.index.methods.method import Workspace
+from services.searcher.index.methods.registry import required_files
+from services.searcher.index.reduction import Reduction, fit
+from services.searcher.index.scan import Vectors
 from services.searcher.progress import NoProgress, Progress
-from services.searcher.reduction import Reduction, fit
-from services.searcher.scan import Vectors
 from services.searcher.settings import IndexSettings
-from services.searcher.trial import Trial
-from services.searcher.tuning import Tuned, tune
 from services.shared.errors import BuildFailed, IndexCorrupt
-from services.shared.manifest import Measurement, MethodName, Plan
+from services.shared.volume.manifest import Measurement, MethodName, Plan
 from tests.support.volume import unit_vectors
 
 

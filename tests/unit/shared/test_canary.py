@@ -24,8 +24,8 @@ from services.shared.contracts import (
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Message
-from services.shared.messaging.inbox import Inbox
 from services.shared.messaging.memory import MemoryBroker
+from services.shared.messaging.request_reply import Inbox
 
 ITEM = Known(
     asked_by="image",

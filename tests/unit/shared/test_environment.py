@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic_settings import BaseSettings
 
-from services.client import ClientSettings
+from services.clients.api import ClientSettings
 from services.embedder.settings import EmbedderSettings
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared.environment import unknown_variables

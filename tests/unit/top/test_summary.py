@@ -10,7 +10,7 @@ import re
 import pytest
 from rich.console import Console
 
-from services.shared.telemetry import figures
+from services.shared.telemetry import metric_names
 from services.shared.telemetry.samples import Samples
 from services.top import replica
 from services.top import summary as summary_module
@@ -172,7 +172,7 @@ def test_before_the_second_look_nothing_is_made_up() -> None:
 
 def test_what_is_read_is_what_services_tell() -> None:
     """Every metric that the code names is one that a service has: another would read as zero."""
-    code = "".join(map(inspect.getsource, (figures, replica, summary_module)))
+    code = "".join(map(inspect.getsource, (metric_names, replica, summary_module)))
     named = set(re.findall(r'"(simile_[a-z_]+)"', code))
     assert named >= {*TROUBLES}
     tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "metrics" in name)

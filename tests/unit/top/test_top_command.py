@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from rich.console import Console
 
-from services import cli
+from services.cli import main as cli
 from services.shared.lifecycle import cancel
 from services.shared.telemetry.health import Health, start_admin
 from services.top import screen

@@ -17,7 +17,6 @@ import pytest
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from services.shared.collection import Volume
 from services.shared.contracts import (
     Embeddings,
     Failure,
@@ -29,13 +28,14 @@ from services.shared.contracts import (
     Slip,
     codec,
 )
-from services.shared.items import Item
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Message
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
+from services.shared.volume.items import Item
+from services.shared.volume.volume import Volume
 from services.upload import app as upload
 from services.upload.settings import UploadSettings
 from tests.support.fake_embedder import FakeEmbedder, fake_embedder

@@ -10,8 +10,8 @@ import pytest
 
 from services.shared.errors import Overloaded
 from services.shared.lifecycle import cancel
-from services.upload.admission import Admission
-from services.upload.tickets import Ticket
+from services.upload.search.admission import Admission
+from services.upload.search.tickets import Ticket
 
 
 @dataclass

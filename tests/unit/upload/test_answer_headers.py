@@ -8,7 +8,7 @@ import pytest
 
 from services.shared.errors import InvalidSettings
 from services.shared.settings import load
-from services.upload.api_keys import Scope, new_key
+from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Answer, Api
 

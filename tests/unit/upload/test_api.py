@@ -16,7 +16,7 @@ from services.shared.contracts import Failure
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.upload.handlers import Handlers
-from services.upload.session import SessionHandlers
+from services.upload.security.session import SessionHandlers
 from services.upload.settings import UploadSettings
 from services.upload.status import StatusHandlers
 from tests.support.pictures import plain_jpeg, png

@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from services import cli, first_query
+from services.cli import main as cli
+from services.local import first_query
 from services.shared.errors import InvalidSettings
 from services.shared.lifecycle import cancel
 from services.shared.settings import load
-from services.upload.api_keys import ApiKey, Scope, find, new_key, read_keys
-from services.upload.guard import KeyFile
+from services.upload.security.api_keys import ApiKey, Scope, find, new_key, read_keys
+from services.upload.security.guard import KeyFile
+from services.upload.security.reload import Watched
 from services.upload.settings import UploadSettings
-from services.upload.watched import Watched
 from tests.unit.upload.conftest import Api, refused
 
 SHOP, SHOP_KEY = new_key("shop", [Scope.READ])

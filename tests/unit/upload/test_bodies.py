@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from services.shared.errors import Overloaded, RateLimited
-from services.upload.bodies import Bodies, BodyBounds
+from services.upload.http.bodies import Bodies, BodyBounds
 from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Api, form_of, refused
 
@@ -89,7 +89,7 @@ class TestSlowBody:
         self, api: Api, monkeypatch: pytest.MonkeyPatch, path: str
     ) -> None:
         """408 long before the body's whole time is over, and it says why."""
-        monkeypatch.setattr("services.upload.bodies._LOT_SECONDS", 0.1)
+        monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.1)
 
         async def slow() -> AsyncIterator[bytes]:
             yield b"--x\r\n"
@@ -107,7 +107,7 @@ class TestSlowBody:
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The route that is open to all takes no slow body either."""
-        monkeypatch.setattr("services.upload.bodies._LOT_SECONDS", 0.1)
+        monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.1)
 
         async def stuck() -> AsyncIterator[bytes]:
             yield b"{"
@@ -153,7 +153,7 @@ def test_bytes_count_from_their_arrival_to_the_answer() -> None:
 
 async def test_a_pace_is_measured_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body that keeps the pace goes on for as long as it may; one that stops is given up."""
-    monkeypatch.setattr("services.upload.bodies._LOT_SECONDS", 0.2)
+    monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.2)
     bodies = Bodies(BodyBounds(8, 10**6, bytes_per_second=1000, timeout_seconds=30))
     with bodies.arriving("a", 0) as body:
         ended = asyncio.Event()

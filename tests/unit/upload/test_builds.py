@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from services.shared.build_progress import BUILDING, PROGRESS, BuildProgress
-from services.shared.collection import Volume
 from services.shared.errors import IndexBuilding, UnknownCollection
-from services.upload import library
-from services.upload.library import Library
+from services.shared.volume.build_progress import BUILDING, PROGRESS, BuildProgress
+from services.shared.volume.volume import Volume
+from services.upload import collections
+from services.upload.collections import Library
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
@@ -24,7 +24,7 @@ PICTURE = plain_jpeg((40, 80, 90))
 @pytest.fixture(autouse=True)
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The active version is looked up for each request."""
-    monkeypatch.setattr(library, "_LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(collections, "_LOOK_AGAIN_SECONDS", 0.0)
 
 
 def _build(volume: Volume, collection: str, **changed: Any) -> Path:

@@ -6,8 +6,8 @@ import pytest
 from prometheus_client import Counter
 
 from services.shared.contracts import Box
-from services.upload.embedding_memory import EmbeddingMemory
-from services.upload.memory import Memory
+from services.upload.search.embedding_cache import EmbeddingMemory
+from services.upload.search.lru import Memory
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import DIMENSION

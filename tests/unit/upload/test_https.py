@@ -11,11 +11,11 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.shared.errors import InvalidSettings
-from services.upload.certificate import Certificate
-from services.upload.guard import Guard
+from services.upload.http.certificate import Certificate
 from services.upload.metrics import UploadMetrics
+from services.upload.security.guard import Guard
+from services.upload.security.reload import Watched
 from services.upload.settings import UploadSettings
-from services.upload.watched import Watched
 from tests.support.certificates import Authority, Pair
 from tests.unit.upload.conftest import Api
 

@@ -53,7 +53,7 @@ async def test_a_request_on_its_way_at_the_end_is_answered(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection was accepted, and its request comes after the port is closed."""
-    monkeypatch.setattr("services.upload.listener._FIRST_HEAD_SECONDS", 20.0)
+    monkeypatch.setattr("services.upload.http.listener._FIRST_HEAD_SECONDS", 20.0)
     host, _, port = api.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as early:
         api.stop.set()

@@ -8,7 +8,13 @@ import pytest
 
 from services.shared.contracts import Box, Filter, Question
 from services.shared.errors import MalformedRequest
-from services.upload.query import BATCH_QUERY, IMAGE_QUERY, ITEM_QUERY, Search, parse_search
+from services.upload.query.parameters import (
+    BATCH_QUERY,
+    IMAGE_QUERY,
+    ITEM_QUERY,
+    Search,
+    parse_search,
+)
 
 
 def _parse(**fields: str) -> Search:

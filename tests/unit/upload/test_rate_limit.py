@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from services.shared.errors import RateLimited
-from services.upload.rate_limit import RateLimit
+from services.upload.security.rate_limit import RateLimit
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
 from tests.unit.upload.conftest import Api, form_of, refused

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from services.upload.refusals import Refusals
+from services.upload.http.retry_pacing import Refusals
 
 
 class _Clock:

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from services.shared.errors import ImageTooLarge, SimileError, UrlNotAllowed, UrlUnreachable
-from services.upload import remote_image
-from services.upload.addresses import is_public
-from services.upload.remote_image import RemoteImages
+from services.upload.query import remote_image
+from services.upload.query.remote_image import RemoteImages
+from services.upload.security.addresses import is_public
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
 from tests.unit.upload.conftest import Api, refused
@@ -147,7 +147,9 @@ async def test_the_vetted_address_is_the_one_connected_to(monkeypatch: pytest.Mo
     async with _served(image) as port:
         names = Names({"rebinding.example": [[LOOPBACK], ["10.255.255.1"]]})
         # Public for this test, so that the loopback server stands for one of the internet.
-        monkeypatch.setattr("services.upload.remote_image.is_public", lambda it: it == LOOPBACK)
+        monkeypatch.setattr(
+            "services.upload.query.remote_image.is_public", lambda it: it == LOOPBACK
+        )
         monkeypatch.setitem(remote_image._PORTS, "http", port)
         remote = _remote(names)
         assert await remote.fetch(f"http://rebinding.example:{port}/") == PICTURE

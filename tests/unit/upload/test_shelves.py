@@ -8,8 +8,8 @@ import gc
 import pytest
 import structlog
 
-from services.shared.items import ITEMS
-from services.upload import library
+from services.shared.volume.items import ITEMS
+from services.upload import collections
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api, matches
 
@@ -39,7 +39,7 @@ async def test_facets_hold_200_values_at_most(api: Api) -> None:
 @pytest.fixture
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """The active version is looked up for each request."""
-    monkeypatch.setattr(library, "_LOOK_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(collections, "_LOOK_AGAIN_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_looks_each_time")

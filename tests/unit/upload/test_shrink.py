@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from services.embedder import model
-from services.embedder.networks import NETWORKS
+from services.embedder.models import model
+from services.embedder.models.networks import NETWORKS
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import UndecodableImage
 from services.shared.imaging.shrinking import target_of
+from services.upload.query.shrink import Shrinker
 from services.upload.settings import UploadSettings
-from services.upload.shrink import Shrinker
 from tests.support import pictures
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api, form_of

@@ -9,7 +9,7 @@ import pytest
 from services.shared import imaging
 from services.shared.errors import SimileError
 from services.shared.imaging import Header, Limits
-from services.upload.sniffing import sniffed
+from services.upload.query.sniffing import sniffed
 from tests.support.pictures import encoded, exif, scene
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=100_000, max_aspect=100.0)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from services.shared.telemetry import figures
-from services.upload.api_keys import Scope, new_key
+from services.shared.telemetry import metric_names
+from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
 from services.upload.status import Recent
 from tests.unit.upload.conftest import Api, matches, refused
@@ -71,9 +71,9 @@ async def test_parameters_are_refused(api: Api) -> None:
 def test_the_last_minutes_are_the_last_ones() -> None:
     """What was counted six minutes ago is not told any more."""
     registry, now = CollectorRegistry(), [0.0]
-    asked = Counter(figures.REQUESTS, "", ["route", "status", "code"], registry=registry).labels(
-        "/v1/embed", "200", "ok"
-    )
+    asked = Counter(
+        metric_names.REQUESTS, "", ["route", "status", "code"], registry=registry
+    ).labels("/v1/embed", "200", "ok")
     recent = Recent(registry, clock=lambda: now[0])
     recent.look()
     asked.inc(100)
@@ -83,7 +83,7 @@ def test_the_last_minutes_are_the_last_ones() -> None:
         asked.inc()
     risen, seconds = recent.risen()
     assert seconds == 300
-    assert figures.queries_by_code(risen) == {"ok": 6}
+    assert metric_names.queries_by_code(risen) == {"ok": 6}
 
 
 class TestWithKeys:

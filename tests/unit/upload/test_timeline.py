@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.upload.timeline import Timeline
+from services.upload.search.timeline import Timeline
 
 _SOME = st.floats(0.001, 2.0)
 

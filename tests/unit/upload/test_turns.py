@@ -8,8 +8,8 @@ import pytest
 
 from services.shared.errors import Overloaded
 from services.shared.lifecycle import cancel
+from services.upload.http.turns import Turns
 from services.upload.settings import UploadSettings
-from services.upload.turns import Turns
 from tests.unit.upload.conftest import Api, connected, refused
 
 

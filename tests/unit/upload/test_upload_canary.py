@@ -14,12 +14,12 @@ from prometheus_client import CollectorRegistry
 
 from services.shared import imaging
 from services.shared.canary import Canary, CanaryMetrics
-from services.shared.collection import Volume
-from services.shared.items import Item
 from services.shared.lifecycle import cancel
-from services.shared.messaging.inbox import Inbox
+from services.shared.messaging.request_reply import Inbox
+from services.shared.volume.items import Item
+from services.shared.volume.volume import Volume
 from services.upload.canary import CanaryChoice, OwnHalf
-from services.upload.library import Library
+from services.upload.collections import Library
 from services.upload.settings import UploadSettings
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg

@@ -14,8 +14,8 @@ from services.shared.errors import NoEmbedder, NoSearcher
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Message
 from services.shared.messaging.memory import MemoryBroker
+from services.upload.search.workers import Workers
 from services.upload.settings import UploadSettings
-from services.upload.workers import Workers
 from tests.support.clock import Clock
 from tests.support.fake_embedder import fake_embedder
 from tests.unit.upload.conftest import Api, form_of, refused

@@ -1,0 +1,1 @@
+"""Asks a running Simile and measures its answers."""

@@ -1,0 +1,1 @@
+"""The `simile` command, a module for each group of its commands."""

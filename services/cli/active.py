@@ -1,0 +1,80 @@
+"""`simile index activate`, `rollback` and `unpin`: which version answers, and for how long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from services.cli.index_volume import volume_of
+from services.cli.tables import echo
+from services.shared import lifecycle
+from services.shared.volume.volume import Volume
+
+_root_option = click.option(
+    "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
+)
+_pin_option = click.option(
+    "--pin",
+    "pinned",
+    is_flag=True,
+    help="Builds publish, but leave this one active, until `unpin`.",
+)
+
+
+@click.command()
+@click.argument("collection")
+@click.argument("version")
+@_pin_option
+@_root_option
+@lifecycle.named_errors
+def activate(collection: str, version: str, root: Path | None, *, pinned: bool) -> None:
+    """Verify VERSION of COLLECTION and make it the one that answers."""
+    from services.searcher.admin import versions
+
+    volume = volume_of(root)
+    versions.activate(volume, collection, version)
+    _show_active(volume, collection, version, pinned=pinned)
+
+
+@click.command()
+@click.argument("collection")
+@_pin_option
+@_root_option
+@lifecycle.named_errors
+def rollback(collection: str, root: Path | None, *, pinned: bool) -> None:
+    """Verify and activate the version of COLLECTION before the active one."""
+    from services.searcher.admin import versions
+
+    volume = volume_of(root)
+    version = versions.rollback(volume, collection)
+    _show_active(volume, collection, version, pinned=pinned)
+
+
+@click.command()
+@click.argument("collection")
+@_root_option
+@lifecycle.named_errors
+def unpin(collection: str, root: Path | None) -> None:
+    """Let builds of COLLECTION activate what they publish again."""
+    from services.searcher.admin import pin
+
+    volume = volume_of(root)
+    pin.unpin(volume, collection)
+    active, newest = volume.active(collection), volume.versions(collection)[-1]
+    echo(f"unpinned: {collection}; active is {active}")
+    if newest != active:
+        echo(f"newer: `simile index activate {collection} {newest}`, or the next build")
+
+
+def _show_active(volume: Volume, collection: str, version: str, *, pinned: bool) -> None:
+    """Pin the collection if that was asked for; print which version is active, and for how long."""
+    from services.searcher.admin import pin
+
+    if pinned:
+        pin.pin(volume, collection)
+    echo(f"active: {collection} {version}")
+    if pin.pinned(volume, collection):
+        echo(f"pinned: builds leave it active, until `simile index unpin {collection}`")
+    elif version != volume.versions(collection)[-1]:
+        echo("the next build makes its own version active; with --pin this one would stay")

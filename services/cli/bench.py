@@ -1,0 +1,221 @@
+"""`simile bench`: what a running Simile can take, as a table, JSON and a page.
+
+The generator is imported inside the command, so that an image needs only its own extra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import click
+
+from services.cli.folder_option import ImagesFolder
+from services.cli.output_file import OutputFile
+from services.cli.tables import console
+from services.clients.api import key_headers
+from services.shared import lifecycle
+from services.shared.errors import MissingExtra
+
+_DEFAULT_CONCURRENCY: Final = (1, 8, 32)
+_OUT: Final = OutputFile()
+_SECONDS: Final = click.FloatRange(0, min_open=True)
+
+_Number = TypeVar("_Number", int, float)
+
+
+def _counts(context: click.Context, option: click.Parameter, value: str | None) -> Sequence[int]:
+    del context, option
+    return [] if value is None else _numbers(int, value)
+
+
+def _rates(context: click.Context, option: click.Parameter, value: str | None) -> Sequence[float]:
+    del context, option
+    return [] if value is None else _numbers(float, value)
+
+
+def _numbers(kind: Callable[[str], _Number], value: str) -> Sequence[_Number]:
+    """Positive numbers by comma."""
+    try:
+        numbers = [kind(part) for part in value.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 < number < math.inf for number in numbers):
+        message = f"{value} is no list of positive numbers, such as 1,8,32"
+        raise click.BadParameter(message)
+    return numbers
+
+
+def _headers(
+    context: click.Context, option: click.Parameter, values: Sequence[str]
+) -> Mapping[str, str]:
+    """NAME: VALUE, several times."""
+    del context, option
+    headers = key_headers()
+    for value in values:
+        name, colon, content = value.partition(":")
+        if not colon or not name.strip() or not value.isprintable():
+            message = f"{value} is no header, such as 'Authorization: Bearer ...'"
+            raise click.BadParameter(message)
+        headers[name.strip()] = content.strip()
+    return headers
+
+
+@click.command()
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Simile's address.")
+@click.option("--images", type=ImagesFolder(), required=True, help="The images to search by.")
+@click.option("--collection", help="Which collection to search; default: the only one.")
+@click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
+@click.option(
+    "--concurrency",
+    callback=_counts,
+    metavar="N,...",
+    help="Closed loop: so many clients, each waits for its answer; a run each. Default: 1,8,32.",
+)
+@click.option(
+    "--rate",
+    "rates",
+    callback=_rates,
+    metavar="R,...",
+    help="Open loop: so many requests a second, whatever becomes of them; a run each.",
+)
+@click.option(
+    "--find-capacity",
+    is_flag=True,
+    help="Search the highest rate that meets --p99, and say what to set for it.",
+)
+@click.option(
+    "--p99",
+    "p99_seconds",
+    type=_SECONDS,
+    default=0.5,
+    show_default=True,
+    help="With --find-capacity: seconds that 99 of 100 answers must come within.",
+)
+@click.option(
+    "--target-rate",
+    type=_SECONDS,
+    help="With --find-capacity: images a second that you need; says how many replicas.",
+)
+@click.option(
+    "--headroom",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.3,
+    show_default=True,
+    help="With --target-rate: the share of an embedder that stays free.",
+)
+@click.option(
+    "--embedders",
+    type=click.IntRange(1),
+    help="With --find-capacity: how many embedders answer; default: those seen by --metrics.",
+)
+@click.option(
+    "--seconds", type=_SECONDS, default=10, show_default=True, help="How long a run is measured."
+)
+@click.option(
+    "--warmup-seconds",
+    type=click.FloatRange(0),
+    default=2,
+    show_default=True,
+    help="Before each run, not measured.",
+)
+@click.option(
+    "--timeout-seconds",
+    type=_SECONDS,
+    default=10,
+    show_default=True,
+    help="After which a client gives up.",
+)
+@click.option(
+    "--max-connections",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="With a rate: the most connections; what finds none free waits, and its latency says so.",
+)
+@click.option(
+    "--max-images",
+    "most_images",
+    type=click.IntRange(1),
+    default=256,
+    show_default=True,
+    help="How many images of the folder are read and sent in turn.",
+)
+@click.option(
+    "--repeat-images",
+    is_flag=True,
+    help="Send images as they are: without it no two bodies are alike, so that no cache flatters.",
+)
+@click.option("--impatient", is_flag=True, help="Clients that are refused ask again at once.")
+@click.option(
+    "--metrics",
+    multiple=True,
+    metavar="URL",
+    help="A service's admin address, for CPU and batches; may be given several times.",
+)
+@click.option(
+    "--header",
+    "headers",
+    callback=_headers,
+    multiple=True,
+    metavar="NAME:VALUE",
+    help="Sent with every request; may be given several times.",
+)
+@click.option("--json", "json_file", type=_OUT, help="Write all figures into this file.")
+@click.option("--report", "report_file", type=_OUT, help="Write a page with charts: one HTML file.")
+@lifecycle.named_errors
+def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
+    """Put load on a running Simile and measure what it takes.
+
+    The images are yours: all are read before the start and sent in a shuffled order that is always
+    the same. Run it on another machine than the target's where you can.
+    """
+    _check(options)
+    try:
+        from services.bench import session
+        from services.bench.load.meter import Plan
+        from services.bench.sizing import Wish
+    except ImportError as error:
+        message = f"simile bench needs {error.name}: pip install 'simile-search[bench]'"
+        raise MissingExtra(message) from error
+
+    plan = Plan(
+        seconds=options.pop("seconds"),
+        warmup_seconds=options.pop("warmup_seconds"),
+        timeout_seconds=options.pop("timeout_seconds"),
+        patient=not options.pop("impatient"),
+        max_connections=options.pop("max_connections"),
+        metrics=options.pop("metrics"),
+    )
+    wish = Wish(
+        p99_seconds=options.pop("p99_seconds"),
+        rate=options.pop("target_rate"),
+        headroom=options.pop("headroom"),
+    )
+    asked = session.Asked(
+        plan=plan,
+        wish=wish if options.pop("find_capacity") else None,
+        unique=not options.pop("repeat_images"),
+        headers=options.pop("headers"),
+        concurrency=options.pop("concurrency"),
+        rates=options.pop("rates"),
+        **options,
+    )
+    session.run(asked, console(), console(stderr=True))
+
+
+def _check(options: dict[str, Any]) -> None:
+    """Refuse what contradicts itself; without a load there are three."""
+    loads = [name for name in ("concurrency", "rates", "find_capacity") if options[name]]
+    if len(loads) > 1:
+        message = "give one of --concurrency, --rate and --find-capacity"
+        raise click.UsageError(message)
+    if not options["find_capacity"] and (options["target_rate"] or options["embedders"]):
+        message = "--target-rate and --embedders go with --find-capacity"
+        raise click.UsageError(message)
+    if not options["url"].startswith(("http://", "https://")):
+        message = "--url begins with http:// or https://"
+        raise click.UsageError(message)
+    if not loads:
+        options["concurrency"] = _DEFAULT_CONCURRENCY

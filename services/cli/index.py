@@ -1,0 +1,294 @@
+"""`simile index`: build, list, activate, rollback, verify, prune, copy, explain, duplicates.
+
+Services are imported inside their commands, so that an image needs only its own extra.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Final, get_args
+
+import click
+from rich.table import Column
+
+from services.cli.active import activate, rollback, unpin
+from services.cli.folder_option import ImagesFolder
+from services.cli.index_tables import MEGABYTE, reason, show_plans, show_report
+from services.cli.index_volume import require_folder, volume_of
+from services.cli.output_file import OutputFile
+from services.cli.tables import add_row, age, cell, console, echo, new_table
+from services.shared import lifecycle
+from services.shared.errors import BuildFailed
+from services.shared.printable import printable
+from services.shared.settings import SharedSettings, load
+from services.shared.telemetry import logs
+from services.shared.volume.manifest import MethodName
+from services.shared.volume.volume import Volume
+
+_FOLDER: Final = ImagesFolder()
+_SECONDS: Final = click.FloatRange(0, min_open=True)
+_SHEET: Final = OutputFile(".png", ".jpg", ".jpeg", ".webp")
+_PLOT: Final = OutputFile(".png", ".svg", ".pdf")
+
+root_option = click.option(
+    "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
+)
+
+
+@click.group()
+def index() -> None:
+    """Build and look after the collections' index versions."""
+
+
+for command in (activate, rollback, unpin):
+    index.add_command(command)
+
+
+@index.command()
+@click.argument("folder", type=_FOLDER, required=False)
+@click.option("--collection", help="The collection's name; default: the folder's.")
+@click.option(
+    "--recall", type=click.FloatRange(0, 1, min_open=True), help="The recall@10 to reach."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["auto", *get_args(MethodName)]),
+    help="Try only this way to search.",
+)
+@root_option
+@click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
+@lifecycle.named_errors
+def build(
+    *,
+    folder: Path | None,
+    collection: str | None,
+    recall: float | None,
+    method: str | None,
+    root: Path | None,
+    amqp_url: str | None,
+) -> None:
+    """Embed the images of FOLDER, publish a new index version, and make it the active one.
+
+    Labels are the names of sub-folders, or come from FOLDER/manifest.csv (path, label, any other
+    column). Without FOLDER it is a drawn sample collection. How it is searched is measured: the
+    fastest way that reaches the recall is taken. Run again after an interruption: it goes on where
+    it was.
+    """
+    import asyncio
+
+    from services.cli.build_display import shown_progress
+    from services.local import up as local
+    from services.local.source import source_of
+
+    settings = local.LocalSettings.read(root, amqp_url, index={"recall": recall, "method": method})
+    require_folder(settings.shared.root)
+    logs.configure("warning", settings.shared.log_format)
+    source = source_of(settings.shared.root, folder, collection)
+
+    async def main(stop: asyncio.Event) -> None:
+        report = None
+        with shown_progress() as progress, contextlib.suppress(lifecycle.StoppedEarly):
+            report = await local.build_index(settings, source, stop=stop, progress=progress)
+        if report is None:
+            # No success: a job whose node is drained is to be tried again.
+            message = "interrupted; run the same command again to go on from here"
+            raise BuildFailed(message)
+        show_report(report)
+
+    lifecycle.run_process(main, settings.shared.event_loop)
+
+
+@index.command("list")
+@root_option
+@lifecycle.named_errors
+def list_versions(root: Path | None) -> None:
+    """Show every index version: * is active, "pin" stays active, "held" is being read."""
+    from services.searcher.admin import pin, versions
+
+    volume = volume_of(root)
+    table = new_table(
+        Column("name", overflow="fold"), Column("version", no_wrap=True), "", "images",
+        Column("method", no_wrap=True), "recall", "MB", Column("age", no_wrap=True),
+    )  # fmt: skip
+    for row in versions.list_versions(volume):
+        pinned = row.active and pin.pinned(volume, row.collection)
+        held = volume.held(row.collection, row.version)
+        marks = ["*"] * row.active + ["pin"] * pinned + ["held"] * held
+        facts = ["?", "unreadable", "", "", ""]
+        if row.manifest is not None:
+            manifest = row.manifest
+            facts = [
+                str(manifest.count),
+                manifest.plan.method,
+                f"{manifest.recall:.3f}",
+                f"{manifest.bytes / MEGABYTE:.0f}",
+                age(manifest.created_unix_ms),
+            ]
+        add_row(table, row.collection, row.version, " ".join(marks), *facts)
+    if not table.row_count:
+        echo(f"no collection in {volume.root} yet: `simile index build FOLDER` makes one")
+        return
+    console().print(table)
+
+
+@index.command()
+@click.argument("collection")
+@click.argument("version", required=False)
+@click.option("--all", "every", is_flag=True, help="Every version.")
+@root_option
+@lifecycle.named_errors
+def verify(collection: str, version: str | None, root: Path | None, *, every: bool) -> None:
+    """Check every file of VERSION (default: the active one) and its canary queries."""
+    from services.searcher.admin import versions
+    from services.shared.errors import IndexCorrupt
+
+    volume = volume_of(root)
+    chosen = volume.versions(collection) if every else []
+    chosen = chosen or [version or volume.active(collection)]
+    broken = 0
+    for one in chosen:
+        try:
+            versions.verify(volume, collection, one)
+        except IndexCorrupt as error:
+            if not every:
+                raise
+            broken += 1
+            echo(f"broken: {collection} {one}: {error}")
+        else:
+            echo(f"sound: {collection} {one}")
+    if broken:
+        raise SystemExit(lifecycle.ExitCode.FAILED)
+
+
+@index.command()
+@click.argument("collection")
+@click.option(
+    "--keep",
+    type=click.IntRange(0),
+    default=1,
+    show_default=True,
+    help="How many versions stay besides the active one.",
+)
+@click.option(
+    "--min-age",
+    type=click.FloatRange(0),
+    default=600,
+    show_default=True,
+    help="Seconds that a version has to be out of service.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@root_option
+@lifecycle.named_errors
+def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Path | None) -> None:
+    """Remove old versions of COLLECTION that no replica can hold."""
+    from services.searcher.admin import versions
+
+    volume = volume_of(root)
+    volume.active(collection)
+    rows = versions.prune(volume, collection, keep=keep, min_age_seconds=min_age, dry_run=dry_run)
+    table = new_table("version", "", "MB")
+    for row in rows:
+        fate = "would be removed" if dry_run and row.fate == "removed" else row.fate
+        add_row(table, row.version, fate, f"{row.bytes / MEGABYTE:.1f}")
+    console().print(table)
+
+
+@index.command("copy")
+@click.argument("source", type=_FOLDER)
+@click.option("--follow", type=_SECONDS, metavar="SECONDS", help="Go on; look this often.")
+@root_option
+@lifecycle.named_errors
+def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> None:
+    """Copy what is active on the volume SOURCE to this one; older copies nobody reads go."""
+    import asyncio
+
+    from services.searcher.admin import copying
+
+    shared = load(SharedSettings, root=root)
+    require_folder(shared.root)
+    origin, target = Volume(source), Volume(shared.root)
+    if follow is None:
+        for copied in (copying.copy(origin, target, name) for name in origin.collections()):
+            if copied is not None:
+                echo(f"copied: {copied.collection} {copied.version}")
+        return
+    logs.configure(shared.log_level, shared.log_format)
+
+    async def main(stop: asyncio.Event) -> None:
+        await copying.follow(origin, target, every_seconds=follow, stop=stop)
+
+    lifecycle.run_process(main, shared.event_loop)
+
+
+@index.command()
+@click.argument("collection")
+@click.argument("version", required=False)
+@click.option("--plot", type=_PLOT, help="Draw recall against speed into this PNG, SVG or PDF.")
+@root_option
+@lifecycle.named_errors
+def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
+    """Show why COLLECTION is searched the way it is: every plan measured when it was built."""
+    volume = volume_of(root)
+    manifest = volume.manifest(collection, version or volume.active(collection))
+    show_plans(manifest)
+    echo(reason(manifest))
+    if plot is not None:
+        from services.searcher.admin.plan_plot import draw_plans
+
+        draw_plans(manifest, plot)
+        echo(f"plot: {plot}")
+
+
+@index.command()
+@click.argument("collection")
+@click.option(
+    "--distance",
+    type=click.FloatRange(0, 2, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Angular distance up to which two images count as one.",
+)
+@click.option(
+    "--sheet",
+    type=_SHEET,
+    default=Path("duplicates.png"),
+    show_default=True,
+    help="Where to write the contact sheet.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The groups as JSON, no sheet.")
+@root_option
+@lifecycle.named_errors
+def duplicates(
+    *, collection: str, distance: float, sheet: Path, as_json: bool, root: Path | None
+) -> None:
+    """Report groups of near-duplicates in COLLECTION, as a table and a contact sheet."""
+    from services.searcher.admin.contact_sheet import draw_groups
+    from services.searcher.admin.duplicates import Group, find_duplicates
+    from services.searcher.progress import RichProgress
+
+    volume = volume_of(root)
+    version = volume.active(collection)
+    with RichProgress() as progress:
+        groups = find_duplicates(volume, collection, version, distance, progress)
+    if as_json:
+        click.echo(json.dumps([group.to_json() for group in groups], indent=2))
+        return
+    if not groups:
+        echo(f"{collection} has no two images within {distance:g} of each other")
+        return
+    table = new_table("images", "same file", "farthest", "labels", "paths",
+                  title=f"{len(groups)} groups of near-duplicates")  # fmt: skip
+
+    def show(group: Group) -> None:
+        labels = cell(", ".join(group.labels), "bold red" if len(group.labels) > 1 else "")
+        paths = "\n".join(printable(item.path) for item in group.items)
+        counts = (str(len(group.items)), str(group.same_bytes), f"{group.farthest:.3f}")
+        add_row(table, *counts, labels, paths)
+
+    for group in groups:
+        show(group)
+    console().print(table)
+    draw_groups(volume, collection, version, groups, sheet)
+    echo(f"contact sheet: {sheet}")

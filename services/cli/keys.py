@@ -1,0 +1,54 @@
+"""`simile keys`: make API keys, and check the file that holds their hashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from services.cli.tables import add_row, console, echo, new_table
+from services.shared import lifecycle
+
+_SCOPES: Final = ("read", "write", "admin")
+_FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@click.group()
+def keys() -> None:
+    """Make and check API keys."""
+
+
+@keys.command()
+@click.option("--name", required=True, help="Whose key it is, as logs and metrics call it.")
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(_SCOPES),
+    multiple=True,
+    default=("read",),
+    show_default="read",
+    help="What it may do; may be given several times.",
+)
+@lifecycle.named_errors
+def new(*, name: str, scopes: tuple[str, ...]) -> None:
+    """Make a key; it is shown this once, with its line for SIMILE_UPLOAD_API_KEYS_FILE."""
+    from services.upload.security.api_keys import Scope, new_key
+
+    secret, key = new_key(name, map(Scope, scopes))
+    echo(f"key:  {secret}")
+    echo(f"line: {key.line}")
+
+
+@keys.command()
+@click.argument("file", type=_FILE)
+@lifecycle.named_errors
+def check(*, file: Path) -> None:
+    """List the keys of FILE, or say what is wrong with it."""
+    from services.upload.security.api_keys import read_keys
+
+    known = read_keys(file.read_bytes())
+    table = new_table("name", "scopes", "sha256", title=str(file))
+    for key in known:
+        add_row(table, key.name, ", ".join(sorted(key.scopes)), f"{key.digest.hex()[:12]}…")
+    console().print(table)

@@ -1,0 +1,139 @@
+"""Runs `simile up`: everything on this machine, for a person at a terminal or for a script."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from services.cli.folder_option import ImagesFolder
+from services.cli.index import root_option
+from services.cli.tables import console, echo
+from services.shared import lifecycle
+from services.shared.telemetry import Telemetry, logs
+from services.shared.telemetry.tracing import tracing
+
+if TYPE_CHECKING:
+    from services.cli.up_screen import Screen
+    from services.local.source import Source
+    from services.local.up import LocalSettings
+
+
+@click.command()
+@click.option("--images", type=ImagesFolder(), help="Your images; without: a drawn sample.")
+@click.option("--collection", help="The collection's name; default: the folder's.")
+@click.option("--host", help="Where the page listens (SIMILE_UPLOAD_HOST).")
+@click.option("--port", type=int, help="The page's port (SIMILE_UPLOAD_PORT); 0 takes a free one.")
+@click.option(
+    "--admin-port",
+    type=int,
+    help="The port of metrics and health (SIMILE_ADMIN_PORT); default: 9090, or a free one.",
+)
+@click.option("--processes", is_flag=True, help="Real processes over RabbitMQ.")
+@click.option("--embedders", type=click.IntRange(1), default=1, help="With --processes: how many.")
+@click.option("--searchers", type=click.IntRange(1), default=1, help="With --processes: how many.")
+@click.option("--verbose", is_flag=True, help="On a terminal: the whole log, too.")
+@root_option
+@click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
+@lifecycle.named_errors
+def up(
+    *,
+    images: Path | None,
+    collection: str | None,
+    host: str | None,
+    port: int | None,
+    admin_port: int | None,
+    processes: bool,
+    embedders: int,
+    searchers: int,
+    verbose: bool,
+    root: Path | None,
+    amqp_url: str | None,
+) -> None:
+    """Start everything on this machine and print `ready <url>` when it can answer.
+
+    The page can be opened before that and shows how far the index is. On a terminal only steps and
+    warnings are printed; elsewhere the log, as JSON.
+    """
+    from services.local.source import source_of
+    from services.local.up import LocalSettings
+
+    show = _Show(terminal=sys.stdout.isatty(), verbose=verbose)
+    show.first_line()
+    given = LocalSettings.read(
+        root, amqp_url, admin_port=admin_port, upload={"host": host, "port": port}
+    )
+    source = source_of(given.shared.root, images, collection)
+    settings = given.serving(source, quiet=show.quiet)
+    logs.configure(settings.shared.log_level, settings.shared.log_format)
+    if show.quiet:
+        # Its errors are those of our own line "broker away", each time that it tries again.
+        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    screen = show.screen()
+    counts = {"embedder": embedders, "searcher": searchers} if processes else {}
+
+    async def main(stop: asyncio.Event) -> None:
+        await _serve(settings, source, screen, stop, counts)
+
+    lifecycle.run_process(main, settings.shared.event_loop, screen.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Show:
+    """Chooses how `up` shows itself."""
+
+    terminal: bool
+    verbose: bool
+
+    @property
+    def quiet(self) -> bool:
+        """Say whether only steps and warnings are shown."""
+        return self.terminal and not self.verbose
+
+    def first_line(self) -> None:
+        """Show a sign of life before libraries are imported, which takes seconds."""
+        if self.terminal:
+            echo("starting Simile")
+
+    def screen(self) -> Screen:
+        """Return the terminal's screen, or the log's."""
+        from services.cli.up_screen import LogScreen, TerminalScreen
+
+        return TerminalScreen(console(), bars=self.quiet) if self.terminal else LogScreen()
+
+
+async def _serve(
+    settings: LocalSettings,
+    source: Source,
+    screen: Screen,
+    stop: asyncio.Event,
+    counts: Mapping[str, int],
+) -> None:
+    """Run until `stop`.
+
+    counts: how many child processes of each service; without any all run in this process.
+    """
+    from services.local import up as local
+    from services.local.index_refresher import IndexBuild, Keeper
+    from services.searcher.build.build_metrics import BuildMetrics
+
+    shared = settings.shared
+    telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
+    measured = BuildMetrics(telemetry.registry)
+    hosted = (
+        local.child_processes(settings, counts, telemetry, stop)
+        if counts
+        else local.in_process(settings, telemetry, stop)
+    )
+    async with hosted as (services, broker):
+        work = IndexBuild(shared, settings.index, broker, source, measured)
+        await local.up(
+            services, Keeper(work, screen), stop=stop, on_stop=lambda: screen.step("stopping")
+        )
+    await asyncio.to_thread(telemetry.tracing.close)

@@ -1,0 +1,1 @@
+"""Clients of a running Simile: its HTTP API and its admin ports."""

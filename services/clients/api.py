@@ -1,0 +1,130 @@
+"""A small client of the HTTP API, for the command line, and its answers as tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
+from rich.table import Table
+
+from services.cli.tables import add_row, new_table
+from services.shared.environment import EnvironmentSettings
+from services.shared.errors import FileUnusable, Unreachable, from_code
+from services.shared.json_text import read_json
+from services.shared.settings import load
+
+_MAX_FILE_BYTES: Final = 2**30
+
+Answer = Mapping[str, Any]
+"""A JSON object as the API sent it."""
+
+
+class ClientSettings(EnvironmentSettings):
+    """What the commands need that ask a running Simile."""
+
+    model_config = SettingsConfigDict(env_prefix="SIMILE_")
+
+    api_key: SecretStr | None = Field(
+        default=None,
+        description="The API key to ask with: for `simile query`, `simile bench`, and the first "
+        "query of a `simile up` that has keys.",
+    )
+
+
+def key_headers() -> dict[str, str]:
+    """The header that carries the API key of the environment, where there is one.
+
+    Never an option of a command: everybody on the machine can read those.
+    """
+    key = load(ClientSettings).api_key
+    return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
+
+
+async def search(
+    url: str, image: Path, parameters: Mapping[str, str], *, pages: int = 1
+) -> list[Answer]:
+    """The answers of POST /v1/search, page by page, as many as there are up to `pages`.
+
+    Raises the error that the problem body names, or Unreachable.
+    """
+    answers: list[Answer] = []
+    cursor: dict[str, str] = {}
+    while len(answers) < pages:
+        answer = await _post(url, "/v1/search", [image], {**parameters, **cursor})
+        answers.append(answer)
+        if answer["next_cursor"] is None:
+            break
+        cursor = {"cursor": answer["next_cursor"]}
+    return answers
+
+
+async def search_batch(url: str, images: Sequence[Path], parameters: Mapping[str, str]) -> Answer:
+    """The answer of POST /v1/search/batch: a result for each image, in their order.
+
+    Raises the error that the problem body names, or Unreachable.
+    """
+    return await _post(url, "/v1/search/batch", images, parameters)
+
+
+async def _post(
+    url: str, route: str, images: Sequence[Path], parameters: Mapping[str, str]
+) -> Answer:
+    # All of it in the form: a proxy may refuse an address as long as a filter and a cursor.
+    form = aiohttp.FormData(parameters)
+    for image in images:
+        name = image.name.encode(errors="replace").decode()
+        form.add_field("image", io.BytesIO(_read(image)), filename=name)
+    try:
+        async with (
+            aiohttp.ClientSession(headers=key_headers()) as session,
+            session.post(f"{url.rstrip('/')}{route}", data=form) as answer,
+        ):
+            body: Any = await answer.json(content_type=None, loads=read_json)
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+        message = f"no Simile answers at {url} ({error}): is `simile up` running there?"
+        raise Unreachable(message) from error
+    expected = {"neighbors", "results"} if answer.ok else {"code"}
+    if not isinstance(body, dict) or not expected & body.keys():
+        message = f"what answers at {url} is no Simile: give its address with --url"
+        raise Unreachable(message)
+    if not answer.ok:
+        raise from_code(str(body["code"]), str(body.get("detail")))
+    return body
+
+
+def _read(image: Path) -> bytes:
+    """The bytes of an image. Raises FileUnusable."""
+    try:
+        with image.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as error:
+        message = f"{image} can't be read: {error.strerror}"
+        raise FileUnusable(message) from error
+    if len(content) > _MAX_FILE_BYTES:
+        message = f"{image} has more bytes than any image that a Simile takes"
+        raise FileUnusable(message)
+    return content
+
+
+def table_of(answers: Sequence[Answer], title: str) -> Table:
+    """The pages of one query as one table; its caption says when there is more to be had."""
+    table = new_table("", "similarity", "label", "item", "", title=title)
+    neighbors = [neighbor for answer in answers for neighbor in answer["neighbors"]]
+    for rank, neighbor in enumerate(neighbors, start=1):
+        folded = len(neighbor["duplicates"])
+        add_row(
+            table,
+            str(rank),
+            f"{neighbor['similarity']:.4f}",
+            neighbor["label"],
+            neighbor["item_id"],
+            f"+{folded} near-duplicate{'s' if folded > 1 else ''}" if folded else "",
+        )
+    if answers[-1]["next_cursor"] is not None:
+        table.caption = f"{len(neighbors)} of {answers[-1]['matching']}"
+    return table

@@ -1,0 +1,40 @@
+"""From settings to a model for each worker: on GPUs by torch, else by what is fastest here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from services.embedder.models import cpu
+from services.embedder.models.model import Model
+from services.embedder.settings import EmbedderSettings
+from services.shared.errors import InvalidSettings
+from services.shared.imaging import Limits
+
+_DEVICES: Final = ("nvidia[0-9]*", "dxg", "kfd")
+"""What a GPU looks like in /dev: NVIDIA's, through Windows, AMD's."""
+
+
+def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:
+    """A model for each worker.
+
+    Raises WeightsUnavailable, InvalidSettings, MissingExtra, RuntimeUnfit.
+    """
+    if _may_have_gpu(settings):
+        # Not earlier: importing torch takes seconds, and an image for CPUs holds none.
+        from services.embedder.models import gpu  # noqa: PLC0415
+
+        if models := gpu.load(settings, limits):
+            return models
+    if settings.device == "cuda":
+        message = "SIMILE_EMBEDDER_DEVICE is cuda and torch finds no GPU: set it to auto or cpu"
+        raise InvalidSettings(message)
+    return cpu.load(settings, limits)
+
+
+def _may_have_gpu(settings: EmbedderSettings) -> bool:
+    if settings.device == "cpu" or settings.runtime not in {"auto", "torch"}:
+        return False
+    visible = any(next(Path("/dev").glob(pattern), None) for pattern in _DEVICES)
+    return visible and cpu.installed("torch")

@@ -1,0 +1,38 @@
+"""Exported networks run by ONNX Runtime, on one CPU core."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+# Its official builds report their use to Microsoft unless this is set before they are loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime
+
+from services.embedder.models.exported import INPUT
+from services.embedder.models.model import Pixels, Runs, Vectors
+
+_ERRORS_ONLY: Final = 3
+
+
+class OnnxSession:
+    """One session, fit for several threads at once: each runs its batch by itself."""
+
+    runs = Runs("onnxruntime", "fp32", "cpu")
+
+    def __init__(self, graph: Path) -> None:
+        options = onnxruntime.SessionOptions()
+        # Two threads on one batch waste both cores: a worker a core is faster.
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = _ERRORS_ONLY
+        self._session = onnxruntime.InferenceSession(
+            graph, options, providers=["CPUExecutionProvider"]
+        )
+
+    def embed(self, batch: Pixels) -> Vectors:
+        """N vectors."""
+        vectors: Vectors = self._session.run(None, {INPUT: batch})[0]
+        return vectors

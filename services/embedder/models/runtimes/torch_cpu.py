@@ -1,0 +1,68 @@
+"""Networks run by torch on CPU cores: what there is where nothing is exported."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from typing import Final
+
+import torch
+from torch import nn
+
+from services.embedder.models.model import Pixels, Runs, Vectors
+from services.embedder.settings import Precision
+
+_M_TRIM_THRESHOLD: Final = -1
+_M_TOP_PAD: Final = -2
+_M_MMAP_MAX: Final = -4
+_M_ARENA_MAX: Final = -8
+_KEEP_BYTES: Final = 2**31 - 1
+_GROW_BYTES: Final = 2**28
+
+PRECISIONS: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchCpu:
+    """One network, fit for several threads at once."""
+
+    def __init__(self, network: nn.Module, precision: Precision) -> None:
+        """`network` takes N,H,W,3 of 0..255 and gives N,D."""
+        # One thread a worker and a worker a core: two threads on one batch waste both cores.
+        torch.set_num_threads(1)
+        keep_memory()
+        self._network = network.to(memory_format=torch.channels_last)
+        self._dtype = PRECISIONS.get(precision)
+        self.runs = Runs("torch", precision, "cpu")
+
+    def embed(self, batch: Pixels) -> Vectors:
+        """N vectors."""
+        with torch.inference_mode(), autocast("cpu", self._dtype):
+            vectors: Vectors = self._network(torch.from_numpy(batch)).numpy()
+            return vectors
+
+
+def autocast(device: str, dtype: torch.dtype | None) -> contextlib.AbstractContextManager[object]:
+    """Run what stands it in fewer bits; None: all of it in float32."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device, dtype, cache_enabled=False)
+
+
+def keep_memory() -> None:
+    """Have glibc keep what the process frees: a no-op with another allocator.
+
+    Torch allocates each layer's output anew. Given back to the kernel and faulted in again, page
+    by page, that costs more than half of the time of a batch.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, value in (
+        # The arenas of threads are of 64 MiB pieces that go back to the kernel: use the main one.
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_MAX, 0),
+        (_M_TRIM_THRESHOLD, _KEEP_BYTES),
+        (_M_TOP_PAD, _GROW_BYTES),
+    ):
+        mallopt(option, value)

@@ -1,0 +1,46 @@
+"""Every runtime installed here on one exported network: its speed, and how near it is to torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from services.embedder.models import cpu, parity, speed
+from services.embedder.models.exported import Exported
+from services.embedder.models.speed import Speed
+from services.embedder.settings import EmbedderSettings, Precision
+from services.shared.errors import RuntimeUnfit
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One runtime in one precision; unfit: why it is not used."""
+
+    library: str
+    precision: Precision
+    speed: Speed | None = None
+    cosine: float | None = None
+    unfit: str | None = None
+
+
+def survey(settings: EmbedderSettings) -> tuple[Exported, Sequence[Row]]:
+    """The export, made now if need be, and what runs it. Raises what `cpu.load` raises."""
+    network = cpu.exported_network(settings)
+    return network, [
+        _row(network, settings.model_copy(update={"precision": precision}), library)
+        for library, precisions in cpu.PRECISIONS.items()
+        if cpu.installed(library)
+        for precision in precisions
+    ]
+
+
+def _row(network: Exported, settings: EmbedderSettings, library: str) -> Row:
+    (runtime,) = cpu.open_runtimes(library, network, settings, 1)
+    pixels, reference = network.reference()
+    precision = settings.precision
+    try:
+        cosine = parity.check(runtime, pixels, reference)
+    except RuntimeUnfit as error:
+        return Row(library, precision, unfit=str(error))
+    measured = speed.known(network, library, precision, lambda: speed.measure(runtime, pixels))
+    return Row(library, precision, measured, cosine)

@@ -1,0 +1,75 @@
+"""`simile up` asks itself, as a caller would: it is ready when a real query was answered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+from collections.abc import Callable
+from typing import Final
+
+import aiohttp
+from PIL import Image
+
+from services.clients.api import key_headers
+from services.shared.errors import InvalidSettings
+
+_POLL_SECONDS: Final = 0.25
+_LATE_SECONDS: Final = 10.0
+_NO_ENTRY: Final = frozenset({401, 403})
+
+
+async def until_reachable(url: str) -> None:
+    """Wait until something answers HTTP there."""
+    async with aiohttp.ClientSession() as session:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(f"{url}/", ssl=False):
+                    return
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def until_answered(url: str, collection: str, on_late: Callable[[str], None]) -> None:
+    """Wait until a search of the collection is answered with neighbours.
+
+    `on_late` gets the last refusal once, when that takes longer than 10 seconds. Raises
+    InvalidSettings when an API key is needed that this process does not have.
+    """
+    picture = io.BytesIO()
+    Image.new("RGB", (64, 64), (120, 160, 200)).save(picture, "PNG")
+    loop = asyncio.get_running_loop()
+    late: float | None = loop.time() + _LATE_SECONDS
+    async with aiohttp.ClientSession(headers=key_headers()) as session:
+        while True:
+            refusal = await _ask(session, url, collection, picture.getvalue())
+            if refusal is None:
+                return
+            if late is not None and loop.time() >= late:
+                on_late(refusal)
+                late = None
+            await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _ask(
+    session: aiohttp.ClientSession, url: str, collection: str, picture: bytes
+) -> str | None:
+    """Ask once; None when it was answered, else why not."""
+    try:
+        async with session.post(
+            f"{url}/v1/search",
+            params={"collection": collection},
+            data=picture,
+            ssl=False,  # it asks itself, by an address that its certificate may not name
+        ) as answer:
+            if answer.ok:
+                return None
+            if answer.status in _NO_ENTRY:
+                message = (
+                    "`simile up` asks a first query before it says ready: set SIMILE_API_KEY "
+                    "to a key of SIMILE_UPLOAD_API_KEYS_FILE with the scope read"
+                )
+                raise InvalidSettings(message)
+            body = await answer.json(content_type=None)
+            return f"{body.get('detail')} ({body.get('code')})"
+    except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:
+        return str(error) or type(error).__name__

@@ -1,0 +1,1 @@
+"""Looks after index versions: copies, duplicates, evaluation, plots."""

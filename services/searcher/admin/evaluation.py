@@ -1,0 +1,98 @@
+"""Judges an index version by its own labels: leave-one-out precision@k and top-1."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.searcher.admin import versions
+from services.searcher.index.scan import Vectors
+from services.shared.errors import BuildFailed
+from services.shared.volume.items import ITEMS, Item, ItemCatalog
+from services.shared.volume.manifest import VECTORS
+from services.shared.volume.volume import Volume
+
+_ROWS_AT_ONCE: Final = 512
+_COSINES_AT_ONCE: Final = 2**24
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Of `count` queries: the mean share of right labels among the k nearest, and the nearest."""
+
+    label: str
+    count: int
+    precision: float
+    top1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The scores by label, and of all queries together."""
+
+    k: int
+    classes: tuple[Score, ...]
+    overall: Score
+
+
+def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> Evaluation:
+    """Every item asks for its k nearest others by exact cosine; right means the same label.
+
+    Raises IndexCorrupt, or BuildFailed when there are too few items to judge.
+    """
+    # Damage would end in an error of SQLite's, or in wrong figures.
+    versions.verify(volume, collection, version)
+    items, vectors = load(volume, collection, version)
+    if len(items) <= k:
+        message = f"{collection} has {len(items)} items: too few to look at {k} neighbours of each"
+        raise BuildFailed(message)
+    labels = np.array([item.label for item in items])
+    if len(set(labels.tolist())) == 1:
+        message = f"all items of {collection} have one label: there is nothing to tell apart"
+        raise BuildFailed(message)
+    right = np.concatenate(
+        [labels[found] == labels[rows][:, None] for rows, found in _nearest(vectors, k)]
+    )
+    names = sorted(set(labels.tolist()))
+    classes = tuple(_score(name, right[labels == name]) for name in names)
+    return Evaluation(k, classes, _score("all", right))
+
+
+def load(volume: Volume, collection: str, version: str) -> tuple[list[Item], Vectors]:
+    """The items and the vectors (count, dimension), mapped, of a version."""
+    manifest = volume.manifest(collection, version)
+    directory = volume.directory(collection, version)
+    with contextlib.closing(ItemCatalog(directory / ITEMS)) as catalog:
+        items = list(catalog)
+    vectors: Vectors = np.memmap(
+        directory / VECTORS,
+        dtype="<f4",
+        mode="r",
+        shape=(manifest.count, manifest.dimension),
+    )
+    return items, vectors
+
+
+def nearest_others(vectors: Vectors, rows: Sequence[int], k: int) -> NDArray[np.int64]:
+    """Shape (len(rows), k): the positions nearest to each row, itself left out, nearest first."""
+    cosines = np.array(vectors[list(rows)]) @ vectors.T
+    cosines[np.arange(len(rows)), list(rows)] = -np.inf
+    nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
+    order = np.argsort(-np.take_along_axis(cosines, nearest, axis=1), axis=1)
+    return np.take_along_axis(nearest, order, axis=1)
+
+
+def _nearest(vectors: Vectors, k: int) -> Iterator[tuple[range, NDArray[np.int64]]]:
+    at_once = min(_ROWS_AT_ONCE, max(1, _COSINES_AT_ONCE // len(vectors)))
+    for start in range(0, len(vectors), at_once):
+        rows = range(start, min(start + at_once, len(vectors)))
+        yield rows, nearest_others(vectors, rows, k)
+
+
+def _score(label: str, right: NDArray[np.bool_]) -> Score:
+    return Score(label, len(right), float(right.mean()), float(right[:, 0].mean()))

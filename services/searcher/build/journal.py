@@ -1,0 +1,273 @@
+"""What a build remembers on disk, so that it can resume, and need not hold it in memory.
+
+The listing of this run, hashes of files, and what still has to be embedded.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from services.searcher.build import vector_log
+from services.searcher.build.source.source_image import SourceImage
+from services.searcher.build.vector_log import Arrivals
+from services.shared.errors import InvalidRow
+from services.shared.volume.items import Item
+
+_ROWS_AT_ONCE: Final = 1000
+_LISTED_AT_ONCE: Final = 20_000
+_COMMITTED_AFTER_SECONDS: Final = 2.0
+_CACHE_KIBIBYTES: Final = 64 * 1024
+"""Enough for the upper levels of the trees of a million rows, which come in no order."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER,
+  sha256 TEXT, width INTEGER, height INTEGER) WITHOUT ROWID;
+DROP TABLE IF EXISTS vectors;
+DROP TABLE IF EXISTS missing;
+CREATE TABLE missing (path TEXT PRIMARY KEY, sha256 TEXT) WITHOUT ROWID;
+DROP TABLE IF EXISTS listing;
+CREATE TABLE listing (path TEXT PRIMARY KEY, item_id TEXT, label TEXT, attributes TEXT,
+  sha256 TEXT, code TEXT, detail TEXT, given INTEGER) WITHOUT ROWID;
+CREATE INDEX listing_sha256 ON listing (sha256, code);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What reading a file told: its state then, the hash of its bytes, its size in pixels."""
+
+    size: int
+    mtime_ns: int
+    sha256: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """A file that was left out, and why."""
+
+    path: str
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes to embed: their hash, and a file that holds them."""
+
+    sha256: str
+    path: str
+
+
+class Journal:
+    """`building/journal.sqlite` of a collection; used from one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(path, check_same_thread=False, uri=True)
+        # A crash of the machine may cost the last moments, never the file.
+        self._connection.execute("PRAGMA journal_mode=WAL")
+        self._connection.execute("PRAGMA synchronous=NORMAL")
+        self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
+        self._connection.executescript(vector_log.SCHEMA + _SCHEMA)
+        self._directory = path.parent
+        self._arrivals: dict[str, Arrivals] = {}
+        self._committed = time.monotonic()
+
+    def list_images(self, images: Iterable[SourceImage]) -> int:
+        """Begin a run with these images; how many there are. Of one path given twice, the last."""
+        rows = (_listed(image) for image in images)
+        # In parts: the log of one large transaction would take as much disk again.
+        while self._insert_listed(islice(rows, _LISTED_AT_ONCE)):
+            pass
+        return self._count("SELECT count(*) FROM listing")
+
+    def _insert_listed(self, rows: Iterable[tuple[str | None, ...]]) -> int:
+        with self._connection:
+            return self._connection.executemany(
+                "INSERT INTO listing VALUES (?, ?, ?, ?, NULL, ?, ?, 1)"
+                " ON CONFLICT (path) DO UPDATE SET label = excluded.label,"
+                " attributes = excluded.attributes, code = excluded.code,"
+                " detail = excluded.detail, given = given + 1",
+                rows,
+            ).rowcount
+
+    def unread(self) -> Iterator[tuple[str, FileFacts | None]]:
+        """Every path of the run, with what is known of the file from before."""
+        for row in self._pages(
+            "SELECT path, size, mtime_ns, h.sha256, width, height FROM listing l"
+            " LEFT JOIN hashes h USING (path) WHERE code IS NULL AND path > ?"
+            " ORDER BY path LIMIT ?"
+        ):
+            yield row[0], None if row[1] is None else FileFacts(*row[1:])
+
+    def remember_file(self, path: str, facts: FileFacts) -> None:
+        """Keep what reading a file told: within moments, or by `commit`."""
+        self._connection.execute(
+            "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)",
+            (path, facts.size, facts.mtime_ns, facts.sha256, facts.width, facts.height),
+        )
+        self._connection.execute(
+            "UPDATE listing SET sha256 = ? WHERE path = ?", (facts.sha256, path)
+        )
+        # Not after each: that takes three times as long for a million.
+        if time.monotonic() - self._committed > _COMMITTED_AFTER_SECONDS:
+            self.commit()
+
+    def fail_file(self, path: str, code: str, detail: str) -> None:
+        """Leave a file out."""
+        self._connection.execute(
+            "UPDATE listing SET code = ?, detail = ? WHERE path = ?", (code, detail, path)
+        )
+
+    def fail_content(self, sha256: str, code: str, detail: str) -> int:
+        """Leave out every file of these bytes, which the next run reads again; how many.
+
+        A file whose bytes are not those that were hashed would else fail in every run.
+        """
+        with self._connection:
+            self._connection.execute(
+                "DELETE FROM hashes WHERE path IN (SELECT path FROM listing WHERE sha256 = ?)",
+                (sha256,),
+            )
+            return self._connection.execute(
+                "UPDATE listing SET code = ?, detail = ? WHERE sha256 = ?", (code, detail, sha256)
+            ).rowcount
+
+    def contents(self) -> Iterator[Content]:
+        """Every usable file of the run, by path."""
+        for row in self._pages(
+            "SELECT path, sha256 FROM listing WHERE code IS NULL AND path > ? ORDER BY path LIMIT ?"
+        ):
+            yield Content(row[1], row[0])
+
+    def missing(self, model_id: str, previous_items: Path | None) -> int:
+        """Find out which contents have no vector, here or in the version before; how many."""
+        model = self._of(model_id).model
+        known = ""
+        self.commit()  # nothing can be attached within a transaction
+        if previous_items is not None:
+            address = f"{previous_items.absolute().as_uri()}?mode=ro&immutable=1"
+            self._connection.execute("ATTACH ? AS previous", (address,))
+            known = " AND NOT EXISTS (SELECT 1 FROM previous.items p WHERE p.sha256 = l.sha256)"
+        # A table of the journal, not a temporary one: /tmp may be small.
+        with self._connection:
+            self._connection.execute("DELETE FROM missing")
+            self._connection.execute(
+                "INSERT INTO missing SELECT min(path), sha256 FROM listing l"  # noqa: S608 (a constant)
+                " WHERE code IS NULL AND NOT EXISTS"
+                " (SELECT 1 FROM arrived a WHERE model = ? AND a.sha256 = l.sha256)"
+                f"{known} GROUP BY sha256",
+                (model,),
+            )
+        if previous_items is not None:
+            self._connection.execute("DETACH previous")
+        return self._count("SELECT count(*) FROM missing")
+
+    def missing_contents(self) -> Iterator[Content]:
+        """What `missing` has found, by path."""
+        for row in self._pages(
+            "SELECT path, sha256 FROM missing WHERE path > ? ORDER BY path LIMIT ?"
+        ):
+            yield Content(row[1], row[0])
+
+    def remember_vector(self, sha256: str, model_id: str, vector: bytes) -> None:
+        """Keep a vector that has arrived: within moments, or by `commit`."""
+        self._of(model_id).add(sha256, vector)
+
+    def vector(self, sha256: str, model_id: str) -> bytes | None:
+        """The vector of a content, if it was committed and its bytes are sound."""
+        return self._of(model_id).find(sha256)
+
+    def forget_damaged(self, model_id: str) -> None:
+        """Forget every vector whose bytes are not sound: the next run asks for them again."""
+        self._of(model_id).forget_damaged()
+
+    def items(self) -> Iterator[Item]:
+        """The items of the run by position."""
+        for position, row in enumerate(
+            self._pages(
+                "SELECT l.path, item_id, label, attributes, width, height, l.sha256"
+                " FROM listing l JOIN hashes h USING (path)"
+                " WHERE code IS NULL AND l.path > ? ORDER BY l.path LIMIT ?"
+            )
+        ):
+            path, item_id, label, attributes, width, height, sha256 = row
+            known = json.loads(attributes)
+            yield Item(position, item_id, path, label, known, width, height, sha256)
+
+    def usable(self) -> int:
+        """How many files of the run are not left out."""
+        return self._count("SELECT count(*) FROM listing WHERE code IS NULL")
+
+    def failures(self) -> Iterator[FailedImage]:
+        """Yield what is left out, by path: files, and rows of a path that is given again."""
+        for path, code, detail, given in self._pages(
+            "SELECT path, code, detail, given FROM listing"
+            " WHERE (code IS NOT NULL OR given > 1) AND path > ? ORDER BY path LIMIT ?"
+        ):
+            if given > 1:
+                why = f"manifest.csv gives this path {given} times: only the last row counts"
+                yield FailedImage(path, InvalidRow.code, why)
+            if code is not None:
+                yield FailedImage(path, code, detail)
+
+    def commit(self) -> None:
+        """Write what waits."""
+        self._connection.commit()
+        for of_model in self._arrivals.values():
+            of_model.keep()
+        self._committed = time.monotonic()
+
+    def forget_vectors(self) -> None:
+        """Drop the vectors: they are in a published version now."""
+        self._close_arrivals()
+        vector_log.forget_all(self._connection, self._directory)
+
+    def close(self) -> None:
+        """Write what waits and close the files."""
+        with closing(self._connection):
+            try:
+                self.commit()
+            finally:
+                self._close_arrivals()
+
+    def _of(self, model_id: str) -> Arrivals:
+        if model_id not in self._arrivals:
+            opened = Arrivals(self._connection, self._directory, model_id)
+            self._arrivals[model_id] = opened
+        return self._arrivals[model_id]
+
+    def _close_arrivals(self) -> None:
+        while self._arrivals:
+            _, of_model = self._arrivals.popitem()
+            of_model.close()
+
+    def _pages(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query by path (its first column), some at a time.
+
+        Not one long cursor: rows may change while they are gone through.
+        """
+        after = ""
+        while rows := self._connection.execute(
+            query, (*parameters, after, _ROWS_AT_ONCE)
+        ).fetchall():
+            yield from rows
+            after = rows[-1][0]
+
+    def _count(self, query: str) -> int:
+        return int(self._connection.execute(query).fetchone()[0])
+
+
+def _listed(image: SourceImage) -> tuple[str | None, ...]:
+    attributes = json.dumps(dict(image.attributes), sort_keys=True)
+    return (image.path, image.item_id, image.label, attributes, *(image.fault or (None, None)))

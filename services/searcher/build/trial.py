@@ -1,0 +1,143 @@
+"""Queries with known answers, held against a way to search: its recall and its speed."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from services.searcher.index import scan
+from services.searcher.index.engine import Engine, Found
+from services.searcher.index.methods.method import MEASURED_AT
+from services.searcher.index.scan import AT_ONCE, Positions, Vectors
+from services.shared.volume.manifest import Measurement
+
+_QUERIES: Final = 1000
+_HELD_OUT_SHARE: Final = 5
+_TIMED_SECONDS: Final = 0.5
+_TIMED_RUNS: Final = 50
+_EQUAL: Final = 1e-6
+_CONFIDENCE: Final = 1.96
+"""Standard errors on each side of a 95 % confidence interval."""
+
+
+class Trial:
+    """Up to 1,000 vectors of the collection that ask for the others, and are not found.
+
+    A vector finds its neighbours in trees that it grew in itself far more often than a new one
+    does: what is searched in a trial must not hold these.
+
+    rows: their positions, ascending. others: all other positions. queries: shape
+    (len(rows), dimension).
+    """
+
+    def __init__(self, vectors: Vectors) -> None:
+        """vectors: (count, dimension), count at least 2."""
+        count = len(vectors)
+        asking = min(_QUERIES, max(1, count // _HELD_OUT_SHARE))
+        drawn = np.random.default_rng(0).choice(count, asking, replace=False)
+        self.rows: Positions = np.sort(drawn)
+        self.others: Positions = np.setdiff1d(np.arange(count), self.rows)
+        self.queries: Vectors = np.take(vectors, self.rows, axis=0)
+        self._vectors = vectors
+        self._k = min(MEASURED_AT, len(self.others))
+        exact = scan.nearest(vectors, self.queries, self._k, without=self.rows)
+        self._bounds = [dots.min() for _, dots in exact]
+
+    def measure(self, engine: Engine, size: int, *, recall: float | None = None) -> Measurement:
+        """The engine's recall (or the one given, where it is known) and speed.
+
+        engine: one that doesn't hold the queries. size: bytes of the files that it searches.
+        """
+        with threadpool_limits(1, user_api="blas"):
+            low = recall
+            if recall is None:
+                recall, low = self.recall(engine)
+            together = self._seconds(engine, AT_ONCE)
+            alone = self._seconds(engine, 1)
+        return Measurement(
+            plan=engine.plan,
+            recall=recall,
+            recall_low=low if low is not None else recall,
+            queries_per_second=min(AT_ONCE, len(self.queries)) / together,
+            milliseconds=1000 * alone,
+            bytes=size,
+        )
+
+    def recall(self, engine: Engine) -> tuple[float, float]:
+        """The engine's recall@10, and the lower end of its 95 % confidence interval."""
+        return _summary(self._recalls(engine))
+
+    def rerank_needed(
+        self,
+        candidates: Sequence[Positions],
+        depths: Sequence[int],
+        target: float,
+        *,
+        shards: int = 1,
+    ) -> int | None:
+        """The smallest depth whose candidates hold enough of the right answers, or None.
+
+        candidates: for each query, best first; of several shards in turn, so that a depth takes
+        its share of each.
+        """
+        right = [
+            self._right(query, bound, some)
+            for query, bound, some in zip(self.queries, self._bounds, candidates, strict=True)
+        ]
+        for depth in depths:
+            shares = np.array([self._share(hits[: depth * shards]) for hits in right])
+            if _summary(shares)[1] >= target:
+                return depth
+        return None
+
+    def _right(self, query: Vectors, bound: float, found: Positions) -> NDArray[np.bool_]:
+        # By similarity, not by position: of several that are equally near any is right.
+        right: NDArray[np.bool_] = np.take(self._vectors, found, axis=0) @ query >= bound - _EQUAL
+        return right
+
+    def _share(self, right: NDArray[np.bool_]) -> float:
+        return min(self._k, int(np.count_nonzero(right))) / self._k
+
+    def _recalls(self, engine: Engine) -> NDArray[np.float64]:
+        found: list[Found] = []
+        for start in range(0, len(self.queries), AT_ONCE):
+            found += engine.search(self.queries[start : start + AT_ONCE], self._k)
+        return np.array(
+            [
+                self._share(self._right(query, bound, positions))
+                for query, bound, (positions, _) in zip(
+                    self.queries, self._bounds, found, strict=True
+                )
+            ]
+        )
+
+    def _seconds(self, engine: Engine, at_once: int) -> float:
+        """The median time for so many queries together."""
+        starts = range(0, max(1, len(self.queries) - at_once), at_once)
+        return _median(
+            lambda number: engine.search(
+                self.queries[starts[number % len(starts)] :][:at_once], MEASURED_AT
+            )
+        )
+
+
+def _median(search: Callable[[int], object]) -> float:
+    seconds: list[float] = []
+    while len(seconds) < _TIMED_RUNS and (sum(seconds) < _TIMED_SECONDS or len(seconds) < 3):  # noqa: PLR2004 (a median)
+        started = time.perf_counter()
+        search(len(seconds))
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+def _summary(recalls: NDArray[np.float64]) -> tuple[float, float]:
+    """The mean, and the lower end of its confidence interval."""
+    error = float(recalls.std()) / np.sqrt(len(recalls))
+    mean = float(recalls.mean())
+    return mean, mean - _CONFIDENCE * float(error)

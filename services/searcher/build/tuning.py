@@ -1,0 +1,255 @@
+"""Chooses how an index version is searched: tries the plans, keeps the fastest of enough recall.
+
+Recall@10 is measured on vectors held out of the collection, against exact search; speed on one
+thread. What was measured goes into the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import structlog
+
+from services.searcher.build.trial import Trial
+from services.searcher.index import reduction, scan
+from services.searcher.index.engine import Engine
+from services.searcher.index.methods.method import MEASURED_AT, Proposer, Workspace
+from services.searcher.index.methods.registry import METHODS, required_files
+from services.searcher.index.reduction import Reduction
+from services.searcher.index.scan import Positions, Vectors, mapped
+from services.searcher.progress import Progress
+from services.searcher.settings import IndexSettings
+from services.shared.volume.items import ITEMS
+from services.shared.volume.manifest import (
+    REDUCED,
+    REDUCTION,
+    VECTORS,
+    Measurement,
+    MethodName,
+    Plan,
+    Shard,
+    reduces,
+)
+
+_log = structlog.get_logger(__name__)
+
+_SAMPLE_ROWS: Final = 20_000
+_SAMPLE_BYTES: Final = 256 * 2**20
+_ROWS_AT_ONCE: Final = 8192
+_DIMENSIONS: Final = (64, 128, 256)
+_RERANKS: Final = (10, 20, 30, 50, 100, 200)
+_RERANK_TO_PREFER: Final = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuned:
+    """The plan chosen, its recall, every plan measured, and the files that it searches.
+
+    energy: the share of energy that the reduction keeps, 1 without one.
+    """
+
+    plan: Plan
+    recall: float
+    energy: float
+    measured: tuple[Measurement, ...]
+    shards: tuple[Shard, ...]
+
+
+def tune(
+    directory: Path, count: int, dimension: int, settings: IndexSettings, progress: Progress
+) -> Tuned:
+    """Write what the best plan needs beside `directory`/vectors.f32 (count, dimension).
+
+    Blocking: use a thread. Memory is bounded by blocks and samples, not by count. Files of plans
+    not chosen are removed. Raises BuildFailed when a file can't be written.
+    """
+    if count == 1:
+        return _only_one(dimension)
+    workspace = Workspace(directory=directory, count=count, settings=settings, progress=progress)
+    tuner = _Tuner(workspace, dimension)
+    tuner.try_methods()
+    chosen = _choose(tuner.measured, settings)
+    shards = tuner.keep(chosen.plan)
+    return Tuned(
+        plan=chosen.plan,
+        recall=chosen.recall,
+        energy=tuner.energy if chosen.plan.reduces else 1.0,
+        measured=tuple(tuner.measured),
+        shards=shards,
+    )
+
+
+def _only_one(dimension: int) -> Tuned:
+    """There is nothing to measure: whoever asks finds it."""
+    plan = Plan(method="exact", dimension=dimension)
+    return Tuned(plan=plan, recall=1.0, energy=1.0, measured=(), shards=())
+
+
+def _choose(measured: Sequence[Measurement], settings: IndexSettings) -> Measurement:
+    """The fastest whose recall is the target, surely; or else the one of the highest recall."""
+    enough = [one for one in measured if one.recall_low >= settings.recall]
+    if enough:
+        return max(enough, key=lambda one: one.queries_per_second)
+    best = max(measured, key=lambda one: (one.recall_low, one.queries_per_second))
+    _log.warning(
+        f"no plan reaches recall {settings.recall}: the best, {best.recall:.4f}, is taken; "
+        "raise SIMILE_INDEX_TREES, or let SIMILE_INDEX_METHOD be auto",
+        action="recall_target_missed",
+    )
+    return best
+
+
+class _Tuner:
+    """The files of a version while its plans are tried."""
+
+    def __init__(self, workspace: Workspace, dimension: int) -> None:
+        self.workspace = workspace
+        self.measured: list[Measurement] = []
+        self.energy = 1.0
+        self._settings = workspace.settings
+        self._directory = workspace.directory
+        self._before = {path.name for path in workspace.directory.iterdir()}
+        self._vectors = mapped(workspace.directory / VECTORS, workspace.count, dimension)
+        self._trial = Trial(self._vectors)
+        self._reduction: Reduction | None = None
+        self.base = self._full = Plan(method="exact", dimension=dimension)
+
+    @property
+    def held_out(self) -> Positions:
+        """The positions of the queries, ascending."""
+        return self._trial.rows
+
+    @property
+    def indexed(self) -> Positions:
+        """All other positions, ascending."""
+        return self._trial.others
+
+    @property
+    def fastest(self) -> float:
+        """Queries a second of the fastest plan so far that reaches the recall; 0 without one."""
+        enough = [one.queries_per_second for one in self.measured if self.is_enough(one)]
+        return max(enough, default=0.0)
+
+    def asks_for(self, method: MethodName) -> bool:
+        """Return whether the settings name this method."""
+        return self._settings.method == method
+
+    def is_enough(self, measured: Measurement) -> bool:
+        """Return whether a measured plan reaches the recall."""
+        return measured.recall_low >= self._settings.recall
+
+    def try_methods(self) -> None:
+        """Try every method wanted, the cheap ones first."""
+        wanted = [
+            method
+            for method in reversed([*METHODS.values()])
+            if self._settings.method in {"auto", method.name}
+        ]
+        reduced = self._reduce() if any(reduces(method.name) for method in wanted) else None
+        for method in wanted:
+            base = reduced if reduces(method.name) else self._full
+            if base is not None:
+                self.base = base
+                method.try_plans(self)
+        if not self.measured:  # only reduced ones were wanted, and these vectors can't be
+            self.base = self._full
+            METHODS["exact"].try_plans(self)
+
+    def reaches(self, plan: Plan, proposer: Proposer) -> bool:
+        """Return whether the plan's recall is the one asked for, with 95 % confidence."""
+        return self._trial.recall(self._engine(plan, proposer))[1] >= self._settings.recall
+
+    def with_rerank(self, plan: Plan, proposer: Proposer, shards: int = 1) -> Plan:
+        """Return the plan with as few candidates to re-rank as reach the recall, or many."""
+        engine = self._engine(plan, proposer)
+        candidates = engine.candidates(self._trial.queries, MEASURED_AT, _RERANKS[-1])
+        needed = self._trial.rerank_needed(
+            candidates, _RERANKS, self._settings.recall, shards=shards
+        )
+        return replace(plan, rerank=needed or _RERANKS[-1])
+
+    def measure(
+        self,
+        plan: Plan,
+        proposer: Proposer | None,
+        *,
+        shards: Sequence[Shard] = (),
+        recall: float | None = None,
+    ) -> Measurement:
+        """Measure recall (or take the one given) and speed, and add them to the table."""
+        names = set(required_files(plan, shards)) - {ITEMS}
+        size = sum((self._directory / name).stat().st_size for name in names)
+        self.measured.append(self._trial.measure(self._engine(plan, proposer), size, recall=recall))
+        return self.measured[-1]
+
+    def keep(self, plan: Plan) -> tuple[Shard, ...]:
+        """Leave the files that the plan needs and no others; its shards, now of all items."""
+        self._remove_all_but({*required_files(plan, ()), REDUCED})
+        shards = METHODS[plan.method].build(self.workspace, plan)
+        self._remove_all_but(set(required_files(plan, shards)))
+        return shards
+
+    def _remove_all_but(self, names: set[str]) -> None:
+        for path in self._directory.iterdir():
+            if path.name not in names | self._before:
+                path.unlink()
+
+    def _engine(self, plan: Plan, proposer: Proposer | None) -> Engine:
+        return Engine(self._vectors, plan, self._reduction if plan.reduces else None, proposer)
+
+    def _reduce(self) -> Plan | None:
+        """Write reduction and reduced vectors; the plan to scan them, None if there is no use."""
+        fitted = self._fit()
+        if fitted is None:
+            return None
+        strongest, energies = fitted
+        plan = self._write_fewest(strongest)
+        self._reduction = strongest.truncated(plan.dimension)
+        self._reduction.save(self._directory / REDUCTION)
+        self.energy = min(1.0, float(energies[plan.dimension - 1]))
+        return plan
+
+    def _fit(self) -> tuple[Reduction, Vectors] | None:
+        """A reduction fitted to vectors that ask nothing in the trial; None if there is no use."""
+        most = min(self._settings.reduced_dimension, self._full.dimension)
+        others = self._trial.others
+        rows = min(len(others), _SAMPLE_ROWS, _SAMPLE_BYTES // (4 * self._full.dimension))
+        if self._full.dimension <= _DIMENSIONS[0] or most < 1 or rows < 2 * most:
+            return None
+        self.workspace.progress.begin("reducing", len(self._vectors), "vectors")
+        chosen = np.sort(np.random.default_rng(0).choice(others, rows, replace=False))
+        return reduction.fit(np.take(self._vectors, chosen, axis=0), most)
+
+    def _write_fewest(self, strongest: Reduction) -> Plan:
+        """Write reduced.f32 of as few dimensions as keep enough neighbours among few candidates.
+
+        The plan to scan it. The strongest dimensions of a reduction are a reduction themselves.
+        """
+        path, most = self._directory / REDUCED, len(strongest.components)
+        for dimension in (*(one for one in _DIMENSIONS if one < most), most):
+            reduced = strongest.truncated(dimension)
+            self._write_reduced(path, reduced)
+            matrix = mapped(path, len(self._vectors), dimension)
+            best = scan.nearest(
+                matrix,
+                reduced.apply(self._trial.queries),
+                _RERANKS[-1],
+                without=self._trial.rows,
+            )
+            rerank = self._trial.rerank_needed(
+                [positions for positions, _ in best], _RERANKS, self._settings.recall
+            )
+            if rerank is not None and rerank <= _RERANK_TO_PREFER:
+                break
+        return Plan(method="reduced", dimension=dimension, rerank=rerank or _RERANKS[-1])
+
+    def _write_reduced(self, path: Path, reduced: Reduction) -> None:
+        with path.open("wb") as out:
+            for start in range(0, len(self._vectors), _ROWS_AT_ONCE):
+                rows = reduced.apply(self._vectors[start : start + _ROWS_AT_ONCE])
+                out.write(rows.astype("<f4", copy=False).tobytes())
+                self.workspace.progress.advance(len(rows))

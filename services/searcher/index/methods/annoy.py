@@ -1,0 +1,131 @@
+"""`annoy` and `reduced-annoy`: trees that split the space at random, mapped from files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from annoy import AnnoyIndex
+
+from services.searcher.index.methods import annoy_file
+from services.searcher.index.methods.method import MEASURED_AT, Proposer, Tuner, Workspace
+from services.searcher.index.scan import Positions, Vectors
+from services.searcher.settings import IndexSettings
+from services.shared.volume.manifest import Manifest, Measurement, MethodName, Plan, Shard, require
+
+_FIRST_SEARCH_K: Final = 500
+_RAW_BYTES: Final = 512 * 2**20
+"""Annoy on the full vectors is tried up to this size: beyond, it never won and takes hours."""
+
+
+class AnnoyProposer:
+    """Searches the trees of every shard."""
+
+    def __init__(self, shards: Sequence[tuple[int, AnnoyIndex]], search_k: int) -> None:
+        """Take the first position of each shard, and its trees."""
+        self._shards = shards
+        self._search_k = search_k
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """Return the best of every shard, in turn."""
+        nodes = self._search_k * tens
+        # Lists, not arrays: Annoy holds the GIL while it converts, and a list converts faster.
+        return [self._search(query, depth, nodes) for query in queries.tolist()]
+
+    def _search(self, query: list[float], depth: int, nodes: int) -> Positions:
+        parts = [
+            np.array(trees.get_nns_by_vector(query, depth, nodes), np.int64) + first
+            for first, trees in self._shards
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        # In turn, so that the first so many hold each shard's best.
+        ranks = np.concatenate([np.arange(len(part)) for part in parts])
+        return np.concatenate(parts)[np.argsort(ranks, kind="stable")]
+
+
+@dataclass(frozen=True, slots=True)
+class Annoy:
+    """Has a file a shard."""
+
+    name: MethodName
+
+    def files(self, plan: Plan) -> tuple[str, ...]:
+        """Return none: its files are the shards."""
+        del plan
+        return ()
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse a plan without trees or effort, and a version without shards."""
+        plan = manifest.plan
+        require(plan.search_k > 0 and plan.trees > 0, "has no search_k or no trees")
+        require(bool(manifest.shards), "has shards that don't hold all items")
+
+    def open(
+        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+    ) -> AnnoyProposer:
+        """Map the files."""
+        del count
+        trees = [
+            (shard.first, annoy_file.load(directory / shard.file, plan.dimension, shard.count))
+            for shard in shards
+        ]
+        return AnnoyProposer(trees, plan.search_k)
+
+    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+        """Return the plan of fewest nodes."""
+        del count
+        trees, search_k = settings.trees, _FIRST_SEARCH_K
+        return replace(base, method=self.name, trees=trees, search_k=search_k, rerank=MEASURED_AT)
+
+    def try_plans(self, tuner: Tuner) -> None:
+        """Measure the smallest search_k that suffices, and around it.
+
+        Ends early where a search is far slower already than what was measured before.
+        """
+        work = tuner.workspace
+        plan = self.first_plan(tuner.base, work.settings, work.count)
+        too_large = work.matrix(plan).stat().st_size > _RAW_BYTES
+        if too_large and not plan.reduces and not tuner.asks_for(self.name):
+            return
+        shards = annoy_file.write_shards(work, plan, tuner.indexed)
+        work.progress.begin("measuring", None, "plans")
+        most = 2 * plan.trees * work.count
+        while not tuner.is_enough(measured := self._try(tuner, plan, shards)):
+            if plan.search_k >= most or 2 * measured.queries_per_second < tuner.fastest:
+                return
+            plan = replace(plan, search_k=2 * plan.search_k)
+        if plan.search_k > _FIRST_SEARCH_K:
+            self._try(tuner, replace(plan, search_k=3 * plan.search_k // 4), shards)
+        if plan.reduces:  # of more nodes, fewer candidates may do
+            self._try(tuner, replace(plan, search_k=2 * plan.search_k), shards)
+
+    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+        """Grow the trees of all items."""
+        return annoy_file.write_shards(workspace, plan)
+
+    def _try(self, tuner: Tuner, plan: Plan, shards: Sequence[Shard]) -> Measurement:
+        """Measure the plan, with as few candidates to re-rank as suffice."""
+        opened = self.open(tuner.workspace.directory, plan, shards, len(tuner.indexed))
+        proposer = _Mapped(opened, tuner.indexed)
+        if plan.reduces:
+            plan = tuner.with_rerank(plan, proposer, len(shards))
+        measured = tuner.measure(plan, proposer, shards=shards)
+        tuner.workspace.progress.advance()
+        return measured
+
+
+@dataclass(frozen=True, slots=True)
+class _Mapped:
+    """Names positions of the collection where the files hold only the `indexed` ones."""
+
+    proposer: Proposer
+    indexed: Positions
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """Return what the proposer names, by positions in the collection."""
+        found = self.proposer.propose(queries, tens, depth)
+        return [np.take(self.indexed, some) for some in found]

@@ -1,0 +1,44 @@
+"""`exact`: compares every vector."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from services.searcher.index.methods.method import Tuner, Workspace
+from services.searcher.settings import IndexSettings
+from services.shared.volume.manifest import Manifest, MethodName, Plan, Shard, require_no_shards
+
+
+class Exact:
+    """Has no files of its own; its recall is 1."""
+
+    name: MethodName = "exact"
+
+    def files(self, plan: Plan) -> tuple[str, ...]:
+        """Return none: the vectors are enough."""
+        del plan
+        return ()
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse shards."""
+        require_no_shards(manifest)
+
+    def open(self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int) -> None:
+        """Return None: there are no candidates."""
+        del directory, plan, shards, count
+
+    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+        """Return the only plan."""
+        del settings, count
+        return replace(base, method=self.name)
+
+    def try_plans(self, tuner: Tuner) -> None:
+        """Measure its speed."""
+        tuner.measure(replace(tuner.base, method=self.name), None, recall=1.0)
+
+    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+        """Write nothing."""
+        del workspace, plan
+        return ()

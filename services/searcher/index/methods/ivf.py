@@ -1,0 +1,117 @@
+"""`reduced-ivf`: inverted lists of the reduced vectors, of which the nearest few are compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from services.searcher.index.methods import inverted_lists
+from services.searcher.index.methods.inverted_lists import InvertedLists
+from services.searcher.index.methods.method import Tuner, Workspace
+from services.searcher.index.scan import Positions, Vectors
+from services.searcher.settings import IndexSettings
+from services.shared.volume.manifest import (
+    LISTED,
+    LISTS,
+    Manifest,
+    MethodName,
+    Plan,
+    Shard,
+    require,
+    require_no_shards,
+    require_rows,
+)
+
+_FIRST_PROBES: Final = 4
+_LISTS_A_ROOT: Final = 3
+"""Lists, over the square root of the number of vectors."""
+_MIN_ITEMS: Final = 2000
+"""Fewer vectors are scanned as fast as lists of them."""
+_MORE_RERANKED: Final = 2
+"""Some more candidates make up for the neighbours in lists that are not searched."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListsProposer:
+    """Proposes the best vectors of the nearest lists."""
+
+    lists: InvertedLists
+    probes: int
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """Return the best by their reduced vectors, best first."""
+        return self.lists.nearest(queries, self.probes * tens, depth)
+
+
+class InvertedListsMethod:
+    """Has two files: the vectors, list after list, and which list begins where."""
+
+    name: MethodName = "reduced-ivf"
+
+    def files(self, plan: Plan) -> tuple[str, ...]:
+        """Return lists.f32 and lists.npz."""
+        del plan
+        return (LISTED, LISTS)
+
+    def check(self, manifest: Manifest) -> None:
+        """Refuse more probes than lists, and a matrix of another shape."""
+        plan = manifest.plan
+        require_no_shards(manifest)
+        require(0 < plan.probes <= plan.lists, "searches more lists than there are, or none")
+        require_rows(manifest, LISTED, plan.dimension)
+
+    def open(
+        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+    ) -> ListsProposer:
+        """Map the lists of all items."""
+        del shards
+        opened = InvertedLists.open(directory, count, plan.dimension, plan.lists, count)
+        return ListsProposer(opened, plan.probes)
+
+    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+        """Return the plan of fewest probes."""
+        del settings
+        lists = min(count, round(_LISTS_A_ROOT * math.sqrt(count)))
+        probes, rerank = min(_FIRST_PROBES, lists), _MORE_RERANKED * base.rerank
+        return replace(base, method=self.name, lists=lists, probes=probes, rerank=rerank)
+
+    def try_plans(self, tuner: Tuner) -> None:
+        """Measure the fewest probes that suffice."""
+        work, rows = tuner.workspace, tuner.indexed
+        if len(rows) < _MIN_ITEMS:
+            return
+        plan = self.first_plan(tuner.base, work.settings, work.count)
+        self._write(work, plan, rows)
+        lists = InvertedLists.open(
+            work.directory, len(rows), plan.dimension, plan.lists, work.count
+        )
+
+        def reaches(probes: int) -> bool:
+            work.progress.advance(0)
+            return tuner.reaches(replace(plan, probes=probes), ListsProposer(lists, probes))
+
+        probes, most = plan.probes, plan.lists // 2
+        while not reaches(probes) and probes < most:
+            probes = min(2 * probes, most)
+        fewer = 3 * probes // 4
+        if probes > _FIRST_PROBES and reaches(fewer):
+            probes = fewer
+        tuner.measure(replace(plan, probes=probes), ListsProposer(lists, probes))
+
+    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+        """Write the lists of all items."""
+        self._write(workspace, plan, np.arange(workspace.count))
+        return ()
+
+    def _write(self, work: Workspace, plan: Plan, rows: Positions) -> None:
+        """Write the lists of those rows, around the centroids of the trial where there are some."""
+        matrix = work.vectors(plan)
+        centroids = inverted_lists.stored_centroids(work.directory)
+        if centroids is None:
+            centroids = inverted_lists.train(matrix, rows, plan.lists, work.progress)
+        inverted_lists.write(work.directory, matrix, rows, centroids, work.progress)

@@ -1,0 +1,143 @@
+"""The port of a search method: its files, and how it is tried, built, checked and opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from services.searcher.index.scan import Positions, Vectors, mapped
+from services.searcher.progress import Progress
+from services.searcher.settings import IndexSettings
+from services.shared.volume.manifest import (
+    REDUCED,
+    VECTORS,
+    Manifest,
+    Measurement,
+    MethodName,
+    Plan,
+    Shard,
+)
+
+MEASURED_AT: Final = 10
+"""The k that a plan is for; more neighbours take proportionally more candidates."""
+
+
+class Proposer(Protocol):
+    """Proposes the items that may be near, from the open files of a method."""
+
+    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+        """Return up to `depth` candidates (of each shard) for each query (n, plan.dimension).
+
+        Args:
+            queries: unit vectors, reduced where the method searches reduced vectors.
+            tens: how many times ten neighbours are wanted; effort grows in proportion.
+            depth: the number of candidates that are re-ranked.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspace:
+    """Holds what a method builds its files from, and where.
+
+    Attributes:
+        directory: of the new version; vectors.f32 is in it, and reduced.f32 for the methods that
+            search reduced vectors.
+        count: items in the collection.
+        in_children: write files by a child process where a full volume can crash the writer.
+    """
+
+    directory: Path
+    count: int
+    settings: IndexSettings
+    progress: Progress
+    in_children: bool = True
+
+    def matrix(self, plan: Plan) -> Path:
+        """Return the file of the vectors that the plan searches."""
+        return self.directory / (REDUCED if plan.reduces else VECTORS)
+
+    def vectors(self, plan: Plan) -> Vectors:
+        """Map that file: (count, plan.dimension)."""
+        return mapped(self.matrix(plan), self.count, plan.dimension)
+
+
+class Tuner(Protocol):
+    """Measures plans on queries held out of the collection."""
+
+    @property
+    def workspace(self) -> Workspace:
+        """The version's files."""
+
+    @property
+    def base(self) -> Plan:
+        """The plan of a scan of the vectors that the method searches: dimension and rerank."""
+
+    @property
+    def held_out(self) -> Positions:
+        """The positions of the queries, ascending: no proposer may name them."""
+
+    @property
+    def indexed(self) -> Positions:
+        """All other positions, ascending."""
+
+    @property
+    def fastest(self) -> float:
+        """Queries a second of the fastest plan so far that reaches the recall; 0 without one."""
+
+    def asks_for(self, method: MethodName) -> bool:
+        """Return whether the settings name this method, rather than all."""
+
+    def reaches(self, plan: Plan, proposer: Proposer) -> bool:
+        """Return whether the plan's recall is the one asked for, with 95 % confidence."""
+
+    def with_rerank(self, plan: Plan, proposer: Proposer, shards: int = 1) -> Plan:
+        """Return the plan with as few candidates to re-rank as reach the recall, or many."""
+
+    def measure(
+        self,
+        plan: Plan,
+        proposer: Proposer | None,
+        *,
+        shards: Sequence[Shard] = (),
+        recall: float | None = None,
+    ) -> Measurement:
+        """Measure recall (or take the one given) and speed, and add them to the table."""
+
+    def is_enough(self, measured: Measurement) -> bool:
+        """Return whether a measured plan reaches the recall."""
+
+
+class Method(Protocol):
+    """A way to search."""
+
+    @property
+    def name(self) -> MethodName:
+        """The name in manifests, settings and tables; one that reduces begins with "reduced"."""
+
+    def files(self, plan: Plan) -> tuple[str, ...]:
+        """Return the files of its own, besides vectors, reduction, items and shards."""
+
+    def check(self, manifest: Manifest) -> None:
+        """Raise IndexCorrupt for a manifest that would be searched wrongly, or not at all."""
+
+    def open(
+        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+    ) -> Proposer | None:
+        """Map its files, whose hashes were checked; None: every vector is compared.
+
+        Raises IndexCorrupt.
+        """
+
+    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+        """Return the plan of least effort for `count` items."""
+
+    def try_plans(self, tuner: Tuner) -> None:
+        """Build for the indexed items, and measure the plans worth it. Raises BuildFailed."""
+
+    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+        """Write the files of the plan for all items; return its shards. Raises BuildFailed.
+
+        Files of the trial may be there already, and may be used.
+        """

@@ -1,0 +1,96 @@
+"""Completes JPEGs that end early: without their end marker, or without their last rows."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+from PIL import Image, ImageChops
+
+from services.shared.errors import UndecodableImage
+from services.shared.imaging.formats import jpeg
+from services.shared.imaging.image_cost import JPEG_FAMILY
+
+_END: Final = b"\xff\xd9"
+_OTHER_BITS: Final = bytes(range(1, 255)) * 16
+"""Any data: a decoder that still needs data makes other pixels of it than of the end marker."""
+
+_MAX_MISSING: Final = 0.1
+_BLOCK_ROWS: Final = 16
+"""The rows that JPEGs are coded in; a file may lack these few although they are more of it."""
+
+_COEFFICIENTS: Final = 64
+"""Of one block."""
+
+_LENGTH: Final = 4
+"""Of a scan's marker and of its header's length; the number of components follows."""
+
+
+def ends_early(image: bytes) -> bool:
+    """Tell whether a JPEG has no end marker behind its first scan's start: a quick look.
+
+    A file without it can still have others behind it, such as that of a second picture.
+    """
+    if image.endswith(_END) or not image.startswith(jpeg.START):
+        return False
+    starts = [segment.start for segment in jpeg.segments(image) if segment.is_scan]
+    return bool(starts) and image.rfind(_END) < starts[0]
+
+
+def completed(image: bytes) -> bytes:
+    """The JPEG with an end marker, where nearly all of it is there; the rest is grey.
+
+    Raises:
+        UndecodableImage: with how much is missing.
+    """
+    frame = jpeg.frame(image)
+    if frame is None or not _all_scans(image, frame):
+        message = "the JPEG ends early: scans that refine it are missing; send all of it"
+        raise UndecodableImage(message)
+    height, missing = _missing_rows(image)
+    if missing > max(_MAX_MISSING * height, _BLOCK_ROWS) or 2 * missing > height:
+        message = f"the JPEG ends early: {100 * missing / height:.0f} % of its rows are missing; "
+        raise UndecodableImage(message + "send all of it")
+    return image + _END
+
+
+def _missing_rows(image: bytes) -> tuple[int, int]:
+    """The rows of the picture, and how many of them the data that is there does not decide.
+
+    Those are the rows that differ when the data is continued in two ways.
+    """
+    height, one = _small(image + _END)
+    _, other = _small(image + _OTHER_BITS + _END)
+    box = ImageChops.difference(one, other).getbbox()
+    known = one.height if box is None else box[1]
+    return height, round(height * (1 - known / one.height))
+
+
+def _small(image: bytes) -> tuple[int, Image.Image]:
+    """The picture's height, and the picture at an eighth of its size: a block is a pixel."""
+    with Image.open(io.BytesIO(image), formats=JPEG_FAMILY) as opened:
+        height = opened.height
+        opened.draft(None, (1, 1))
+        return height, opened.convert("RGB")
+
+
+def _all_scans(image: bytes, frame: jpeg.Frame) -> bool:
+    """Tell whether every coefficient of every component has come, the last scan perhaps in part."""
+    if not frame.in_scans:
+        return True
+    starts = {segment.marker: segment.start for segment in jpeg.segments(image)}
+    place = starts[jpeg.SCAN_START[1]] - 4
+    left: dict[int, set[int]] = {}
+    for marker, start in starts.items():
+        if marker in jpeg.FRAME_MARKERS:
+            components = image[start + 6 : start + 6 + 3 * image[start + 5] : 3]
+            left = {component: set(range(_COEFFICIENTS)) for component in components}
+    while 0 <= place < len(image) - _LENGTH:
+        chosen = image[place + 5 : place + 5 + 2 * image[place + _LENGTH] : 2]
+        end = place + 5 + 2 * len(chosen)
+        if end + 3 <= len(image) and image[end + 2] & 0xF == 0:
+            # These coefficients have come with all of their bits.
+            for component in chosen:
+                left.get(component, set()).difference_update(range(image[end], image[end + 1] + 1))
+        place = image.find(jpeg.SCAN_START, place + 2)
+    return not any(left.values())

@@ -1,0 +1,220 @@
+"""Names the kinds of sound image files that are not read, and the way out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, NamedTuple
+
+from services.shared.errors import UnsupportedFormat
+from services.shared.imaging.formats import jpeg
+
+_SAVE: Final = "save it as JPEG or PNG"
+_SAVE_TIFF: Final = "save it with 8 or 16 bits a channel and LZW, Deflate or no compression"
+_RAW: Final = "a camera raw file"
+_DEVELOP: Final = "develop it to JPEG, PNG or TIFF"
+
+_MAGIC: Final[Sequence[tuple[int, bytes, str]]] = (
+    (0, b"\xff\x0a", "a JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "a JPEG XL"),
+    (0, b"II\xbc", "a JPEG XR"),
+    (0, b"\xff\xd8\xff\xf7", "a JPEG-LS"),
+    (0, b"8BPS", "a Photoshop file"),
+    (0, b"gimp xcf", "a GIMP file"),
+    (0, b"<svg", "an SVG drawing"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"%!PS", "a PostScript file"),
+    (0, b"\0\0\1\0", "an icon file"),
+    (0, b"\x76\x2f\x31\x01", "an OpenEXR file"),
+    (0, b"#?RADIANCE", "a Radiance HDR file"),
+    (0, b"DDS ", "a DirectDraw surface"),
+    (0, b"qoif", "a QOI file"),
+    (0, b"SIMPLE  =", "a FITS file"),
+    (128, b"DICM", "a DICOM file"),
+    (0, b"\x1aE\xdf\xa3", "a video"),
+)
+_RAW_MAGIC: Final[Sequence[tuple[int, bytes]]] = (
+    (4, b"ftypcrx "), (0, b"FUJIFILMCCD-RAW"), (0, b"IIRO"), (0, b"IIRS"), (0, b"MMOR"),
+    (0, b"IIU\0"), (0, b"FOVb"), (0, b"\0MRM"), (8, b"CR\x02"),
+)  # fmt: skip
+_CONTAINER: Final = b"ftyp"
+
+_JPEG_FRAMES: Final[Mapping[int, str]] = {
+    0xC3: "a lossless JPEG",
+    0xC5: "a hierarchical JPEG",
+    0xC6: "a hierarchical JPEG",
+    0xC7: "a lossless JPEG",
+    0xCB: "a lossless JPEG",
+    0xF7: "a JPEG-LS",
+}
+_OTHER_JPEG_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_JPEG_BITS: Final = 8
+
+_BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PARTS, _SAMPLES = 258, 259, 262, 284, 330, 339
+_DNG: Final = 50706
+_ORDERS: Final[Mapping[bytes, str]] = {b"II": "<", b"MM": ">"}
+_BIG: Final = 43
+_TYPES: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
+_MAX_TAGS: Final = 1000
+_MAX_VALUES: Final = 16
+_MAX_PARTS: Final = 8
+
+_RAW_PHOTOMETRICS: Final = frozenset({32803, 34892})
+_RAW_COMPRESSIONS: Final = frozenset({32767, 34713, 65535})
+_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32771, 32773, 32946, 34925, 50000})
+_COMPRESSIONS: Final[Mapping[int, str]] = {
+    33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000", 34712: "JPEG 2000",
+    34661: "JBIG", 34676: "LogLuv", 34677: "LogLuv", 34887: "LERC", 50001: "WebP",
+    34927: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+}  # fmt: skip
+_SAMPLE_KINDS: Final[Mapping[int, str]] = {2: "signed", 3: "floating-point", 5: "complex"}
+_READ_BITS: Final = frozenset({1, 2, 4, 8, 12, 16})
+
+_Tags = Mapping[int, Sequence[int]]
+
+
+class _Layout(NamedTuple):
+    """How a TIFF counts: byte order, and the formats of TIFF or of BigTIFF."""
+
+    order: str
+    head: str
+    entry: str
+    offset: str
+
+
+def check(image: bytes) -> None:
+    """Refuse a TIFF or JPEG of a kind that is not read, before it is opened.
+
+    Pillow would show the small preview of a camera raw file, and libtiff would print.
+
+    Raises:
+        UnsupportedFormat: with the kind and the way out.
+    """
+    if image[:2] in _ORDERS:
+        _check_tiff(image)
+    elif image.startswith(jpeg.START) and jpeg.frame(image) is None and (kind := _jpeg(image)):
+        raise _unsupported(kind, _SAVE)
+
+
+def _check_tiff(image: bytes) -> None:
+    if any(image.startswith(magic, place) for place, magic in _RAW_MAGIC):
+        raise _unsupported(_RAW, _DEVELOP)
+    layout = _layout(image)
+    if layout is None:
+        return
+    tags = _tags(image, layout, _first(image, layout))
+    if _is_raw(image, layout, tags):
+        raise _unsupported(_RAW, _DEVELOP)
+    if reason := _reason(tags):
+        kind, way = f"a TIFF with {reason}", _SAVE_TIFF
+        raise _unsupported(kind, way)
+
+
+def kind_of(image: bytes) -> UnsupportedFormat | None:
+    """The error of a file that no decoder knew; None where its kind is not known here either."""
+    if any(image.startswith(magic, place) for place, magic in _RAW_MAGIC):
+        return _unsupported(_RAW, _DEVELOP)
+    for place, magic, kind in _MAGIC:
+        if image.startswith(magic, place):
+            return _unsupported(kind, _SAVE)
+    if image.startswith(_CONTAINER, 4):
+        brand = image[8:12].decode("ascii", "replace").strip()
+        return _unsupported(f"a container of the kind {brand!r}", _SAVE)
+    if image[:2] in _ORDERS and (strange := _strange_tiff(image)):
+        return _unsupported(strange, _SAVE)
+    return None
+
+
+def _unsupported(kind: str, way: str) -> UnsupportedFormat:
+    return UnsupportedFormat(f"{kind} is not read: {way}")
+
+
+def _jpeg(image: bytes) -> str | None:
+    for marker, start in jpeg.segments(image):
+        if marker in _JPEG_FRAMES:
+            return _JPEG_FRAMES[marker]
+        if marker in _OTHER_JPEG_FRAMES:
+            bits = image[start] if start < len(image) else _JPEG_BITS
+            return None if bits == _JPEG_BITS else f"a JPEG with {bits} bits a channel"
+    return None
+
+
+def _strange_tiff(image: bytes) -> str | None:
+    """The kind of a TIFF whose tags can be read and that Pillow knows nothing of."""
+    layout = _layout(image)
+    tags = {} if layout is None else _tags(image, layout, _first(image, layout))
+    if _PHOTOMETRIC not in tags:
+        return None
+    bits = ", ".join(map(str, tags.get(_BITS, (1,))))
+    return (
+        f"a TIFF with {bits} bits a channel and photometric interpretation {tags[_PHOTOMETRIC][0]}"
+    )
+
+
+def _reason(tags: _Tags) -> str | None:
+    """What of a TIFF is not read; None where all of it may be."""
+    compression = tags.get(_COMPRESSION, (1,))[0]
+    if compression not in _READ_COMPRESSIONS:
+        return f"{_COMPRESSIONS.get(compression, f'compression {compression}')} compression"
+    bits = tags.get(_BITS, (1,))
+    kind = _SAMPLE_KINDS.get(tags.get(_SAMPLES, (1,))[0])
+    if kind is not None:
+        return f"{kind} samples of {bits[0]} bits"
+    if odd := next((one for one in bits if one not in _READ_BITS), None):
+        return f"{odd} bits a channel"
+    if tags.get(_PLANAR, (1,))[0] == 2 and bits[0] > 8:  # noqa: PLR2004 (Pillow reads 8 bits a plane)
+        return "16 bits a channel in separate planes"
+    return None
+
+
+def _is_raw(image: bytes, layout: _Layout, tags: _Tags) -> bool:
+    parts = [_tags(image, layout, place) for place in tags.get(_PARTS, ())[:_MAX_PARTS]]
+    return _DNG in tags or any(
+        _RAW_PHOTOMETRICS & {*part.get(_PHOTOMETRIC, ())}
+        or _RAW_COMPRESSIONS & {*part.get(_COMPRESSION, ())}
+        for part in (tags, *parts)
+    )
+
+
+def _layout(image: bytes) -> _Layout | None:
+    order = _ORDERS[image[:2]]
+    try:
+        (version,) = struct.unpack_from(f"{order}H", image, 2)
+    except struct.error:
+        return None
+    if version == _BIG:
+        return _Layout(order, f"{order}Q", f"{order}HHQ8s", f"{order}Q")
+    return _Layout(order, f"{order}H", f"{order}HHL4s", f"{order}L")
+
+
+def _first(image: bytes, layout: _Layout) -> int:
+    try:
+        (start,) = struct.unpack_from(layout.offset, image, struct.calcsize(layout.offset))
+    except struct.error:
+        return len(image)
+    return int(start)
+
+
+def _tags(image: bytes, layout: _Layout, start: int) -> dict[int, Sequence[int]]:
+    """The numbers of the directory at that place, a few of each tag; empty where it is broken."""
+    try:
+        (count,) = struct.unpack_from(layout.head, image, start)
+        return dict(_numbers(image, layout, start + struct.calcsize(layout.head), count))
+    except (struct.error, OverflowError):
+        return {}
+
+
+def _numbers(
+    image: bytes, layout: _Layout, start: int, count: int
+) -> Iterator[tuple[int, Sequence[int]]]:
+    size = struct.calcsize(layout.entry)
+    for number in range(min(count, _MAX_TAGS)):
+        tag, kind, many, value = struct.unpack_from(layout.entry, image, start + number * size)
+        if kind not in _TYPES or not many:
+            continue
+        form = f"{layout.order}{min(many, _MAX_VALUES)}{_TYPES[kind]}"
+        if many * struct.calcsize(f"={_TYPES[kind]}") <= len(value):
+            yield tag, struct.unpack_from(form, value)
+        else:
+            (place,) = struct.unpack(layout.offset, value)
+            yield tag, struct.unpack_from(form, image, place)

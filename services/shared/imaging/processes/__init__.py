@@ -1,0 +1,1 @@
+"""Decodes in child processes with limits of memory and CPU time."""

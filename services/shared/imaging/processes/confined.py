@@ -1,0 +1,79 @@
+"""Decodes images where they can do no harm: some formats in processes of their own.
+
+HEIC, AVIF, TIFF and JPEG 2000 files are containers around codecs. Their headers can't promise what
+they cost, and their libraries have crashed. All other formats are decoded in this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import functools
+import io
+from typing import Final
+
+from PIL import Image
+
+from services.shared import cores
+from services.shared.contracts import Box
+from services.shared.imaging.decode import decode as decode_here
+from services.shared.imaging.formats import jpeg2000
+from services.shared.imaging.probe import Header, Limits, format_of, memory_of, sniff
+from services.shared.imaging.processes.decoder_pool import DecoderPool
+from services.shared.imaging.processes.wire import Task
+
+CONFINED: Final = frozenset({"AVIF", "HEIF", "TIFF", jpeg2000.FORMAT})
+
+CPU_SECONDS: Final = 0.5
+CPU_SECONDS_A_MEGAPIXEL: Final = 0.1
+CPU_SECONDS_A_MEGABYTE: Final = 0.3
+"""The CPU time that decoding may take: three times that of the slowest sound files measured."""
+
+_SLACK_BYTES: Final = 128 * 2**20
+_COPIES: Final = 4
+"""Of the file's bytes, among what a decoder holds besides pixels."""
+
+_THUMBNAIL_QUALITY: Final = 85
+
+
+def decode(
+    image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
+) -> Image.Image:
+    """The first frame in RGB, upright, its colours as a browser shows them; only the box, if any.
+
+    Transparent pictures lie over white, or over dark grey where they would vanish on white. A JPEG
+    may lack its end marker and its last rows.
+
+    target: so many pixels on the short side (of the box) are enough; a JPEG or JPEG 2000 is then
+    decoded at a fraction of its size, which costs a fraction of the time. Raises what `sniff`
+    raises, BoxTooSmall, and for some formats DecodingTooSlow, DecoderCrashed and Overloaded.
+    """
+    if format_of(image) not in CONFINED:
+        return decode_here(image, limits, target=target, box=box)
+    header = sniff(image, limits)
+    memory = memory_of(header) + _COPIES * len(image) + _SLACK_BYTES
+    task = Task(limits, target, box, cpu_seconds_of(header, len(image)), memory)
+    return pool().decode(image, task)
+
+
+def thumbnail(image: bytes, limits: Limits, size: int) -> bytes:
+    """A small JPEG of the image, its longest side at most `size`. Raises what `decode` raises."""
+    small = decode(image, limits, target=size)
+    small.thumbnail((size, size))
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=_THUMBNAIL_QUALITY)
+    return out.getvalue()
+
+
+def cpu_seconds_of(header: Header, size: int) -> float:
+    """How long a core may decode an image of so many bytes; what takes longer is ended."""
+    megapixels = max(header.decoded_pixels, header.width * header.height) / 1e6
+    megabytes = size / 1e6
+    return CPU_SECONDS + CPU_SECONDS_A_MEGAPIXEL * megapixels + CPU_SECONDS_A_MEGABYTE * megabytes
+
+
+@functools.cache
+def pool() -> DecoderPool:
+    """This process's decoding processes: at most one for each core."""
+    made = DecoderPool(cores.available())
+    atexit.register(made.close)
+    return made

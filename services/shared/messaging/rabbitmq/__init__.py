@@ -1,0 +1,1 @@
+"""The broker port's adapter to RabbitMQ."""

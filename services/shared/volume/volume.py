@@ -1,0 +1,276 @@
+"""The shared volume: collections, their index versions, which is active, and who holds which.
+
+<root>/<collection>/ACTIVE               one line: the active version
+<root>/<collection>/versions/<version>/  manifest.json, items.sqlite, vectors.f32 and, as the plan
+                                         needs, reduction.npz, reduced.f32, index-<n>.ann
+"""
+
+from __future__ import annotations
+
+import calendar
+import fcntl
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from services.shared.errors import (
+    IndexCorrupt,
+    MalformedRequest,
+    NoIndex,
+    UnknownCollection,
+    UnknownVersion,
+)
+from services.shared.volume.manifest import MANIFEST, VECTORS, Manifest
+
+_ACTIVE: Final = "ACTIVE"
+_VERSIONS: Final = "versions"
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_TIME: Final = "%Y%m%dT%H%M%SZ"
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
+_VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
+_FLOAT32_BYTES: Final = 4
+
+
+class Lease:
+    """Says, for as long as it is referenced, that somebody reads a version: none may remove it.
+
+    A shared lock on the version's manifest, which a read-only mount allows too. It ends with the
+    last reference, or with the process.
+    """
+
+    def __init__(self, manifest: Path) -> None:
+        """Raises IndexCorrupt when the version is gone, or is being removed now."""
+        version = manifest.parent.name
+        try:
+            self._handle = os.open(manifest, os.O_RDONLY)
+        except OSError as error:
+            message = f"version {version} can't be held: {error}"
+            raise IndexCorrupt(message) from error
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            message = f"version {version} is being removed"
+            raise IndexCorrupt(message) from error
+        except OSError:
+            # A file system without locks: there, only a version's age protects it.
+            return
+
+    def __del__(self) -> None:
+        if hasattr(self, "_handle"):
+            os.close(self._handle)
+
+
+class Volume:
+    """The shared volume: collections, their versions, and which one is active."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def homes(self) -> list[str]:
+        """The collections that have a folder, sorted; some may have no version yet.
+
+        Raises OSError where there is a volume that can't be read: that is not an empty one.
+        """
+        if not self.root.is_dir():
+            return []
+        names = [path.name for path in self.root.iterdir()]
+        return sorted(name for name in names if _NAME.fullmatch(name))
+
+    def collections(self) -> list[str]:
+        """The collections that have an active version, sorted."""
+        return [name for name in self.homes() if (self.root / name / _ACTIVE).is_file()]
+
+    def active(self, collection: str) -> str:
+        """The active version. Raises UnknownCollection, or NoIndex when nothing is active."""
+        directory = self.home(collection)
+        try:
+            version = (directory / _ACTIVE).read_text().strip()
+        except FileNotFoundError:
+            if directory.is_dir():
+                message = f"collection {collection!r} has no index yet: build one, then try again"
+                raise NoIndex(message) from None
+            self.require(collection)
+            raise
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"{collection}/{_ACTIVE} can't be read: {error}"
+            raise IndexCorrupt(message) from error
+        if not _VERSION.fullmatch(version):
+            message = f"{collection}/{_ACTIVE} does not name a version: {version[:40]!r}"
+            raise IndexCorrupt(message)
+        return version
+
+    def require(self, collection: str) -> None:
+        """Raise UnknownCollection where the collection has no folder."""
+        if not self.home(collection).is_dir():
+            message = (
+                f"there is no collection {collection!r}; GET /v1/collections, or "
+                "`simile index list`, shows them"
+            )
+            raise UnknownCollection(message)
+
+    def versions(self, collection: str) -> list[str]:
+        """Every version on the volume, oldest first."""
+        directory = self.home(collection) / _VERSIONS
+        if not directory.is_dir():
+            return []
+        return sorted(path.name for path in directory.iterdir() if _VERSION.fullmatch(path.name))
+
+    def directory(self, collection: str, version: str) -> Path:
+        """Where the version's files are, whether or not it exists. Raises IndexCorrupt."""
+        if not _VERSION.fullmatch(version):
+            message = f"{version[:40]!r} is no index version; `simile index list` shows them"
+            raise IndexCorrupt(message)
+        return self.home(collection) / _VERSIONS / version
+
+    def manifest(self, collection: str, version: str) -> Manifest:
+        """The version's manifest. Raises IndexCorrupt when it is missing or broken."""
+        try:
+            text = (self.directory(collection, version) / MANIFEST).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            message = f"version {version} of {collection} has no readable {MANIFEST}: {error}"
+            raise IndexCorrupt(message) from error
+        manifest = Manifest.from_json(text)
+        if (manifest.collection, manifest.version) != (collection, version):
+            message = f"{MANIFEST} of {collection} {version} belongs to another version"
+            raise IndexCorrupt(message)
+        return manifest
+
+    def publish(self, staging: Path, manifest: Manifest) -> None:
+        """Make the finished files in `staging` (same volume) the version, in one rename.
+
+        After this the version exists whole or not at all; it isn't active yet.
+        """
+        write_synced(staging / MANIFEST, manifest.to_json())
+        for name in (*manifest.files, MANIFEST):
+            _sync(staging / name)
+            # Read-only, so that nothing is written into a mapped file by mistake.
+            (staging / name).chmod(0o444)
+        _sync(staging)
+        directory = self.directory(manifest.collection, manifest.version)
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        staging.rename(directory)
+        _sync(directory.parent)
+
+    def activate(self, collection: str, version: str) -> None:
+        """Make an existing version the one that answers. Raises IndexCorrupt if it is missing."""
+        self.manifest(collection, version)
+        home = self.home(collection)
+        incoming = home / f"{_ACTIVE}.{os.getpid()}"
+        write_synced(incoming, f"{version}\n")
+        incoming.replace(home / _ACTIVE)
+        _sync(home)
+
+    def hold(self, collection: str, version: str) -> Lease:
+        """Keep the version from being removed while the lease lives. Raises IndexCorrupt."""
+        return Lease(self.directory(collection, version) / MANIFEST)
+
+    def held(self, collection: str, version: str) -> bool:
+        """Whether somebody reads the version now."""
+        with _locked(self.directory(collection, version) / MANIFEST) as free:
+            return not free
+
+    def remove(self, collection: str, version: str) -> bool:
+        """Remove a version that nobody holds; whether it was removed. Raises UnknownVersion."""
+        directory = self.directory(collection, version)
+        if not directory.is_dir():
+            message = f"{collection} has no version {version}; `simile index list` shows them"
+            raise UnknownVersion(message)
+        with _locked(directory / MANIFEST) as free:
+            if free:
+                _remove_tree(directory)
+            return free
+
+    def home(self, collection: str) -> Path:
+        """The collection's folder. Raises MalformedRequest for what can't be a name."""
+        if not _NAME.fullmatch(collection):
+            message = (
+                f"{collection[:40]!r} can't be a collection's name: "
+                "lower-case letters, digits, - and _, 63 at most"
+            )
+            raise MalformedRequest(message)
+        return self.root / collection
+
+
+def new_version(existing: Iterable[str], now: float) -> str:
+    """Name a new version: `<utc>-<8 hex digits>`, later than every existing one.
+
+    Versions are ordered by name. Where the clock was set back, or two builds end within a second,
+    the name is a second later than the latest: else a rollback would not find what was before.
+
+    Args:
+        existing: the versions of the collection.
+        now: seconds since 1970.
+    """
+    latest = max(filter(None, map(_named_at, existing)), default=0)
+    named_at = min(max(int(now), latest + 1), _LAST_SECOND)
+    return time.strftime(_TIME, time.gmtime(named_at)) + f"-{secrets.token_hex(4)}"
+
+
+def _named_at(version: str) -> int | None:
+    """The second that a version is named after; None where it is no time."""
+    try:
+        return calendar.timegm(time.strptime(version.partition("-")[0], _TIME))
+    except ValueError:
+        return None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Whether nobody holds the file; while inside, nobody can. What isn't there nobody holds."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        yield True
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except BlockingIOError:
+            free = False
+        except OSError:  # a file system without locks
+            free = True
+        yield free
+    finally:
+        os.close(handle)
+
+
+def _remove_tree(directory: Path) -> None:
+    """Remove it; an error names the whole path, not that of a file in its folder."""
+    try:
+        shutil.rmtree(directory)
+    except OSError as error:
+        error.filename = str(directory)
+        raise
+
+
+def read_vector(directory: Path, position: int, dimension: int) -> bytes:
+    """One row of vectors.f32: dimension float32 values, little-endian. Raises IndexCorrupt."""
+    size = _FLOAT32_BYTES * dimension
+    with (directory / VECTORS).open("rb") as vectors:
+        vectors.seek(position * size)
+        row = vectors.read(size)
+    if len(row) != size:
+        message = f"{VECTORS} has no row {position}"
+        raise IndexCorrupt(message)
+    return row
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Write a small text file and wait until it is on disk."""
+    path.write_text(text)
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

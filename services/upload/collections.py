@@ -1,0 +1,210 @@
+"""The collections as the front shows them: what there is, an item's facts, image and thumbnail.
+
+Reads the volume only, off the event loop; a version that becomes active is picked up within
+a quarter of a second. One that can't be right is refused, as searchers do, and the one before goes
+on answering.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from services.shared.errors import (
+    IndexBuilding,
+    IndexCorrupt,
+    NoIndex,
+    SimileError,
+)
+from services.shared.volume.build_progress import BuildProgress
+from services.shared.volume.items import ITEMS, Facets, Item, ItemCatalog
+from services.shared.volume.manifest import Manifest
+from services.shared.volume.volume import Lease, Volume, read_vector
+from services.upload.collection_names import CollectionNames
+from services.upload.search.embedding_cache import Vector
+from services.upload.stored_images import StoredImages
+
+_log = structlog.get_logger(__name__)
+
+_LOOK_AGAIN_SECONDS: Final = 0.25
+_MAX_FACETS: Final = 200
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """One collection's active version, open for reading; nobody removes it meanwhile."""
+
+    manifest: Manifest
+    directory: Path
+    items: ItemCatalog
+    lease: Lease
+
+    @cached_property
+    def facets(self) -> Facets:
+        """The values that its items have, counted once."""
+        # A connection of its own, so that counting holds up nobody who reads items.
+        items = ItemCatalog(self.directory / ITEMS)
+        try:
+            return items.facets(_MAX_FACETS)
+        finally:
+            items.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Holds a collection as it is listed: its active version, and the build that runs now."""
+
+    name: str
+    shelf: Shelf | None
+    build: BuildProgress | None
+
+
+class Library:
+    """Read access to every collection of the volume; `images` are the files of their items."""
+
+    def __init__(
+        self,
+        volume: Volume,
+        *,
+        default_collection: str | None,
+        images: StoredImages,
+        hidden: frozenset[str] = frozenset(),
+    ) -> None:
+        self._volume = volume
+        self.images = images
+        self._names = CollectionNames(volume, default_collection, hidden)
+        self._shelves: dict[str, Shelf] = {}
+        self._refused: dict[str, str] = {}
+        self._looked: dict[str | None, tuple[float, Shelf]] = {}
+        self._recent: str | None = None
+        self._counting = asyncio.Lock()
+
+    async def shelf(self, collection: str | None) -> Shelf:
+        """The collection, or the default one.
+
+        Raises CollectionRequired, UnknownCollection, NoIndex.
+        """
+        looked = self._looked.get(collection)
+        if looked is not None and time.monotonic() < looked[0]:
+            return looked[1]
+        shelf = await asyncio.to_thread(self._shelf, collection)
+        self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, shelf)
+        self._recent = shelf.manifest.collection
+        return shelf
+
+    async def recent(self) -> Shelf | None:
+        """The collection that was asked for last; before any was, the default or the first."""
+        names = await asyncio.to_thread(self._names.indexed)
+        wanted = (self._recent, self._names.wanted, *names)
+        name = next((name for name in wanted if name in names), None)
+        if name is None:
+            return None
+        try:
+            return await asyncio.to_thread(self._shelf, name)
+        except SimileError:
+            return None  # its searchers report it
+
+    async def shelves(self) -> Sequence[Shelf]:
+        """Every collection that can be read."""
+        return await asyncio.to_thread(self._readable)
+
+    async def listing(self) -> tuple[Sequence[Listed], str | None]:
+        """Return the collections that can be read or are being built, and the default's name."""
+        return await asyncio.to_thread(self._listing)
+
+    async def listed(self, collection: str) -> Listed:
+        """Return one collection as it is listed. Raises UnknownCollection, NoIndex."""
+        build = await asyncio.to_thread(self._names.build_of, collection)
+        try:
+            return Listed(collection, await self.shelf(collection), build)
+        except IndexBuilding:
+            return Listed(collection, None, build)
+
+    async def item(self, shelf: Shelf, item_id: str) -> Item:
+        """An item. Raises UnknownItem."""
+        return await asyncio.to_thread(shelf.items.by_id, item_id)
+
+    async def items_at(self, shelf: Shelf, positions: Sequence[int]) -> Sequence[Item]:
+        """The items at these positions."""
+        return await asyncio.to_thread(shelf.items.at, positions)
+
+    async def sample(self, shelf: Shelf, count: int) -> Sequence[Item]:
+        """Items spread over the collection."""
+        return await asyncio.to_thread(shelf.items.sample, count)
+
+    async def facets(self, shelf: Shelf) -> Facets:
+        """What a filter of the collection can ask for."""
+        async with self._counting:
+            return await asyncio.to_thread(lambda: shelf.facets)
+
+    async def vector(self, shelf: Shelf, item: Item) -> Vector:
+        """An item's stored vector."""
+        manifest = shelf.manifest
+        raw = await asyncio.to_thread(
+            read_vector, shelf.directory, item.position, manifest.dimension
+        )
+        return Vector(manifest.model_id, manifest.dimension, raw)
+
+    def _shelf(self, collection: str | None) -> Shelf:
+        name = collection or self._names.default()
+        self._names.require_served(name)
+        shelf, version = self._shelves.get(name), ""
+        try:
+            version = self._volume.active(name)
+            known = {self._refused.get(name), None if shelf is None else shelf.manifest.version}
+            if shelf is None or version not in known:
+                shelf = self._shelves[name] = self._opened(name, version)
+        except IndexCorrupt as error:
+            if shelf is None:
+                message = f"the active index of {name!r} can't be read: {error}"
+                raise NoIndex(message) from error
+            self._refused[name] = version
+            _log.error(str(error), action=error.code, collection=name, refused_version=version,
+                       answering_version=shelf.manifest.version)  # fmt: skip
+        except NoIndex as error:
+            raise self._names.explained(name, error) from error
+        return shelf
+
+    def _opened(self, name: str, version: str) -> Shelf:
+        """The version, its files as large as they should be. Raises IndexCorrupt.
+
+        Only searchers verify the hashes.
+        """
+        # Held first: what is opened after that can't be removed half-way.
+        lease = self._volume.hold(name, version)
+        directory = self._volume.directory(name, version)
+        manifest = self._volume.manifest(name, version)
+        for file, expected in manifest.files.items():
+            try:
+                size = (directory / file).stat().st_size
+            except OSError as error:
+                message = f"{file} of {name} {version} can't be read: {error}"
+                raise IndexCorrupt(message) from error
+            if size != expected.bytes:
+                message = f"{file} of {name} {version} has {size} bytes, not {expected.bytes}"
+                raise IndexCorrupt(message)
+        return Shelf(manifest, directory, ItemCatalog(directory / ITEMS), lease)
+
+    def _readable(self) -> list[Shelf]:
+        readable = []
+        for name in self._names.indexed():
+            try:
+                readable.append(self._shelf(name))
+            except SimileError:
+                continue  # its searchers report it; here it just isn't there to be searched
+        return readable
+
+    def _listing(self) -> tuple[list[Listed], str | None]:
+        shelves = {shelf.manifest.collection: shelf for shelf in self._readable()}
+        builds = self._names.builds()
+        names = sorted({*shelves, *builds})
+        known = self._names.wanted in names
+        default = self._names.wanted if known else names[0] if len(names) == 1 else None
+        return [Listed(name, shelves.get(name), builds.get(name)) for name in names], default

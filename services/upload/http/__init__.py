@@ -1,0 +1,1 @@
+"""The HTTP server's side: connections, access, limits, headers and error bodies."""

@@ -1,0 +1,161 @@
+"""The API's answers, as JSON; knows what is told, not where it comes from."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import orjson
+from aiohttp import web
+
+from services.shared.contracts import Neighbor
+from services.shared.messaging.request_reply import Embedded
+from services.shared.volume.build_progress import BuildProgress
+from services.shared.volume.items import Facet, Facets, Item
+from services.upload.collections import Listed, Shelf
+from services.upload.search.queries import Found
+
+_FACTS_OF_AN_INDEX: Final = (
+    "model_id",
+    "dimension",
+    "index_version",
+    "method",
+    "recall",
+    "recall_target",
+    "created_unix_ms",
+)
+
+
+def told(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer with that body."""
+    return encoded(orjson.dumps(body), headers)
+
+
+def encoded(body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+    """The answer with a body that is JSON already."""
+    return web.Response(
+        body=body, headers=headers, content_type="application/json", charset="utf-8"
+    )
+
+
+def of_found(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """The answer to a search; no next_cursor where nothing comes after it. seconds: by stage."""
+    answer = found.neighbors
+    return {
+        "query_id": query_id,
+        "collection": answer.collection,
+        "index_version": answer.index_version,
+        "model_id": answer.model_id,
+        "matching": answer.matching,
+        "neighbors": [_neighbor(answer.collection, neighbor) for neighbor in answer.neighbors],
+        "next_cursor": answer.next_cursor or None,
+        "timings_ms": milliseconds(seconds),
+    }
+
+
+def of_embedded(query_id: str, embedded: Embedded, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """The vector of an image."""
+    return {
+        "query_id": query_id,
+        "model_id": embedded.model_id,
+        "dimension": embedded.dimension,
+        "vector": list(struct.unpack(f"<{embedded.dimension}f", embedded.embedding.vector)),
+        "timings_ms": milliseconds(seconds),
+    }
+
+
+def of_collection(listed: Listed) -> dict[str, Any]:
+    """A collection as it is listed; one without an index yet has no facts of it."""
+    building = None if listed.build is None else _of_build(listed.build)
+    if listed.shelf is None:
+        return {
+            "name": listed.name,
+            "count": 0,
+            **dict.fromkeys(_FACTS_OF_AN_INDEX),
+            "building": building,
+        }
+    manifest = listed.shelf.manifest
+    return {
+        "name": manifest.collection,
+        "count": manifest.count,
+        "model_id": manifest.model_id,
+        "dimension": manifest.dimension,
+        "index_version": manifest.version,
+        "method": manifest.plan.method,
+        "recall": manifest.recall,
+        "recall_target": manifest.recall_target,
+        "created_unix_ms": manifest.created_unix_ms,
+        "building": building,
+    }
+
+
+def _of_build(build: BuildProgress) -> dict[str, Any]:
+    return {
+        "stage": build.stage,
+        "done": build.done,
+        "total": build.total,
+        "failed": build.failed,
+        "eta_seconds": build.eta_seconds,
+    }
+
+
+def of_facets(shelf: Shelf, facets: Facets) -> dict[str, Any]:
+    """What a filter of the collection can ask for."""
+    return {
+        **of_version(shelf),
+        "labels": _facets(facets.labels),
+        "attributes": {name: _facets(values) for name, values in facets.attributes.items()},
+    }
+
+
+def of_item(shelf: Shelf, item: Item) -> dict[str, Any]:
+    """An item's facts."""
+    return {
+        "item_id": item.item_id,
+        "label": item.label,
+        "attributes": dict(item.attributes),
+        "width": item.width,
+        "height": item.height,
+        **_urls(shelf.manifest.collection, item.item_id),
+    }
+
+
+def of_version(shelf: Shelf) -> dict[str, Any]:
+    """Which version an answer is about."""
+    return {
+        "collection": shelf.manifest.collection,
+        "index_version": shelf.manifest.version,
+    }
+
+
+def server_timing(seconds: Mapping[str, float]) -> Mapping[str, str]:
+    """The header that shows the stages in a browser's network panel."""
+    entries = (f"{stage};dur={1000 * spent:.3f}" for stage, spent in seconds.items())
+    return {"Server-Timing": ", ".join(entries)}
+
+
+def milliseconds(seconds: Mapping[str, float]) -> dict[str, float]:
+    """The times as they are told, by stage."""
+    return {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
+
+
+def _facets(facets: Iterable[Facet]) -> list[dict[str, Any]]:
+    return [{"value": facet.value, "count": facet.count} for facet in facets]
+
+
+def _urls(collection: str, item_id: str) -> dict[str, str]:
+    address = f"/v1/items/{collection}/{item_id}"
+    return {"image_url": f"{address}/image", "thumbnail_url": f"{address}/thumbnail"}
+
+
+def _neighbor(collection: str, neighbor: Neighbor) -> dict[str, Any]:
+    return {
+        "item_id": neighbor.item_id,
+        "label": neighbor.label,
+        "attributes": dict(neighbor.attributes),
+        "distance": neighbor.distance,
+        "similarity": neighbor.similarity,
+        "duplicates": list(neighbor.duplicates),
+        **_urls(collection, neighbor.item_id),
+    }

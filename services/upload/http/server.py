@@ -1,0 +1,144 @@
+"""The HTTP server under the application, which bounds the time that a request's head may take.
+
+aiohttp gives a head an hour: who opens connections and says next to nothing on them would hold
+them for as long, which is how slowloris takes a server away from everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Final
+
+import structlog
+from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
+
+from services.shared.errors import Internal, MalformedRequest, SimileError
+from services.upload.http.problems import problem
+from services.upload.http.security_headers import SECURITY, SERVER
+from services.upload.search.queries import new_query_id
+from services.upload.security.heads import without_hidden
+
+_log = structlog.get_logger(__name__)
+
+_MAX_LINE_BYTES: Final = 32 * 1024
+"""A query string may carry a filter and a cursor, percent-encoded."""
+
+
+class _TimedHandler(RequestHandler):
+    """One connection; it ends when a head is begun and not ended in time.
+
+    The time runs from the connection's start, and later from the first byte after an answer, so
+    that a proxy may keep idle connections for as long as it likes.
+    """
+
+    __slots__ = ("_timer", "header_timeout_seconds")
+
+    header_timeout_seconds: float
+    _timer: asyncio.TimerHandle | None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._begin()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._end()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        # Done but still there is the waiter of a head that has come: what follows is its body.
+        heads, idle = self._request_count, self._waiter is not None and not self._waiter.done()
+        super().data_received(data)
+        if self._request_count > heads:
+            self._end()
+        elif idle and self._timer is None:
+            self._begin()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP as a problem, with a log line instead of a traceback each."""
+        query_id = new_query_id()
+        error: SimileError = MalformedRequest("this is no HTTP request that can be read")
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            super().handle_error(request, status, exc, message)  # writes the log
+            error = Internal("the request failed; the log says why")
+        else:
+            _log.info("no HTTP", action=error.code, correlation_id=query_id, remote=request.remote)
+        answer = problem(error, query_id)
+        answer.headers.update({**SECURITY, **SERVER, "X-Correlation-Id": query_id})
+        answer.force_close()
+        return answer
+
+    def log_exception(self, *args: object, **options: object) -> None:
+        """Not for a body that its caller got wrong, which is answered, and is no defect of ours."""
+        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **options)
+
+    def _begin(self) -> None:
+        self._timer = self._loop.call_later(self.header_timeout_seconds, self._give_up)
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _give_up(self) -> None:
+        self._timer = None
+        self.force_close()
+
+
+class _TimedServer(web.Server):
+    """Makes such connections."""
+
+    header_timeout_seconds = 0.0
+
+    def __call__(self) -> RequestHandler:
+        handler = _TimedHandler(self, loop=self._loop, **self._kwargs)
+        handler.header_timeout_seconds = self.header_timeout_seconds
+        return handler
+
+
+class TimedRunner(web.AppRunner):
+    """Runs an application on such connections."""
+
+    __slots__ = ("_header_timeout_seconds",)
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        header_timeout_seconds: float,
+        shutdown_timeout_seconds: float,
+    ) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            handler_cancellation=True,
+            shutdown_timeout=shutdown_timeout_seconds,
+            max_line_size=_MAX_LINE_BYTES,
+            auto_decompress=False,  # images are compressed already; what is small stays small
+        )
+        self._header_timeout_seconds = header_timeout_seconds
+
+    @property
+    def unasked(self) -> int:
+        """Connections on which no request has come yet."""
+        connections = self.server.connections if self.server is not None else []
+        return sum(one._request_count == 0 for one in connections)  # noqa: SLF001 (no other way)
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        server = _TimedServer(
+            made.request_handler,
+            request_factory=without_hidden(made.request_factory),
+            handler_cancellation=made.handler_cancellation,
+            **made._kwargs,  # noqa: SLF001 (what the application gave it)
+        )
+        server.header_timeout_seconds = self._header_timeout_seconds
+        return server

@@ -1,0 +1,145 @@
+"""Orders requests that are cheap to ask and costly to answer: few at once, quiet callers first.
+
+Thousands of connections that ask for long listings would otherwise keep the event loop busy for
+seconds, and with it everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from services.shared.errors import Overloaded
+from services.upload.http.context import ALLOWANCE
+
+_AT_ONCE: Final = 8
+_MAX_WAITING: Final = 500
+"""Each is a connection; beyond, the one that asked most is refused."""
+
+_REMEMBERED_SECONDS: Final = 2.0
+"""After this time, who asked how often counts half."""
+
+_API: Final = "/v1/"
+_READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+_SIMILAR: Final = "/similar"
+
+_Busy = tuple[int, int]
+"""How often the caller asked lately, roughly, and how often its connection did."""
+
+
+@dataclass(order=True, slots=True)
+class _Waiting:
+    busy: _Busy
+    number: int
+    turn: asyncio.Future[None] = field(compare=False)
+
+
+class Turns:
+    """The requests that are answered now, and those that wait."""
+
+    def __init__(
+        self,
+        on_refused: Callable[[str], None] = lambda _code: None,
+        *,
+        at_once: int = _AT_ONCE,
+        max_waiting: int = _MAX_WAITING,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """on_refused gets the code of each refusal. Clock in seconds."""
+        self._on_refused = on_refused
+        self._free = at_once
+        self._max_waiting = max_waiting
+        self._clock = clock
+        self._numbers = itertools.count()
+        self._waiting: list[_Waiting] = []
+        self._had: dict[str | int, int] = {}
+        self._forgotten_at = clock()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait."""
+        return len(self._waiting)
+
+    @asynccontextmanager
+    async def turn(self, caller: str, connection: int) -> AsyncIterator[None]:
+        """Wait for a turn: those whose caller and connection asked least lately come first.
+
+        Raises Overloaded where too many wait, to those that asked most.
+        """
+        # By powers of two: of one caller's connections the quiet ones come first.
+        busy = self._count(caller).bit_length(), self._count(connection)
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(busy)
+        try:
+            yield
+        finally:
+            self._next()
+
+    def middleware(self) -> Middleware:
+        """Make all reading requests of the API wait for their turns, but queries."""
+
+        @web.middleware
+        async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
+            resource = request.match_info.route.resource
+            route = "" if resource is None else resource.canonical
+            reading = request.method in _READING and route.startswith(_API)
+            if not reading or route.endswith(_SIMILAR):
+                return await handler(request)
+            async with self.turn(request[ALLOWANCE].caller, id(request.protocol)):
+                return await handler(request)
+
+        return in_turn
+
+    def _count(self, who: str | int) -> int:
+        if self._clock() - self._forgotten_at > _REMEMBERED_SECONDS:
+            self._had = {one: had // 2 for one, had in self._had.items() if had > 1}
+            self._forgotten_at = self._clock()
+        had = self._had.get(who, 0)
+        self._had[who] = had + 1
+        return had
+
+    async def _wait(self, busy: _Busy) -> None:
+        turn = asyncio.get_running_loop().create_future()
+        mine = _Waiting(busy, next(self._numbers), turn)
+        heapq.heappush(self._waiting, mine)
+        if len(self._waiting) > self._max_waiting:
+            # Of those that asked equally often the one that came first: it may have given up.
+            self._refuse(max(self._waiting, key=lambda one: (one.busy, -one.number)))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if mine in self._waiting:
+                self._remove(mine)
+            elif turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._next()
+            raise
+
+    def _refuse(self, busiest: _Waiting) -> None:
+        self._remove(busiest)
+        self._on_refused(Overloaded.code)
+        message = "too many requests wait to be answered; ask less often"
+        busiest.turn.set_exception(Overloaded(message))
+
+    def _remove(self, waiting: _Waiting) -> None:
+        with suppress(ValueError):
+            self._waiting.remove(waiting)
+            heapq.heapify(self._waiting)
+
+    def _next(self) -> None:
+        while self._waiting:
+            turn = heapq.heappop(self._waiting).turn
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1

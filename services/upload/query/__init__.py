@@ -1,0 +1,1 @@
+"""Reads a request: its parameters and its images."""

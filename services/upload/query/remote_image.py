@@ -1,0 +1,209 @@
+"""Fetches the image at an address that a caller names, and nothing else that can be reached here.
+
+The caller must not make this service ask what they could not ask themselves: names are looked up
+once, every address is vetted, and the connection goes to the vetted ones. Each redirect anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+from services.shared.errors import ImageTooLarge, UrlNotAllowed, UrlUnreachable
+from services.upload.security.addresses import is_public
+
+MAX_URL: Final = 2048
+
+_PORTS: Final = {"http": 80, "https": 443}
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_MOST_REDIRECTS: Final = 3
+_LOOK_UPS_AT_ONCE: Final = 4
+_CHUNK_BYTES: Final = 64 * 1024
+
+
+class Resolve(Protocol):
+    """Looks up a host's addresses."""
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """The addresses. Raises OSError where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteImages:
+    """Fetches images. allowed_hosts: `host` or `host:port` whose addresses need not be public."""
+
+    allowed_hosts: frozenset[str]
+    max_bytes: int
+    timeout_seconds: float
+    resolve: Resolve
+
+    async def fetch(self, address: str) -> bytes:
+        """The bytes at that address, after three redirects at most.
+
+        Raises UrlNotAllowed, UrlUnreachable, ImageTooLarge.
+        """
+        url = _parsed(address)
+        try:
+            async with asyncio.timeout(self.timeout_seconds):
+                for _ in range(_MOST_REDIRECTS + 1):
+                    answer = await self._ask(url)
+                    if isinstance(answer, bytes):
+                        return answer
+                    url = answer
+        except TimeoutError:
+            message = f"the image at image_url did not arrive within {self.timeout_seconds:g} s"
+            raise UrlUnreachable(message) from None
+        message = f"image_url leads on more than {_MOST_REDIRECTS} times; name the image itself"
+        raise UrlUnreachable(message)
+
+    async def _ask(self, url: URL) -> bytes | URL:
+        """The image, or where it is."""
+        connector = aiohttp.TCPConnector(
+            resolver=_Pinned(await self._vetted(url)),
+            use_dns_cache=False,
+            force_close=True,
+        )
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    trust_env=False,  # a proxy would look the name up again
+                    auto_decompress=False,  # what is small here must not be large in memory
+                    timeout=aiohttp.ClientTimeout(total=self.timeout_seconds),
+                    headers={hdrs.ACCEPT: "image/*", hdrs.ACCEPT_ENCODING: "identity"},
+                ) as session,
+                session.get(url, allow_redirects=False) as answer,
+            ):
+                if answer.status in _REDIRECTS:
+                    return _led(url, answer.headers.get(hdrs.LOCATION, ""))
+                if answer.status != 200:  # noqa: PLR2004 (HTTP's own)
+                    message = f"image_url is answered with {answer.status}; it must be an image"
+                    raise UrlUnreachable(message)
+                return await self._read(answer)
+        except (aiohttp.ClientError, OSError) as error:
+            if isinstance(error, TimeoutError):
+                raise
+            # Not the error's words: they may tell what is behind an allowed host.
+            message = f"the host of image_url does not answer ({type(error).__name__})"
+            raise UrlUnreachable(message) from None
+
+    async def _read(self, answer: aiohttp.ClientResponse) -> bytes:
+        content = bytearray()
+        if (answer.content_length or 0) > self.max_bytes:
+            raise self._too_large()
+        async for chunk in answer.content.iter_chunked(_CHUNK_BYTES):
+            content += chunk
+            if len(content) > self.max_bytes:
+                raise self._too_large()
+        return bytes(content)
+
+    def _too_large(self) -> ImageTooLarge:
+        message = f"an image may have {self.max_bytes} bytes at most; image_url has more"
+        return ImageTooLarge(message)
+
+    async def _vetted(self, url: URL) -> Sequence[str]:
+        """The addresses that may be connected to for this URL."""
+        host, port = str(url.host).lower(), url.port
+        named = f"[{host}]" if ":" in host else host
+        if f"{named}:{port}" in self.allowed_hosts:
+            return await self._resolved(url)
+        if port != _PORTS[url.scheme]:
+            message = f"image_url names port {port}; only 80 and 443 are asked"
+            raise UrlNotAllowed(message)
+        addresses = await self._resolved(url)
+        if named not in self.allowed_hosts and not all(map(is_public, addresses)):
+            message = "the host of image_url is not on the public internet"
+            raise UrlNotAllowed(message)
+        return addresses
+
+    async def _resolved(self, url: URL) -> Sequence[str]:
+        host, port = str(url.host), url.port or 0
+        try:
+            return (str(ipaddress.ip_address(host)),)
+        except ValueError:
+            pass
+        try:
+            addresses = await self.resolve(host, port)
+        except (OSError, UnicodeError):
+            addresses = ()
+        if not addresses:
+            message = "the host of image_url is not known"
+            raise UrlUnreachable(message)
+        return addresses
+
+
+class _Pinned(AbstractResolver):
+    """Gives the addresses that were vetted, so that no second look-up can give others."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self._addresses = addresses
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        del family
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=0,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in self._addresses
+        ]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+class SystemNames:
+    """The system's resolver, on threads of its own: names that take long hold up nothing else."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOK_UPS_AT_ONCE, "look-up")
+
+    async def __call__(self, host: str, port: int) -> Sequence[str]:
+        """The addresses of a host. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        found = await loop.run_in_executor(
+            self._threads, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        )
+        return tuple(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def _parsed(address: str) -> URL:
+    """The URL. Raises UrlNotAllowed for one that is not of http or https, or says who asks."""
+    try:
+        url = URL(address)
+        sound = url.scheme in _PORTS and bool(url.host) and url.port is not None
+    except ValueError:
+        sound = False
+    if not sound or len(address) > MAX_URL:
+        message = f"image_url must be an http:// or https:// address of {MAX_URL} bytes at most"
+        raise UrlNotAllowed(message)
+    if url.user is not None or url.password is not None:
+        message = "image_url must not hold a user or a password"
+        raise UrlNotAllowed(message)
+    return url
+
+
+def _led(url: URL, location: str) -> URL:
+    try:
+        return _parsed(str(url.join(URL(location))))
+    except ValueError:
+        message = "image_url leads on to something that is no address"
+        raise UrlUnreachable(message) from None

@@ -1,0 +1,1 @@
+"""Sends queries to the other services and awaits their answers."""

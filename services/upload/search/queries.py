@@ -1,0 +1,40 @@
+"""A query by image or by item, and its answer, before and after they travel."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from services.shared.contracts import Box, Neighbors, Question
+from services.upload.search.embedding_cache import Vector
+from services.upload.search.timeline import Timeline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """One query by its name: what is asked of which collection, by which part of an image.
+
+    give_up_at: when its caller waits no more, on the monotonic clock. timeline: gets what the
+    query's way takes.
+    """
+
+    query_id: str
+    traceparent: str = ""
+    question: Question = field(default_factory=Question)
+    box: Box | None = None
+    give_up_at: float | None = None
+    timeline: Timeline = field(default_factory=Timeline)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The neighbours that answer a query, and its vector where that came along."""
+
+    neighbors: Neighbors
+    vector: Vector | None = None
+
+
+def new_query_id() -> str:
+    """A name for a query that no other query has; no secret."""
+    # Not uuid4: the system's random numbers cost a system call, and a wait for other threads.
+    return f"{random.getrandbits(128):032x}"

@@ -1,0 +1,283 @@
+"""Asks the other services and waits for the answer: slip, publish, await, forget. No HTTP here."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import replace
+from typing import Final
+
+from services.shared.contracts import (
+    Embedding,
+    Embeddings,
+    EmbedRequest,
+    Neighbors,
+    Reply,
+    Slip,
+)
+from services.shared.errors import (
+    BrokerUnavailable,
+    DeadlineExceeded,
+    ImageTooLarge,
+    Internal,
+    ModelMismatch,
+    NoEmbedder,
+    Overloaded,
+    ShuttingDown,
+    Unsendable,
+)
+from services.shared.messaging import topology
+from services.shared.messaging.broker import Broker, Message
+from services.shared.messaging.request_reply import Answer, Embedded, Inbox
+from services.shared.telemetry.stopwatch import clock
+from services.upload.search.admission import Admission
+from services.upload.search.door import Door
+from services.upload.search.embedding_cache import EmbeddingMemory, Vector
+from services.upload.search.queries import Found, Query
+from services.upload.search.tickets import Ticket
+from services.upload.search.workers import Workers
+
+_FLOAT_BYTES: Final = 4
+_MOST_OF_IT: Final = 0.8
+"""Of the deadline: a query that waited that long and longer shows how slow the answers are."""
+
+Prepare = Callable[[bytes], Awaitable[bytes]]
+"""Makes of an image what is sent to an embedder."""
+
+
+class SearchClient:
+    """The front's side of a query's walk."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        inbox: Inbox,
+        embeddings: EmbeddingMemory,
+        workers: Workers,
+        *,
+        deadline_seconds: float,
+        max_in_flight: int,
+        on_expired: Callable[[], None] = lambda: None,
+        on_admission: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """on_expired is called for each query whose caller gave up before it was sent on.
+
+        on_admission gets the code of each refusal, and ok for each query let in.
+        """
+        self._on_expired = on_expired
+        self._broker = broker
+        self._inbox = inbox
+        self._embeddings = embeddings
+        self._workers = workers
+        self._deadline_seconds = deadline_seconds
+        self.door = Door(
+            max_in_flight=max_in_flight,
+            deadline_seconds=deadline_seconds,
+            require_open=self._require_open,
+            on_admission=on_admission,
+        )
+        self.leaving = False
+        """Whether the replica is about to end: it still answers, once on each connection."""
+        self.draining = False
+        """Whether it takes no new query."""
+
+    @property
+    def in_flight(self) -> int:
+        """Queries being answered now."""
+        return self.door.embedding.in_flight + self.door.searching.in_flight
+
+    @contextlib.contextmanager
+    def arriving(
+        self, caller: str, give_up_at: float | None = None, *, may_be_known: bool = False
+    ) -> Iterator[Ticket]:
+        """Keep a place while a query's image is on its way; give_up_at: on the monotonic clock.
+
+        May_be_known: the image's vector may be remembered. Raises ShuttingDown, BrokerUnavailable
+        or Overloaded, from the request's head.
+        """
+        known = may_be_known and self._embeddings.held_bytes > 0
+        with self.door.arriving(caller, _patience(give_up_at), may_be_known=known) as ticket:
+            yield ticket
+
+    def require_open(self) -> None:
+        """Raise ShuttingDown or BrokerUnavailable where no query can be asked now."""
+        self._require_open(begun=False)
+
+    def _require_open(self, begun: bool) -> None:  # noqa: FBT001 (whether the request was let in)
+        if self.draining and not begun:
+            message = "this replica is stopping; another one will answer"
+            raise ShuttingDown(message)
+        if not (self._broker.ready and self._inbox.ready):
+            message = "the message broker is away or blocked; try again soon"
+            raise BrokerUnavailable(message)
+
+    def left_seconds(self, give_up_at: float | None) -> float:
+        """How long an answer may take from now. Raises DeadlineExceeded when nobody waits."""
+        left = _patience(give_up_at)
+        if left <= 0:
+            self._on_expired()
+            message = "the Request-Timeout was over before the query could be sent on"
+            raise DeadlineExceeded(message)
+        return min(left, self._deadline_seconds)
+
+    async def search(
+        self,
+        query: Query,
+        image: bytes,
+        ticket: Ticket | None = None,
+        prepare: Prepare | None = None,
+    ) -> Found:
+        """Find the neighbours of an image, whose vector may be remembered.
+
+        Args:
+            query: the query.
+            image: its bytes.
+            ticket: the place that was kept for the query; without one the query waits for one.
+            prepare: makes of the image what is sent; called when the query has its place.
+
+        Raises: the named error that any stage answers with.
+        """
+        ticket = ticket or Ticket()
+        if not self._embeddings.on:
+            return await self._search(query, image, ticket, prepare)
+        key = await self._embeddings.key(image, query.box)
+        vector = self._embeddings.get(key)
+        query.timeline.lap("sniff")
+        if vector is not None:
+            self.door.embedding.give_up(ticket)
+            try:
+                return await self.similar(query, vector)
+            except ModelMismatch:
+                self._embeddings.drop(key)
+        found = await self._search(query, image, ticket, prepare)
+        if found.vector is not None:
+            self._embeddings.put(key, found.vector)
+        return found
+
+    async def _search(
+        self, query: Query, image: bytes, ticket: Ticket, prepare: Prepare | None
+    ) -> Found:
+        async with self._placed(query, ticket) as placed:
+            sent = image if prepare is None else await prepare(image)
+
+            def request(slip: Slip) -> Message:
+                return Message.of(EmbedRequest(slip, sent))
+
+            with self.door.embedding.paced():
+                answer = await self._ask(
+                    self.door.embedding, placed, topology.EMBED.name, topology.SEARCH.name,
+                    request, return_vector=self._embeddings.on,
+                )  # fmt: skip
+        return _found(answer)
+
+    async def similar(self, query: Query, vector: Vector) -> Found:
+        """Find the neighbours of a vector that is known already: no embedder needed."""
+
+        def request(slip: Slip) -> Message:
+            item = Embedding(slip, vector.raw)
+            return Message.of(Embeddings(vector.model_id, vector.dimension, (item,)))
+
+        with self.door.searches(_patience(query.give_up_at)):
+            answer = await self._ask(
+                self.door.searching, query, topology.SEARCH.name, self._inbox.queue, request
+            )
+        return _found(answer)
+
+    async def embed(self, query: Query, image: bytes, ticket: Ticket | None = None) -> Embedded:
+        """Get an image's vector. Ticket: the place that was kept for the query."""
+
+        def request(slip: Slip) -> Message:
+            return Message.of(EmbedRequest(slip, image))
+
+        async with self._placed(query, ticket or Ticket()) as placed:
+            with self.door.embedding.paced():
+                answer = await self._ask(
+                    self.door.embedding, placed, topology.EMBED.name, self._inbox.queue, request
+                )
+        if not isinstance(answer, Embedded):
+            raise _unexpected(answer)
+        return answer
+
+    @contextlib.asynccontextmanager
+    async def _placed(self, query: Query, ticket: Ticket) -> AsyncIterator[Query]:
+        """Take a place for a query that needs an embedder; its deadline counts the wait."""
+        left = self.left_seconds(query.give_up_at)
+        give_up_at = time.monotonic() + left
+        async with self.door.embeds(ticket, left):
+            yield replace(query, give_up_at=give_up_at)
+
+    async def _ask(
+        self,
+        admission: Admission,
+        query: Query,
+        queue: str,
+        reply_to: str,
+        request: Callable[[Slip], Message],
+        *,
+        return_vector: bool = False,
+    ) -> Answer:
+        timeout = self.left_seconds(query.give_up_at)
+        slip = Slip(
+            correlation_id=query.query_id,
+            reply_to=reply_to,
+            final_reply_to=self._inbox.queue,
+            deadline_unix_ms=time.time_ns() // 1_000_000 + round(1000 * timeout),
+            traceparent=query.traceparent,
+            question=query.question,
+            box=query.box,
+            return_vector=return_vector,
+        )
+        message = request(slip)
+        await self._require_workers(queue, reply_to, message)
+        try:
+            arrival = await self._inbox.asked(
+                queue,
+                query.query_id,
+                message,
+                timeout,
+                on_sent=lambda: query.timeline.lap("publish"),
+            )
+            told = arrival.told
+            query.timeline.away(arrival.received, told.stages, told.batch_images)
+            return arrival.unfailed()
+        except Overloaded as error:
+            raise admission.overloaded(str(error)) from error
+        except Unsendable as error:
+            raise ImageTooLarge(str(error)) from error
+        except TimeoutError:
+            query.timeline.away(clock(), {}, 0)
+            await self._workers.require(queue)
+            await self._workers.require(reply_to)
+            # A caller's own, shorter patience says nothing about the pace.
+            if timeout >= _MOST_OF_IT * self._deadline_seconds:
+                admission.too_late()
+            late = f"no answer within {timeout:.3g} s; try again, or add embedders"
+            raise admission.later(DeadlineExceeded(late)) from None
+
+    async def _require_workers(self, queue: str, reply_to: str, message: Message) -> None:
+        """Raises NoEmbedder or NoSearcher when nobody would take the query."""
+        try:
+            await self._workers.require(queue)
+        except NoEmbedder:
+            await self._workers.wake(queue, message)
+            raise
+        await self._workers.require(reply_to)
+
+
+def _patience(give_up_at: float | None) -> float:
+    return math.inf if give_up_at is None else give_up_at - time.monotonic()
+
+
+def _found(answer: Answer) -> Found:
+    if not isinstance(answer, Reply) or not isinstance(answer.outcome, Neighbors):
+        raise _unexpected(answer)
+    if not answer.vector:
+        return Found(answer.outcome)
+    dimension = len(answer.vector) // _FLOAT_BYTES
+    return Found(answer.outcome, Vector(answer.outcome.model_id, dimension, answer.vector))
+
+
+def _unexpected(answer: Answer) -> Internal:
+    return Internal(f"the answer is a {type(answer).__name__} of another kind than was asked for")

@@ -1,0 +1,1 @@
+"""Decides who may ask: keys, sessions, host names, rates."""

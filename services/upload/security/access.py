@@ -1,0 +1,136 @@
+"""Who may ask: finds the API key of a request, what it may do, and whether it asks too often.
+
+All of it from the request's head, before any of its body is read.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+
+from services.shared.errors import Forbidden, Unauthenticated
+from services.upload.http.context import ALLOWANCE, FACTS
+from services.upload.security.api_keys import ApiKey, Scope, find
+from services.upload.security.rate_limit import Allowance, RateLimit
+
+COOKIE: Final = "simile_key"
+SESSION_ROUTE: Final = "/v1/session"
+STATUS_ROUTE: Final = "/v1/status"
+STATUS_PAGE: Final = "/status"
+
+_OPEN: Final = frozenset({"/", STATUS_PAGE, "/static", "/openapi.json", SESSION_ROUTE})
+"""What anyone may have: the pages, so that they can ask for a key, and the API's description."""
+
+_SCOPES: Final = {STATUS_ROUTE: Scope.ADMIN}
+"""What a key must be good for; reading, where nothing else is said."""
+
+_QUERIES: Final = frozenset({"/v1/search", "/v1/search/batch", "/v1/embed", SESSION_ROUTE})
+_SIMILAR: Final = "/similar"
+_SAME: Final = frozenset({"same-origin", "none"})
+_IPV6_NETWORK_BITS: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """The door. keys: those that are known now, None where nobody needs one."""
+
+    keys: Callable[[], Iterable[ApiKey]] | None
+    limit: RateLimit
+    count: Callable[[str], None]
+    """Gets the name of each key that is used: whether an old one still is."""
+
+    def middleware(self) -> Middleware:
+        """Let the request through to its handler, or raise what is against it."""
+
+        @web.middleware
+        async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+            resource = request.match_info.route.resource
+            if resource is not None:
+                self._admit(request, resource.canonical)
+            return await handler(request)
+
+        return guard
+
+    def known(self, request: web.Request, given: str) -> ApiKey:
+        """The key. Raises Unauthenticated where it is not known; that costs its caller a token."""
+        key = None if self.keys is None else find(self.keys(), given)
+        if key is None:
+            self.limit.take(address_of(request))
+            message = "that API key is not known here, or not any more"
+            raise Unauthenticated(message)
+        return key
+
+    def _admit(self, request: web.Request, route: str) -> None:
+        caller = address_of(request)
+        if self.keys is not None and route not in _OPEN:
+            key = self._authenticated(request)
+            scope = _SCOPES.get(route, Scope.READ)
+            if scope not in key.scopes:
+                message = f"the key {key.name!r} has no scope {scope}"
+                raise Forbidden(message)
+            caller = f"key {key.name}"
+            request[FACTS]["key"] = key.name
+            self.count(key.name)
+        allowance = request[ALLOWANCE] = Allowance(self.limit, caller)
+        if route in _QUERIES or route.endswith(_SIMILAR):
+            allowance.take()
+
+    def _authenticated(self, request: web.Request) -> ApiKey:
+        given, by_cookie = _given(request)
+        if given is None:
+            message = "send an API key, as `Authorization: Bearer KEY`"
+            raise Unauthenticated(message)
+        if by_cookie:
+            require_same_origin(request)
+        return self.known(request, given)
+
+
+def _given(request: web.Request) -> tuple[str | None, bool]:
+    """The key as it was sent, and whether by the page's cookie."""
+    scheme, _, bearer = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    if scheme.lower() == "bearer":
+        return bearer.strip(), False
+    if "X-API-Key" in request.headers:
+        return request.headers["X-API-Key"], False
+    return request.cookies.get(COOKIE), True
+
+
+def require_same_origin(request: web.Request) -> None:
+    """Raise Forbidden for what another origin's page asks a browser to send with our cookie.
+
+    SameSite=Strict keeps the cookie from other sites; this keeps it from other ports and
+    subdomains of ours, too.
+    """
+    site = request.headers.get("Sec-Fetch-Site")
+    if site is not None:
+        same = site in _SAME
+    else:
+        # Browsers leave it out where there is no TLS; but a POST always has its Origin.
+        origin = request.headers.get(hdrs.ORIGIN)
+        same = origin is None or origin.partition("://")[2] == request.host
+    if not same:
+        message = "another origin's page may not ask with this page's cookie; send the key itself"
+        raise Forbidden(message)
+
+
+def address_of(request: web.Request) -> str:
+    """Who asks, where no key tells: the address; of IPv6 the network, which is one caller's."""
+    return _caller(request.remote or "")
+
+
+@functools.lru_cache(maxsize=1024)
+def _caller(remote: str) -> str:
+    try:
+        address = ipaddress.ip_address(remote.partition("%")[0])
+    except ValueError:
+        return "address unknown"
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is None:
+        network = ipaddress.ip_network((address, _IPV6_NETWORK_BITS), strict=False)
+        return f"address {network}"
+    return f"address {address}"

@@ -1,0 +1,108 @@
+"""Puts together what stands between the network and the routes, as the settings say."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from services.shared.errors import InvalidSettings
+from services.upload.http.certificate import Certificate
+from services.upload.http.security_headers import AnswerHeaders
+from services.upload.metrics import UploadMetrics
+from services.upload.security.access import Access
+from services.upload.security.api_keys import ApiKey, parse_keys
+from services.upload.security.heads import Heads
+from services.upload.security.rate_limit import RateLimit
+from services.upload.security.reload import Watched
+from services.upload.settings import UploadSettings
+
+_ONLY_NAMED: Final = "only the keys that can be read from it are good now"
+_MAX_KEY_FILE_BYTES: Final = 4 * 2**20
+
+
+class KeyFile:
+    """The keys of a file, as it was read last: those that it names, and no others.
+
+    A key that the file names no more is revoked, whatever else is wrong with the file: were the
+    keys before kept, a key could be removed and stay good.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Nothing is read yet."""
+        self._file = file
+        self._keys: tuple[ApiKey, ...] = ()
+        self.faults = 0
+        """Lines that could not be read; 1 where the file could not be, or names no key."""
+
+    def keys(self) -> tuple[ApiKey, ...]:
+        """The keys that are known now."""
+        return self._keys
+
+    def read(self) -> None:
+        """Read the file. Raises OSError or InvalidSettings, when the keys are what can be read."""
+        self._keys, self.faults = (), 1
+        lines = parse_keys(self._content())
+        self._keys, self.faults = lines.keys, len(lines.broken) or not lines.keys
+        lines.require_sound()
+
+    def _content(self) -> bytes:
+        seen = self._file.stat()
+        # Anything else might never end, or wait for a writer.
+        if not stat.S_ISREG(seen.st_mode) or seen.st_size > _MAX_KEY_FILE_BYTES:
+            message = f"it is no file of up to {_MAX_KEY_FILE_BYTES} bytes"
+            raise InvalidSettings(message)
+        return self._file.read_bytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Who may ask, what browsers are told, the TLS of the port, and the files behind them."""
+
+    access: Access
+    heads: Heads
+    headers: AnswerHeaders
+    tls: ssl.SSLContext | None
+    files: tuple[Watched, ...]
+
+    @classmethod
+    def of(cls, settings: UploadSettings, metrics: UploadMetrics) -> Guard:
+        """Read the files. Raises InvalidSettings for one that can't be."""
+
+        def count(what: str, result: str) -> None:
+            metrics.reloads.labels(what=what, result=result).inc()
+
+        files, keys, tls = list[Watched](), None, None
+        if settings.api_keys_file is not None:
+            held = KeyFile(settings.api_keys_file)
+            files.append(
+                Watched("keys", [settings.api_keys_file], held.read, count, otherwise=_ONLY_NAMED)
+            )
+            keys = held.keys
+            metrics.api_keys.set_function(lambda: len(held.keys()))
+            metrics.api_key_faults.set_function(lambda: held.faults)
+        if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+            pair = settings.tls_cert_file, settings.tls_key_file
+            certificate = Certificate(*pair)
+            files.append(Watched("certificate", pair, certificate.read, count))
+            tls = certificate.context
+        access = Access(
+            keys, RateLimit(settings.rate_per_second, settings.rate_burst), _uses(metrics)
+        )
+        heads = Heads(settings.hosts, settings.only_own_hosts, keys is None, settings.origins)
+        return cls(access, heads, AnswerHeaders(settings.origins), tls, tuple(files))
+
+    async def watch(self) -> None:
+        """Follow the files for ever."""
+        async with asyncio.TaskGroup() as group:
+            for file in self.files:
+                group.create_task(file.watch())
+            await asyncio.Event().wait()
+
+
+def _uses(metrics: UploadMetrics) -> Callable[[str], None]:
+    return lambda name: metrics.key_uses.labels(key=name).inc()

@@ -1,0 +1,78 @@
+"""The page's session: a cookie that holds the API key, since an <img> can't send a header.
+
+The key itself, and no token of ours: nothing to store, to sign or to expire, and a key that is
+revoked ends its sessions at once. Scripts can't read it, other sites can't make a browser send it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from services.shared.errors import MalformedRequest
+from services.upload.http.bodies import Bodies
+from services.upload.query.body import read_small
+from services.upload.security.access import (
+    COOKIE,
+    SESSION_ROUTE,
+    Access,
+    address_of,
+    require_same_origin,
+)
+
+_MOST_BYTES: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SessionHandlers:
+    """POST and DELETE /v1/session."""
+
+    access: Access
+    bodies: Bodies
+
+    def routes(self) -> list[web.RouteDef]:
+        """The routes."""
+        return [web.post(SESSION_ROUTE, self.begin), web.delete(SESSION_ROUTE, self.end)]
+
+    async def begin(self, request: web.Request) -> web.Response:
+        """POST: keep the key of the body in the cookie, if it is known."""
+        require_same_origin(request)
+        # No form of another site can send this type without being asked first.
+        if request.content_type != "application/json":
+            message = 'send {"key": "..."} as application/json'
+            raise MalformedRequest(message)
+        with self.bodies.arriving(address_of(request), 0) as body:
+            given = _key_in(await read_small(request, _MOST_BYTES, body))
+        answer = web.Response(status=204)
+        if self.access.keys is not None:
+            self.access.known(request, given)
+            answer.set_cookie(
+                COOKIE, given, httponly=True, samesite="Strict", secure=_over_tls(request)
+            )
+        return answer
+
+    async def end(self, request: web.Request) -> web.Response:
+        """DELETE: forget the cookie."""
+        require_same_origin(request)
+        answer = web.Response(status=204)
+        answer.del_cookie(COOKIE, httponly=True, samesite="Strict", secure=_over_tls(request))
+        return answer
+
+
+def _key_in(body: bytes) -> str:
+    try:
+        match json.loads(body):
+            case {"key": str(key), **others} if not others:
+                return key
+    except (ValueError, RecursionError):
+        pass
+    message = 'the body must be {"key": "..."}'
+    raise MalformedRequest(message)
+
+
+def _over_tls(request: web.Request) -> bool:
+    # A proxy that ends TLS says so; who lies about it marks nothing but their own cookie.
+    return request.secure or request.headers.get(hdrs.X_FORWARDED_PROTO) == "https"
