@@ -78,7 +78,7 @@ class Intake:
         return self.unready() if self._broker.ready and not self._cancelled else None
 
     async def run(self) -> None:
-        """Take for ever, again after each loss of the queue, until cancelled."""
+        """Take deliveries until `cancel`, again after each loss of the queue."""
         while not self._cancelled:
             self._consumer = await self._broker.consume(self.queue, prefetch=self._prefetch)
             try:
@@ -89,7 +89,6 @@ class Intake:
                 if not self._cancelled:
                     _log.warning(str(error), action=error.code)
                     self._consumer = None
-        await asyncio.Event().wait()
 
     async def cancel(self) -> None:
         """Take no more; what was taken can still be settled."""

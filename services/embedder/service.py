@@ -62,7 +62,7 @@ async def run_with(
     telemetry: Telemetry,
 ) -> None:
     """`run` with any model."""
-    limits = Limits(shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect)
+    limits = shared.image_limits
     health = telemetry.health
     health.ready_when("model", lambda: "the model is being loaded")
     models = await lifecycle.unless_stopped(stop, asyncio.to_thread(load, settings, limits))
@@ -147,27 +147,20 @@ async def _serve(
     stop: asyncio.Event,
     drain_timeout_seconds: float,
 ) -> None:
-    drained = asyncio.Event()
-
     async def drain() -> None:
-        await stop.wait()
         for intake in intakes:
             await intake.cancel()
         unstarted = pipeline.give_up_unstarted()
         for job in unstarted:
             job.delivery.reject(requeue=True)
         desk.settled(len(unstarted))
-        try:
-            async with asyncio.timeout(drain_timeout_seconds):
-                await desk.idle.wait()
-        except TimeoutError:
-            _log.warning("drain timed out", action="drain_timeout", in_hand=desk.flow.in_hand)
-        drained.set()
-        await asyncio.Event().wait()
+        await lifecycle.wait_idle(
+            desk.idle.wait(), drain_timeout_seconds, lambda: desk.flow.in_hand
+        )
 
     stages = {f"intake {intake.queue.name}": intake.run() for intake in intakes}
     try:
-        await lifecycle.supervise(drained, {**pipeline.stages(), **stages, "drain": drain()})
+        await lifecycle.supervise({**pipeline.stages(), **stages}, until=stop, drain=drain)
     finally:
         for intake in intakes:
             await intake.close()

@@ -53,17 +53,13 @@ class Keeper:
     screen: Screen
 
     async def keep(self, url: str) -> None:
-        """Build, then report ready; an index that already serves the folder is ready first.
-
-        Never returns.
-        """
+        """Build, then report ready; an index that already serves the folder is ready first."""
         served = self._serves()
         if served is None:
             await asyncio.gather(self._show_page(url), self._first_build(url))
         else:
             # At once, since a changed model means that nothing is answered before the refresh.
             await self._refresh_behind(url, served)
-        await asyncio.Event().wait()
 
     async def _show_page(self, url: str) -> None:
         await first_query.until_reachable(url)

@@ -189,7 +189,9 @@ async def up(
     """
     try:
         url = await services.start()
-        await lifecycle.supervise(stop, {"services": services.watch(), "index": keeper.keep(url)})
+        await lifecycle.supervise(
+            {"services": services.watch()}, until=stop, once={"index": keeper.keep(url)}
+        )
         on_stop()
     except StageDied as died:
         named = _named(died)

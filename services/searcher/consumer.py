@@ -59,6 +59,7 @@ class Searcher:
         self._sender = sender
         self._consumer: Consumer | None = None
         self._broker_away = False
+        self._draining = False
         self._batches: set[asyncio.Task[None]] = set()
         self._passing: set[asyncio.Task[None]] = set()
         self._fault: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -80,11 +81,11 @@ class Searcher:
         return len(self._batches)
 
     async def consume(self) -> None:
-        """Take batches for ever, again after each loss of the queue.
+        """Take batches until `drain`, again after each loss of the queue.
 
         Not before there is an index: queries would be refused here that others can answer.
         """
-        while True:
+        while not self._draining:
             await self._catalog.filled()
             consumer = await self._broker.consume(topology.SEARCH, prefetch=self._settings.prefetch)
             self._consumer = consumer
@@ -98,8 +99,9 @@ class Searcher:
                         raise
                     self._start(deliveries)
             except ConsumerLost as error:
-                _log.warning(str(error), action=error.code)
-                self._consumer = None
+                if not self._draining:
+                    _log.warning(str(error), action=error.code)
+                    self._consumer = None
 
     async def rest_without_index(self) -> None:
         """Take nothing while there is no index, for ever."""
@@ -112,25 +114,26 @@ class Searcher:
                 await consumer.close()
             await self._catalog.filled()
 
-    async def _settled(self, timeout_seconds: float | None = None) -> None:
-        """Wait until what was taken is answered or given back; cancel what takes longer."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                # A batch that ends may pass queries on.
-                while tasks := self._batches | self._passing:
-                    await asyncio.wait(tasks)
-        except TimeoutError:
-            await lifecycle.cancel(*self._batches, *self._passing)
+    async def _settled(self) -> None:
+        """Wait until every query that was taken is answered or given back."""
+        # A batch that ends may pass queries on.
+        while tasks := self._batches | self._passing:
+            await asyncio.wait(tasks)
 
     async def watch_batches(self) -> None:
         """Raise what a batch failed of, if one ever does: such a fault is a defect."""
         await self._fault
 
     async def drain(self, timeout_seconds: float) -> None:
-        """Take no more; answer what was taken, within the timeout; then close the consumer."""
+        """Take no more queries, and answer those that were taken within the timeout."""
+        self._draining = True
         if self._consumer is not None:
             await self._consumer.cancel()
-        await self._settled(timeout_seconds)
+        await lifecycle.wait_idle(self._settled(), timeout_seconds, lambda: self.in_hand)
+
+    async def close(self) -> None:
+        """Cancel the batches that are left; their messages go back to the queue."""
+        await lifecycle.cancel(*self._batches, *self._passing)
         if self._consumer is not None:
             await self._consumer.close()
 

@@ -85,9 +85,11 @@ async def run(
             **_canary_stages(shared, broker, catalog, metrics, health),
         }
         try:
-            await lifecycle.supervise(stop, stages)
+            await lifecycle.supervise(
+                stages, until=stop, drain=lambda: searcher.drain(shared.drain_timeout_seconds)
+            )
         finally:
-            await searcher.drain(shared.drain_timeout_seconds)
+            await searcher.close()
     finally:
         # What is stuck doesn't hold up the end.
         threads.shutdown(wait=False, cancel_futures=True)

@@ -101,22 +101,67 @@ def _end(error: SimileError) -> NoReturn:
     sys.exit(exit_code(error))
 
 
-async def supervise(stop: asyncio.Event, stages: Mapping[str, Coroutine[Any, Any, None]]) -> None:
-    """Run the named stages until `stop` is set, then cancel them.
+async def supervise(
+    stages: Mapping[str, Coroutine[Any, Any, None]],
+    *,
+    until: asyncio.Event,
+    drain: Callable[[], Awaitable[None]] | None = None,
+    once: Mapping[str, Coroutine[Any, Any, None]] | None = None,
+) -> None:
+    """Run the stages of a service until it is stopped and drained, then cancel them.
 
-    Raises StageDied, naming the stage, when one ends before that, by an error or by returning; a
-    stage's InvalidSettings or BuildFailed comes as it is: a restart would not help.
+    Args:
+        stages: the work by name. A stage that ends before `until` is set has died; after that it
+            may return.
+        until: the event that stops the service.
+        drain: finishes the work in flight after `until` is set, while the stages still run.
+        once: work by name that may return at any time.
+
+    Raises:
+        StageDied: a stage has died, or any of this work has failed; the message names it.
+        InvalidSettings: a stage raised it: a restart would not help.
+        BuildFailed: likewise.
     """
-    tasks = {asyncio.create_task(work, name=name) for name, work in stages.items()}
-    stopping = asyncio.create_task(stop.wait(), name="stop")
+    finite = {asyncio.create_task(work, name=name) for name, work in (once or {}).items()}
+    pending = {asyncio.create_task(work, name=name) for name, work in stages.items()} | finite
+    ending = asyncio.create_task(_drained(until, drain), name="drain")
+    tasks = pending = {ending, *pending}
     try:
-        done, _ = await asyncio.wait({stopping, *tasks}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {stopping}:
-            if stop.is_set() and task.exception() is None:
-                continue
-            raise _died(task)
+        while ending in pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                may_return = until.is_set() or task in finite
+                if task.exception() is not None or not may_return:
+                    raise _died(task)
     finally:
-        await cancel(stopping, *tasks)
+        await cancel(*tasks)
+
+
+async def _drained(until: asyncio.Event, drain: Callable[[], Awaitable[None]] | None) -> None:
+    await until.wait()
+    if drain is not None:
+        await drain()
+
+
+async def wait_idle(
+    idle: Awaitable[object], timeout_seconds: float, in_flight: Callable[[], int]
+) -> bool:
+    """Wait until the work in flight is finished, and log a warning where that takes too long.
+
+    Args:
+        idle: ends when no work is in flight.
+        timeout_seconds: how long to wait.
+        in_flight: counts the work that is left, for the log.
+
+    Returns:
+        Whether the work was finished in time.
+    """
+    try:
+        await asyncio.wait_for(idle, timeout_seconds)
+    except TimeoutError:
+        _log.warning("drain timed out", action="drain_timeout", in_flight=in_flight())
+        return False
+    return True
 
 
 def _died(task: asyncio.Task[Any]) -> StageDied | InvalidSettings | BuildFailed:

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.shared.environment import EnvironmentSettings
 from services.shared.errors import InvalidSettings
+from services.shared.image_limits import Limits
 from services.shared.messaging.rabbitmq.url import require_amqp_url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -97,6 +98,11 @@ class SharedSettings(EnvironmentSettings):
     image_max_aspect: float = Field(
         default=100.0, ge=1, description="The longest side over the shortest, at most."
     )
+
+    @property
+    def image_limits(self) -> Limits:
+        """The limits under which images are accepted."""
+        return Limits(self.image_max_bytes, self.image_max_pixels, self.image_max_aspect)
 
     @field_validator("amqp_url")
     @classmethod

@@ -12,7 +12,7 @@ import structlog
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from services.shared import imaging, lifecycle
+from services.shared import lifecycle
 from services.shared.canary import Canary
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.request_reply import Inbox
@@ -101,7 +101,6 @@ async def run(
         header_timeout_seconds=settings.header_timeout_seconds,
         shutdown_timeout_seconds=_LAST_SECONDS,
     )
-    drained = asyncio.Event()
     listener = Listener(runner, settings, guard.tls)
     # In place of the host's check: without a broker each replica is as good as the next, and an
     # answer that says why and when to come again is better than a Service without endpoints.
@@ -110,46 +109,41 @@ async def run(
     health.ready_when("reply queue", lasting(lambda: _deaf(broker, inbox), _UNHEARD_SECONDS))
 
     async def serve() -> None:
-        try:
-            url = await listener.start()
-            _log.info("serving", action="serving", url=url)
-            if started is not None:
-                started.set_result(url)
-            await stop.wait()
-            client.leaving = True
-            await listener.leave()
-            client.draining = True
-            # The inbox runs until this is over. aiohttp's own end comes after it: it reads no more
-            # of the bodies that are still on their way.
-            await present.leave(shared.drain_timeout_seconds)
-        finally:
-            await listener.close()
-        drained.set()
-        await asyncio.Event().wait()
+        url = await listener.start()
+        _log.info("serving", action="serving", url=url)
+        if started is not None:
+            started.set_result(url)
+
+    async def drain() -> None:
+        client.leaving = True
+        await listener.leave()
+        client.draining = True
+        # aiohttp's own end comes last: it reads no more of the bodies that are still on their way.
+        # The inbox runs until then.
+        await present.leave(shared.drain_timeout_seconds)
+        await listener.close()
 
     stages = {
         "inbox": inbox.run(),
         "workers": workers.run(),
-        "http": serve(),
-        "guard": guard.watch(),
+        **guard.stages(),
         "recent": recent.run(),
     }
     if shared.canary_seconds > 0:
         canary = Canary(
             inbox,
             metrics.canary,
-            CanaryChoice(library, shared.replica, _image_limits(shared)).choose,
+            CanaryChoice(library, shared.replica, shared.image_limits).choose,
             OwnHalf(broker, inbox).judge,
             period_seconds=shared.canary_seconds,
             timeout_seconds=settings.deadline_seconds,
         )
         health.ready_when("upload canary", lambda: canary.unready)
         stages["canary"] = canary.run()
-    await lifecycle.supervise(drained, stages)
-
-
-def _image_limits(shared: SharedSettings) -> imaging.Limits:
-    return imaging.Limits(shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect)
+    try:
+        await lifecycle.supervise(stages, until=stop, drain=drain, once={"http": serve()})
+    finally:
+        await listener.close()
 
 
 def application(
@@ -163,7 +157,7 @@ def application(
 ) -> web.Application:
     """The web application: API, page, and one way to answer errors."""
     limits = BodyLimits(
-        image=_image_limits(shared),
+        image=shared.image_limits,
         batch_images=settings.max_batch_images,
         batch_bytes=settings.batch_max_bytes,
     )

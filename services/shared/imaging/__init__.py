@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from services.shared.image_limits import Limits
 from services.shared.imaging.decode import PIXELS, current_name
 from services.shared.imaging.probe import (
     Header,
-    Limits,
     format_of,
     formats,
     memory_of,

@@ -13,6 +13,7 @@ from PIL import ExifTags, Image, ImageChops, ImageFile
 
 from services.shared.contracts import Box
 from services.shared.errors import BoxTooSmall, ExtremeAspect, UndecodableImage
+from services.shared.image_limits import Limits
 from services.shared.imaging import colour
 from services.shared.imaging.formats import jpeg2000, short_jpeg
 from services.shared.imaging.ground import flattened
@@ -24,7 +25,7 @@ from services.shared.imaging.orientation import (
     upright,
     upright_size,
 )
-from services.shared.imaging.probe import Limits, opened_image
+from services.shared.imaging.probe import opened_image
 
 PIXELS: Final = "pillow-v2"
 """Names what `decode` makes of an image; a change that gives other pixels needs another name."""

@@ -25,6 +25,7 @@ from services.shared.errors import (
     UndecodableImage,
     UnsupportedFormat,
 )
+from services.shared.image_limits import Limits
 from services.shared.imaging.formats import heif, jpeg, jpeg2000, png, tiff, unread
 from services.shared.imaging.image_cost import (
     JPEG_FAMILY,
@@ -49,15 +50,6 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
 
 _MANY_KINDS: Final = frozenset({"", "TIFF"})
 """A TIFF, or no accepted format: there the kind is looked for."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What an image may be: bytes, pixels, longest side over shortest."""
-
-    max_bytes: int
-    max_pixels: int
-    max_aspect: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,9 @@ import re
 from typing import Final
 
 from services.shared.errors import SimileError
+from services.shared.image_limits import Limits
 from services.shared.imaging.decode import PIXELS, decode
-from services.shared.imaging.probe import Header, Limits, sniff
+from services.shared.imaging.probe import Header, sniff
 
 _DRAFT: Final = re.compile(rf"/{re.escape(PIXELS)}-draft([0-9]{{1,5}})-")
 

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 
-import structlog
-
-_log = structlog.get_logger(__name__)
+from services.shared.lifecycle import wait_idle
 
 
 class Present:
@@ -32,9 +30,5 @@ class Present:
                 self._none.set()
 
     async def leave(self, timeout_seconds: float) -> None:
-        """Wait until none is, or the timeout."""
-        try:
-            async with asyncio.timeout(timeout_seconds):
-                await self._none.wait()
-        except TimeoutError:
-            _log.warning("drain timed out", action="drain_timeout", requests=self._count)
+        """Wait until no request is being answered, or the timeout."""
+        await wait_idle(self._none.wait(), timeout_seconds, lambda: self._count)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from services.shared.errors import InvalidSettings
 from services.upload.http.certificate import Certificate
@@ -96,12 +95,9 @@ class Guard:
         heads = Heads(settings.hosts, settings.only_own_hosts, keys is None, settings.origins)
         return cls(access, heads, AnswerHeaders(settings.origins), tls, tuple(files))
 
-    async def watch(self) -> None:
-        """Follow the files for ever."""
-        async with asyncio.TaskGroup() as group:
-            for file in self.files:
-                group.create_task(file.watch())
-            await asyncio.Event().wait()
+    def stages(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """Return the stages that follow the files, by name."""
+        return {f"guard {file.what}": file.watch() for file in self.files}
 
 
 def _uses(metrics: UploadMetrics) -> Callable[[str], None]:

@@ -57,7 +57,7 @@ class Watched:
         Raises:
             InvalidSettings: the files can't be read.
         """
-        self._what = what
+        self.what = what
         self._files = tuple(files)
         self._read = read
         self._count = count
@@ -88,18 +88,18 @@ class Watched:
         except (OSError, ValueError, InvalidSettings) as error:
             if stamps != self._bad:
                 _log.error(
-                    f"the {self._what} can't all be read from {self._named}; {self._otherwise}",
+                    f"the {self.what} can't all be read from {self._named}; {self._otherwise}",
                     action="reload_refused",
-                    what=self._what,
+                    what=self.what,
                     why=str(error),
                 )
-                self._count(self._what, "refused")
+                self._count(self.what, "refused")
             # The files of before count as changed, should they come back.
             self._good, self._bad = None, stamps
             return
         self._good, self._bad = stamps, None
-        _log.info(f"the {self._what} changed", action="reloaded", what=self._what)
-        self._count(self._what, "ok")
+        _log.info(f"the {self.what} changed", action="reloaded", what=self.what)
+        self._count(self.what, "ok")
 
     async def watch(self) -> None:
         """Look every second, for ever."""

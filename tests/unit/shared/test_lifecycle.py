@@ -66,7 +66,7 @@ async def test_stop_cancels_the_stages() -> None:
     """Supervision ends without an error when it is told to stop."""
     stop = asyncio.Event()
     stop.set()
-    await lifecycle.supervise(stop, {"forever": _forever()})
+    await lifecycle.supervise({"forever": _forever()}, until=stop)
 
 
 async def test_a_stage_that_fails_is_named_with_its_cause() -> None:
@@ -74,7 +74,7 @@ async def test_a_stage_that_fails_is_named_with_its_cause() -> None:
     with pytest.raises(
         StageDied, match=r"stage broken ended by itself: ValueError: a fault"
     ) as seen:
-        await lifecycle.supervise(asyncio.Event(), {"forever": _forever(), "broken": _die()})
+        await lifecycle.supervise({"forever": _forever(), "broken": _die()}, until=asyncio.Event())
     assert isinstance(seen.value.__cause__, ValueError)
     assert len(asyncio.all_tasks()) == 1
 
@@ -87,13 +87,70 @@ async def test_a_build_that_fails_keeps_its_name() -> None:
         raise BuildFailed(message)
 
     with pytest.raises(BuildFailed, match=r"^the folder holds no files$"):
-        await lifecycle.supervise(asyncio.Event(), {"index": build()})
+        await lifecycle.supervise({"index": build()}, until=asyncio.Event())
 
 
 async def test_a_stage_that_returns_has_died() -> None:
     """A stage never returns by itself: half a service must not look alive."""
     with pytest.raises(StageDied, match="stage quick ended by itself: returned"):
-        await lifecycle.supervise(asyncio.Event(), {"quick": _return()})
+        await lifecycle.supervise({"quick": _return()}, until=asyncio.Event())
+
+
+async def test_stages_run_on_until_the_drain_has_ended() -> None:
+    """The drain relies on the stages; a stage that returns during it has not died."""
+    stop, request, answer = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def answers() -> None:
+        await request.wait()
+        answer.set()
+
+    async def drain() -> None:
+        request.set()
+        await answer.wait()
+
+    stop.set()
+    async with asyncio.timeout(10):
+        await lifecycle.supervise(
+            {"answers": answers(), "forever": _forever()}, until=stop, drain=drain
+        )
+    assert answer.is_set()
+
+
+async def test_a_stage_that_fails_during_the_drain_ends_it() -> None:
+    """A drain that waits for a dead stage is cancelled at once."""
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(StageDied, match="stage broken"):
+        await lifecycle.supervise({"broken": _die()}, until=stop, drain=_forever)
+
+
+async def test_a_drain_that_fails_is_named() -> None:
+    """An error of the drain ends the process as that of a stage does."""
+    stop = asyncio.Event()
+    stop.set()
+    with pytest.raises(StageDied, match="stage drain ended by itself: ValueError: a fault"):
+        await lifecycle.supervise({"forever": _forever()}, until=stop, drain=_die)
+
+
+async def test_work_that_is_done_once_may_return() -> None:
+    """The service goes on after such work, and ends when it fails."""
+    stop = asyncio.Event()
+
+    async def last() -> None:
+        await asyncio.sleep(0)
+        stop.set()
+
+    await lifecycle.supervise(
+        {"forever": _forever()}, until=stop, once={"quick": _return(), "last": last()}
+    )
+    with pytest.raises(StageDied, match="stage broken"):
+        await lifecycle.supervise({}, until=asyncio.Event(), once={"broken": _die()})
+
+
+async def test_a_wait_for_work_in_flight_has_an_end() -> None:
+    """The result says whether the work was finished in time."""
+    assert await lifecycle.wait_idle(_return(), 10, lambda: 0)
+    assert not await lifecycle.wait_idle(_forever(), 0.001, lambda: 3)
 
 
 @pytest.mark.parametrize(

@@ -99,5 +99,5 @@ async def test_a_stage_that_can_not_listen_ends_with_the_code_of_a_wrong_setting
         raise InvalidSettings(message)
 
     with pytest.raises(InvalidSettings, match="port 80 is taken") as seen:
-        await supervise(asyncio.Event(), {"http": stage()})
+        await supervise({"http": stage()}, until=asyncio.Event())
     assert exit_code(seen.value) == ExitCode.INVALID_SETTINGS

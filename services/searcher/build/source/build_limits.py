@@ -38,7 +38,7 @@ class BuildLimits:
     @classmethod
     def of(cls, settings: IndexSettings, shared: SharedSettings) -> Self:
         """The limits of these settings; a build's are never narrower than callers'."""
-        sent = Limits(shared.image_max_bytes, shared.image_max_pixels, shared.image_max_aspect)
+        sent = shared.image_limits
         read = Limits(
             max(settings.image_max_bytes, sent.max_bytes),
             max(settings.image_max_pixels, sent.max_pixels),

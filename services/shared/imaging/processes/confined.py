@@ -15,9 +15,10 @@ from PIL import Image
 
 from services.shared import cores
 from services.shared.contracts import Box
+from services.shared.image_limits import Limits
 from services.shared.imaging.decode import decode as decode_here
 from services.shared.imaging.formats import jpeg2000
-from services.shared.imaging.probe import Header, Limits, format_of, memory_of, sniff
+from services.shared.imaging.probe import Header, format_of, memory_of, sniff
 from services.shared.imaging.processes.decoder_pool import DecoderPool
 from services.shared.imaging.processes.wire import Task
 

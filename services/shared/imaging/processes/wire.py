@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 from PIL import Image
 
 from services.shared.contracts import Box
-from services.shared.imaging.probe import Limits
+from services.shared.image_limits import Limits
 
 _MODE: Final = "RGB"
 _STRIP_BYTES: Final = 2**20
