@@ -13,15 +13,15 @@ from services.bench.run import Run
 SAMPLES: Final = 1000
 """Requests in a step: ten of them are beyond the 99th percentile."""
 
-_LEAST_STEP_SECONDS: Final = 5.0
-_MOST_STEP_SECONDS: Final = 60.0
+_MIN_STEP_SECONDS: Final = 5.0
+_MAX_STEP_SECONDS: Final = 60.0
 _PROBE_CLIENTS: Final = (8, 32, 128, 512)
 _PROBE_GAIN: Final = 1.1
 _FIRST: Final = 0.8
 _UP: Final = 1.2
 _DOWN: Final = 0.7
-_MOST: Final = 1.6
-_LEAST: Final = 0.05
+_MAX_SHARE: Final = 1.6
+_MIN_SHARE: Final = 0.05
 _TOLERANCE: Final = 1.05
 _ATTEMPTS: Final = 2
 
@@ -77,7 +77,7 @@ class Capacity:
 
 def step_seconds(rate: float) -> float:
     """Long enough for SAMPLES requests, within 5 to 60 s."""
-    return min(_MOST_STEP_SECONDS, max(_LEAST_STEP_SECONDS, SAMPLES / rate))
+    return min(_MAX_STEP_SECONDS, max(_MIN_STEP_SECONDS, SAMPLES / rate))
 
 
 async def find_ceiling(measure: MeasureClients) -> float:
@@ -124,10 +124,10 @@ async def _bracket(meets: _Meets, ceiling: float) -> tuple[float, float]:
     while await meets(rate):
         low = rate
         rate = rounded(rate * _UP)
-        if rate > _MOST * ceiling:
+        if rate > _MAX_SHARE * ceiling:
             return low, low  # far over what clients got: their number was the limit, not the target
     high = rate
-    while not low and (rate := rounded(rate * _DOWN)) >= _LEAST * ceiling:
+    while not low and (rate := rounded(rate * _DOWN)) >= _MIN_SHARE * ceiling:
         if await meets(rate):
             low = rate
         else:

@@ -22,7 +22,7 @@ from services.bench.report import tables
 from services.bench.report.display import Display
 from services.bench.results import Results
 from services.bench.run import clients
-from services.bench.sizing import Wish
+from services.bench.sizing import SizingGoal
 from services.bench.target import Target
 from services.cli.tables import cell
 from services.shared import lifecycle
@@ -30,11 +30,11 @@ from services.shared.errors import Unreachable
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What was asked for on the command line.
+class BenchOptions:
+    """What was options for on the command line.
 
-    concurrency, rates: the runs, one after another. wish: look for the capacity instead.
-    most_images: how many are read. embedders: how many answer; None counts those in the metrics.
+    concurrency, rates: the runs, one after another. goal: look for the capacity instead.
+    max_images: how many are read. embedders: how many answer; None counts those in the metrics.
     """
 
     url: str
@@ -43,30 +43,30 @@ class Asked:
     collection: str | None = None
     k: int = 10
     headers: Mapping[str, str] = field(default_factory=dict)
-    most_images: int = 256
+    max_images: int = 256
     unique: bool = True
     concurrency: Sequence[int] = ()
     rates: Sequence[float] = ()
-    wish: Wish | None = None
+    goal: SizingGoal | None = None
     embedders: int | None = None
     json_file: Path | None = None
     report_file: Path | None = None
 
 
-def run(asked: Asked, console: Console, errors: Console) -> None:
+def run(options: BenchOptions, console: Console, errors: Console) -> None:
     """Do all of it. Raises the errors of the preflight, of the metrics, and OSError."""
-    session = Session(asked, errors)
+    session = Session(options, errors)
     with asyncio.Runner(loop_factory=lifecycle.loop_factory("auto")) as runner:
         results = runner.run(session.results())
     tables.show(results, console)
-    if asked.json_file is not None:
-        asked.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
-        console.print(cell(f"results: {asked.json_file}"))
-    if asked.report_file is not None and results.measured:
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
+        console.print(cell(f"results: {options.json_file}"))
+    if options.report_file is not None and results.measured:
         from services.bench.report.report import write_report  # noqa: PLC0415 (matplotlib takes a second)
 
-        write_report(results, asked.report_file)
-        console.print(cell(f"report: {asked.report_file}"))
+        write_report(results, options.report_file)
+        console.print(cell(f"report: {options.report_file}"))
     if session.fault is not None:
         raise session.fault
 
@@ -74,8 +74,8 @@ def run(asked: Asked, console: Console, errors: Console) -> None:
 class Session:
     """The runs of one call; what is measured so far survives an interruption."""
 
-    def __init__(self, asked: Asked, errors: Console) -> None:
-        self._asked = asked
+    def __init__(self, options: BenchOptions, errors: Console) -> None:
+        self._options = options
         self._errors = errors
         self._display = Display(errors)
         self._measured: list[Measured] = []
@@ -84,26 +84,26 @@ class Session:
 
     async def results(self) -> Results:
         """Measure everything; after Ctrl-C or a fault, what there is."""
-        asked = self._asked
-        bodies = read_images(asked.images, asked.most_images)
-        found = await preflight.look_up(asked.url, asked.collection, asked.headers)
-        asking = urlencode({"collection": found["name"], "k": asked.k})
+        options = self._options
+        bodies = read_images(options.images, options.max_images)
+        found = await preflight.look_up(options.url, options.collection, options.headers)
+        asking = urlencode({"collection": found["name"], "k": options.k})
         target = Target(
-            url=asked.url,
+            url=options.url,
             bodies=bodies,
             path=f"/v1/search?{asking}",
-            headers=asked.headers,
-            unique=asked.unique,
+            headers=options.headers,
+            unique=options.unique,
         )
-        facts = preflight.facts_of(found, target, asked.plan)
-        await preflight.check_served(target, asked.plan.timeout_seconds)
-        for url, text in (await scrape.fetch(asked.plan.metrics)).items():
+        facts = preflight.facts_of(found, target, options.plan)
+        await preflight.check_served(target, options.plan.timeout_seconds)
+        for url, text in (await scrape.fetch(options.plan.metrics)).items():
             scrape.read(url, text)
-        meter = Meter(target, asked.plan, self._display.watch)
+        meter = Meter(target, options.plan, self._display.watch)
         rest: Mapping[str, Any] = {}
         try:
-            if asked.wish is not None:
-                rest = await self._find_capacity(meter, asked.wish)
+            if options.goal is not None:
+                rest = await self._find_capacity(meter, options.goal)
             else:
                 await self._run_all(meter)
         except asyncio.CancelledError:
@@ -115,12 +115,12 @@ class Session:
         return Results(facts, self._measured, **rest)
 
     async def _run_all(self, meter: Meter) -> None:
-        for concurrency in self._asked.concurrency:
+        for concurrency in self._options.concurrency:
             await self._closed(meter, concurrency)
-        for rate in self._asked.rates:
-            await self._open(meter, rate, self._asked.plan.seconds)
+        for rate in self._options.rates:
+            await self._open(meter, rate, self._options.plan.seconds)
 
-    async def _find_capacity(self, meter: Meter, wish: Wish) -> Mapping[str, Any]:
+    async def _find_capacity(self, meter: Meter, goal: SizingGoal) -> Mapping[str, Any]:
         async def closed(concurrency: int) -> Measured:
             measured = await self._closed(meter, concurrency)
             goodput = measured.run.goodput
@@ -131,21 +131,21 @@ class Session:
             return await self._open(meter, rate, seconds)
 
         ceiling = await capacity.find_ceiling(closed)
-        found = await capacity.find_capacity(opened, ceiling, Goal(wish.p99_seconds), self._tell)
-        seen = sizing.seen_at(found, self._measured, self._asked.embedders)
-        advice = sizing.advise(wish, seen) if seen is not None else ()
+        found = await capacity.find_capacity(opened, ceiling, Goal(goal.p99_seconds), self._tell)
+        seen = sizing.seen_at(found, self._measured, self._options.embedders)
+        advice = sizing.advise(goal, seen) if seen is not None else ()
         return {"capacity": found, "advice": advice}
 
     def _tell(self, step: Step) -> None:
         self._errors.print(tables.of_step(step))
 
     async def _closed(self, meter: Meter, concurrency: int) -> Measured:
-        lasts = self._asked.plan.warmup_seconds + self._asked.plan.seconds
+        lasts = self._options.plan.warmup_seconds + self._options.plan.seconds
         async with self._display.run(clients(concurrency), lasts):
             self._measured.append(await meter.closed(concurrency))
         return self._measured[-1]
 
     async def _open(self, meter: Meter, rate: float, seconds: float) -> Measured:
-        async with self._display.run(f"{rate:g}/s", self._asked.plan.warmup_seconds + seconds):
+        async with self._display.run(f"{rate:g}/s", self._options.plan.warmup_seconds + seconds):
             self._measured.append(await meter.open(rate, seconds))
         return self._measured[-1]

@@ -13,14 +13,14 @@ from services.bench.load.scrape import Batches
 
 _CORE_SHARE: Final = 0.7
 """Of one core: what a process with one event loop may use before its queue grows."""
-_LEAST_REPLICAS: Final = 2
+_MIN_REPLICAS: Final = 2
 _BATCH_SHARE: Final = 0.95
 _FULL_SHARE: Final = 0.9
-_LEAST_PREFETCH: Final = 16
+_MIN_PREFETCH: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class SizingGoal:
     """What is wanted. rate: images a second, None when only thresholds are asked for.
 
     headroom: the share of an embedder's capacity that stays free. wait_share: how much of the
@@ -90,16 +90,16 @@ def _fullest(measured: Sequence[Measured]) -> Batches | None:
     return most.spent.batches if most is not None and most.spent is not None else None
 
 
-def advise(wish: Wish, seen: Seen) -> Sequence[Advice]:
+def advise(goal: SizingGoal, seen: Seen) -> Sequence[Advice]:
     """Everything that the figures allow to be said."""
     advice: list[Advice] = []
-    if wish.rate is not None:
+    if goal.rate is not None:
         advice += [
-            embedders(wish.rate, seen.pod_rate, wish.headroom),
-            front("upload", wish.rate, seen.upload_cpu_seconds),
-            front("searcher", wish.rate, seen.searcher_cpu_seconds),
+            embedders(goal.rate, seen.pod_rate, goal.headroom),
+            front("upload", goal.rate, seen.upload_cpu_seconds),
+            front("searcher", goal.rate, seen.searcher_cpu_seconds),
         ]
-    advice.append(queue_length(seen.pod_rate, wish))
+    advice.append(queue_length(seen.pod_rate, goal))
     if seen.batches is not None and seen.batches.count:
         limit = batch_size(seen.batches)
         workers = max(1, seen.workers // seen.embedders)
@@ -125,12 +125,12 @@ def front(service: str, rate: float, cpu_seconds: float) -> Advice:
     if math.isnan(cpu_seconds):
         return Advice(
             setting,
-            f"at least {_LEAST_REPLICAS}",
+            f"at least {_MIN_REPLICAS}",
             "two, so that a restart is not seen; how many the rate needs is not known: run the "
             "services as processes of their own, and give their admin addresses with --metrics.",
         )
     cores = rate * cpu_seconds
-    replicas = max(_LEAST_REPLICAS, math.ceil(cores / _CORE_SHARE))
+    replicas = max(_MIN_REPLICAS, math.ceil(cores / _CORE_SHARE))
     return Advice(
         setting,
         str(replicas),
@@ -140,15 +140,15 @@ def front(service: str, rate: float, cpu_seconds: float) -> Advice:
     )
 
 
-def queue_length(pod_rate: float, wish: Wish) -> Advice:
+def queue_length(pod_rate: float, goal: SizingGoal) -> Advice:
     """KEDA's target of waiting messages for each embedder."""
-    wait_seconds = wish.p99_seconds * wish.wait_share
+    wait_seconds = goal.p99_seconds * goal.wait_share
     length = max(1, math.floor(pod_rate * wait_seconds))
     return Advice(
         "KEDA queue length per embedder (simile.embed)",
         str(length),
         f"an embedder works {pod_rate:.3g} images/s off, so {length} wait up to {wait_seconds:g} s,"
-        f" {wish.wait_share:.0%} of the target of {wish.p99_seconds:g} s; count them over KEDA's "
+        f" {goal.wait_share:.0%} of the target of {goal.p99_seconds:g} s; count them over KEDA's "
         "http protocol, which sees unacknowledged messages too.",
     )
 
@@ -177,10 +177,10 @@ def batch_size(batches: Batches) -> Advice:
 
 def prefetch(limit: int, workers: int) -> Advice:
     """What an embedder takes from the queue at once; it follows from the batches."""
-    taken = max(_LEAST_PREFETCH, 2 * limit * workers)
+    taken = max(_MIN_PREFETCH, 2 * limit * workers)
     return Advice(
         "embedder prefetch",
         f"{taken} (nothing to set)",
-        f"two batches of {limit} for each of {workers} model workers, and {_LEAST_PREFETCH} at "
+        f"two batches of {limit} for each of {workers} model workers, and {_MIN_PREFETCH} at "
         "least: one in the model, the next one being decoded; the embedder takes it so by itself.",
     )

@@ -6,14 +6,11 @@ from pathlib import Path
 
 import click
 
-from services.cli.index_volume import volume_of
+from services.cli.options import root_option, volume_of
 from services.cli.tables import echo
 from services.shared import lifecycle
 from services.shared.volume.volume import Volume
 
-_root_option = click.option(
-    "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
-)
 _pin_option = click.option(
     "--pin",
     "pinned",
@@ -26,8 +23,8 @@ _pin_option = click.option(
 @click.argument("collection")
 @click.argument("version")
 @_pin_option
-@_root_option
-@lifecycle.named_errors
+@root_option
+@lifecycle.exit_on_error
 def activate(collection: str, version: str, root: Path | None, *, pinned: bool) -> None:
     """Verify VERSION of COLLECTION and make it the one that answers."""
     from services.searcher.admin import versions
@@ -40,8 +37,8 @@ def activate(collection: str, version: str, root: Path | None, *, pinned: bool) 
 @click.command()
 @click.argument("collection")
 @_pin_option
-@_root_option
-@lifecycle.named_errors
+@root_option
+@lifecycle.exit_on_error
 def rollback(collection: str, root: Path | None, *, pinned: bool) -> None:
     """Verify and activate the version of COLLECTION before the active one."""
     from services.searcher.admin import versions
@@ -53,8 +50,8 @@ def rollback(collection: str, root: Path | None, *, pinned: bool) -> None:
 
 @click.command()
 @click.argument("collection")
-@_root_option
-@lifecycle.named_errors
+@root_option
+@lifecycle.exit_on_error
 def unpin(collection: str, root: Path | None) -> None:
     """Let builds of COLLECTION activate what they publish again."""
     from services.searcher.admin import pin

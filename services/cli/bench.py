@@ -11,8 +11,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from services.cli.folder_option import ImagesFolder
-from services.cli.output_file import OutputFile
+from services.cli.options import ImagesFolder, OutputFile
 from services.cli.tables import console
 from services.clients.api import key_headers
 from services.shared import lifecycle
@@ -136,7 +135,7 @@ def _headers(
 )
 @click.option(
     "--max-images",
-    "most_images",
+    "max_images",
     type=click.IntRange(1),
     default=256,
     show_default=True,
@@ -164,7 +163,7 @@ def _headers(
 )
 @click.option("--json", "json_file", type=_OUT, help="Write all figures into this file.")
 @click.option("--report", "report_file", type=_OUT, help="Write a page with charts: one HTML file.")
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
     """Put load on a running Simile and measure what it takes.
 
@@ -175,7 +174,7 @@ def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
     try:
         from services.bench import session
         from services.bench.load.meter import Plan
-        from services.bench.sizing import Wish
+        from services.bench.sizing import SizingGoal
     except ImportError as error:
         message = f"simile bench needs {error.name}: pip install 'simile-search[bench]'"
         raise MissingExtra(message) from error
@@ -188,21 +187,21 @@ def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
         max_connections=options.pop("max_connections"),
         metrics=options.pop("metrics"),
     )
-    wish = Wish(
+    goal = SizingGoal(
         p99_seconds=options.pop("p99_seconds"),
         rate=options.pop("target_rate"),
         headroom=options.pop("headroom"),
     )
-    asked = session.Asked(
+    chosen = session.BenchOptions(
         plan=plan,
-        wish=wish if options.pop("find_capacity") else None,
+        goal=goal if options.pop("find_capacity") else None,
         unique=not options.pop("repeat_images"),
         headers=options.pop("headers"),
         concurrency=options.pop("concurrency"),
         rates=options.pop("rates"),
         **options,
     )
-    session.run(asked, console(), console(stderr=True))
+    session.run(chosen, console(), console(stderr=True))
 
 
 def _check(options: dict[str, Any]) -> None:

@@ -14,10 +14,15 @@ import click
 from rich.table import Column
 
 from services.cli.active import activate, rollback, unpin
-from services.cli.folder_option import ImagesFolder
-from services.cli.index_tables import MEGABYTE, reason, show_plans, show_report
-from services.cli.index_volume import require_folder, volume_of
-from services.cli.output_file import OutputFile
+from services.cli.index_output import MEGABYTE, reason, show_plans, show_report, shown_progress
+from services.cli.options import (
+    PICTURE_SUFFIXES,
+    ImagesFolder,
+    OutputFile,
+    require_folder,
+    root_option,
+    volume_of,
+)
 from services.cli.tables import add_row, age, cell, console, echo, new_table
 from services.shared import lifecycle
 from services.shared.errors import BuildFailed
@@ -29,12 +34,8 @@ from services.shared.volume.volume import Volume
 
 _FOLDER: Final = ImagesFolder()
 _SECONDS: Final = click.FloatRange(0, min_open=True)
-_SHEET: Final = OutputFile(".png", ".jpg", ".jpeg", ".webp")
+_SHEET: Final = OutputFile(*PICTURE_SUFFIXES)
 _PLOT: Final = OutputFile(".png", ".svg", ".pdf")
-
-root_option = click.option(
-    "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
-)
 
 
 @click.group()
@@ -59,7 +60,7 @@ for command in (activate, rollback, unpin):
 )
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def build(
     *,
     folder: Path | None,
@@ -78,7 +79,6 @@ def build(
     """
     import asyncio
 
-    from services.cli.build_display import shown_progress
     from services.local import up as local
     from services.local.source import source_of
 
@@ -102,7 +102,7 @@ def build(
 
 @index.command("list")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def list_versions(root: Path | None) -> None:
     """Show every index version: * is active, "pin" stays active, "held" is being read."""
     from services.searcher.admin import pin, versions
@@ -138,7 +138,7 @@ def list_versions(root: Path | None) -> None:
 @click.argument("version", required=False)
 @click.option("--all", "every", is_flag=True, help="Every version.")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def verify(collection: str, version: str | None, root: Path | None, *, every: bool) -> None:
     """Check every file of VERSION (default: the active one) and its canary queries."""
     from services.searcher.admin import versions
@@ -180,7 +180,7 @@ def verify(collection: str, version: str | None, root: Path | None, *, every: bo
 )
 @click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Path | None) -> None:
     """Remove old versions of COLLECTION that no replica can hold."""
     from services.searcher.admin import versions
@@ -199,7 +199,7 @@ def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Pa
 @click.argument("source", type=_FOLDER)
 @click.option("--follow", type=_SECONDS, metavar="SECONDS", help="Go on; look this often.")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> None:
     """Copy what is active on the volume SOURCE to this one; older copies nobody reads go."""
     import asyncio
@@ -227,7 +227,7 @@ def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> N
 @click.argument("version", required=False)
 @click.option("--plot", type=_PLOT, help="Draw recall against speed into this PNG, SVG or PDF.")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
     """Show why COLLECTION is searched the way it is: every plan measured when it was built."""
     volume = volume_of(root)
@@ -259,7 +259,7 @@ def explain(collection: str, version: str | None, plot: Path | None, root: Path 
 )
 @click.option("--json", "as_json", is_flag=True, help="The groups as JSON, no sheet.")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def duplicates(
     *, collection: str, distance: float, sheet: Path, as_json: bool, root: Path | None
 ) -> None:

@@ -30,7 +30,7 @@ def keys() -> None:
     show_default="read",
     help="What it may do; may be given several times.",
 )
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def new(*, name: str, scopes: tuple[str, ...]) -> None:
     """Make a key; it is shown this once, with its line for SIMILE_UPLOAD_API_KEYS_FILE."""
     from services.upload.security.api_keys import Scope, new_key
@@ -42,7 +42,7 @@ def new(*, name: str, scopes: tuple[str, ...]) -> None:
 
 @keys.command()
 @click.argument("file", type=_FILE)
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def check(*, file: Path) -> None:
     """List the keys of FILE, or say what is wrong with it."""
     from services.upload.security.api_keys import read_keys

@@ -14,10 +14,9 @@ from typing import Final
 import click
 
 from services.cli.bench import bench
-from services.cli.index import index, root_option
-from services.cli.index_volume import volume_of
+from services.cli.index import index
 from services.cli.keys import keys
-from services.cli.output_file import OutputFile
+from services.cli.options import PICTURE_SUFFIXES, OutputFile, root_option, volume_of
 from services.cli.quarantine import quarantine
 from services.cli.tables import add_row, console, echo, new_table
 from services.cli.top import top
@@ -48,7 +47,7 @@ def main(context: click.Context) -> None:
 
 
 @main.command()
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def upload() -> None:
     """Run the HTTP front; settings come from SIMILE_* in the environment."""
     from services.upload.process import main as run
@@ -57,7 +56,7 @@ def upload() -> None:
 
 
 @main.command()
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def embedder() -> None:
     """Run an embedder; settings come from SIMILE_* in the environment."""
     from services.embedder.process import main as run
@@ -66,7 +65,7 @@ def embedder() -> None:
 
 
 @main.command()
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def searcher() -> None:
     """Run a searcher; settings come from SIMILE_* in the environment."""
     from services.searcher.process import main as run
@@ -76,7 +75,7 @@ def searcher() -> None:
 
 @main.command()
 @click.option("--models-dir", type=_NEW_FOLDER, help="Where to (SIMILE_EMBEDDER_MODELS_DIR).")
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def export(*, models_dir: Path | None) -> None:
     """Export the model for CPUs, so that embedders start in a second and need no torch."""
     from services.embedder.models.survey import survey
@@ -108,7 +107,7 @@ def export(*, models_dir: Path | None) -> None:
 @click.option("--collapse", type=_DISTANCE, help="Fold items that are this close to a nearer one.")
 @click.option("--pages", type=click.IntRange(1), default=1, show_default=True, help="Pages of k.")
 @click.option("--json", "as_json", is_flag=True, help="The answer as it came; pages as a list.")
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def query(
     *, files: tuple[Path, ...], url: str, pages: int, as_json: bool, **asked: str | float | None
 ) -> None:
@@ -154,13 +153,13 @@ main.add_command(up)
 @click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
 @click.option(
     "--sheet",
-    type=OutputFile(".png", ".jpg", ".jpeg", ".webp"),
+    type=OutputFile(*PICTURE_SUFFIXES),
     default=Path("evaluation.png"),
     show_default=True,
     help="Where to write the contact sheet of queries and their neighbours.",
 )
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def evaluate(*, collection: str, k: int, sheet: Path, root: Path | None) -> None:
     """Judge a collection's active version: leave-one-out precision@k and top-1, a class a row."""
     from services.searcher.admin.contact_sheet import draw_contact_sheet

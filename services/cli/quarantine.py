@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 from rich.table import Column
 
-from services.cli.output_file import OutputFile
+from services.cli.options import OutputFile
 from services.cli.tables import add_row, age, console, echo, new_table
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
@@ -42,7 +42,7 @@ def quarantine() -> None:
 @quarantine.command("list")
 @click.option("--json", "as_json", is_flag=True, help="The records as JSON.")
 @_amqp_url
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def list_records(*, as_json: bool, amqp_url: str | None) -> None:
     """Show every record, the oldest first. Nothing is taken out."""
     from services.cli.quarantine_visit import visit
@@ -80,7 +80,7 @@ def list_records(*, as_json: bool, amqp_url: str | None) -> None:
 @click.argument("record_id")
 @click.option("--image", type=_NEW_FILE, help="Write the image into this file, where it was kept.")
 @_amqp_url
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
     """Show all that is known of one record; open its image only where it can do no harm."""
     from services.cli.quarantine_visit import find, visit
@@ -113,7 +113,7 @@ def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
     help="Seconds to wait for an embedder.",
 )
 @_amqp_url
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
     """Let an embedder try the record's image again, and say what came of it.
 
@@ -139,7 +139,7 @@ def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
 @click.option("--all", "every", is_flag=True, help="Every record.")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @_amqp_url
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def drop(*, record_ids: tuple[str, ...], every: bool, yes: bool, amqp_url: str | None) -> None:
     """Forget records for good."""
     from services.cli.quarantine_visit import find, visit

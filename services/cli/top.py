@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from services.cli.index import root_option
+from services.cli.options import root_option
 from services.cli.tables import console
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
@@ -36,7 +36,7 @@ _DEFAULT: Final = ("http://127.0.0.1:9090",)
 @click.option("--once", is_flag=True, help="Show one interval and end, for scripts.")
 @click.option("--json", "as_json", is_flag=True, help="The same as --once, as JSON.")
 @root_option
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def top(
     *, urls: tuple[str, ...], interval: float, once: bool, as_json: bool, root: Path | None
 ) -> None:

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from services.cli.folder_option import ImagesFolder
-from services.cli.index import root_option
+from services.cli.options import ImagesFolder, root_option
 from services.cli.tables import console, echo
 from services.shared import lifecycle
 from services.shared.telemetry import Telemetry, logs
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 @click.option("--verbose", is_flag=True, help="On a terminal: the whole log, too.")
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
-@lifecycle.named_errors
+@lifecycle.exit_on_error
 def up(
     *,
     images: Path | None,
@@ -120,7 +119,7 @@ async def _serve(
     counts: how many child processes of each service; without any all run in this process.
     """
     from services.local import up as local
-    from services.local.index_refresher import IndexBuild, Keeper
+    from services.local.index_refresher import IndexBuild, IndexRefresher
     from services.searcher.build.build_metrics import BuildMetrics
 
     shared = settings.shared
@@ -134,6 +133,9 @@ async def _serve(
     async with hosted as (services, broker):
         work = IndexBuild(shared, settings.index, broker, source, measured)
         await local.up(
-            services, Keeper(work, screen), stop=stop, on_stop=lambda: screen.step("stopping")
+            services,
+            IndexRefresher(work, screen),
+            stop=stop,
+            on_stop=lambda: screen.step("stopping"),
         )
     await asyncio.to_thread(telemetry.tracing.close)

@@ -16,7 +16,7 @@ from services.shared.errors import ConsumerLost, UndecodableMessage
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Consumer, Delivery, Queue
 from services.shared.messaging.quarantine import Quarantine
-from services.shared.telemetry.watchdog import Flow
+from services.shared.telemetry.watchdog import ProgressWatch
 
 _log = structlog.get_logger(__name__)
 
@@ -26,7 +26,7 @@ _AT_ONCE: Final = 32
 class Desk:
     """How many images are in hand."""
 
-    def __init__(self, flow: Flow) -> None:
+    def __init__(self, flow: ProgressWatch) -> None:
         self.flow = flow
         self.idle = asyncio.Event()
         self.idle.set()

@@ -28,7 +28,7 @@ from services.shared.messaging.quarantine import Quarantine
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import lasting
-from services.shared.telemetry.watchdog import Flow, Patience, Watchdog
+from services.shared.telemetry.watchdog import ProgressWatch, StallThresholds, Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ async def run_with(
         return
     metrics = EmbedderMetrics(telemetry.registry)
     watched = _Watched(Watchdog("decode"), Watchdog("model"), Watchdog("results"))
-    desk = Desk(Flow(watched))
+    desk = Desk(ProgressWatch(watched))
     metrics.in_hand.set_function(lambda: desk.flow.in_hand)
     quarantine = Quarantine(
         broker,
@@ -94,7 +94,7 @@ async def run_with(
     try:
         await pipeline.start()
         # Not earlier: a model may be long in getting warm.
-        patience = Patience(settings.unready_after_seconds, settings.dead_after_seconds)
+        patience = StallThresholds(settings.unready_after_seconds, settings.dead_after_seconds)
         for stage in watched:
             patience.watch(health, stage.what, stage.stalled)
         patience.watch(health, "images", desk.flow.stalled)

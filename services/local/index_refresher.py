@@ -46,13 +46,13 @@ class IndexBuild:
 
 
 @dataclass(frozen=True, slots=True)
-class Keeper:
+class IndexRefresher:
     """Builds the index behind the services, and reports when a query is answered from it."""
 
     work: IndexBuild
     screen: Screen
 
-    async def keep(self, url: str) -> None:
+    async def refresh(self, url: str) -> None:
         """Build, then report ready; an index that already serves the folder is ready first."""
         served = self._serves()
         if served is None:

@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings
 
 from services.embedder import service as embedder
 from services.embedder.settings import EmbedderSettings
-from services.local.index_refresher import IndexBuild, Keeper
+from services.local.index_refresher import IndexBuild, IndexRefresher
 from services.local.process_manager import ChildProcesses
 from services.local.running_up import noted
 from services.local.source import Source
@@ -181,16 +181,20 @@ async def local_broker(
 
 
 async def up(
-    services: Services, keeper: Keeper, *, stop: asyncio.Event, on_stop: Callable[[], None]
+    services: Services,
+    refresher: IndexRefresher,
+    *,
+    stop: asyncio.Event,
+    on_stop: Callable[[], None],
 ) -> None:
-    """Run the services until `stop`, the keeper's collection current behind them.
+    """Run the services until `stop`, the refresher's collection current behind them.
 
     `on_stop` is called before they drain. Raises the named error that ended one of them.
     """
     try:
         url = await services.start()
         await lifecycle.supervise(
-            {"services": services.watch()}, until=stop, once={"index": keeper.keep(url)}
+            {"services": services.watch()}, until=stop, once={"index": refresher.refresh(url)}
         )
         on_stop()
     except StageDied as died:

@@ -27,7 +27,7 @@ from services.shared.messaging.request_reply import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import Health, lasting
-from services.shared.telemetry.watchdog import Patience, Watchdog
+from services.shared.telemetry.watchdog import StallThresholds, Watchdog
 from services.shared.volume.volume import Volume
 
 _log = structlog.get_logger(__name__)
@@ -50,7 +50,7 @@ async def run(
     threadpool_limits(1, user_api="blas")
     health = telemetry.health
     searching, sending = Watchdog("search"), Watchdog("replies")
-    patience = Patience(settings.unready_after_seconds, settings.dead_after_seconds)
+    patience = StallThresholds(settings.unready_after_seconds, settings.dead_after_seconds)
     for stage in (searching, sending):
         patience.watch(health, stage.what, stage.stalled)
     threads = ThreadPoolExecutor(settings.threads, thread_name_prefix="search")

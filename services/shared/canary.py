@@ -20,7 +20,6 @@ from services.shared.contracts import AnyMessage, Neighbors, Question, Reply, Sl
 from services.shared.errors import DeadlineExceeded, Internal, SimileError, WrongAnswer
 from services.shared.messaging.broker import Message
 from services.shared.messaging.request_reply import Answer, Inbox
-from services.shared.telemetry.hysteresis import Hysteresis
 from services.shared.telemetry.metrics import DURATION_BUCKETS
 
 _log = structlog.get_logger(__name__)
@@ -80,6 +79,25 @@ Choose = Callable[[], Awaitable[Known | None]]
 
 Judge = Callable[[str], Awaitable[bool | None]]
 """What a code says of this replica: well, not well, or (None) nothing."""
+
+
+class Hysteresis:
+    """Fails after some failures in a row, and recovers after some successes in a row."""
+
+    def __init__(self, *, failures: int, successes: int) -> None:
+        self._failures = failures
+        self._successes = successes
+        self._against = 0
+        self.failing = False
+
+    def note(self, *, success: bool) -> None:
+        """Count the result of one trial."""
+        if success != self.failing:
+            self._against = 0
+            return
+        self._against += 1
+        if self._against >= (self._successes if self.failing else self._failures):
+            self.failing, self._against = not self.failing, 0
 
 
 class Canary:

@@ -71,7 +71,7 @@ def exit_code(error: BaseException) -> ExitCode:
             return ExitCode.FAILED
 
 
-def named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
+def exit_on_error(command: Callable[_P, None]) -> Callable[_P, None]:
     """Let a command end by a named error with one line and its exit code, not a traceback."""
 
     @wraps(command)
@@ -81,12 +81,12 @@ def named_errors(command: Callable[_P, None]) -> Callable[_P, None]:
         except SimileError as error:
             _end(error)
         except OSError as error:
-            _end(of_file(error))
+            _end(file_error(error))
 
     return shown
 
 
-def of_file(error: OSError) -> FileUnusable:
+def file_error(error: OSError) -> FileUnusable:
     """The named error of a file that can't be used; raises `error` where it is about no file."""
     if error.filename is None and error.errno not in _OF_VOLUMES:
         raise error
@@ -254,7 +254,7 @@ async def _until_signal(
         on_failure(error)
         return exit_code(error)
     except OSError as error:
-        named = of_file(error)
+        named = file_error(error)
         on_failure(named)
         return exit_code(named)
     return ExitCode.DRAINED

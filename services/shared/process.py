@@ -68,7 +68,7 @@ def amqp_broker(
     )
 
 
-def host(name: str, shared: SharedSettings, run: Run) -> None:
+def run_service(name: str, shared: SharedSettings, run: Run) -> None:
     """Run the service until a signal or its death; never returns, exits with the reason's code.
 
     The admin server answers before the broker is reached. A service waits for RabbitMQ for ever,

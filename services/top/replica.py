@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from services.shared.telemetry import metric_names
 from services.shared.telemetry.samples import Histogram, Samples, Wanted
-from services.top.look import Look
+from services.top.scrape import Scrape
 
 State = Literal["ready", "not ready", "away"]
 
@@ -24,7 +24,7 @@ class Change:
     restarted: bool = False
 
     @classmethod
-    def between(cls, before: Look | None, after: Look) -> Change | None:
+    def between(cls, before: Scrape | None, after: Scrape) -> Change | None:
         """None where the process is away now."""
         if after.samples is None:
             return None
@@ -78,11 +78,11 @@ class Replica:
     memory_bytes: float | None = None
 
 
-def replicas_of(look: Look, change: Change | None) -> Iterator[Replica]:
+def replicas_of(scrape: Scrape, change: Change | None) -> Iterator[Replica]:
     """A row for each service of the process; one for its address where it is away."""
-    address = urlsplit(look.url).netloc or look.url
+    address = urlsplit(scrape.url).netloc or scrape.url
     if change is None:
-        yield Replica(address, "?", "away", look.away)
+        yield Replica(address, "?", "away", scrape.away)
         return
     services = metric_names.services_of(change.now)
     for place, service in enumerate(services or ["?"]):
@@ -90,8 +90,8 @@ def replicas_of(look: Look, change: Change | None) -> Iterator[Replica]:
         yield Replica(
             address,
             service,
-            "not ready" if look.failing else "ready",
-            "; ".join(f"{name}: {reason}" for name, reason in look.failing.items()),
+            "not ready" if scrape.failing else "ready",
+            "; ".join(f"{name}: {reason}" for name, reason in scrape.failing.items()),
             _version(change.now),
             change.restarted,
             _WORK[service](change) if services else Work(),

@@ -10,7 +10,7 @@ from rich.live import Live
 
 from services.clients import admin
 from services.shared.errors import Unreachable
-from services.top.look import Look, look_at
+from services.top.scrape import Scrape, scrape_all
 from services.top.summary import Summary, summary
 from services.top.view import shown
 
@@ -18,24 +18,24 @@ from services.top.view import shown
 async def once(urls: Sequence[str], interval_seconds: float) -> Summary:
     """What happens within one interval. Raises Unreachable where nobody answers at all."""
     async with admin.session() as asking:
-        before = await look_at(asking, urls)
-        if all(look.samples is None for look in before):
+        before = await scrape_all(asking, urls)
+        if all(scrape.samples is None for scrape in before):
             raise Unreachable(_reasons(before))
         await asyncio.sleep(interval_seconds)
-        return summary(before, await look_at(asking, urls))
+        return summary(before, await scrape_all(asking, urls))
 
 
 async def watch(urls: Sequence[str], interval_seconds: float, console: Console) -> None:
     """Show it on the whole screen until it is cancelled; whoever is away is shown as that."""
-    before: Sequence[Look] = ()
+    before: Sequence[Scrape] = ()
     async with admin.session() as asking:
         with Live(console=console, screen=True, auto_refresh=False) as screen:
             while True:
-                after = await look_at(asking, urls)
+                after = await scrape_all(asking, urls)
                 screen.update(shown(summary(before, after)), refresh=True)
                 before = after
                 await asyncio.sleep(interval_seconds)
 
 
-def _reasons(looks: Sequence[Look]) -> str:
-    return "; ".join(look.away for look in looks)
+def _reasons(scrapes: Sequence[Scrape]) -> str:
+    return "; ".join(scrape.away for scrape in scrapes)

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from services.shared.telemetry import metric_names
 from services.shared.telemetry.samples import Histogram, Samples, added
-from services.top.look import Look
 from services.top.replica import Change, Replica, replicas_of
+from services.top.scrape import Scrape
 
 SHARES: Final = (0.5, 0.9, 0.99)
 
@@ -116,11 +116,11 @@ class Summary:
 
 
 def summary(
-    before: Sequence[Look], after: Sequence[Look], clock: Callable[[], float] = time.time
+    before: Sequence[Scrape], after: Sequence[Scrape], clock: Callable[[], float] = time.time
 ) -> Summary:
     """Of two looks at the same addresses; `before` may be empty. clock: Unix time."""
-    then = {look.url: look for look in before}
-    changes = {look.url: Change.between(then.get(look.url), look) for look in after}
+    then = {scrape.url: scrape for scrape in before}
+    changes = {scrape.url: Change.between(then.get(scrape.url), scrape) for scrape in after}
     there = [change for change in changes.values() if change is not None]
     now = [change.now for change in there]
     risen = added(change.risen for change in there if change.risen is not None)
@@ -134,7 +134,7 @@ def summary(
         queues=metric_names.queue_messages(now),
         canary=_canary(now, risen, clock()),
         troubles=_added_rates(there, _troubles),
-        replicas=[one for look in after for one in replicas_of(look, changes[look.url])],
+        replicas=[one for scrape in after for one in replicas_of(scrape, changes[scrape.url])],
         indexes=_indexes(now, risen, clock()),
     )
 

@@ -6,9 +6,9 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from services.shared.lifecycle import named_errors
+from services.shared.lifecycle import exit_on_error
 from services.shared.messaging.broker import Broker
-from services.shared.process import host
+from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.upload.app import run
@@ -17,7 +17,7 @@ from services.upload.security.guard import Guard
 from services.upload.settings import UploadSettings
 
 
-@named_errors
+@exit_on_error
 def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(UploadSettings), load(SharedSettings)
@@ -27,4 +27,4 @@ def main() -> None:
     async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
         await run(settings, shared, broker, stop=stop, telemetry=telemetry)
 
-    host("upload", shared, run_here)
+    run_service("upload", shared, run_here)

@@ -32,7 +32,7 @@ from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from services.shared.messaging.request_reply import Inbox
-from services.shared.process import host
+from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.shared.volume.volume import Volume
@@ -95,7 +95,7 @@ def serve_stub() -> None:
             lambda *_: [Stub()], settings, shared, broker, stop=stop, telemetry=telemetry
         )
 
-    host("embedder", shared, run)
+    run_service("embedder", shared, run)
 
 
 @click.command()

@@ -127,7 +127,7 @@ class TestMakeRun:
         command.parent.mkdir(parents=True)
         command.write_text(
             f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(README.parent)!r})\n"
-            "from services.cli.folder_option import ImagesFolder\n"
+            "from services.cli.options import ImagesFolder\n"
             "print(ImagesFolder().convert(sys.argv[-1], None, None))\n"
         )
         command.chmod(0o755)

@@ -20,7 +20,7 @@ from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
 from services.shared.imaging import Limits
 from services.shared.messaging.broker import Broker
-from services.shared.process import host
+from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 
@@ -70,7 +70,7 @@ def main() -> None:
     async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
         await run_with(light, settings, shared, broker, stop=stop, telemetry=telemetry)
 
-    host("embedder", shared, run_here)
+    run_service("embedder", shared, run_here)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
 from services.shared.messaging.broker import Broker
-from services.shared.process import host
+from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from tests.support.fake_model import FakeModel
@@ -46,7 +46,7 @@ def main() -> None:
     async def run(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
         await run_with(poisonable, settings, shared, broker, stop=stop, telemetry=telemetry)
 
-    host("embedder", shared, run)
+    run_service("embedder", shared, run)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import click
 import pytest
 from rich.console import Console
 
-from services.cli.build_display import shown_progress
-from services.cli.folder_option import ImagesFolder
+from services.cli.index_output import shown_progress
+from services.cli.options import ImagesFolder
 from services.cli.up_screen import LogScreen, Served, TerminalScreen
 from services.local import first_query, process_manager, running_up
 from services.local.source import Source, source_of

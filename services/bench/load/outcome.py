@@ -12,7 +12,7 @@ from services.bench.run import SERVED, kind_of
 from services.shared.json_text import read_json
 
 TIMED_OUT: Final = "timed out"
-_MOST_RETRY_SECONDS: Final = 30.0
+_MAX_RETRY_SECONDS: Final = 30.0
 _USUAL_RETRY_SECONDS: Final = 1.0
 _RECONNECT_SECONDS: Final = 0.1
 
@@ -53,7 +53,7 @@ def answered(answer: Answer) -> Outcome:
 def _retry(answer: Answer) -> float:
     asked = answer.headers.get(b"retry-after", b"")
     seconds = float(asked) if asked.isdigit() else _USUAL_RETRY_SECONDS
-    return min(seconds, _MOST_RETRY_SECONDS)
+    return min(seconds, _MAX_RETRY_SECONDS)
 
 
 def _code(answer: Answer) -> str:

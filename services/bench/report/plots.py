@@ -35,7 +35,7 @@ _STYLE: Final[dict[Any, Any]] = {
 }  # fmt: skip
 _WIDTH: Final = 9.6
 _PANELS: Final = 3
-_MOST_POINTS: Final = 1000
+_MAX_POINTS: Final = 1000
 _CDF_POINTS: Final = 300
 _DPI: Final = 130
 _CROWDED: Final = 8
@@ -109,7 +109,7 @@ def over_time(runs: Sequence[Run]) -> str:
 
 
 def _scatter(axes: Any, run: Run) -> None:  # noqa: ANN401 (matplotlib's own types say less)
-    step = math.ceil(len(run.samples) / _MOST_POINTS) or 1
+    step = math.ceil(len(run.samples) / _MAX_POINTS) or 1
     for kind, color in _KINDS.items():
         # All that went wrong is drawn: there may be few of them among many.
         chosen = run.samples[::step] if kind == "served" else run.samples

@@ -18,7 +18,7 @@ from services.bench.results import Results
 from services.bench.run import Kind, Run, kind_of
 
 _TEMPLATE: Final = "report.html"
-_MOST_CHARTED: Final = 12
+_MAX_CHARTED: Final = 12
 _FEW: Final = 0.01
 """A run that serves fewer than 99 of 100 is no example of what a target can do."""
 
@@ -117,7 +117,7 @@ def _charts(results: Results) -> Iterator[Chart]:
 def _charted(measured: Sequence[Measured]) -> Sequence[Measured]:
     """The last run of each load, by load; not more than can be told apart."""
     last = {one.run.name: one for one in measured}
-    return sorted(list(last.values())[-_MOST_CHARTED:], key=_load)
+    return sorted(list(last.values())[-_MAX_CHARTED:], key=_load)
 
 
 def _load(measured: Measured) -> tuple[float, float]:

@@ -57,7 +57,7 @@ class Question:
     exclude: str = ""
 
 
-MOST_LATE_MS: Final = 120_000
+MAX_LATE_MS: Final = 120_000
 """A query can't be later: its queue would have dropped it long before. What seems so is a clock
 that differs from the caller's side, and would drop every query."""
 
@@ -85,7 +85,7 @@ class Slip:
     def expired(self, now_unix_ms: int) -> bool:
         """Whether nobody waits for this any more; never by a clock that must be wrong."""
         late_ms = now_unix_ms - self.deadline_unix_ms
-        return self.deadline_unix_ms > 0 and 0 <= late_ms <= MOST_LATE_MS
+        return self.deadline_unix_ms > 0 and 0 <= late_ms <= MAX_LATE_MS
 
 
 Stages = Mapping[str, float]

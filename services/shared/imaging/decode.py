@@ -9,14 +9,13 @@ import math
 from dataclasses import replace
 from typing import Any, Final, cast
 
-from PIL import ExifTags, Image, ImageChops, ImageFile
+from PIL import ExifTags, Image, ImageChops, ImageFile, ImageStat
 
 from services.shared.contracts import Box
 from services.shared.errors import BoxTooSmall, ExtremeAspect, UndecodableImage
 from services.shared.image_limits import Limits
 from services.shared.imaging import colour
 from services.shared.imaging.formats import jpeg2000, short_jpeg
-from services.shared.imaging.ground import flattened
 from services.shared.imaging.image_cost import JPEG_FAMILY
 from services.shared.imaging.orientation import (
     Edges,
@@ -37,6 +36,15 @@ _BOX_PIXELS: Final = 16
 
 _OTHER_SPACES: Final = frozenset({"CMYK", "LAB"})
 _GREY_MODES: Final = frozenset({"1", "L", "LA"})
+
+_WHITE: Final = (255, 255, 255)
+_DARK: Final = (64, 64, 64)
+"""A grey: of the backgrounds tried (black to mid grey, blues) none kept white shapes further apart
+without adding a colour."""
+
+_MIN_INK: Final = 24.0
+"""A transparent image counts as white where its visible pixels differ less from white than this,
+of 255 and on average."""
 
 _WHITE_IS_ZERO: Final = 0
 _TWELVE_BITS: Final = (12,)
@@ -158,7 +166,7 @@ def _rgb(loaded: ImageFile.ImageFile) -> Image.Image:
         info = {} if loaded.mode in _OTHER_SPACES else loaded.info
         return colour.as_shown(rgb, info, grey=grey)
     rgba = loaded if loaded.mode == "RGBA" else loaded.convert("RGBA")
-    return flattened(colour.as_shown(rgba, loaded.info, grey=grey))
+    return _flattened(colour.as_shown(rgba, loaded.info, grey=grey))
 
 
 def _eight_bits(loaded: ImageFile.ImageFile) -> Image.Image:
@@ -170,3 +178,31 @@ def _eight_bits(loaded: ImageFile.ImageFile) -> Image.Image:
     # Pillow heeds it in all TIFFs but these.
     is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
     return ImageChops.invert(grey) if is_negative else grey
+
+
+def _flattened(rgba: Image.Image) -> Image.Image:
+    """Lay an RGBA image over white, or over dark grey where it would vanish on white.
+
+    Only an image whose visible pixels, weighted by their alpha, are nearly all white gets the
+    dark background: a white logo is then a shape and no blank page.
+    """
+    flat = _over(rgba, _WHITE)
+    return _over(rgba, _DARK) if _vanishes(rgba, flat) else flat
+
+
+def _over(rgba: Image.Image, background: tuple[int, int, int]) -> Image.Image:
+    flat = Image.new("RGB", rgba.size, background)
+    flat.paste(rgba, mask=rgba)
+    return flat
+
+
+def _vanishes(rgba: Image.Image, on_white: Image.Image) -> bool:
+    """Return whether the image differs too little from white where it is visible."""
+    weights = rgba.getchannel("A").histogram()
+    visible = sum(alpha * count for alpha, count in enumerate(weights)) / 255
+    opaque = weights[-1] == rgba.width * rgba.height
+    if opaque or not visible:
+        return False
+    # The strongest channel, since yellow and other light colours differ from white by one alone.
+    ink = max(255 - mean for mean in ImageStat.Stat(on_white).mean) * rgba.width * rgba.height
+    return ink < _MIN_INK * visible

@@ -16,17 +16,17 @@ from services.shared.imaging.formats import jpeg
 JPEG_FAMILY: Final = ("JPEG", "MPO")
 """A JPEG of several pictures (many phones write them) is to Pillow an MPO."""
 
-_MOST_READS: Final = 200_000
+_MAX_READS: Final = 200_000
 """Of a sound picture Pillow reads some thousands of pieces; each is a turn of a Python loop."""
 
-_MOST_SCANS: Final = 100
+_MAX_SCANS: Final = 100
 """Encoders write some 10. Each makes libjpeg visit all pixels, and takes but a hundred bytes."""
 
-_MOST_SCANS_OF_LARGE: Final = 40
+_MAX_SCANS_OF_LARGE: Final = 40
 _LARGE_PIXELS: Final = 16_000_000
 
 _BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12, "JPEG2000": 28}
-_MOST_BYTES_A_PIXEL: Final = 16
+_MAX_BYTES_A_PIXEL: Final = 16
 
 
 class Reader(io.BytesIO):
@@ -41,8 +41,8 @@ class Reader(io.BytesIO):
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to so many bytes. Raises UndecodableImage."""
         self._reads += 1
-        if self._reads > _MOST_READS:
-            message = f"the image is made of more than {_MOST_READS} pieces"
+        if self._reads > _MAX_READS:
+            message = f"the image is made of more than {_MAX_READS} pieces"
             raise UndecodableImage(message)
         return super().read(size)
 
@@ -64,7 +64,7 @@ def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
     # nothing.
     scans = image.count(jpeg.SCAN_START) if in_scans(opened, image) else 1
     is_large = opened.width * opened.height > _LARGE_PIXELS
-    most = _MOST_SCANS_OF_LARGE if is_large else _MOST_SCANS
+    most = _MAX_SCANS_OF_LARGE if is_large else _MAX_SCANS
     if scans > most:
         message = f"the JPEG is made of {scans} scans; {most} are accepted"
         raise UndecodableImage(message)
@@ -72,7 +72,7 @@ def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
 
 def decoding_bytes(name: str, pixels: int, *, progressive: bool) -> int:
     """The most memory, in bytes, that decoding so many pixels of that format takes, as measured."""
-    bytes_a_pixel = _MOST_BYTES_A_PIXEL
+    bytes_a_pixel = _MAX_BYTES_A_PIXEL
     if not progressive:  # whose coefficients are all held
-        bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MOST_BYTES_A_PIXEL)
+        bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MAX_BYTES_A_PIXEL)
     return bytes_a_pixel * pixels

@@ -5,6 +5,7 @@ Pillow, no numpy. Hostile bytes end in a named error, never in one of Pillow's o
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import math
@@ -14,7 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError, _imaging
 
 from services.shared.errors import (
     EmptyImage,
@@ -34,7 +35,6 @@ from services.shared.imaging.image_cost import (
     decoding_bytes,
     in_scans,
 )
-from services.shared.imaging.quiet import silence_libtiff
 
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
     "JPEG": "image/jpeg",
@@ -131,9 +131,22 @@ def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
     # what Pillow warns of is broken metadata, which nobody here reads.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-    silence_libtiff()
+    _silence_libtiff()
     accepts = {name: Image.OPEN[name][1] for name in _MEDIA_TYPES if name in Image.OPEN}
     return {name: accept for name, accept in accepts.items() if accept is not None}
+
+
+def _silence_libtiff() -> None:
+    """Remove the handler that prints libtiff's errors to stderr, for the whole process.
+
+    Pillow's own errors hold the same text, and Pillow removes the handler of warnings by itself.
+    Where libtiff is linked into Pillow statically, as on Windows, it can't be reached.
+    """
+    with suppress(AttributeError, OSError):
+        # A look-up in Pillow's module also finds what that module is linked to.
+        handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
+        handler(None)
 
 
 @contextmanager

@@ -21,13 +21,13 @@ from prometheus_client import CollectorRegistry, Histogram
 from services.shared.lifecycle import cancel
 from services.shared.telemetry.health import Health
 from services.shared.telemetry.metrics import DURATION_BUCKETS
-from services.shared.telemetry.watchdog import Patience
+from services.shared.telemetry.watchdog import StallThresholds
 
 _log = structlog.get_logger(__name__)
 
 _BEAT_SECONDS: Final = 0.5
 _BLOCKED_SECONDS: Final = 5.0
-_PATIENCE: Final = Patience(unready_seconds=8.0, dead_seconds=50.0)
+_PATIENCE: Final = StallThresholds(unready_seconds=8.0, dead_seconds=50.0)
 
 
 class ProcessMetrics:

@@ -12,7 +12,7 @@ from services.shared.telemetry.health import Health
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class StallThresholds:
     """How long a stage may stand still: before it is unready, and before it is not live."""
 
     unready_seconds: float
@@ -64,7 +64,7 @@ class Watchdog:
         return f"{self.what} runs for {self._clock() - oldest:.0f} s"
 
 
-class Flow:
+class ProgressWatch:
     """Knows whether what is in hand moves: it may be lost between stages that all seem well."""
 
     def __init__(

@@ -34,7 +34,7 @@ CREATE INDEX items_label ON items (label);
 CREATE INDEX items_sha256 ON items (sha256);
 """
 _ROWS_AT_ONCE: Final = 1000
-_MOST_KEPT: Final = 10_000
+_MAX_KEPT: Final = 10_000
 """Items that are kept once they were read, some 10 MB of them."""
 
 
@@ -104,7 +104,7 @@ class ItemCatalog:
             )
             read = {item.position: item for item in map(_item, rows)}
             found |= read
-            if len(kept) + len(read) > _MOST_KEPT:
+            if len(kept) + len(read) > _MAX_KEPT:
                 self._kept = kept = {}  # not emptied in place: other threads may be reading it
             kept |= read
         try:

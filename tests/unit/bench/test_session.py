@@ -11,8 +11,8 @@ from rich.console import Console
 
 from services.bench import capacity
 from services.bench.load.meter import Plan
-from services.bench.session import Asked, Session
-from services.bench.sizing import Wish
+from services.bench.session import BenchOptions, Session
+from services.bench.sizing import SizingGoal
 from tests.unit.bench.conftest import Server, served
 
 
@@ -34,7 +34,7 @@ async def test_what_was_over_survives_an_interruption(server: Server, images: Pa
 
     server.answering = answering
     plan = Plan(seconds=0.1, warmup_seconds=0.0)
-    later = Asked(server.url, images, plan, concurrency=(1, 1))
+    later = BenchOptions(server.url, images, plan, concurrency=(1, 1))
     measuring = asyncio.create_task(Session(later, Console(quiet=True)).results())
     await second.wait()
     measuring.cancel()
@@ -48,11 +48,13 @@ async def test_the_capacity_is_found_and_sized(
     server: Server, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Probes come first, then rates; what is advised follows from the best step."""
-    monkeypatch.setattr(capacity, "_LEAST_STEP_SECONDS", 0.1)
+    monkeypatch.setattr(capacity, "_MIN_STEP_SECONDS", 0.1)
     monkeypatch.setattr(capacity, "SAMPLES", 10)
     monkeypatch.setattr(capacity, "_PROBE_CLIENTS", (1, 2))
     plan = Plan(seconds=0.1, warmup_seconds=0.0)
-    asked = Asked(server.url, images, plan, wish=Wish(p99_seconds=60, rate=1_000_000), embedders=1)
+    asked = BenchOptions(
+        server.url, images, plan, goal=SizingGoal(p99_seconds=60, rate=1_000_000), embedders=1
+    )
     results = await Session(asked, Console(quiet=True)).results()
     found = results.capacity
     assert found is not None

@@ -11,7 +11,7 @@ from services.bench.capacity import Capacity, Goal, Step
 from services.bench.load.meter import Measured
 from services.bench.load.scrape import Batches, Spent
 from services.bench.run import Run, Sample
-from services.bench.sizing import Seen, Wish
+from services.bench.sizing import Seen, SizingGoal
 
 BATCHES = Batches(count=100, images=700, by_limit={1: 3, 2: 2, 4: 10, 8: 82, 16: 3, math.inf: 0})
 
@@ -47,7 +47,7 @@ def test_the_queue_may_hold_what_is_worked_off_in_half_the_target(
     pod_rate: float, p99_seconds: float, length: str
 ) -> None:
     """80/s x 0.25 s = 20; never less than one."""
-    assert sizing.queue_length(pod_rate, Wish(p99_seconds)).value == length
+    assert sizing.queue_length(pod_rate, SizingGoal(p99_seconds)).value == length
 
 
 def test_the_batch_limit_is_what_the_load_fills() -> None:
@@ -82,7 +82,7 @@ def test_prefetch_is_two_batches_a_worker(limit: int, workers: int, taken: str) 
 def test_replicas_are_named_only_for_a_rate() -> None:
     """Without a target there are thresholds alone."""
     seen = Seen(capacity=100, embedders=2, batches=BATCHES, workers=4)
-    settings = [one.setting for one in sizing.advise(Wish(0.5), seen)]
+    settings = [one.setting for one in sizing.advise(SizingGoal(0.5), seen)]
     assert settings == [
         "KEDA queue length per embedder (simile.embed)",
         "SIMILE_EMBEDDER_MAX_BATCH_SIZE",
@@ -114,7 +114,7 @@ def test_everything_is_advised_from_the_run_at_capacity() -> None:
     assert (seen.pod_rate, seen.workers) == (50.0, 4)
     assert seen.upload_cpu_seconds == pytest.approx(0.0006)
     assert seen.searcher_cpu_seconds == pytest.approx(0.003)
-    advised = {one.setting: one.value for one in sizing.advise(Wish(0.5, rate=1000), seen)}
+    advised = {one.setting: one.value for one in sizing.advise(SizingGoal(0.5, rate=1000), seen)}
     assert advised == {
         "embedder replicas": "29",  # 1000 / 35
         "upload replicas": "2",  # 0.6 cores / 0.7

@@ -179,21 +179,21 @@ def test_a_slip_expires_at_its_deadline() -> None:
     """
     slip = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f", deadline_unix_ms=5)
     assert [slip.expired(now) for now in (4, 5, 6)] == [False, True, True]
-    latest = 5 + contracts.MOST_LATE_MS
+    latest = 5 + contracts.MAX_LATE_MS
     assert [slip.expired(now) for now in (latest, latest + 1)] == [True, False]
     forever = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f")
     assert not forever.expired(2**60)
     assert not forever.expired(1)
 
 
-_LEAST = contracts.Slip(correlation_id="id", reply_to="next", final_reply_to="last")
+_MINIMAL = contracts.Slip(correlation_id="id", reply_to="next", final_reply_to="last")
 # Field 1000, a string: what a later release may have added to a slip.
 _NEWER = bytes([0xC2, 0x3E, 5]) + b"later"
 
 
 def test_an_older_service_passes_on_what_it_does_not_know() -> None:
     """A newer upload's slip reaches a newer searcher whole, through an older embedder."""
-    sent = pb.EmbedRequest.FromString(codec.encode(contracts.EmbedRequest(_LEAST, b"image"))[1])
+    sent = pb.EmbedRequest.FromString(codec.encode(contracts.EmbedRequest(_MINIMAL, b"image"))[1])
     sent.slip.MergeFromString(_NEWER)
     request = codec.decode("simile.v1.EmbedRequest", sent.SerializeToString())
     assert isinstance(request, contracts.EmbedRequest)
@@ -210,13 +210,13 @@ def test_a_newer_service_takes_an_older_one_s_message() -> None:
         "simile.v1.EmbedRequest", pb.EmbedRequest(slip=least, image=b"i").SerializeToString()
     )
     assert isinstance(request, contracts.EmbedRequest)
-    assert request.slip == _LEAST
+    assert request.slip == _MINIMAL
 
 
 def test_newer_fields_of_any_message_are_no_error() -> None:
     """A message with fields that this release doesn't know is understood as far as it is known."""
     for message in (
-        contracts.EmbedRequest(_LEAST, b"image"),
+        contracts.EmbedRequest(_MINIMAL, b"image"),
         contracts.Embeddings("model", 1, ()),
         contracts.Replies(()),
     ):

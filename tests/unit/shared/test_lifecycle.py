@@ -271,7 +271,7 @@ def test_an_error_of_the_network_is_not_called_a_file() -> None:
     """What has no file stays what it is."""
     reset = ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(ConnectionResetError):
-        lifecycle.of_file(reset)
+        lifecycle.file_error(reset)
 
 
 async def test_a_stop_is_heeded_before_the_start_is_over() -> None:

@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry
 
 from services.embedder.settings import EmbedderSettings
 from services.searcher.settings import SearcherSettings
+from services.shared.canary import Hysteresis
 from services.shared.telemetry.health import Health, lasting
-from services.shared.telemetry.hysteresis import Hysteresis
 from services.shared.telemetry.loop import LoopMonitor, watched_loop
-from services.shared.telemetry.watchdog import Flow, Patience, Watchdog
+from services.shared.telemetry.watchdog import ProgressWatch, StallThresholds, Watchdog
 from tests.support.clock import Clock
 
 
@@ -31,7 +31,7 @@ def test_wedged_work_is_unready_within_10_s_and_not_live_within_60(
 ) -> None:
     """As services are set: first no more work for it, then a restart; by then a probe has seen."""
     health, watchdog = Health(), Watchdog("model", clock)
-    patience = Patience(settings.unready_after_seconds, settings.dead_after_seconds)
+    patience = StallThresholds(settings.unready_after_seconds, settings.dead_after_seconds)
     patience.watch(health, "model", watchdog.stalled)
     with watchdog.work():
         clock.now += 7
@@ -57,7 +57,7 @@ def test_one_stuck_worker_is_seen_beside_busy_ones(clock: Clock) -> None:
 def test_waiting_for_work_is_no_stall(clock: Clock) -> None:
     """A stage with nothing to do may stand still for ever."""
     watchdog = Watchdog("decode", clock)
-    flow = Flow([watchdog], clock)
+    flow = ProgressWatch([watchdog], clock)
     clock.now += 10_000
     assert watchdog.stalled(8) is None
     assert flow.stalled(8) is None
@@ -68,7 +68,7 @@ def test_waiting_for_work_is_no_stall(clock: Clock) -> None:
 def test_what_is_lost_between_stages_is_seen(clock: Clock) -> None:
     """Something in hand that no stage works on is a stall, though every stage is well."""
     watchdog = Watchdog("decode", clock)
-    flow = Flow([watchdog], clock)
+    flow = ProgressWatch([watchdog], clock)
     flow.taken()
     clock.now += 5
     with watchdog.work():

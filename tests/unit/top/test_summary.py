@@ -14,7 +14,7 @@ from services.shared.telemetry import metric_names
 from services.shared.telemetry.samples import Samples
 from services.top import replica
 from services.top import summary as summary_module
-from services.top.look import Look
+from services.top.scrape import Scrape
 from services.top.summary import TROUBLES, Summary, summary
 from services.top.view import shown
 from tests.unit.top import recorded
@@ -24,11 +24,11 @@ A, B, C, D = (f"http://{name}:9090" for name in ("one", "two", "three", "four"))
 NOW = 1_000_000.0
 
 
-def _look(url: str, at: float, text: str, **failing: str) -> Look:
-    return Look(url, at, Samples.parsed(text), failing)
+def _scrape(url: str, at: float, text: str, **failing: str) -> Scrape:
+    return Scrape(url, at, Samples.parsed(text), failing)
 
 
-def _of(before: list[Look], after: list[Look]) -> Summary:
+def _of(before: list[Scrape], after: list[Scrape]) -> Summary:
     return summary(before, after, clock=lambda: NOW)
 
 
@@ -43,7 +43,7 @@ def test_rates_and_times_are_of_what_happened_between() -> None:
     """8 queries within 2 s: 4 a second; what was before, and what is no query, doesn't count."""
     before = recorded.upload(ok=100, overloaded=10, quick=100, slow=0)
     after = recorded.upload(ok=106, overloaded=12, quick=104, slow=2, model_seconds=3.0)
-    seen = _of([_look(A, 10.0, before)], [_look(A, 12.0, after)])
+    seen = _of([_scrape(A, 10.0, before)], [_scrape(A, 12.0, after)])
     assert seen.per_second == 4
     assert seen.per_second_by_code == {"ok": 3, "overloaded": 1}
     assert seen.seconds.quantile(0.5) == pytest.approx(0.1)
@@ -59,8 +59,8 @@ def test_rates_and_times_are_of_what_happened_between() -> None:
 
 def test_replicas_are_added_up_each_by_its_own_clock() -> None:
     """One was looked at after 2 s, the other after 4: 10 / 2 + 20 / 4."""
-    before = [_look(A, 0, recorded.upload(ok=5)), _look(B, 0, recorded.upload(ok=7, quick=7))]
-    after = [_look(A, 2, recorded.upload(ok=15, slow=10)), _look(B, 4, recorded.upload(ok=27))]
+    before = [_scrape(A, 0, recorded.upload(ok=5)), _scrape(B, 0, recorded.upload(ok=7, quick=7))]
+    after = [_scrape(A, 2, recorded.upload(ok=15, slow=10)), _scrape(B, 4, recorded.upload(ok=27))]
     # The second one's quick queries fell: it is a new process, all of whose 27 are new.
     seen = _of(before, after)
     assert seen.per_second == pytest.approx(10 / 2 + 27 / 4)
@@ -73,7 +73,7 @@ def test_a_restarted_process_counts_from_zero() -> None:
     """No rate is negative, no time is made of a difference of two processes."""
     before = recorded.upload(ok=1000, quick=900, slow=100)
     after = recorded.upload(ok=4, quick=0, slow=4)
-    seen = _of([_look(A, 0, before)], [_look(A, 2, after)])
+    seen = _of([_scrape(A, 0, before)], [_scrape(A, 2, after)])
     assert seen.per_second_by_code == {"ok": 2}
     assert seen.seconds.quantile(0.5) == pytest.approx(0.55)
     assert seen.replicas[0].restarted
@@ -81,9 +81,9 @@ def test_a_restarted_process_counts_from_zero() -> None:
 
 def test_a_process_that_is_away_is_told_and_spoils_nothing() -> None:
     """The others' rates stay; when it is back, its first look has none yet."""
-    there = [_look(A, 0, recorded.upload(ok=0)), _look(A, 2, recorded.upload(ok=2, quick=2))]
-    away = Look(B, 2, away="nobody listens at two:9090")
-    seen = _of([there[0], _look(B, 0, recorded.embedder(images=5))], [there[1], away])
+    there = [_scrape(A, 0, recorded.upload(ok=0)), _scrape(A, 2, recorded.upload(ok=2, quick=2))]
+    away = Scrape(B, 2, away="nobody listens at two:9090")
+    seen = _of([there[0], _scrape(B, 0, recorded.embedder(images=5))], [there[1], away])
     assert (seen.answering, seen.processes, seen.per_second) == (1, 2, 1)
     assert [(row.service, row.state) for row in seen.replicas] == [
         ("upload", "ready"), ("?", "away"),
@@ -91,7 +91,7 @@ def test_a_process_that_is_away_is_told_and_spoils_nothing() -> None:
     screen = _screen(seen)
     assert "1 of 2 processes answer" in screen
     assert "nobody listens at two:9090" in screen
-    back = _of([away], [_look(B, 4, recorded.embedder(images=9))])
+    back = _of([away], [_scrape(B, 4, recorded.embedder(images=9))])
     assert back.replicas[0].work.per_second is None
     assert not back.measured
 
@@ -99,8 +99,8 @@ def test_a_process_that_is_away_is_told_and_spoils_nothing() -> None:
 def test_a_replica_that_is_not_ready_says_why() -> None:
     """Its checks with their reasons, on the screen."""
     looks = [
-        _look(A, 0, recorded.embedder(), broker="away"),
-        _look(A, 1, recorded.embedder(), broker="away"),
+        _scrape(A, 0, recorded.embedder(), broker="away"),
+        _scrape(A, 1, recorded.embedder(), broker="away"),
     ]
     seen = _of(looks[:1], looks[1:])
     assert (seen.replicas[0].state, seen.replicas[0].reason) == ("not ready", "broker: away")
@@ -112,7 +112,7 @@ def test_an_embedder_is_as_busy_as_its_workers() -> None:
     """3 s of work within 2 s of two workers; what should not rise is told in words."""
     before = recorded.embedder(images=10, busy_seconds=1.0, redelivered=1)
     after = recorded.embedder(images=20, busy_seconds=4.0, redelivered=3)
-    seen = _of([_look(A, 0, before)], [_look(A, 2, after)])
+    seen = _of([_scrape(A, 0, before)], [_scrape(A, 2, after)])
     (row,) = seen.replicas
     assert (row.work.per_second, row.work.busy) == (5, 0.75)
     assert seen.troubles == {"redelivered to embedders": 1}
@@ -121,7 +121,7 @@ def test_an_embedder_is_as_busy_as_its_workers() -> None:
 
 def test_all_processes_see_the_same_queues() -> None:
     """The largest number counts, not the sum."""
-    seen = _of([], [_look(A, 0, recorded.upload(waiting=6)), _look(B, 0, recorded.embedder())])
+    seen = _of([], [_scrape(A, 0, recorded.upload(waiting=6)), _scrape(B, 0, recorded.embedder())])
     assert seen.queues == {"simile.embed": 6}
     assert "embed 6" in _screen(seen)
 
@@ -130,14 +130,14 @@ def test_searchers_with_different_versions_are_told_apart() -> None:
     """A version a row, with how many have it open, its age, and what live answers held."""
     new, old = "20260101T000000Z-b", "20250101T000000Z-a"
     before = [
-        _look(A, 0, recorded.searcher(new, created=NOW - 7200)),
-        _look(B, 0, recorded.searcher(new, created=NOW - 7200)),
-        _look(C, 0, recorded.searcher(old, created=NOW - 3 * 86400)),
+        _scrape(A, 0, recorded.searcher(new, created=NOW - 7200)),
+        _scrape(B, 0, recorded.searcher(new, created=NOW - 7200)),
+        _scrape(C, 0, recorded.searcher(old, created=NOW - 3 * 86400)),
     ]
     after = [
-        _look(A, 2, recorded.searcher(new, expected=10, found=9, created=NOW - 7200)),
-        _look(B, 2, recorded.searcher(new, expected=10, found=10, created=NOW - 7200)),
-        _look(C, 2, recorded.searcher(old, created=NOW - 3 * 86400)),
+        _scrape(A, 2, recorded.searcher(new, expected=10, found=9, created=NOW - 7200)),
+        _scrape(B, 2, recorded.searcher(new, expected=10, found=10, created=NOW - 7200)),
+        _scrape(C, 2, recorded.searcher(old, created=NOW - 3 * 86400)),
     ]
     first, second = _of(before, after).indexes
     assert (first.version, first.searchers, first.items) == (old, 1, 900)
@@ -150,17 +150,17 @@ def test_searchers_with_different_versions_are_told_apart() -> None:
 
 def test_the_canary_tells_its_last_right_answer_or_its_failures() -> None:
     """Failures of the last seconds come first: they are what people get, too."""
-    well = _of([], [_look(A, 0, recorded.upload(canary_at=NOW - 20))])
+    well = _of([], [_scrape(A, 0, recorded.upload(canary_at=NOW - 20))])
     assert "canary right 20s ago" in _screen(well)
-    before = _look(A, 0, recorded.upload(canary_at=NOW - 20))
-    after = _look(A, 2, recorded.upload(canary_at=NOW - 20, wrong_canaries=2))
+    before = _scrape(A, 0, recorded.upload(canary_at=NOW - 20))
+    after = _scrape(A, 2, recorded.upload(canary_at=NOW - 20, wrong_canaries=2))
     assert "canary fails: wrong_answer" in _screen(_of([before], [after]))
-    assert "canary not answered yet" in _screen(_of([], [_look(A, 0, recorded.upload())]))
+    assert "canary not answered yet" in _screen(_of([], [_scrape(A, 0, recorded.upload())]))
 
 
 def test_before_the_second_look_nothing_is_made_up() -> None:
     """Levels are known at once; rates and times are not, on the screen and in JSON."""
-    seen = _of([], [_look(A, 0, recorded.upload(ok=50, quick=50))])
+    seen = _of([], [_scrape(A, 0, recorded.upload(ok=50, quick=50))])
     assert not seen.measured
     assert math.isnan(seen.seconds.quantile(0.5))
     assert "queries -/s" in _screen(seen)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 START: Final = b"\xff\xd8\xff"
 SCAN_START: Final = b"\xff\xda"
 
-_MOST_SEGMENTS: Final = 1_000
+_MAX_SEGMENTS: Final = 1_000
 _SCAN: Final = 0xDA
 _BITS: Final = 8
 _COMPONENTS: Final = frozenset({1, 3, 4})
@@ -45,7 +45,7 @@ def frame(image: bytes) -> Frame | None:
 def _frame(image: bytes) -> Frame | None:
     size, components, in_scans = (0, 0), 0, False
     place = len(START) - 1
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         start, marker, length = struct.unpack_from(">BBH", image, place)
         if marker == _SCAN and start == START[0] and components:
             return Frame(*size, in_scans or image[place + 4] < components)
@@ -75,7 +75,7 @@ class Segment(NamedTuple):
 def segments(image: bytes) -> Iterator[Segment]:
     """The segments from the first to the first scan's, as far as they stand in a row."""
     place = 2
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(_MAX_SEGMENTS):
         if place + 4 > len(image) or image[place] != START[0]:
             return
         marker, length = image[place + 1], struct.unpack_from(">H", image, place + 2)[0]

@@ -1,8 +1,10 @@
-"""What `simile index` prints: its plans, why one was chosen, what a build did."""
+"""Prints the output of `simile index`: a build's progress and result, plans, the choice of one."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Column
@@ -12,8 +14,21 @@ from services.shared.volume.manifest import Manifest, Measurement
 
 if TYPE_CHECKING:
     from services.searcher.build.builder import BuildReport
+    from services.searcher.progress import Progress
 
 MEGABYTE: Final = 1e6
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[Progress]:
+    """Show a build's progress on standard error: a bar on a terminal, lines elsewhere."""
+    from services.searcher.progress import RichProgress, SpokenProgress
+
+    if sys.stderr.isatty():
+        with RichProgress() as bar:
+            yield bar
+    else:
+        yield SpokenProgress(lambda seen: echo(f"index build: {seen}", err=True))
 
 
 def show_plans(manifest: Manifest) -> None:

@@ -15,7 +15,7 @@ from services.shared.telemetry.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Scrape:
     """One admin address. samples: None where nothing answered, and `away` says why.
 
     taken_seconds: when, on the monotonic clock. failing: the checks against its readiness.
@@ -28,15 +28,15 @@ class Look:
     away: str = ""
 
 
-async def look_at(asking: aiohttp.ClientSession, urls: Sequence[str]) -> Sequence[Look]:
-    """Look at all of them at once, in their order; one that is away keeps nobody waiting long."""
-    return await asyncio.gather(*(_look(asking, url) for url in urls))
+async def scrape_all(asking: aiohttp.ClientSession, urls: Sequence[str]) -> Sequence[Scrape]:
+    """Scrape at all of them at once, in their order; one that is away keeps nobody waiting long."""
+    return await asyncio.gather(*(_scrape(asking, url) for url in urls))
 
 
-async def _look(asking: aiohttp.ClientSession, url: str) -> Look:
+async def _scrape(asking: aiohttp.ClientSession, url: str) -> Scrape:
     try:
         text = await admin.metrics(asking, url)
         taken = time.monotonic()
-        return Look(url, taken, admin.parsed(url, text), await admin.not_ready(asking, url))
+        return Scrape(url, taken, admin.parsed(url, text), await admin.not_ready(asking, url))
     except Unreachable as error:
-        return Look(url, time.monotonic(), away=str(error))
+        return Scrape(url, time.monotonic(), away=str(error))
