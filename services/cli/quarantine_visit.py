@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.shared.contracts import Embeddings, EmbedRequest, Failure, Replies, Slip, codec
+from services.shared.contracts import EmbedRequest, Failure, Slip, codec
 from services.shared.errors import (
     DeadlineExceeded,
+    Internal,
     NotReplayable,
     UndecodableMessage,
     UnknownRecord,
@@ -22,6 +23,7 @@ from services.shared.errors import (
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Consumer, Delivery, Message
 from services.shared.messaging.quarantine import Record
+from services.shared.messaging.request_reply import Answer, Embedded, open_inbox
 
 _LOOK_SECONDS: Final = 5.0
 _AT_ONCE: Final = 64
@@ -92,38 +94,27 @@ async def replay(broker: Broker, held: Held, *, timeout_seconds: float) -> str |
             "SIMILE_EMBEDDER_QUARANTINE_IMAGES is true"
         )
         raise NotReplayable(reason)
-    back = topology.reply_queue("quarantine")
-    consumer = await broker.consume(back, prefetch=0, auto_ack=True)
-    try:
+    async with open_inbox(broker, "quarantine") as inbox:
         slip = Slip(
             correlation_id=f"replay-{held.record.record_id}",
-            reply_to=back.name,
-            final_reply_to=back.name,
+            reply_to=inbox.queue,
+            final_reply_to=inbox.queue,
             deadline_unix_ms=time.time_ns() // 1_000_000 + round(1000 * timeout_seconds),
             box=request.slip.box,
         )
         message = Message.of(EmbedRequest(slip, request.image))
-        await broker.publish(held.record.queue, message)
-        async with asyncio.timeout(timeout_seconds):
-            outcome = await _outcome(consumer)
-    except TimeoutError:
-        reason = f"no embedder answered within {timeout_seconds:g} s; the record stays"
-        raise DeadlineExceeded(reason) from None
-    finally:
-        await consumer.close()
+        try:
+            arrival = await inbox.request(held.record.queue, slip, message, timeout_seconds)
+        except TimeoutError:
+            reason = f"no embedder answered within {timeout_seconds:g} s; the record stays"
+            raise DeadlineExceeded(reason) from None
     held.drop()
-    return outcome
+    return _outcome(arrival.answer)
 
 
-async def _outcome(consumer: Consumer) -> str | Failure:
-    while True:
-        for delivery in await consumer.take(1):
-            match codec.decode(delivery.type, delivery.body):
-                case Embeddings(model_id):
-                    return model_id
-                case Replies(items):
-                    for reply in items:
-                        if isinstance(reply.outcome, Failure):
-                            return reply.outcome
-                case _:
-                    continue
+def _outcome(answer: Answer) -> str | Failure:
+    if isinstance(answer, Embedded):
+        return answer.model_id
+    if isinstance(answer.outcome, Failure):
+        return answer.outcome
+    return Failure(Internal.code, "the embedder answered with neighbours instead of a vector")

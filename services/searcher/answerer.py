@@ -33,7 +33,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Query:
+class VectorQuery:
     """One vector to search, the model it came from, and its time here; in the end its code.
 
     passes: how often searchers without its collection gave it back to the queue.
@@ -71,7 +71,7 @@ class Answerer:
         self._watchdog = watchdog
         self._threads = threads
 
-    async def answer(self, queries: Sequence[Query]) -> list[Reply]:
+    async def answer(self, queries: Sequence[VectorQuery]) -> list[Reply]:
         """A reply to each query of one collection, in their order; one that fails, fails alone."""
         collection = queries[0].question.collection
         try:
@@ -90,7 +90,7 @@ class Answerer:
             outcomes = [NoIndex(str(error))] * len(queries)
         return self._replies(queries, outcomes)
 
-    def _search(self, finder: Finder, queries: Sequence[Query]) -> _Outcomes:
+    def _search(self, finder: Finder, queries: Sequence[VectorQuery]) -> _Outcomes:
         """In either way. Raises IndexCorrupt when no answer of this index is safe any more."""
         with self._watchdog.work(), self._timed(queries) as spent:
             manifest = finder.index.manifest
@@ -108,7 +108,7 @@ class Answerer:
             return [outcomes[number] for number in range(len(queries))]
 
     def _observe(
-        self, finder: Finder, query: Query, vector: Vectors, outcome: Neighbors | SimileError
+        self, finder: Finder, query: VectorQuery, vector: Vectors, outcome: Neighbors | SimileError
     ) -> None:
         """Measure the answer, and log the cause of one that failed by a defect."""
         if isinstance(outcome, SimileError):
@@ -127,7 +127,7 @@ class Answerer:
                 _log.error("live quality failed", action=fault.code, exc_info=fault.__cause__)
 
     @contextmanager
-    def _timed(self, queries: Sequence[Query]) -> Iterator[Spent]:
+    def _timed(self, queries: Sequence[VectorQuery]) -> Iterator[Spent]:
         """Around the work; each query waits for that of all."""
         spent, began = Spent(), clock()
         for query in queries:
@@ -142,7 +142,7 @@ class Answerer:
                 if spent.rerank_seconds:
                     query.watch.lap("rerank", ended)
 
-    def _replies(self, queries: Sequence[Query], outcomes: _Outcomes) -> list[Reply]:
+    def _replies(self, queries: Sequence[VectorQuery], outcomes: _Outcomes) -> list[Reply]:
         replies = []
         for query, outcome in zip(queries, outcomes, strict=True):
             answer, code = _answer(outcome)
@@ -173,15 +173,15 @@ def _answer(outcome: Neighbors | SimileError) -> tuple[Neighbors | Failure, str]
     return outcome, "ok"
 
 
-def by_collection(queries: Sequence[Query]) -> Collection[Sequence[Query]]:
+def by_collection(queries: Sequence[VectorQuery]) -> Collection[Sequence[VectorQuery]]:
     """The queries, those of one collection together."""
-    grouped: dict[str, list[Query]] = defaultdict(list)
+    grouped: dict[str, list[VectorQuery]] = defaultdict(list)
     for query in queries:
         grouped[query.question.collection].append(query)
     return grouped.values()
 
 
-def _fits(query: Query, manifest: Manifest) -> bool:
+def _fits(query: VectorQuery, manifest: Manifest) -> bool:
     """Tell whether the query's vector and the index's can be compared."""
     if query.model_id == manifest.model_id:
         return True
@@ -189,7 +189,7 @@ def _fits(query: Query, manifest: Manifest) -> bool:
     return current_name(query.model_id) == current_name(manifest.model_id)
 
 
-def _mismatch(query: Query, manifest: Manifest) -> ModelMismatch:
+def _mismatch(query: VectorQuery, manifest: Manifest) -> ModelMismatch:
     return ModelMismatch(
         f"the query is of {query.model_id}, the index of {manifest.model_id}: "
         "run one model everywhere, then build the index again"

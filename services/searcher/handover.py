@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from services.searcher.answerer import Query
+from services.searcher.answerer import VectorQuery
 from services.searcher.catalog import Catalog
 from services.searcher.metrics import SearcherMetrics
 from services.shared.contracts import MAX_ITEMS, Embeddings
@@ -57,7 +57,7 @@ class Handover:
         self._looked = float("-inf")
         self._others = False
 
-    async def elsewhere(self, queries: Sequence[Query]) -> Sequence[Query]:
+    async def elsewhere(self, queries: Sequence[VectorQuery]) -> Sequence[VectorQuery]:
         """Those of the queries, all of one collection, that another searcher may answer.
 
         Raises BrokerUnavailable.
@@ -68,7 +68,7 @@ class Handover:
         now = time.time_ns() // 1_000_000
         return [query for query in queries if self._may_pass(query, now)]
 
-    async def give_back(self, queries: Sequence[Query]) -> None:
+    async def give_back(self, queries: Sequence[VectorQuery]) -> None:
         """Put queries at the end of the queue, each after its pause.
 
         Raises BrokerUnavailable or Overloaded where the queue takes none.
@@ -76,7 +76,7 @@ class Handover:
         await asyncio.gather(*(self._publish(some) for some in _alike(queries)))
         self._metrics.passed_on.inc(len(queries))
 
-    def _may_pass(self, query: Query, now_unix_ms: int) -> bool:
+    def _may_pass(self, query: VectorQuery, now_unix_ms: int) -> bool:
         deadline = query.item.slip.deadline_unix_ms
         ends_soon = 0 < deadline - now_unix_ms < _LAST_MS
         return query.passes < self._max_passes and not ends_soon
@@ -88,7 +88,7 @@ class Handover:
             self._looked, self._others = self._clock(), state.consumers > 1
         return self._others
 
-    async def _publish(self, queries: Sequence[Query]) -> None:
+    async def _publish(self, queries: Sequence[VectorQuery]) -> None:
         """Publish queries of the same model and passes as one message."""
         first = queries[0]
         pause = _FIRST_PAUSE_SECONDS * _GROWTH**first.passes
@@ -108,8 +108,8 @@ def passes_of(delivery: Delivery) -> int:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < len("1000") else 0
 
 
-def _alike(queries: Sequence[Query]) -> list[Sequence[Query]]:
-    grouped: Mapping[tuple[str, int, int], list[Query]] = defaultdict(list)
+def _alike(queries: Sequence[VectorQuery]) -> list[Sequence[VectorQuery]]:
+    grouped: Mapping[tuple[str, int, int], list[VectorQuery]] = defaultdict(list)
     for query in queries:
         grouped[query.model_id, len(query.item.vector), query.passes].append(query)
     return [

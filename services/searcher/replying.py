@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import structlog
 
-from services.searcher.answerer import Query
+from services.searcher.answerer import VectorQuery
 from services.searcher.metrics import SearcherMetrics
 from services.shared.contracts import MAX_ITEMS, Failure, Replies, Reply
 from services.shared.errors import Internal, Overloaded, Unroutable, Unsendable
@@ -17,7 +17,7 @@ from services.shared.telemetry.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 
-Answered = Sequence[tuple[Query, Reply]]
+Answered = Sequence[tuple[VectorQuery, Reply]]
 
 
 class ReplySender:
@@ -32,7 +32,7 @@ class ReplySender:
         self._tracer = tracer
         self._watchdog = watchdog
 
-    async def send(self, queries: Sequence[Query], replies: Sequence[Reply]) -> None:
+    async def send(self, queries: Sequence[VectorQuery], replies: Sequence[Reply]) -> None:
         """Send every answer. Raises BrokerUnavailable when the broker takes none."""
         for queue, answered in _by_reply_queue(queries, replies).items():
             for start in range(0, len(answered), MAX_ITEMS):
@@ -52,7 +52,7 @@ class ReplySender:
                 if not query.item.slip.canary:
                     self._account(query)
 
-    def _account(self, query: Query) -> None:
+    def _account(self, query: VectorQuery) -> None:
         """Count a query by its code and its time, and record its span where it is traced."""
         slip = query.item.slip
         traced = sampled(slip.traceparent)
@@ -79,7 +79,7 @@ def _encoded(answered: Answered) -> Iterator[tuple[Message, Answered]]:
     yield message, answered
 
 
-def _unencodable(query: Query, reply: Reply) -> Message:
+def _unencodable(query: VectorQuery, reply: Reply) -> Message:
     _log.exception("an answer can't be encoded", action=Internal.code, query=reply.correlation_id)
     query.code = Internal.code
     failure = Failure(Internal.code, "the answer can't be sent; the log says why")
@@ -87,9 +87,9 @@ def _unencodable(query: Query, reply: Reply) -> Message:
 
 
 def _by_reply_queue(
-    queries: Sequence[Query], replies: Sequence[Reply]
-) -> Mapping[str, list[tuple[Query, Reply]]]:
-    grouped: dict[str, list[tuple[Query, Reply]]] = defaultdict(list)
+    queries: Sequence[VectorQuery], replies: Sequence[Reply]
+) -> Mapping[str, list[tuple[VectorQuery, Reply]]]:
+    grouped: dict[str, list[tuple[VectorQuery, Reply]]] = defaultdict(list)
     for query, reply in zip(queries, replies, strict=True):
         grouped[query.item.slip.final_reply_to].append((query, reply))
     return grouped

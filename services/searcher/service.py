@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -13,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from services.searcher.answerer import Answerer
 from services.searcher.canary import CanaryChoice, judge
 from services.searcher.catalog import Catalog
-from services.searcher.consumer import Searcher
+from services.searcher.consumer import QueryConsumer, QueryHandler
 from services.searcher.handover import Handover
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
@@ -21,9 +22,12 @@ from services.searcher.replying import ReplySender
 from services.searcher.settings import SearcherSettings
 from services.shared import lifecycle
 from services.shared.canary import Canary
+from services.shared.contracts import Embeddings
+from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.quarantine import Quarantine
 from services.shared.messaging.request_reply import Inbox
+from services.shared.messaging.subscription import BadMessages, Subscription
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import Health, lasting
@@ -57,43 +61,43 @@ async def run(
     quality = LiveQuality(settings.live_recall_share, metrics)
     try:
         answerer = Answerer(catalog, quality, metrics, searching, threads)
-        # What it keeps are vectors and slips, no images.
+        sender = ReplySender(broker, metrics, telemetry.tracing.tracer("searcher"), sending)
+        handler = QueryHandler(answerer, sender, Handover(broker, catalog, metrics))
+        # The messages kept in quarantine are vectors and slips, no images.
         quarantine = Quarantine(broker, replica=shared.replica, keeps_messages=True)
-        tracer = telemetry.tracing.tracer("searcher")
-        sender = ReplySender(broker, metrics, tracer, sending)
-        handover = Handover(broker, catalog, metrics)
-        searcher = Searcher(
-            settings,
-            broker,
+        bad = BadMessages(metrics.undecodable.inc, quarantine)
+        consumer = QueryConsumer(
+            partial(_subscription, broker, bad, settings.prefetch),
             catalog,
-            answerer,
-            sender,
-            handover=handover,
-            metrics=metrics,
-            quarantine=quarantine,
+            handler,
+            metrics,
+            max_batches=settings.threads,
         )
         metrics.threads.set(settings.threads)
-        metrics.in_hand.set_function(lambda: searcher.in_hand)
-        health.ready_when("searcher", lambda: _empty(catalog) or searcher.unready)
-        health.live_when("searcher", lasting(searcher.deaf, settings.dead_after_seconds))
+        metrics.in_hand.set_function(lambda: consumer.batches_in_flight)
+        health.ready_when("searcher", lambda: _empty(catalog) or consumer.unready())
+        health.live_when("searcher", lasting(consumer.stalled, settings.dead_after_seconds))
         await lifecycle.unless_stopped(stop, catalog.refresh())
         stages = {
             "catalog": catalog.follow(settings.poll_seconds),
-            "queries": searcher.consume(),
-            "index": searcher.rest_without_index(),
-            "batches": searcher.watch_batches(),
+            "queries": consumer.consume(),
+            "batches": consumer.watch_batches(),
             **_canary_stages(shared, broker, catalog, metrics, health),
         }
         try:
             await lifecycle.supervise(
-                stages, until=stop, drain=lambda: searcher.drain(shared.drain_timeout_seconds)
+                stages, until=stop, drain=lambda: consumer.drain(shared.drain_timeout_seconds)
             )
         finally:
-            await searcher.close()
+            await consumer.close()
     finally:
         # What is stuck doesn't hold up the end.
         threads.shutdown(wait=False, cancel_futures=True)
         quality.close()
+
+
+def _subscription(broker: Broker, bad: BadMessages, prefetch: int) -> Subscription[Embeddings]:
+    return Subscription(broker, lambda: topology.SEARCH, (Embeddings,), bad, prefetch=prefetch)
 
 
 def _canary_stages(
@@ -105,9 +109,7 @@ def _canary_stages(
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     if shared.canary_seconds == 0:
         return {}
-    inbox = Inbox(
-        broker, shared.replica, on_late=lambda: None, on_undecodable=metrics.undecodable.inc
-    )
+    inbox = Inbox(broker, shared.replica, on_undecodable=metrics.undecodable.inc)
     canary = Canary(
         inbox,
         metrics.canary,

@@ -170,9 +170,8 @@ class Canary:
         )
         message = Message.of(known.message(slip))
         try:
-            answer = await self._inbox.ask(
-                known.queue, slip.correlation_id, message, self._timeout_seconds
-            )
+            arrival = await self._inbox.request(known.queue, slip, message, self._timeout_seconds)
+            answer = arrival.result()
         except TimeoutError:
             return DeadlineExceeded(f"no answer within {self._timeout_seconds:g} s")
         except SimileError as error:

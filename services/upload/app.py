@@ -20,7 +20,7 @@ from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import lasting
 from services.shared.volume.volume import Volume
-from services.upload.canary import CanaryChoice, OwnHalf
+from services.upload.canary import CanaryChoice, ReplyPathCheck
 from services.upload.collections import Library
 from services.upload.handlers import Handlers
 from services.upload.http.bodies import Bodies, BodyBounds
@@ -134,7 +134,7 @@ async def run(
             inbox,
             metrics.canary,
             CanaryChoice(library, shared.replica, shared.image_limits).choose,
-            OwnHalf(broker, inbox).judge,
+            ReplyPathCheck(broker, inbox).judge,
             period_seconds=shared.canary_seconds,
             timeout_seconds=settings.deadline_seconds,
         )

@@ -16,7 +16,7 @@ from services.upload.collections import Library
 from services.upload.search.embedding_cache import Vector
 
 _CANDIDATES: Final = 8
-_ECHO_SECONDS: Final = 2.0
+_LOOPBACK_SECONDS: Final = 2.0
 
 
 class CanaryChoice:
@@ -48,27 +48,32 @@ class CanaryChoice:
         return _by_vector(manifest.collection, items[0], vector)
 
 
-class OwnHalf:
-    """Judges a canary by this replica's own half of the path.
+class ReplyPathCheck:
+    """Judges a failed canary by the path of replies, the part of the way that is this replica's.
 
-    Readiness decides between replicas. Where embedders or searchers are at fault, each replica is
-    as good as the next: unready, all of them, they would leave callers with the bare error of an
-    ingress, instead of a 503 that says why and when to come again.
+    Readiness decides between replicas. Where embedders or searchers are at fault all replicas are
+    alike: if all were unready, callers would get the plain error of an ingress instead of a 503
+    with its reason and Retry-After.
     """
 
-    def __init__(self, broker: Broker, inbox: Inbox) -> None:
+    def __init__(
+        self, broker: Broker, inbox: Inbox, *, timeout_seconds: float = _LOOPBACK_SECONDS
+    ) -> None:
+        """Create the check; timeout_seconds: how long a message to this replica may take."""
         self._broker = broker
         self._inbox = inbox
+        self._timeout_seconds = timeout_seconds
 
     async def judge(self, code: str) -> bool | None:
-        """Well when it was answered, or else when a message to itself is.
+        """Return True where the canary was answered, or a message to this replica arrives.
 
-        None while the broker is known to be away: another check says so, and takes it back at once.
+        Returns None while the broker is known to be away: another check reports that, and
+        withdraws it immediately when the broker is back.
         """
         if code == "ok":
             return True
-        heard = await self._inbox.hears_itself(_ECHO_SECONDS)
-        return heard if heard or self._broker.ready else None
+        arrived = await self._inbox.loopback_ok(self._timeout_seconds)
+        return arrived if arrived or self._broker.ready else None
 
 
 def _drawn(name: str, count: int) -> int:

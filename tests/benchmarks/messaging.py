@@ -194,7 +194,7 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
     """The latencies of queries that this process asks without HTTP."""
     broker = AmqpBroker(url, name="messaging benchmark")
     await broker.start(topology.ALL)
-    inbox = Inbox(broker, "benchmark", on_late=lambda: None)
+    inbox = Inbox(broker, "benchmark")
     receiving = asyncio.create_task(inbox.run())
     await inbox.opened()
     metrics = UploadMetrics(Telemetry().registry)

@@ -64,14 +64,14 @@ class Caller:
         question = Question(collection="birds", k=3, cursor=cursor)
         slip = self.slip(name, topology.SEARCH.name, question)
         item = Embedding(slip, VECTORS[number].tobytes())
-        answer = await self._ask(topology.SEARCH, name, Embeddings(MODEL, DIMENSION, (item,)))
+        answer = await self._ask(topology.SEARCH, slip, Embeddings(MODEL, DIMENSION, (item,)))
         assert not isinstance(answer, Embedded)
         return answer
 
     async def embed(self, name: str) -> Reply | Embedded | SimileError:
         """The vector of an image."""
         slip = self.slip(name, self._inbox.queue, Question())
-        return await self._ask(topology.EMBED, name, EmbedRequest(slip, IMAGE))
+        return await self._ask(topology.EMBED, slip, EmbedRequest(slip, IMAGE))
 
     def slip(self, name: str, reply_to: str, question: Question) -> Slip:
         """A slip whose answer comes back here."""
@@ -83,12 +83,13 @@ class Caller:
         )
 
     async def _ask(
-        self, queue: Queue, name: str, message: EmbedRequest | Embeddings
+        self, queue: Queue, slip: Slip, message: EmbedRequest | Embeddings
     ) -> Reply | Embedded | SimileError:
         try:
-            return await self._inbox.ask(
-                queue.name, name, Message.of(message), timeout_seconds=PATIENCE_SECONDS
+            arrival = await self._inbox.request(
+                queue.name, slip, Message.of(message), PATIENCE_SECONDS
             )
+            return arrival.result()
         except SimileError as error:
             return error
 
@@ -99,7 +100,7 @@ async def _caller(node: Node) -> AsyncIterator[Caller]:
     await broker.start(topology.ALL)
     for queue in (topology.QUARANTINE, topology.EMBED, topology.SEARCH):
         await asyncio.to_thread(node.ctl, "purge_queue", queue.name)
-    inbox = Inbox(broker, "caller", on_late=lambda: None)
+    inbox = Inbox(broker, "caller")
     receiving = asyncio.create_task(inbox.run())
     await inbox.opened()
     try:

@@ -41,7 +41,7 @@ async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> Non
     """Kill -9 of the node: waiting futures fail by name, and all is back by itself after it."""
     broker = AmqpBroker(node.url, name="killed")
     await broker.start([QUEUE])
-    inbox = Inbox(broker, "replica", on_late=lambda: None)
+    inbox = Inbox(broker, "replica")
     receiving = asyncio.create_task(inbox.run())
     await inbox.opened()
     future, before = inbox.expect("waiting"), inbox.queue
@@ -74,7 +74,7 @@ async def test_a_silent_link_fails_what_waits_and_is_survived(node: Node) -> Non
         url = node.url.replace(str(node.port), str(proxy.port))
         broker = AmqpBroker(url, name="silent", publish_timeout_seconds=0.2, heartbeat_seconds=1)
         await broker.start([QUEUE])
-        inbox = Inbox(broker, "replica", on_late=lambda: None)
+        inbox = Inbox(broker, "replica")
         receiving = asyncio.create_task(inbox.run())
         await inbox.opened()
         future, before = inbox.expect("waiting"), inbox.queue

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.searcher.answerer import Query
+from services.searcher.answerer import VectorQuery
 from services.searcher.catalog import Catalog
 from services.searcher.handover import Handover
 from services.searcher.metrics import SearcherMetrics
@@ -220,7 +220,7 @@ async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(house: House) ->
             question=Question(collection="fish"),
         )
         handover = house.full.handover(house.broker)
-        query = Query(Embedding(slip, vector), MODEL, Stopwatch(time.perf_counter()))
+        query = VectorQuery(Embedding(slip, vector), MODEL, Stopwatch(time.perf_counter()))
         passed.append(len(await handover.elsewhere([query])))
     assert passed == [0, 1]
 

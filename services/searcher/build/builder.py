@@ -100,11 +100,9 @@ async def _supervised(
     work: _Build, settings: IndexSettings, shared: SharedSettings, broker: Broker
 ) -> BuildReport:
     """The work, with an inbox beside it that must not end first."""
-    inbox = Inbox(broker, f"index-{shared.replica}", on_late=lambda: None)
+    inbox = Inbox(broker, f"index-{shared.replica}")
     receiving = asyncio.create_task(inbox.run(), name="index inbox")
-    building = asyncio.create_task(
-        work.run(BulkEmbedder(broker, inbox, settings)), name="index build"
-    )
+    building = asyncio.create_task(work.run(BulkEmbedder(inbox, settings)), name="index build")
     try:
         await asyncio.wait({building, receiving}, return_when=asyncio.FIRST_COMPLETED)
         if not building.done():

@@ -17,7 +17,7 @@ from services.shared.errors import (
     from_code,
 )
 from services.shared.messaging import topology
-from services.shared.messaging.broker import Broker, Message
+from services.shared.messaging.broker import Message
 from services.shared.messaging.request_reply import Answer, Embedded, Inbox
 
 _BACKOFF_SECONDS: Final = 0.2
@@ -27,8 +27,7 @@ _SERVER_FAULT: Final = 500
 class BulkEmbedder:
     """Sends images to whatever embedders run, and waits for their vectors."""
 
-    def __init__(self, broker: Broker, inbox: Inbox, settings: IndexSettings) -> None:
-        self._broker = broker
+    def __init__(self, inbox: Inbox, settings: IndexSettings) -> None:
         self._inbox = inbox
         self._settings = settings
         self._embedded = 0
@@ -79,20 +78,18 @@ class BulkEmbedder:
     async def _ask(self, image: bytes) -> Answer:
         while True:
             await self._inbox.opened()
-            correlation_id = uuid.uuid4().hex
             try:
-                future = self._inbox.expect(correlation_id)
-                await self._send(image, correlation_id)
-                async with asyncio.timeout(self._settings.answer_timeout_seconds):
-                    return (await future).answer
+                slip = self._slip()
+                message = Message.of(EmbedRequest(slip, image), persistent=True)
+                arrival = await self._inbox.request(
+                    topology.EMBED_BULK.name, slip, message, self._settings.answer_timeout_seconds
+                )
             except (BrokerUnavailable, Overloaded):
-                # Waited for, not counted: the build stops when its person stops it.
+                # Not an attempt: a broker that is away or full says nothing of the image.
                 await asyncio.sleep(_BACKOFF_SECONDS)
-            finally:
-                self._inbox.forget(correlation_id)
+            else:
+                return arrival.answer
 
-    async def _send(self, image: bytes, correlation_id: str) -> None:
+    def _slip(self) -> Slip:
         queue = self._inbox.queue
-        slip = Slip(correlation_id=correlation_id, reply_to=queue, final_reply_to=queue)
-        request = Message.of(EmbedRequest(slip, image), persistent=True)
-        await self._broker.publish(topology.EMBED_BULK.name, request)
+        return Slip(correlation_id=uuid.uuid4().hex, reply_to=queue, final_reply_to=queue)

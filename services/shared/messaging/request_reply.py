@@ -1,18 +1,20 @@
-"""Where answers arrive: futures by correlation id, and the replica's own reply queue.
+"""Sends requests and receives their answers on a reply queue of this replica's own.
 
-When the queue is lost every waiting future fails at once, and a fresh queue is opened.
+When the queue is lost every pending request fails immediately, and a fresh queue is opened.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from services.shared import lifecycle
 from services.shared.contracts import (
     Embedding,
     Embeddings,
@@ -20,28 +22,21 @@ from services.shared.contracts import (
     Neighbors,
     Replies,
     Reply,
-    codec,
+    Slip,
 )
-from services.shared.errors import (
-    BrokerUnavailable,
-    ConsumerLost,
-    ReplyQueueLost,
-    SimileError,
-    UndecodableMessage,
-    from_code,
-)
+from services.shared.errors import BrokerUnavailable, ReplyQueueLost, SimileError, from_code
 from services.shared.messaging import topology
-from services.shared.messaging.broker import Broker, Delivery, Message
-from services.shared.telemetry.log_limit import LogLimit
+from services.shared.messaging.broker import Broker, Message, Queue
+from services.shared.messaging.subscription import BadMessages, Subscription
 
 _log = structlog.get_logger(__name__)
 
-_AT_ONCE: Final = 64
+_MAX_TAKEN: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """A vector that came back as the answer itself; `dimension` float32 values of `model_id`."""
+    """A vector that is the answer itself: `dimension` float32 values of model `model_id`."""
 
     model_id: str
     dimension: int
@@ -53,54 +48,69 @@ Answer = Reply | Embedded
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """An answer, and when it came into this process by `time.perf_counter()`."""
+    """An answer, and when this process received it, by `time.perf_counter()`."""
 
     answer: Answer
     received: float
 
     @property
-    def told(self) -> Reply | Embedding:
-        """What says which stages the query took."""
+    def reply(self) -> Reply | Embedding:
+        """The part of the answer that holds the seconds of the query's stages."""
         return self.answer.embedding if isinstance(self.answer, Embedded) else self.answer
 
-    def unfailed(self) -> Answer:
-        """The answer. Raises the named error that it is."""
+    def result(self) -> Answer:
+        """Return the answer; where it is a failure, raise the error that it names."""
         if isinstance(self.answer, Reply) and isinstance(self.answer.outcome, Failure):
             raise from_code(self.answer.outcome.code, self.answer.outcome.detail)
         return self.answer
 
 
+def _ignore() -> None:
+    """Do nothing."""
+
+
 class Inbox:
-    """The futures that wait, and the queue they wait for; `run` is a supervised stage."""
+    """The pending requests of a replica, and its reply queue; `run` is a supervised stage.
+
+    Attributes:
+        once_open: whether there has been a reply queue since the start.
+    """
 
     def __init__(
         self,
         broker: Broker,
         replica: str,
         *,
-        on_late: Callable[[], None],
-        on_undecodable: Callable[[], None] = lambda: None,
+        on_late: Callable[[], object] = _ignore,
+        on_undecodable: Callable[[], object] = _ignore,
     ) -> None:
-        """`on_late` is called for each answer that nobody waits for any more.
+        """Create an inbox that receives once `run` runs.
 
-        `on_undecodable` is called for each message that is dropped since it holds no answer.
+        Args:
+            broker: publishes the requests and holds the reply queue.
+            replica: the name of this process, part of the queue's name.
+            on_late: is called for each answer whose request is no longer pending.
+            on_undecodable: is called for each message that holds an unreadable answer.
         """
         self._broker = broker
-        self._replica = replica
+        self._subscription = Subscription[Replies | Embeddings](
+            broker,
+            lambda: topology.reply_queue(replica),
+            (Replies, Embeddings),
+            BadMessages(on_undecodable),
+            on_change=self._change,
+        )
         self._on_late = on_late
-        self._on_undecodable = on_undecodable
-        self._drops = LogLimit()
         self._queue: str | None = None
         self._opened = asyncio.Event()
         self.once_open = False
-        """Whether there has been a queue since the start."""
-        self._waiting: dict[str, asyncio.Future[Arrival]] = {}
+        self._pending: dict[str, asyncio.Future[Arrival]] = {}
 
     @property
     def queue(self) -> str:
-        """The reply queue's name now. Raises BrokerUnavailable when there is none."""
+        """The reply queue's present name. Raises BrokerUnavailable when there is none."""
         if self._queue is None:
-            raise _no_way_back()
+            raise _no_reply_queue()
         return self._queue
 
     @property
@@ -110,51 +120,55 @@ class Inbox:
 
     @property
     def pending(self) -> int:
-        """How many futures wait."""
-        return len(self._waiting)
+        """How many requests are pending."""
+        return len(self._pending)
+
+    def stalled(self) -> str | None:
+        """Return why there is no reply queue although the broker is ready, or None."""
+        return self._subscription.stalled() and "no reply queue"
 
     def expect(self, correlation_id: str) -> asyncio.Future[Arrival]:
-        """A future for the answer; it fails with ReplyQueueLost when the queue is lost.
+        """Return a future for the answer; call `forget` with the same id in the end, always.
 
-        Raises BrokerUnavailable when there is no queue. `forget` the id in the end, always.
+        The future fails with ReplyQueueLost when the queue is lost.
+
+        Raises:
+            BrokerUnavailable: there is no reply queue.
         """
         if self._queue is None:
-            raise _no_way_back()
+            raise _no_reply_queue()
         future: asyncio.Future[Arrival] = asyncio.get_running_loop().create_future()
-        self._waiting[correlation_id] = future
+        self._pending[correlation_id] = future
         return future
 
     def forget(self, correlation_id: str) -> None:
-        """Wait no more; an answer that comes later is counted as late."""
-        self._waiting.pop(correlation_id, None)
+        """Make a request no longer pending; an answer that comes later counts as late."""
+        self._pending.pop(correlation_id, None)
 
-    async def ask(
-        self, queue: str, correlation_id: str, message: Message, timeout_seconds: float
-    ) -> Answer:
-        """Publish a message whose slip has that id, and wait for the answer.
-
-        Raises what the publish raises, ReplyQueueLost, the named error that any stage answers
-        with, or TimeoutError.
-        """
-        arrival = await self.asked(
-            queue, correlation_id, message, timeout_seconds, on_sent=lambda: None
-        )
-        return arrival.unfailed()
-
-    async def asked(
+    async def request(
         self,
         queue: str,
-        correlation_id: str,
+        slip: Slip,
         message: Message,
         timeout_seconds: float,
         *,
-        on_sent: Callable[[], object],
+        on_sent: Callable[[], object] = _ignore,
     ) -> Arrival:
-        """As `ask`, but a failure is an answer, too; on_sent: once it is published, or was not.
+        """Publish a message and wait for its answer, which may be a failure: see `result`.
 
-        Raises what the publish raises, ReplyQueueLost, or TimeoutError.
+        Args:
+            queue: the queue to publish to.
+            slip: the routing slip of the message, which names this inbox's queue.
+            message: the encoded message.
+            timeout_seconds: how long publishing and answering may take together.
+            on_sent: is called once the message is published, or could not be.
+
+        Raises:
+            ReplyQueueLost: the reply queue is lost, and the answer with it.
+            TimeoutError: there is no answer in time.
+            SimileError: any error that `Broker.publish` raises.
         """
-        future = self.expect(correlation_id)
+        future = self.expect(slip.correlation_id)
         try:
             async with asyncio.timeout(timeout_seconds):
                 try:
@@ -163,87 +177,88 @@ class Inbox:
                     on_sent()
                 return await future
         finally:
-            self.forget(correlation_id)
-            # A queue lost after we gave up must not shout about an error nobody collects.
+            self.forget(slip.correlation_id)
+            # asyncio logs the error of a future that nothing awaits, as after a timeout.
             future.cancel()
 
-    async def hears_itself(self, timeout_seconds: float) -> bool:
-        """Whether what it publishes to its own queue arrives: its half of the path works."""
-        name = f"echo-{secrets.token_hex(8)}"
-        echo = Replies((Reply(name, Neighbors("", "", "", ())),))
+    async def loopback_ok(self, timeout_seconds: float) -> bool:
+        """Check that a message which this inbox publishes to its own queue arrives."""
+        if self._queue is None:
+            return False
+        slip = Slip(
+            correlation_id=f"loopback-{secrets.token_hex(8)}",
+            reply_to=self._queue,
+            final_reply_to=self._queue,
+        )
+        reply = Reply(slip.correlation_id, Neighbors("", "", "", ()))
         try:
-            await self.ask(self.queue, name, Message.of(echo), timeout_seconds)
+            await self.request(self._queue, slip, Message.of(Replies((reply,))), timeout_seconds)
         except (SimileError, TimeoutError):
             return False
         return True
 
     async def opened(self) -> None:
-        """Wait until there is a queue."""
+        """Wait until there is a reply queue."""
         await self._opened.wait()
 
     async def run(self) -> None:
-        """Consume for ever, under a fresh queue after each loss."""
-        while True:
-            queue = topology.reply_queue(self._replica)
-            consumer = await self._broker.consume(queue, prefetch=0, auto_ack=True)
-            self._queue = consumer.queue
+        """Receive answers until cancelled, on a fresh queue after each loss."""
+        try:
+            while received := await self._subscription.take(_MAX_TAKEN):
+                for delivery, message in received:
+                    self._receive(message, delivery.received)
+        finally:
+            self._change(None)
+            await self._subscription.close()
+
+    def _change(self, queue: Queue | None) -> None:
+        """Note the reply queue that is open, or fail all pending requests with the lost one."""
+        self._queue = None if queue is None else queue.name
+        if queue is not None:
             self.once_open = True
             self._opened.set()
-            try:
-                while True:
-                    for delivery in await consumer.take(_AT_ONCE):
-                        self._receive(delivery)
-            except ConsumerLost as error:
-                _log.warning(str(error), action="reply_queue_lost", failed=len(self._waiting))
-            finally:
-                self._lose()
-                await consumer.close()
-
-    def _lose(self) -> None:
-        self._queue = None
+            return
         self._opened.clear()
-        for future in self._waiting.values():
+        if self._pending:
+            _log.warning(
+                "pending requests fail: their reply queue is lost",
+                action=ReplyQueueLost.code,
+                failed=len(self._pending),
+            )
+        for future in self._pending.values():
             if not future.done():
                 message = "the connection to the broker was lost while the query was on its way"
                 future.set_exception(ReplyQueueLost(message))
-        self._waiting.clear()
+        self._pending.clear()
 
-    def _receive(self, delivery: Delivery) -> None:
-        try:
-            message = codec.decode(delivery.type, delivery.body)
-        except UndecodableMessage as error:
-            self._drop(error)
+    def _receive(self, message: Replies | Embeddings, received: float) -> None:
+        if isinstance(message, Replies):
+            for reply in message.items:
+                self._resolve(reply.correlation_id, Arrival(reply, received))
             return
-        match message:
-            case Replies(items, refused):
-                self._drop_refused(refused)
-                for reply in items:
-                    self._resolve(reply.correlation_id, reply, delivery.received)
-            case Embeddings(model_id, dimension, items, refused):
-                self._drop_refused(refused)
-                for item in items:
-                    embedded = Embedded(model_id, dimension, item)
-                    self._resolve(item.slip.correlation_id, embedded, delivery.received)
-            case _:
-                self._drop(UndecodableMessage("a request came to a reply queue"))
+        for item in message.items:
+            embedded = Embedded(message.model_id, message.dimension, item)
+            self._resolve(item.slip.correlation_id, Arrival(embedded, received))
 
-    def _drop_refused(self, refused: Sequence[str]) -> None:
-        for reason in refused:
-            self._drop(UndecodableMessage(reason))
-
-    def _drop(self, error: UndecodableMessage) -> None:
-        """Count a message that is no answer; log some of them, lest they fill the log."""
-        self._on_undecodable()
-        if (left_out := self._drops.left_out()) is not None:
-            _log.error(str(error), action=error.code, queue=self._queue, left_out=left_out)
-
-    def _resolve(self, correlation_id: str, answer: Answer, received: float) -> None:
-        future = self._waiting.pop(correlation_id, None)
+    def _resolve(self, correlation_id: str, arrival: Arrival) -> None:
+        future = self._pending.pop(correlation_id, None)
         if future is None or future.done():
             self._on_late()
         else:
-            future.set_result(Arrival(answer, received))
+            future.set_result(arrival)
 
 
-def _no_way_back() -> BrokerUnavailable:
-    return BrokerUnavailable("there is no way back for an answer now: the broker is away")
+@contextlib.asynccontextmanager
+async def open_inbox(broker: Broker, replica: str) -> AsyncIterator[Inbox]:
+    """Run an inbox inside the context; it has a reply queue when the context begins."""
+    inbox = Inbox(broker, replica)
+    running = asyncio.create_task(inbox.run(), name="inbox")
+    try:
+        await inbox.opened()
+        yield inbox
+    finally:
+        await lifecycle.cancel(running)
+
+
+def _no_reply_queue() -> BrokerUnavailable:
+    return BrokerUnavailable("there is no reply queue now: the broker is away; try again soon")

@@ -232,16 +232,12 @@ class SearchClient:
         message = request(slip)
         await self._require_workers(queue, reply_to, message)
         try:
-            arrival = await self._inbox.asked(
-                queue,
-                query.query_id,
-                message,
-                timeout,
-                on_sent=lambda: query.timeline.lap("publish"),
+            arrival = await self._inbox.request(
+                queue, slip, message, timeout, on_sent=lambda: query.timeline.lap("publish")
             )
-            told = arrival.told
-            query.timeline.away(arrival.received, told.stages, told.batch_images)
-            return arrival.unfailed()
+            reply = arrival.reply
+            query.timeline.away(arrival.received, reply.stages, reply.batch_images)
+            return arrival.result()
         except Overloaded as error:
             raise admission.overloaded(str(error)) from error
         except Unsendable as error:

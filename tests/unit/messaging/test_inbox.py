@@ -132,7 +132,7 @@ async def test_a_lost_queue_fails_what_waits_and_a_fresh_one_opens(desk: Desk) -
 
 async def test_without_a_queue_nothing_can_be_expected() -> None:
     """Before the first queue is open a query is refused by name."""
-    inbox = Inbox(MemoryBroker(), "replica", on_late=lambda: None)
+    inbox = Inbox(MemoryBroker(), "replica")
     assert not inbox.ready
     with pytest.raises(BrokerUnavailable):
         inbox.expect("too early")

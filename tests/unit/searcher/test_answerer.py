@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.searcher.answerer import Answerer, Query
+from services.searcher.answerer import Answerer, VectorQuery
 from services.searcher.catalog import Catalog
 from services.searcher.index.finder import Finder
 from services.searcher.index.scan import Vectors
@@ -52,10 +52,10 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     house.threads.shutdown()
 
 
-def _query(name: str, vector: Vectors, model_id: str = MODEL, *, exclude: str = "") -> Query:
+def _query(name: str, vector: Vectors, model_id: str = MODEL, *, exclude: str = "") -> VectorQuery:
     question = Question(collection="birds", k=3, exclude=exclude)
     slip = Slip(correlation_id=name, reply_to="a", final_reply_to="b", question=question)
-    return Query(Embedding(slip, vector.tobytes()), model_id, Stopwatch(0.0))
+    return VectorQuery(Embedding(slip, vector.tobytes()), model_id, Stopwatch(0.0))
 
 
 def _nearest(reply: Reply) -> str:

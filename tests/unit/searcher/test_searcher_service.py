@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from services.searcher import answerer
-from services.searcher.answerer import Answerer, Query
+from services.searcher.answerer import Answerer, VectorQuery
 from services.searcher.index import engine
 from services.searcher.index.finder import Finder
 from services.searcher.service import run
@@ -219,7 +219,7 @@ async def test_an_answer_that_cannot_be_encoded_fails_alone(
     """Its sender gets `internal`; the answers beside it in the message arrive."""
     sound = Answerer.answer
 
-    async def answer(answerer: Answerer, queries: Sequence[Query]) -> list[Reply]:
+    async def answer(answerer: Answerer, queries: Sequence[VectorQuery]) -> list[Reply]:
         replies = await sound(answerer, queries)
         return [
             replace(one, stages={"\udcff": 1.0}) if one.correlation_id == "odd" else one

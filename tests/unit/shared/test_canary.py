@@ -54,7 +54,7 @@ class Cage:
     judged: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.inbox = Inbox(self.broker, "replica", on_late=lambda: None)
+        self.inbox = Inbox(self.broker, "replica")
         metrics = CanaryMetrics("upload", self.registry)
         self.canary = Canary(
             self.inbox, metrics, self._choose, self._judge,
@@ -224,14 +224,14 @@ async def test_a_defect_in_a_canary_ends_nothing(cage: Cage) -> None:
     assert lines[0]["action"] == "internal"
 
 
-async def test_an_inbox_hears_itself_while_its_queue_is_there(cage: Cage) -> None:
-    """The echo needs no other service; a blocked broker or a lost queue is silence."""
-    assert await cage.inbox.hears_itself(5)
+async def test_the_loopback_of_an_inbox_works_while_its_queue_is_there(cage: Cage) -> None:
+    """The loopback needs no other service; it fails with a blocked broker or a lost queue."""
+    assert await cage.inbox.loopback_ok(5)
     cage.broker.block()
-    assert not await cage.inbox.hears_itself(5)
+    assert not await cage.inbox.loopback_ok(5)
     cage.broker.unblock()
     cage.broker.sever()
-    assert not await cage.inbox.hears_itself(0.01)
+    assert not await cage.inbox.loopback_ok(0.01)
     async with asyncio.timeout(20):
-        while not await cage.inbox.hears_itself(5):
+        while not await cage.inbox.loopback_ok(5):
             await asyncio.sleep(0)

@@ -15,10 +15,11 @@ from prometheus_client import CollectorRegistry
 from services.shared import imaging
 from services.shared.canary import Canary, CanaryMetrics
 from services.shared.lifecycle import cancel
+from services.shared.messaging.broker import Message
 from services.shared.messaging.request_reply import Inbox
 from services.shared.volume.items import Item
 from services.shared.volume.volume import Volume
-from services.upload.canary import CanaryChoice, OwnHalf
+from services.upload.canary import CanaryChoice, ReplyPathCheck
 from services.upload.collections import Library
 from services.upload.settings import UploadSettings
 from services.upload.stored_images import StoredImages
@@ -62,6 +63,19 @@ class Tried:
         return self.registry.get_sample_value("simile_upload_canary_total", labels) or 0.0
 
 
+def _canary(
+    inbox: Inbox,
+    metrics: CanaryMetrics,
+    library: Library,
+    check: ReplyPathCheck,
+    timeout_seconds: float,
+) -> Canary:
+    choose = CanaryChoice(library, "replica-1", LIMITS).choose
+    return Canary(
+        inbox, metrics, choose, check.judge, period_seconds=1, timeout_seconds=timeout_seconds
+    )
+
+
 @pytest.fixture
 async def tried(api: Api) -> AsyncIterator[Tried]:
     """A canary beside the service, on the same broker and volume."""
@@ -70,17 +84,11 @@ async def tried(api: Api) -> AsyncIterator[Tried]:
         images_root=api.images, number=1,
     )  # fmt: skip
     registry, library = CollectorRegistry(), _library(api.volume)
-    inbox = Inbox(api.broker, "replica-1", on_late=lambda: None)
+    inbox = Inbox(api.broker, "replica-1")
     running = asyncio.create_task(inbox.run())
     await inbox.opened()
-    canary = Canary(
-        inbox,
-        CanaryMetrics("upload", registry),
-        CanaryChoice(library, "replica-1", LIMITS).choose,
-        OwnHalf(api.broker, inbox).judge,
-        period_seconds=1,
-        timeout_seconds=20,
-    )
+    check = ReplyPathCheck(api.broker, inbox)
+    canary = _canary(inbox, CanaryMetrics("upload", registry), library, check, 20)
     yield Tried(api, registry, inbox, canary, library)
     await cancel(running)
 
@@ -148,21 +156,27 @@ async def test_without_an_embedder_it_fails_and_the_replica_stays_ready(tried: T
     assert tried.canary.unready is None
 
 
-async def test_a_replica_that_does_not_hear_itself_is_unready(tried: Tried) -> None:
-    """Its own half of the path is broken: another replica will do better."""
-    heard = tried.inbox._receive
-    tried.inbox._receive = lambda delivery: None  # type: ignore[method-assign]  # noqa: ARG005
-    tried.canary._timeout_seconds = 0.05
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("services.upload.canary._ECHO_SECONDS", 0.05)
+async def test_a_replica_whose_reply_queue_gets_nothing_is_unready(
+    tried: Tried, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault is in its own half of the path: another replica works better."""
+    publish = tried.api.broker.publish
+
+    async def lose_replies(queue: str, message: Message) -> None:
+        if queue != tried.inbox.queue:
+            await publish(queue, message)
+
+    check = ReplyPathCheck(tried.api.broker, tried.inbox, timeout_seconds=0.05)
+    metrics = CanaryMetrics("upload", CollectorRegistry())
+    canary = _canary(tried.inbox, metrics, tried.library, check, 0.05)
+    with monkeypatch.context() as lossy:
+        lossy.setattr(tried.api.broker, "publish", lose_replies)
         for _ in range(3):
-            await tried.canary.ask()
-    assert tried.canary.unready is not None
-    tried.inbox._receive = heard  # type: ignore[method-assign]
-    tried.canary._timeout_seconds = 20
-    await tried.canary.ask()
-    await tried.canary.ask()
-    assert tried.canary.unready is None
+            await canary.ask()
+    assert canary.unready is not None
+    async with asyncio.timeout(20):
+        while canary.unready is not None:  # an answer may take longer than the canary's timeout
+            await canary.ask()
 
 
 async def test_a_broker_that_is_away_leaves_no_verdict(tried: Tried) -> None:
