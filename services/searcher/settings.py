@@ -71,6 +71,12 @@ class IndexSettings(EnvironmentSettings):
         le=4096,
         description="The most dimensions that vectors are reduced to; 0: never reduce.",
     )
+    graph_seconds: float = Field(
+        default=1800.0,
+        ge=0,
+        description="How long a build may work on the graph of `reduced-hnsw` before it goes on "
+        "without; 0: no graph is built. A build that asks for this method by name takes its time.",
+    )
     shard_items: int = Field(
         default=2_000_000, ge=1000, description="Items in one Annoy file; more make several files."
     )

@@ -41,12 +41,12 @@ print(json.dumps({
 PACKAGES = (
     "pip", "setuptools", "torch", "torchvision", "nvidia", "triton", "annoy", "numpy", "scipy",
     "sklearn", "onnxruntime", "openvino", "onnx", "matplotlib", "uvloop", "PIL", "pi_heif",
-    "opentelemetry",
+    "opentelemetry", "usearch", "numkong",
 )  # fmt: skip
 COMMON = {"uvloop", "PIL", "pi_heif", "opentelemetry"}
 HELD = {
     "upload": COMMON,
-    "searcher": COMMON | {"numpy", "annoy"},
+    "searcher": COMMON | {"numpy", "annoy", "usearch"},
     "embedder": COMMON | {"numpy", "onnxruntime", "openvino"},
 }
 EMBED = """

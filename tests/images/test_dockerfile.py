@@ -98,10 +98,18 @@ def test_what_is_copied_is_let_in_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("extra", "held", "absent"),
     [
-        ("upload", {"aiohttp", "pillow", "pi-heif"}, {"numpy", "torch", "annoy"}),
-        ("searcher", {"aiohttp", "annoy", "numpy"}, {"torch", "scipy", "scikit-learn"}),
-        ("embedder-cpu", {"aiohttp", "onnxruntime", "openvino"}, {"torch", "torchvision", "annoy"}),
-        ("embedder", {"aiohttp", "torch"}, {"annoy"}),
+        ("upload", {"aiohttp", "pillow", "pi-heif"}, {"numpy", "torch", "annoy", "usearch"}),
+        (
+            "searcher",
+            {"aiohttp", "annoy", "numpy", "usearch"},
+            {"torch", "scipy", "scikit-learn", "numkong"},
+        ),
+        (
+            "embedder-cpu",
+            {"aiohttp", "onnxruntime", "openvino"},
+            {"torch", "torchvision", "annoy", "usearch"},
+        ),
+        ("embedder", {"aiohttp", "torch"}, {"annoy", "usearch"}),
     ],
 )
 def test_libraries_are_those_of_the_extra(

@@ -41,11 +41,11 @@ def _import_in_fresh_interpreter(*modules: str, environment: dict[str, str]) -> 
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("services.upload.app", {"numpy", "torch", "torchvision", "annoy"}),
+        ("services.upload.app", {"numpy", "torch", "torchvision", "annoy", "usearch"}),
         ("services.searcher.service", {"torch", "torchvision"}),
         ("services.searcher.build.builder", {"torch", "torchvision"}),
-        ("services.embedder.service", {"annoy"}),
-        ("services.cli.main", {"numpy", "torch", "torchvision", "annoy", "PIL"}),
+        ("services.embedder.service", {"annoy", "usearch"}),
+        ("services.cli.main", {"numpy", "torch", "torchvision", "annoy", "usearch", "PIL"}),
     ],
 )
 def test_a_service_loads_only_what_its_image_holds(module: str, absent: set[str]) -> None:

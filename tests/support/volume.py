@@ -124,9 +124,14 @@ def _write_search_files(
     # In this process: a child for each Annoy file would take most of the tests' time.
     settings = IndexSettings.model_construct(trees=10, shard_items=shard_items)
     work = Workspace(
-        directory=staging, count=count, settings=settings, progress=NoProgress(), in_children=False
-    )
-    base = Plan(method=name, dimension=dimension, rerank=200)
+        directory=staging,
+        count=count,
+        dimension=vectors.shape[1],
+        settings=settings,
+        progress=NoProgress(),
+        in_children=False,
+    )  # fmt: skip
+    base = Plan(method=name, dimension=dimension, rerank=10)
     first = METHODS[name].first_plan(base, settings, count)
     plan = replace(
         first, search_k=5000 if first.search_k else 0, probes=-(-3 * first.lists // 4), rerank=200

@@ -6,7 +6,7 @@ thread. What was measured goes into the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,13 @@ import structlog
 from services.searcher.build.trial import Trial
 from services.searcher.index import reduction, scan
 from services.searcher.index.engine import Engine
-from services.searcher.index.methods.method import MEASURED_AT, Proposer, Workspace
+from services.searcher.index.methods.method import (
+    MAX_RERANK,
+    MEASURED_AT,
+    Method,
+    Proposer,
+    Workspace,
+)
 from services.searcher.index.methods.registry import METHODS, required_files
 from services.searcher.index.reduction import Reduction
 from services.searcher.index.scan import Positions, Vectors, mapped
@@ -41,7 +47,7 @@ _SAMPLE_ROWS: Final = 20_000
 _SAMPLE_BYTES: Final = 256 * 2**20
 _ROWS_AT_ONCE: Final = 8192
 _DIMENSIONS: Final = (64, 128, 256)
-_RERANKS: Final = (10, 20, 30, 50, 100, 200)
+_RERANKS: Final = (10, 20, 30, 50, 100, MAX_RERANK)
 _RERANK_TO_PREFER: Final = 50
 
 
@@ -60,7 +66,13 @@ class Tuned:
 
 
 def tune(
-    directory: Path, count: int, dimension: int, settings: IndexSettings, progress: Progress
+    directory: Path,
+    count: int,
+    dimension: int,
+    settings: IndexSettings,
+    progress: Progress,
+    *,
+    methods: Mapping[MethodName, Method] = METHODS,
 ) -> Tuned:
     """Write what the best plan needs beside `directory`/vectors.f32 (count, dimension).
 
@@ -69,15 +81,21 @@ def tune(
     """
     if count == 1:
         return _only_one(dimension)
-    workspace = Workspace(directory=directory, count=count, settings=settings, progress=progress)
-    tuner = _Tuner(workspace, dimension)
+    workspace = Workspace(
+        directory=directory,
+        count=count,
+        dimension=dimension,
+        settings=settings,
+        progress=progress,
+    )
+    tuner = _Tuner(workspace, methods)
     tuner.try_methods()
     chosen = _choose(tuner.measured, settings)
     shards = tuner.keep(chosen.plan)
     return Tuned(
         plan=chosen.plan,
         recall=chosen.recall,
-        energy=tuner.energy if chosen.plan.reduces else 1.0,
+        energy=tuner.energy(chosen.plan),
         measured=tuple(tuner.measured),
         shards=shards,
     )
@@ -106,17 +124,18 @@ def _choose(measured: Sequence[Measurement], settings: IndexSettings) -> Measure
 class _Tuner:
     """The files of a version while its plans are tried."""
 
-    def __init__(self, workspace: Workspace, dimension: int) -> None:
+    def __init__(self, workspace: Workspace, methods: Mapping[MethodName, Method]) -> None:
         self.workspace = workspace
         self.measured: list[Measurement] = []
-        self.energy = 1.0
+        self._methods = methods
         self._settings = workspace.settings
         self._directory = workspace.directory
         self._before = {path.name for path in workspace.directory.iterdir()}
-        self._vectors = mapped(workspace.directory / VECTORS, workspace.count, dimension)
+        self._vectors = mapped(workspace.directory / VECTORS, workspace.count, workspace.dimension)
         self._trial = Trial(self._vectors)
-        self._reduction: Reduction | None = None
-        self.base = self._full = Plan(method="exact", dimension=dimension)
+        self._strongest: Reduction | None = None
+        self._energies: Vectors = np.ones(0, np.float32)
+        self.base = self._full = Plan(method="exact", dimension=workspace.dimension)
 
     @property
     def held_out(self) -> Positions:
@@ -146,7 +165,7 @@ class _Tuner:
         """Try every method wanted, the cheap ones first."""
         wanted = [
             method
-            for method in reversed([*METHODS.values()])
+            for method in reversed([*self._methods.values()])
             if self._settings.method in {"auto", method.name}
         ]
         reduced = self._reduce() if any(reduces(method.name) for method in wanted) else None
@@ -157,20 +176,35 @@ class _Tuner:
                 method.try_plans(self)
         if not self.measured:  # only reduced ones were wanted, and these vectors can't be
             self.base = self._full
-            METHODS["exact"].try_plans(self)
+            self._methods["exact"].try_plans(self)
 
     def reaches(self, plan: Plan, proposer: Proposer) -> bool:
         """Return whether the plan's recall is the one asked for, with 95 % confidence."""
         return self._trial.recall(self._engine(plan, proposer))[1] >= self._settings.recall
 
-    def with_rerank(self, plan: Plan, proposer: Proposer, shards: int = 1) -> Plan:
-        """Return the plan with as few candidates to re-rank as reach the recall, or many."""
+    def reduction(self, dimension: int) -> Reduction:
+        """Return the reduction to so many dimensions, or to as many as there are.
+
+        Raises RuntimeError when these vectors are not reduced.
+        """
+        if self._strongest is None:
+            message = "these vectors are not reduced"
+            raise RuntimeError(message)
+        return self._strongest.truncated(dimension)
+
+    def energy(self, plan: Plan) -> float:
+        """Return the share of energy that the plan's reduction keeps, 1 without one."""
+        return min(1.0, float(self._energies[plan.dimension - 1])) if plan.reduces else 1.0
+
+    def with_rerank(
+        self, plan: Plan, proposer: Proposer, *, shards: int = 1, depth: int = MAX_RERANK
+    ) -> Plan:
+        """Return the plan with as few candidates to re-rank as reach the recall, or `depth`."""
         engine = self._engine(plan, proposer)
-        candidates = engine.candidates(self._trial.queries, MEASURED_AT, _RERANKS[-1])
-        needed = self._trial.rerank_needed(
-            candidates, _RERANKS, self._settings.recall, shards=shards
-        )
-        return replace(plan, rerank=needed or _RERANKS[-1])
+        candidates = engine.candidates(self._trial.queries, MEASURED_AT, depth)
+        depths = [*(one for one in _RERANKS if one < depth), depth]
+        needed = self._trial.rerank_needed(candidates, depths, self._settings.recall, shards=shards)
+        return replace(plan, rerank=needed or depth)
 
     def measure(
         self,
@@ -189,7 +223,9 @@ class _Tuner:
     def keep(self, plan: Plan) -> tuple[Shard, ...]:
         """Leave the files that the plan needs and no others; its shards, now of all items."""
         self._remove_all_but({*required_files(plan, ()), REDUCED})
-        shards = METHODS[plan.method].build(self.workspace, plan)
+        if plan.reduces:
+            self.reduction(plan.dimension).save(self._directory / REDUCTION)
+        shards = self._methods[plan.method].build(self.workspace, plan, self.indexed)
         self._remove_all_but(set(required_files(plan, shards)))
         return shards
 
@@ -199,18 +235,17 @@ class _Tuner:
                 path.unlink()
 
     def _engine(self, plan: Plan, proposer: Proposer | None) -> Engine:
-        return Engine(self._vectors, plan, self._reduction if plan.reduces else None, proposer)
+        reduction = self.reduction(plan.dimension) if plan.reduces else None
+        return Engine(self._vectors, plan, reduction, proposer)
 
     def _reduce(self) -> Plan | None:
         """Write reduction and reduced vectors; the plan to scan them, None if there is no use."""
         fitted = self._fit()
         if fitted is None:
             return None
-        strongest, energies = fitted
-        plan = self._write_fewest(strongest)
-        self._reduction = strongest.truncated(plan.dimension)
-        self._reduction.save(self._directory / REDUCTION)
-        self.energy = min(1.0, float(energies[plan.dimension - 1]))
+        self._strongest, self._energies = fitted
+        plan = self._write_fewest(self._strongest)
+        self.reduction(plan.dimension).save(self._directory / REDUCTION)
         return plan
 
     def _fit(self) -> tuple[Reduction, Vectors] | None:

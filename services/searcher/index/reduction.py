@@ -27,6 +27,11 @@ class Reduction:
 
     components: Vectors
 
+    @property
+    def dimension(self) -> int:
+        """Of the reduced vectors."""
+        return len(self.components)
+
     @classmethod
     def load(cls, path: Path, shape: tuple[int, int]) -> Reduction:
         """The reduction in that file. Raises IndexCorrupt when it isn't one of that shape."""

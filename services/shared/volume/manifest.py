@@ -20,7 +20,7 @@ REDUCED: Final = "reduced.f32"
 LISTED: Final = "lists.f32"
 LISTS: Final = "lists.npz"
 
-MethodName = Literal["annoy", "reduced-annoy", "reduced-ivf", "reduced", "exact"]
+MethodName = Literal["annoy", "reduced-annoy", "reduced-hnsw", "reduced-ivf", "reduced", "exact"]
 """The search methods of services/searcher/methods, in the registry's order. Methods that begin with
 "reduced" search vectors of fewer dimensions, and re-rank the best by the full vectors."""
 
@@ -49,9 +49,10 @@ class Shard:
 class Plan:
     """How to search. What a method has no use for is 0.
 
-    dimension: of the vectors scanned or held by Annoy. search_k: Annoy nodes inspected for 10
-    neighbours, in each shard. lists: inverted lists; probes: how many of them are searched for 10
-    neighbours. rerank: candidates whose exact distance decides the best 10.
+    dimension: of the vectors that are searched. search_k: Annoy nodes inspected, or candidates kept
+    on a walk through a graph, for 10 neighbours, in each shard. lists: inverted lists; probes: how
+    many of them are searched for 10 neighbours. rerank: candidates whose exact distance decides the
+    best 10.
     """
 
     method: MethodName

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
@@ -31,10 +32,10 @@ class House:
     """An answerer of one collection."""
 
     def __init__(self, root: Path) -> None:
-        volume = Volume(root)
-        publish_version(volume, "birds", VECTORS, items(COUNT))
+        self.volume = Volume(root)
+        publish_version(self.volume, "birds", VECTORS, items(COUNT), number=1)
         metrics = SearcherMetrics(CollectorRegistry())
-        self.catalog = Catalog(volume, metrics)
+        self.catalog = Catalog(self.volume, metrics)
         self.quality = LiveQuality(0.0, metrics)
         self.threads = ThreadPoolExecutor(1)
         self.answerer = Answerer(
@@ -115,3 +116,26 @@ async def test_a_measurement_that_fails_costs_no_answer(
     monkeypatch.setattr(house.quality, "observe", breaks)
     replies = await house.answerer.answer([_query(str(one), VECTORS[one]) for one in range(3)])
     assert [_nearest(reply) for reply in replies] == IDS[:3]
+
+
+async def test_after_a_swap_the_new_vectors_answer_under_the_new_name(house: House) -> None:
+    """The same items with other vectors: the version that is named is the one that was searched."""
+    old = house.catalog.get("birds")
+    queries = [_query(str(number), VECTORS[number]) for number in range(COUNT)]
+    rotated = np.roll(VECTORS, 1, axis=0)
+    new = publish_version(house.volume, "birds", rotated, items(COUNT), number=2)
+    before = await house.answerer.answer(queries)
+    await house.catalog.refresh()
+    after = await house.answerer.answer(queries)
+    held = old.find([*VECTORS], [query.question for query in queries])
+    rotated_ids = [*IDS[1:], IDS[0]]
+    for outcomes, version, ids in (
+        ([reply.outcome for reply in before], old.index.manifest.version, IDS),
+        ([reply.outcome for reply in after], new.version, rotated_ids),
+        (held, old.index.manifest.version, IDS),
+    ):
+        for outcome, item_id in zip(outcomes, ids, strict=True):
+            assert isinstance(outcome, Neighbors)
+            assert outcome.index_version == version
+            assert outcome.neighbors[0].item_id == item_id
+            assert outcome.neighbors[0].distance == pytest.approx(0, abs=1e-3)

@@ -26,6 +26,7 @@ FILES: dict[str, MethodName] = {
     "reduction.npz": "reduced",
     "lists.f32": "reduced-ivf",
     "lists.npz": "reduced-ivf",
+    "graph.usearch": "reduced-hnsw",
 }
 
 
@@ -124,6 +125,7 @@ def test_a_manifest_that_does_not_fit_its_lists_is_refused(
         {"plan": {"method": "annoy", "dimension": 8, "trees": 1, "search_k": 0, "rerank": 1}},
         {"plan": {"method": "annoy", "dimension": 4, "trees": 1, "search_k": 9, "rerank": 1}},
         {"plan": {"method": "reduced", "dimension": 6, "trees": 0, "search_k": 0, "rerank": 9}},
+        {"plan": {"method": "reduced-hnsw", "dimension": 6, "search_k": 9, "rerank": 9}},
         {"plan": "annoy"},
         {"files": {}},
         {"count": None},

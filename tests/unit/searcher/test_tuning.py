@@ -51,6 +51,7 @@ def _workspace(
     return Workspace(
         directory=directory,
         count=len(vectors),
+        dimension=vectors.shape[1],
         settings=IndexSettings(**settings),  # type: ignore[arg-type]
         progress=progress or NoProgress(),
     )
@@ -80,9 +81,9 @@ def test_every_method_reaches_the_recall_it_promises(tmp_path: Path, method: Met
 
 
 def test_all_methods_are_tried_and_only_the_chosen_ones_files_stay(tmp_path: Path) -> None:
-    """The table has every method; the folder what the plan needs."""
+    """The table has every method that pays at this size; the folder what the plan needs."""
     tuned = _tune(tmp_path, _clustered(3000, 96))
-    assert {one.plan.method for one in tuned.measured} == set(METHODS)
+    assert {one.plan.method for one in tuned.measured} == {*METHODS} - {"reduced-hnsw"}
     assert tuned.plan in {one.plan for one in tuned.measured}
     needed = set(required_files(tuned.plan, tuned.shards)) - {"items.sqlite"}
     assert {path.name for path in tmp_path.iterdir()} == needed

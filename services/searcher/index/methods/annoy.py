@@ -53,9 +53,8 @@ class Annoy:
 
     name: MethodName
 
-    def files(self, plan: Plan) -> tuple[str, ...]:
+    def files(self, _plan: Plan) -> tuple[str, ...]:
         """Return none: its files are the shards."""
-        del plan
         return ()
 
     def check(self, manifest: Manifest) -> None:
@@ -65,19 +64,17 @@ class Annoy:
         require(bool(manifest.shards), "has shards that don't hold all items")
 
     def open(
-        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+        self, directory: Path, plan: Plan, shards: Sequence[Shard], _count: int
     ) -> AnnoyProposer:
         """Map the files."""
-        del count
         trees = [
             (shard.first, annoy_file.load(directory / shard.file, plan.dimension, shard.count))
             for shard in shards
         ]
         return AnnoyProposer(trees, plan.search_k)
 
-    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+    def first_plan(self, base: Plan, settings: IndexSettings, _count: int) -> Plan:
         """Return the plan of fewest nodes."""
-        del count
         trees, search_k = settings.trees, _FIRST_SEARCH_K
         return replace(base, method=self.name, trees=trees, search_k=search_k, rerank=MEASURED_AT)
 
@@ -103,7 +100,9 @@ class Annoy:
         if plan.reduces:  # of more nodes, fewer candidates may do
             self._try(tuner, replace(plan, search_k=2 * plan.search_k), shards)
 
-    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+    def build(
+        self, workspace: Workspace, plan: Plan, _in_trial: Positions | None = None
+    ) -> tuple[Shard, ...]:
         """Grow the trees of all items."""
         return annoy_file.write_shards(workspace, plan)
 
@@ -112,7 +111,7 @@ class Annoy:
         opened = self.open(tuner.workspace.directory, plan, shards, len(tuner.indexed))
         proposer = _Mapped(opened, tuner.indexed)
         if plan.reduces:
-            plan = tuner.with_rerank(plan, proposer, len(shards))
+            plan = tuner.with_rerank(plan, proposer, shards=len(shards))
         measured = tuner.measure(plan, proposer, shards=shards)
         tuner.workspace.progress.advance()
         return measured

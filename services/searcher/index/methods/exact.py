@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.searcher.index.methods.method import Tuner, Workspace
+from services.searcher.index.scan import Positions
 from services.searcher.settings import IndexSettings
 from services.shared.volume.manifest import Manifest, MethodName, Plan, Shard, require_no_shards
 
@@ -16,29 +17,27 @@ class Exact:
 
     name: MethodName = "exact"
 
-    def files(self, plan: Plan) -> tuple[str, ...]:
+    def files(self, _plan: Plan) -> tuple[str, ...]:
         """Return none: the vectors are enough."""
-        del plan
         return ()
 
     def check(self, manifest: Manifest) -> None:
         """Refuse shards."""
         require_no_shards(manifest)
 
-    def open(self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int) -> None:
+    def open(self, _directory: Path, _plan: Plan, _shards: Sequence[Shard], _count: int) -> None:
         """Return None: there are no candidates."""
-        del directory, plan, shards, count
 
-    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+    def first_plan(self, base: Plan, _settings: IndexSettings, _count: int) -> Plan:
         """Return the only plan."""
-        del settings, count
         return replace(base, method=self.name)
 
     def try_plans(self, tuner: Tuner) -> None:
         """Measure its speed."""
         tuner.measure(replace(tuner.base, method=self.name), None, recall=1.0)
 
-    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+    def build(
+        self, _workspace: Workspace, _plan: Plan, _in_trial: Positions | None = None
+    ) -> tuple[Shard, ...]:
         """Write nothing."""
-        del workspace, plan
         return ()

@@ -103,10 +103,8 @@ class InvertedLists:
         return enough
 
 
-def stored_centroids(directory: Path) -> Vectors | None:
-    """Return the centroids (lists, dimension) that `write` has stored there; None without them."""
-    if not (directory / LISTS).exists():
-        return None
+def stored_centroids(directory: Path) -> Vectors:
+    """Return the centroids (lists, dimension) that `write` has stored there."""
     with np.load(directory / LISTS, allow_pickle=False) as stored:
         centroids: Vectors = stored["centroids"]
     return centroids

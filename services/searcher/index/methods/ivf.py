@@ -12,7 +12,7 @@ import numpy as np
 
 from services.searcher.index.methods import inverted_lists
 from services.searcher.index.methods.inverted_lists import InvertedLists
-from services.searcher.index.methods.method import Tuner, Workspace
+from services.searcher.index.methods.method import Tuner, Workspace, smallest
 from services.searcher.index.scan import Positions, Vectors
 from services.searcher.settings import IndexSettings
 from services.shared.volume.manifest import (
@@ -53,9 +53,8 @@ class InvertedListsMethod:
 
     name: MethodName = "reduced-ivf"
 
-    def files(self, plan: Plan) -> tuple[str, ...]:
+    def files(self, _plan: Plan) -> tuple[str, ...]:
         """Return lists.f32 and lists.npz."""
-        del plan
         return (LISTED, LISTS)
 
     def check(self, manifest: Manifest) -> None:
@@ -66,16 +65,14 @@ class InvertedListsMethod:
         require_rows(manifest, LISTED, plan.dimension)
 
     def open(
-        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+        self, directory: Path, plan: Plan, _shards: Sequence[Shard], count: int
     ) -> ListsProposer:
         """Map the lists of all items."""
-        del shards
         opened = InvertedLists.open(directory, count, plan.dimension, plan.lists, count)
         return ListsProposer(opened, plan.probes)
 
-    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+    def first_plan(self, base: Plan, _settings: IndexSettings, count: int) -> Plan:
         """Return the plan of fewest probes."""
-        del settings
         lists = min(count, round(_LISTS_A_ROOT * math.sqrt(count)))
         probes, rerank = min(_FIRST_PROBES, lists), _MORE_RERANKED * base.rerank
         return replace(base, method=self.name, lists=lists, probes=probes, rerank=rerank)
@@ -95,23 +92,21 @@ class InvertedListsMethod:
             work.progress.advance(0)
             return tuner.reaches(replace(plan, probes=probes), ListsProposer(lists, probes))
 
-        probes, most = plan.probes, plan.lists // 2
-        while not reaches(probes) and probes < most:
-            probes = min(2 * probes, most)
-        fewer = 3 * probes // 4
-        if probes > _FIRST_PROBES and reaches(fewer):
-            probes = fewer
+        probes = smallest(reaches, plan.probes, plan.lists // 2)
         tuner.measure(replace(plan, probes=probes), ListsProposer(lists, probes))
 
-    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
-        """Write the lists of all items."""
-        self._write(workspace, plan, np.arange(workspace.count))
+    def build(
+        self, workspace: Workspace, plan: Plan, in_trial: Positions | None = None
+    ) -> tuple[Shard, ...]:
+        """Write the lists of all items, around the centroids of the trial where there was one."""
+        self._write(workspace, plan, np.arange(workspace.count), tried=in_trial is not None)
         return ()
 
-    def _write(self, work: Workspace, plan: Plan, rows: Positions) -> None:
-        """Write the lists of those rows, around the centroids of the trial where there are some."""
+    def _write(self, work: Workspace, plan: Plan, rows: Positions, *, tried: bool = False) -> None:
+        """Write the lists of those rows."""
         matrix = work.vectors(plan)
-        centroids = inverted_lists.stored_centroids(work.directory)
-        if centroids is None:
+        if tried:
+            centroids = inverted_lists.stored_centroids(work.directory)
+        else:
             centroids = inverted_lists.train(matrix, rows, plan.lists, work.progress)
         inverted_lists.write(work.directory, matrix, rows, centroids, work.progress)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+import numpy as np
+
+from services.searcher.index.reduction import Reduction
 from services.searcher.index.scan import Positions, Vectors, mapped
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
@@ -22,6 +25,11 @@ from services.shared.volume.manifest import (
 
 MEASURED_AT: Final = 10
 """The k that a plan is for; more neighbours take proportionally more candidates."""
+
+MAX_RERANK: Final = 200
+"""Candidates that are re-ranked for ten neighbours at most, unless a method needs more."""
+
+_HALVINGS: Final = 3
 
 
 class Proposer(Protocol):
@@ -45,11 +53,13 @@ class Workspace:
         directory: of the new version; vectors.f32 is in it, and reduced.f32 for the methods that
             search reduced vectors.
         count: items in the collection.
+        dimension: of the full vectors.
         in_children: write files by a child process where a full volume can crash the writer.
     """
 
     directory: Path
     count: int
+    dimension: int
     settings: IndexSettings
     progress: Progress
     in_children: bool = True
@@ -61,6 +71,16 @@ class Workspace:
     def vectors(self, plan: Plan) -> Vectors:
         """Map that file: (count, plan.dimension)."""
         return mapped(self.matrix(plan), self.count, plan.dimension)
+
+    def reduced(
+        self, rows: Positions, reduction: Reduction, block: int
+    ) -> Iterator[tuple[Positions, Vectors]]:
+        """Yield those rows of the full vectors reduced, by blocks, and report the progress."""
+        vectors = mapped(self.directory / VECTORS, self.count, self.dimension)
+        for start in range(0, len(rows), block):
+            some = rows[start : start + block]
+            yield some, reduction.apply(np.take(vectors, some, axis=0))
+            self.progress.advance(len(some))
 
 
 class Tuner(Protocol):
@@ -92,8 +112,16 @@ class Tuner(Protocol):
     def reaches(self, plan: Plan, proposer: Proposer) -> bool:
         """Return whether the plan's recall is the one asked for, with 95 % confidence."""
 
-    def with_rerank(self, plan: Plan, proposer: Proposer, shards: int = 1) -> Plan:
-        """Return the plan with as few candidates to re-rank as reach the recall, or many."""
+    def reduction(self, dimension: int) -> Reduction:
+        """Return the reduction to so many dimensions, or to as many as there are."""
+
+    def with_rerank(
+        self, plan: Plan, proposer: Proposer, *, shards: int = 1, depth: int = MAX_RERANK
+    ) -> Plan:
+        """Return the plan with as few candidates to re-rank as reach the recall.
+
+        `depth` of each shard where no fewer do.
+        """
 
     def measure(
         self,
@@ -116,28 +144,51 @@ class Method(Protocol):
     def name(self) -> MethodName:
         """The name in manifests, settings and tables; one that reduces begins with "reduced"."""
 
-    def files(self, plan: Plan) -> tuple[str, ...]:
+    def files(self, plan: Plan, /) -> tuple[str, ...]:
         """Return the files of its own, besides vectors, reduction, items and shards."""
 
-    def check(self, manifest: Manifest) -> None:
+    def check(self, manifest: Manifest, /) -> None:
         """Raise IndexCorrupt for a manifest that would be searched wrongly, or not at all."""
 
     def open(
-        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int, /
     ) -> Proposer | None:
         """Map its files, whose hashes were checked; None: every vector is compared.
 
         Raises IndexCorrupt.
         """
 
-    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+    def first_plan(self, base: Plan, settings: IndexSettings, count: int, /) -> Plan:
         """Return the plan of least effort for `count` items."""
 
-    def try_plans(self, tuner: Tuner) -> None:
+    def try_plans(self, tuner: Tuner, /) -> None:
         """Build for the indexed items, and measure the plans worth it. Raises BuildFailed."""
 
-    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
-        """Write the files of the plan for all items; return its shards. Raises BuildFailed.
+    def build(
+        self, workspace: Workspace, plan: Plan, in_trial: Positions | None = None, /
+    ) -> tuple[Shard, ...]:
+        """Write the files of the plan for all items; return its shards.
 
-        Files of the trial may be there already, and may be used.
+        Args:
+            workspace: with the files of the trial, which may be used, where there was one.
+            plan: one that was measured.
+            in_trial: the positions of the items that the files of the trial hold.
+
+        Raises:
+            BuildFailed: a file could not be written.
         """
+
+
+def smallest(reaches: Callable[[int], bool], first: int, limit: int) -> int:
+    """Return the smallest effort that `reaches` the recall, within an eighth; or the limit.
+
+    Doubles the effort from `first` until it is enough, then halves the last step.
+    """
+    effort = first
+    while effort < limit and not reaches(effort):
+        effort = min(2 * effort, limit)
+    low = effort // 2
+    for _ in range(_HALVINGS if effort > first else 0):
+        middle = (low + effort) // 2
+        low, effort = (low, middle) if reaches(middle) else (middle, effort)
+    return effort

@@ -46,9 +46,8 @@ class Reduced:
 
     name: MethodName = "reduced"
 
-    def files(self, plan: Plan) -> tuple[str, ...]:
+    def files(self, _plan: Plan) -> tuple[str, ...]:
         """Return reduced.f32."""
-        del plan
         return (REDUCED,)
 
     def check(self, manifest: Manifest) -> None:
@@ -57,15 +56,13 @@ class Reduced:
         require_rows(manifest, REDUCED, manifest.plan.dimension)
 
     def open(
-        self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int
+        self, directory: Path, plan: Plan, _shards: Sequence[Shard], count: int
     ) -> ScanProposer:
         """Map the matrix."""
-        del shards
         return ScanProposer(mapped(directory / REDUCED, count, plan.dimension))
 
-    def first_plan(self, base: Plan, settings: IndexSettings, count: int) -> Plan:
+    def first_plan(self, base: Plan, _settings: IndexSettings, _count: int) -> Plan:
         """Return the only plan."""
-        del settings, count
         return replace(base, method=self.name)
 
     def try_plans(self, tuner: Tuner) -> None:
@@ -73,7 +70,8 @@ class Reduced:
         plan = replace(tuner.base, method=self.name)
         tuner.measure(plan, ScanProposer(tuner.workspace.vectors(plan), tuner.held_out))
 
-    def build(self, workspace: Workspace, plan: Plan) -> tuple[Shard, ...]:
+    def build(
+        self, _workspace: Workspace, _plan: Plan, _in_trial: Positions | None = None
+    ) -> tuple[Shard, ...]:
         """Write nothing: the matrix was written to be tried."""
-        del workspace, plan
         return ()

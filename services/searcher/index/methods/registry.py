@@ -7,6 +7,7 @@ from typing import Final
 
 from services.searcher.index.methods.annoy import Annoy
 from services.searcher.index.methods.exact import Exact
+from services.searcher.index.methods.hnsw import Hnsw
 from services.searcher.index.methods.ivf import InvertedListsMethod
 from services.searcher.index.methods.method import Method
 from services.searcher.index.methods.reduced import Reduced
@@ -22,7 +23,7 @@ from services.shared.volume.manifest import (
 )
 
 _ALL: Final[tuple[Method, ...]] = (
-    Annoy("annoy"), Annoy("reduced-annoy"), InvertedListsMethod(), Reduced(), Exact(),
+    Annoy("annoy"), Annoy("reduced-annoy"), Hnsw(), InvertedListsMethod(), Reduced(), Exact(),
 )  # fmt: skip
 METHODS: Final[Mapping[MethodName, Method]] = {method.name: method for method in _ALL}
 
