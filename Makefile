@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-PORT ?= 8080
+PORT ?=
 
 BIN := $(VENV)/bin
 GENERATED := services/shared/contracts
@@ -44,7 +44,7 @@ system: ## Install what tests need from the system: RabbitMQ, Chromium, Promethe
 # Most shells leave the tilde of IMAGES=~/Pictures as it is: `simile up` reads it.
 run: export RUN_IMAGES := $(value IMAGES)
 run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images, PORT=8080
-	$(BIN)/simile up --port $(PORT) $(if $(value IMAGES),--images "$$RUN_IMAGES")
+	$(BIN)/simile up $(if $(PORT),--port $(PORT)) $(if $(value IMAGES),--images "$$RUN_IMAGES")
 
 # Tests that start whole systems and watch how they do have the machine to themselves.
 ALONE := $(addprefix tests/,browser dashboards e2e faults first_minute fuzz hostile integration)

@@ -231,6 +231,8 @@ def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> N
 def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
     """Show why COLLECTION is searched the way it is: every plan measured when it was built."""
     volume = volume_of(root)
+    if version is not None:
+        volume.require_version(collection, version)
     manifest = volume.manifest(collection, version or volume.active(collection))
     show_plans(manifest)
     echo(reason(manifest))
@@ -279,7 +281,7 @@ def duplicates(
         echo(f"{collection} has no two images within {distance:g} of each other")
         return
     table = new_table("images", "same file", "farthest", "labels", "paths",
-                  title=f"{len(groups)} groups of near-duplicates")  # fmt: skip
+                  title=f"Groups of near-duplicates: {len(groups)}")  # fmt: skip
 
     def show(group: Group) -> None:
         labels = cell(", ".join(group.labels), "bold red" if len(group.labels) > 1 else "")

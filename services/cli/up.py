@@ -8,9 +8,10 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
+from yarl import URL
 
 from services.cli.options import ImagesFolder, root_option
 from services.cli.tables import console, echo
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from services.cli.up_screen import Screen
     from services.local.source import Source
     from services.local.up import LocalSettings
+
+_AMQP_PORT: Final = 5672
 
 
 @click.command()
@@ -123,6 +126,9 @@ async def _serve(
     from services.searcher.build.build_metrics import BuildMetrics
 
     shared = settings.shared
+    if shared.amqp_url is not None:
+        broker_url = URL(shared.amqp_url.get_secret_value())
+        screen.step(f"connecting to RabbitMQ at {broker_url.host}:{broker_url.port or _AMQP_PORT}")
     telemetry = Telemetry(tracing=tracing(shared.tracing, shared.replica))
     measured = BuildMetrics(telemetry.registry)
     hosted = (

@@ -74,6 +74,9 @@ async def search_batch(url: str, images: Sequence[Path], parameters: Mapping[str
 async def _post(
     url: str, route: str, images: Sequence[Path], parameters: Mapping[str, str]
 ) -> Answer:
+    if "://" not in url:
+        message = f"{url!r} is no URL: write http://{url}"
+        raise Unreachable(message)
     # All of it in the form: a proxy may refuse an address as long as a filter and a cursor.
     form = aiohttp.FormData(parameters)
     for image in images:

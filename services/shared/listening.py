@@ -19,7 +19,10 @@ _UNPRIVILEGED: Final = 1024
 
 UPLOAD_PORT: Final = "SIMILE_UPLOAD_PORT"
 ADMIN_PORT: Final = "SIMILE_ADMIN_PORT"
-_OPTIONS: Final = {UPLOAD_PORT: "--port", ADMIN_PORT: "--admin-port"}
+_OPTIONS: Final = {
+    UPLOAD_PORT: "`simile up --port`, `make run PORT=`",
+    ADMIN_PORT: "`simile up --admin-port`",
+}
 
 
 async def open_site(
@@ -58,7 +61,7 @@ async def open_site(
 
 
 def _reason(error: OSError, host: str, port: int, setting: str) -> str:
-    option = f" (`simile up {_OPTIONS[setting]}`)" if setting in _OPTIONS else ""
+    option = f" ({_OPTIONS[setting]})" if setting in _OPTIONS else ""
     if error.errno == errno.EADDRINUSE:
         return (
             f"port {port} is taken: another process listens on it already. Stop that one, or set "

@@ -107,6 +107,7 @@ def test_ctrl_c_is_obeyed_while_rabbitmq_is_away(tmp_path: Path, images: Path) -
     """Nobody listens at the address: the first Ctrl-C is enough."""
     away = ["--processes", "--amqp-url", "amqp://guest:guest@127.0.0.1:9/"]
     with up_on_terminal("--root", str(tmp_path), "--images", str(images), *away) as terminal:
+        terminal.wait_for("connecting to RabbitMQ at 127.0.0.1:9")
         terminal.wait_for("broker away")
         assert "aiormq" not in terminal.text
         assert terminal.interrupt() == ExitCode.DRAINED

@@ -115,11 +115,18 @@ def test_explain_shows_the_plans_and_draws_them(volume: Volume, tmp_path: Path) 
     assert max(map(len, printed.splitlines()[:6])) <= 80
 
 
+def test_explaining_a_version_that_does_not_exist_is_an_unknown_version(volume: Volume) -> None:
+    """The error is the one that `activate` gives for the same mistake."""
+    for command in ("explain", "activate"):
+        printed = _run(volume, command, "birds", "no-version").output
+        assert printed.endswith("(unknown_version)\n")
+
+
 def test_duplicates_are_a_table_and_a_sheet_or_json(volume: Volume, tmp_path: Path) -> None:
     """The two equal items are one group."""
     sheet = tmp_path / "duplicates.png"
     printed = _run(volume, "duplicates", "birds", "--distance", "0.01", "--sheet", str(sheet))
-    assert "1 groups" in printed.output
+    assert "near-duplicates: 1" in printed.output
     assert "image-3.jpg" in printed.output
     assert sheet.stat().st_size > 0
     (group,) = json.loads(

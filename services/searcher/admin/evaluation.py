@@ -49,7 +49,10 @@ def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> E
     versions.verify(volume, collection, version)
     items, vectors = load(volume, collection, version)
     if len(items) <= k:
-        message = f"{collection} has {len(items)} items: too few to look at {k} neighbours of each"
+        message = (
+            f"{collection} has too few items, {len(items)}, to judge {k} neighbours of each: "
+            "give a smaller -k, or add images"
+        )
         raise BuildFailed(message)
     labels = np.array([item.label for item in items])
     if len(set(labels.tolist())) == 1:

@@ -56,10 +56,7 @@ def activate(volume: Volume, collection: str, version: str) -> None:
 
     Raises IndexCorrupt, UnknownVersion, UnknownCollection.
     """
-    volume.require(collection)
-    if version not in volume.versions(collection):
-        message = f"{collection} has no version {version[:40]}; `simile index list` shows them"
-        raise UnknownVersion(message)
+    volume.require_version(collection, version)
     verify(volume, collection, version)
     volume.activate(collection, version)
 

@@ -121,6 +121,13 @@ class Volume:
             return []
         return sorted(path.name for path in directory.iterdir() if _VERSION.fullmatch(path.name))
 
+    def require_version(self, collection: str, version: str) -> None:
+        """Raise UnknownCollection or UnknownVersion for a version that is not on the volume."""
+        self.require(collection)
+        if version not in self.versions(collection):
+            message = f"{collection} has no version {version[:40]}; `simile index list` shows them"
+            raise UnknownVersion(message)
+
     def directory(self, collection: str, version: str) -> Path:
         """Where the version's files are, whether or not it exists. Raises IndexCorrupt."""
         if not _VERSION.fullmatch(version):

@@ -54,7 +54,7 @@ def test_too_few_items_can_not_be_judged(tmp_path: Path) -> None:
     """The error says how many there are."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "few", unit_vectors(10), items(10))
-    with pytest.raises(BuildFailed, match="has 10 items"):
+    with pytest.raises(BuildFailed, match="too few items, 10"):
         evaluate(volume, "few", manifest.version, k=10)
 
 

@@ -115,7 +115,10 @@ class _Reader:
         data = self._held.image[slice(*track.first)]
         coded = self._coded(track.kind, track.properties, data)
         if coded.pictures > _MAX_FRAMES:
-            message = f"the image's first frame holds {coded.pictures} pictures"
+            message = (
+                f"the first frame of the file holds {coded.pictures} pictures, and {_MAX_FRAMES} "
+                "are accepted: save the image as JPEG or PNG"
+            )
             raise UndecodableImage(message)
         return coded.pixels * max(1, coded.pictures)
 
@@ -174,7 +177,10 @@ class _Reader:
         if item.kind in _CODED:
             coded = self._coded(item.kind, item.properties, self._held.content(item))
             if coded.pictures > 1:
-                message = f"a picture inside the image is {coded.pictures} pictures"
+                message = (
+                    f"one picture inside the file holds {coded.pictures} frames, and one is "
+                    "accepted: save the image as JPEG or PNG"
+                )
                 raise UndecodableImage(message)
             return coded.pixels
         if item.kind not in _DERIVED or depth >= _MAX_DEPTH:
