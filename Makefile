@@ -50,8 +50,8 @@ run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images,
 ALONE := $(addprefix tests/,browser dashboards e2e faults first_minute fuzz hostile integration)
 
 test: setup system check ## Run every check and every test
-	$(BIN)/pytest --numprocesses=2 --dist=loadfile $(ALONE:%=--ignore=%)
-	$(BIN)/pytest $(ALONE)
+	$(BIN)/pytest --numprocesses=2 --dist=loadfile --durations=25 $(ALONE:%=--ignore=%)
+	$(BIN)/pytest --durations=25 $(ALONE)
 
 test-hostile: setup ## Decode 10,000 broken images and every bomb (10 minutes)
 	HOSTILE_LONG=1 $(BIN)/pytest tests/hostile/test_decoding.py

@@ -39,7 +39,7 @@ class Desk:
     def settled(self, count: int) -> None:
         """So many fewer."""
         self.flow.settled(count)
-        if self.flow.in_hand == 0:
+        if self.flow.in_flight == 0:
             self.idle.set()
 
 

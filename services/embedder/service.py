@@ -71,7 +71,7 @@ async def run_with(
     metrics = EmbedderMetrics(telemetry.registry)
     watched = _Watched(Watchdog("decode"), Watchdog("model"), Watchdog("results"))
     desk = Desk(ProgressWatch(watched))
-    metrics.in_hand.set_function(lambda: desk.flow.in_hand)
+    metrics.in_hand.set_function(lambda: desk.flow.in_flight)
     quarantine = Quarantine(
         broker,
         replica=shared.replica,
@@ -155,7 +155,7 @@ async def _serve(
             job.delivery.reject(requeue=True)
         desk.settled(len(unstarted))
         await lifecycle.wait_idle(
-            desk.idle.wait(), drain_timeout_seconds, lambda: desk.flow.in_hand
+            desk.idle.wait(), drain_timeout_seconds, lambda: desk.flow.in_flight
         )
 
     stages = {f"intake {intake.queue.name}": intake.run() for intake in intakes}

@@ -1,1 +1,1 @@
-"""What two or more services have in common; imports no service, no torch and no annoy."""
+"""Holds the code that several services share; imports no service, no torch and no annoy."""

@@ -1,6 +1,6 @@
-"""A query whose answer is known, asked now and then through the real path, queues and all.
+"""Sends canaries: queries whose answer is known, through the real queues and services.
 
-A health check sees one process; whether a person would get the right answer only a query tells.
+A health check sees one process; only a query shows that callers get right answers.
 """
 
 from __future__ import annotations
@@ -26,44 +26,49 @@ _log = structlog.get_logger(__name__)
 
 _JITTER: Final = 0.2
 _SOONER: Final = 0.2
-"""Of the period, while something is wrong: then it is wanted soon whether it still is."""
+"""The share of the period between canaries while they fail, to see a recovery soon."""
 
 _FAILURES: Final = 3
 _SUCCESSES: Final = 2
 _SAME: Final = 0.1
-"""As near is as good as the item itself: near-duplicates exist, and so does bf16."""
+"""The distance up to which another item is right too: near-duplicates exist, and bf16 rounds."""
 
 
 class CanaryMetrics:
-    """What a service tells of its canaries, which are counted nowhere else."""
+    """Defines the metrics of a service's canaries, which no other metric counts."""
 
     def __init__(self, service: str, registry: CollectorRegistry) -> None:
         self.tried = Counter(
             f"simile_{service}_canary_total",
-            "Canaries, by what they asked by (image or vector) and code: ok, or an error's.",
+            "Canaries by kind of query (image or vector) and code (ok, or that of an error).",
             ["asked_by", "code"],
             registry=registry,
         )
         self.seconds = Histogram(
             f"simile_{service}_canary_seconds",
-            "Time to the right answer of a canary.",
+            "Time until the right answer to a canary.",
             ["asked_by"],
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
         self.succeeded = Gauge(
             f"simile_{service}_canary_success_timestamp_seconds",
-            "When a canary was answered rightly last, in Unix time; 0: never.",
+            "Unix time of the last right answer to a canary; 0 before the first.",
             registry=registry,
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """An item, and how to ask by it: its own image or vector must find it, or one just like it.
+    """Describes a canary: an item whose own image or vector must find it, or one just like it.
 
-    asked_by: image | vector. queue and reply_to: the queues that it takes. message makes the body
-    of its slip.
+    Attributes:
+        asked_by: the kind of query.
+        collection: the collection to search.
+        item_id: the item that the answer must contain.
+        queue: the queue of the request.
+        reply_to: the queue of the next service.
+        message: makes the request of its slip.
     """
 
     asked_by: Literal["image", "vector"]
@@ -75,10 +80,10 @@ class Known:
 
 
 Choose = Callable[[], Awaitable[Known | None]]
-"""What to ask next; None while there is nothing to search."""
+"""Returns the next canary; None while there is nothing to search."""
 
 Judge = Callable[[str], Awaitable[bool | None]]
-"""What a code says of this replica: well, not well, or (None) nothing."""
+"""Returns whether a code means that this replica works; None where it shows neither."""
 
 
 class Hysteresis:
@@ -101,7 +106,7 @@ class Hysteresis:
 
 
 class Canary:
-    """Asks, counts, and remembers for readiness what a few in a row said; `run` is a stage."""
+    """Sends canaries, counts them, and fails readiness after several failures in a row."""
 
     def __init__(
         self,
@@ -113,7 +118,16 @@ class Canary:
         period_seconds: float,
         timeout_seconds: float,
     ) -> None:
-        """timeout_seconds: how long an answer may take."""
+        """Start ready.
+
+        Args:
+            inbox: where answers come to.
+            metrics: of the canaries.
+            choose: returns the next canary.
+            judge: says what a code means for this replica.
+            period_seconds: between two canaries.
+            timeout_seconds: how long an answer may take.
+        """
         self._inbox = inbox
         self._metrics = metrics
         self._choose = choose
@@ -121,16 +135,16 @@ class Canary:
         self._period_seconds = period_seconds
         self._timeout_seconds = timeout_seconds
         self._verdict = Hysteresis(failures=_FAILURES, successes=_SUCCESSES)
-        self._code = self._told = "ok"
+        self._code = self._logged = "ok"
         self._well = True
 
     @property
     def unready(self) -> str | None:
-        """Why this replica can't do its job, as far as canaries tell."""
+        """The reason why this replica is not ready, as its canaries show; None while it is."""
         return f"canaries fail, at last with {self._code}" if self._verdict.failing else None
 
     async def run(self) -> None:
-        """Ask for ever, replicas not all at once."""
+        """Send canaries until cancelled, at random intervals, so that replicas spread them."""
         while True:
             spread = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 (no secret)
             calm = self._well and not self._verdict.failing
@@ -142,7 +156,7 @@ class Canary:
                 self._metrics.tried.labels("none", Internal.code).inc()
 
     async def ask(self) -> None:
-        """One canary."""
+        """Send a canary, and count its result."""
         known = await self._choose()
         if known is None or not self._inbox.ready:
             return
@@ -153,7 +167,7 @@ class Canary:
         if error is None:
             self._metrics.seconds.labels(known.asked_by).observe(time.perf_counter() - started)
             self._metrics.succeeded.set_to_current_time()
-        self._tell(known, code, error)
+        self._log_change(known, code, error)
         well = await self._judge(code)
         self._well = well is not False
         if well is not None:
@@ -178,12 +192,12 @@ class Canary:
             return error
         return _fault(known, answer)
 
-    def _tell(self, known: Known, code: str, error: SimileError | None) -> None:
-        """One log line when it becomes another matter, not one a canary; one failure is no news."""
-        if code == self._told or (error is not None and self._code == "ok"):
+    def _log_change(self, known: Known, code: str, error: SimileError | None) -> None:
+        """Log a changed result, not every canary; a single failure is not logged."""
+        if code == self._logged or (error is not None and self._code == "ok"):
             self._code = code
             return
-        self._code = self._told = code
+        self._code = self._logged = code
         facts = {"collection": known.collection, "item_id": known.item_id, "code": code}
         if error is None:
             _log.info("canaries are answered again", action="canary", **facts)
@@ -193,7 +207,7 @@ class Canary:
 
 def _fault(known: Known, answer: Answer) -> SimileError | None:
     if not isinstance(answer, Reply) or not isinstance(answer.outcome, Neighbors):
-        return Internal("the answer is of another kind than was asked for")
+        return Internal("the answer is of the wrong kind")
     found = answer.outcome.neighbors
     nearest = found[0].distance if found else float("inf")
     if nearest <= _SAME or any(
@@ -201,6 +215,6 @@ def _fault(known: Known, answer: Answer) -> SimileError | None:
     ):
         return None
     return WrongAnswer(
-        f"asked by the {known.asked_by} of item {known.item_id}, "
-        f"{answer.outcome.index_version} of {known.collection} answers with others"
+        f"index version {answer.outcome.index_version} of {known.collection} does not find item "
+        f"{known.item_id} by its own {known.asked_by}"
     )

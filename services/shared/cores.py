@@ -1,4 +1,4 @@
-"""How many CPU cores this process may use: the machine's, less what a container takes away."""
+"""Counts the CPU cores that this process may use, under the limit of its container."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _CGROUP: Final = Path("/sys/fs/cgroup")
 
 
 def available(cgroup: Path = _CGROUP) -> int:
-    """At least 1; a quota of 1.5 cores counts as 2, since a worker uses one of them in part."""
+    """Return the number of cores, at least 1; a quota of 1.5 cores counts as 2."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _quota(cgroup)
     return max(1, math.ceil(min(cores or 1, quota)))
 
 
 def _quota(cgroup: Path) -> float:
-    """Cores by the container's limit of CPU time, inf without one; cgroups of version 2 and 1."""
+    """Return the cores of the container's CPU limit (cgroup 2 or 1); inf without a limit."""
     try:
         allowed, period = (cgroup / "cpu.max").read_text().split()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Reads the environment for settings: empty is unset, Kubernetes's variables are left out."""
+"""Reads settings from the environment, without the variables that Kubernetes adds."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
             continue
         if _is_service_link(upper, value):
             continue
-        # The prefix alone would make any two names alike.
+        # With the prefix any two names would be similar.
         similar = difflib.get_close_matches(
             upper.removeprefix(_PREFIX), _WITHOUT_PREFIX, n=1, cutoff=_SIMILAR
         )

@@ -1,4 +1,4 @@
-"""The one error tree: every failure a caller or an operator can meet, each with a stable code.
+"""Defines the errors that callers and operators can meet, each with a stable code.
 
 A code travels unchanged into the reply, the problem body, the log line and the metric label.
 """
@@ -11,18 +11,21 @@ from typing import ClassVar
 class SimileError(Exception):
     """Base of all named failures; `str(error)` says what happened and what to do next.
 
-    code: the stable name, snake_case. status: the HTTP status it answers with.
-    retry_after_seconds: when trying again can help, after how long; else None. One error may know
-    better than its class.
+    Attributes:
+        code: the stable name, in snake_case.
+        status: the HTTP status of an answer with this error.
+        title: one line for people, the same for all errors of the class.
+        retry_after_seconds: after how long a retry can help; None where it can't. An instance may
+            set another value than its class.
     """
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
-    title: ClassVar[str] = "Something broke inside Simile"
+    title: ClassVar[str] = "Internal error"
     retry_after_seconds: int | None = None
 
 
-# What the caller sent
+# Errors in a request
 
 
 class MalformedRequest(SimileError):
@@ -41,14 +44,14 @@ class EmptyImage(MalformedRequest):
 
 
 class UrlNotAllowed(MalformedRequest):
-    """An image's address is one that Simile does not fetch from: its host, port or scheme."""
+    """Simile does not fetch images from this address: its host, port or scheme is not allowed."""
 
     code = "url_not_allowed"
-    title = "Simile does not fetch from that address"
+    title = "Images are not fetched from this address"
 
 
 class Unauthenticated(SimileError):
-    """No API key came with the request, or none that is known."""
+    """The request has no API key, or an unknown one."""
 
     code = "unauthenticated"
     status = 401
@@ -56,34 +59,34 @@ class Unauthenticated(SimileError):
 
 
 class Forbidden(SimileError):
-    """The API key is known, but may not do this; or another site's page asks with its cookie."""
+    """The API key lacks the scope, or the request comes from another site's page."""
 
     code = "forbidden"
     status = 403
-    title = "That is not allowed"
+    title = "The request is not allowed"
 
 
 class HostNotAllowed(SimileError):
-    """The request's Host is a name that this Simile does not answer to."""
+    """The request's Host header is not an allowed name."""
 
     code = "host_not_allowed"
     status = 421
-    title = "This name is not answered here"
+    title = "The host name is not allowed"
 
 
 class ExpectationFailed(SimileError):
-    """The header Expect asks for something other than 100-continue."""
+    """The header Expect has another value than 100-continue."""
 
     code = "expectation_failed"
     status = 417
-    title = "That expectation can't be met"
+    title = "The expectation can't be met"
 
 
 class CollectionRequired(MalformedRequest):
     """The volume holds several collections and the request names none."""
 
     code = "collection_required"
-    title = "Name a collection"
+    title = "The request must name a collection"
 
 
 class UnknownCollection(SimileError):
@@ -91,7 +94,7 @@ class UnknownCollection(SimileError):
 
     code = "unknown_collection"
     status = 404
-    title = "No such collection"
+    title = "The collection does not exist"
 
 
 class UnknownItem(SimileError):
@@ -99,14 +102,14 @@ class UnknownItem(SimileError):
 
     code = "unknown_item"
     status = 404
-    title = "No such item"
+    title = "The item does not exist"
 
 
 class ImageGone(UnknownItem):
     """The item's image file is missing, can't be read, or was replaced by something else."""
 
     code = "image_gone"
-    title = "The item's image is gone"
+    title = "The item's image is missing"
 
 
 class UnknownRoute(SimileError):
@@ -114,23 +117,23 @@ class UnknownRoute(SimileError):
 
     code = "unknown_route"
     status = 404
-    title = "No such address"
+    title = "The path does not exist"
 
 
 class MethodNotAllowed(SimileError):
-    """The route exists, the method doesn't."""
+    """The path exists, but not for this method."""
 
     code = "method_not_allowed"
     status = 405
-    title = "This address takes another method"
+    title = "The method is not allowed"
 
 
 class CursorExpired(SimileError):
-    """The index changed since the page before: there is no page after it any more."""
+    """The index changed since the previous page, so that the cursor is not valid any more."""
 
     code = "cursor_expired"
     status = 410
-    title = "The index changed between two pages"
+    title = "The cursor is not valid any more"
 
 
 class BodyTimeout(SimileError):
@@ -138,7 +141,7 @@ class BodyTimeout(SimileError):
 
     code = "body_timeout"
     status = 408
-    title = "The body took too long"
+    title = "The body did not arrive in time"
 
 
 class ImageTooLarge(SimileError):
@@ -150,7 +153,7 @@ class ImageTooLarge(SimileError):
 
 
 class TooManyPixels(SimileError):
-    """The header declares more pixels than the limit: a decompression bomb or a scan."""
+    """The image has more pixels than the limit."""
 
     code = "too_many_pixels"
     status = 413
@@ -158,7 +161,7 @@ class TooManyPixels(SimileError):
 
 
 class DecodingTooSlow(SimileError):
-    """The image's pixels take far more time than images of its size do; it was set aside."""
+    """Decoding takes much longer than for other images of this size; the image is quarantined."""
 
     code = "decoding_too_slow"
     status = 422
@@ -166,39 +169,39 @@ class DecodingTooSlow(SimileError):
 
 
 class DecoderCrashed(SimileError):
-    """The image ended the process that decoded it, or took more memory than its header says."""
+    """The decoding process crashed, or took more memory than the header implies."""
 
     code = "decoder_crashed"
     status = 422
-    title = "The image stops its decoder"
+    title = "The image crashes the decoder"
 
 
 class ImageQuarantined(SimileError):
-    """Embedders died with the image in hand, again and again; it was set aside."""
+    """Several embedders crashed while they processed the image; it is quarantined."""
 
     code = "image_quarantined"
     status = 422
-    title = "The image stops embedders"
+    title = "The image crashes embedders"
 
 
 class UnsupportedFormat(SimileError):
-    """The bytes are no image of an accepted format."""
+    """The bytes are not an image of an accepted format."""
 
     code = "unsupported_format"
     status = 415
-    title = "Not an accepted image format"
+    title = "The image format is not supported"
 
 
 class UnsupportedCoding(SimileError):
-    """The body has a content coding, such as gzip; Simile undoes none."""
+    """The body has a content coding, such as gzip; send it without one."""
 
     code = "unsupported_coding"
     status = 415
-    title = "Bodies must come without a content coding"
+    title = "Content codings are not supported"
 
 
 class UndecodableImage(SimileError):
-    """The file is truncated or corrupt, or makes a decoder repeat the same work again and again."""
+    """The file is truncated or corrupt, or repeats the same data too many times."""
 
     code = "undecodable_image"
     status = 422
@@ -206,23 +209,23 @@ class UndecodableImage(SimileError):
 
 
 class ExtremeAspect(SimileError):
-    """One side is so much longer than the other that a square crop shows nothing of the image."""
+    """The aspect ratio is beyond the limit: a square crop would show too little of the image."""
 
     code = "extreme_aspect"
     status = 422
-    title = "The image is too long and thin"
+    title = "The image's aspect ratio is too large"
 
 
 class BoxTooSmall(SimileError):
-    """The box holds too few pixels of the image to be compared with anything."""
+    """The box holds too few pixels of the image for a comparison."""
 
     code = "box_too_small"
     status = 422
-    title = "The box holds too little of the image"
+    title = "The box is too small"
 
 
 class UrlUnreachable(SimileError):
-    """The image's address did not give an image's bytes: no such host, an error, too slow."""
+    """The image's address does not answer, answers with an error, or is too slow."""
 
     code = "url_unreachable"
     status = 422
@@ -230,7 +233,7 @@ class UrlUnreachable(SimileError):
 
 
 class RateLimited(SimileError):
-    """The API key, or the address of a caller without one, asks more often than it may."""
+    """The API key, or the address of a caller without one, sends more queries than allowed."""
 
     code = "rate_limited"
     status = 429
@@ -238,43 +241,43 @@ class RateLimited(SimileError):
     retry_after_seconds = 1
 
 
-# What the system can't do now
+# Requests that the system can't answer now
 
 
 class Overloaded(SimileError):
-    """A bound on work in flight is reached: at the door or in a queue that refuses."""
+    """The limit of queries in flight, or of a queue, is reached."""
 
     code = "overloaded"
     status = 503
-    title = "Too much is going on"
+    title = "Too many queries in flight"
     retry_after_seconds = 1
 
 
 class BrokerUnavailable(SimileError):
-    """The message broker is away, blocked, or doesn't confirm in time."""
+    """The message broker can't be reached, accepts no messages, or doesn't confirm in time."""
 
     code = "broker_unavailable"
     status = 503
-    title = "The message broker is away"
+    title = "The message broker is not available"
     retry_after_seconds = 1
 
 
 class Unroutable(BrokerUnavailable):
-    """The broker has no such queue: nobody would ever receive the message."""
+    """The broker has no queue of this name."""
 
     code = "unroutable"
-    title = "Nobody listens on that queue"
+    title = "The queue does not exist"
 
 
 class ReplyQueueLost(BrokerUnavailable):
-    """The queue that the answer would have come to is gone; the answer can't arrive any more."""
+    """The reply queue was lost while the query was in flight; its answer can't arrive."""
 
     code = "reply_queue_lost"
-    title = "The way back for the answer is gone"
+    title = "The reply queue was lost"
 
 
 class ShuttingDown(SimileError):
-    """This replica drains and takes no new work."""
+    """This replica is stopping and takes no new queries."""
 
     code = "shutting_down"
     status = 503
@@ -287,15 +290,15 @@ class NoIndex(SimileError):
 
     code = "no_index"
     status = 503
-    title = "The collection has no index yet"
+    title = "The collection has no index"
     retry_after_seconds = 5
 
 
 class IndexBuilding(NoIndex):
-    """The collection's first index is being built; the answer says how far it is."""
+    """The collection's first index is being built; the answer has its progress."""
 
     code = "index_building"
-    title = "The collection is being prepared"
+    title = "The collection is being built"
 
 
 class NoEmbedder(SimileError):
@@ -317,7 +320,7 @@ class NoSearcher(SimileError):
 
 
 class ModelMismatch(SimileError):
-    """Query and index come from different models: their vectors can't be compared."""
+    """The query and the index come from different models, whose vectors can't be compared."""
 
     code = "model_mismatch"
     status = 503
@@ -330,155 +333,155 @@ class DeadlineExceeded(SimileError):
 
     code = "deadline_exceeded"
     status = 504
-    title = "No answer in time"
+    title = "The deadline passed without an answer"
     retry_after_seconds = 1
 
 
 class Internal(SimileError):
-    """A defect or a fault nobody foresaw; the log line has the traceback."""
+    """A defect or an unforeseen fault; the log line has the traceback."""
 
 
 class InvalidVector(SimileError):
-    """A vector has the wrong length, isn't finite, or is zero."""
+    """A vector has the wrong length, is not finite, or is zero."""
 
     code = "invalid_vector"
-    title = "A vector is unusable"
+    title = "The vector is invalid"
 
 
-# What an operator meets: these never travel in a reply
+# Errors for operators, which are in no reply
 
 
 class UndecodableMessage(SimileError):
-    """A message body isn't what its type says."""
+    """The body of a message does not match its type."""
 
     code = "undecodable_message"
-    title = "A message can't be decoded"
+    title = "The message can't be decoded"
 
 
 class UnknownRecord(SimileError):
     """The quarantine holds no record of that id."""
 
     code = "unknown_record"
-    title = "No such record in quarantine"
+    title = "The record does not exist"
 
 
 class NotReplayable(SimileError):
-    """A record of the quarantine holds no image that could be tried again."""
+    """The quarantined record holds no image that an embedder could process again."""
 
     code = "not_replayable"
     title = "The record can't be replayed"
 
 
 class Unsendable(SimileError):
-    """The broker can't carry the message: a queue's name, its headers or its body are too long."""
+    """The message is too large for the broker: its queue's name, headers or body are too long."""
 
     code = "unsendable"
-    title = "The broker can't carry the message"
+    title = "The message is too large for the broker"
 
 
 class ConsumerLost(SimileError):
-    """The connection, channel or queue under a consumer is gone: consume again."""
+    """The connection, channel or queue of a consumer is gone; the service consumes again."""
 
     code = "consumer_lost"
     title = "A consumer lost its queue"
 
 
 class WrongAnswer(SimileError):
-    """A canary's answer does not hold the item that it asked by, nor one just like it."""
+    """The answer to a canary does not contain the canary's own item, nor one just like it."""
 
     code = "wrong_answer"
-    title = "A canary does not find itself"
+    title = "A canary got a wrong answer"
 
 
 class Disconnected(SimileError):
-    """The caller went away before the answer; what was still in hand was given up."""
+    """The caller disconnected before the answer; its work was cancelled."""
 
     code = "disconnected"
-    title = "The caller went away"
+    title = "The caller disconnected"
 
 
 class IndexCorrupt(SimileError):
-    """An index version on the volume fails a check and was not opened."""
+    """An index version on the volume fails a check and is not opened."""
 
     code = "index_corrupt"
-    title = "An index version fails its checks"
+    title = "The index version is corrupt"
 
 
 class UnknownVersion(SimileError):
     """The collection has no such index version."""
 
     code = "unknown_version"
-    title = "No such index version"
+    title = "The index version does not exist"
 
 
 class BuildInProgress(SimileError):
-    """Another build of this collection holds its lock."""
+    """Another build of this collection is running."""
 
     code = "build_in_progress"
-    title = "This collection is being built already"
+    title = "The collection is already being built"
 
 
 class BuildFailed(SimileError):
-    """An index build can't go on; what it embedded so far is kept for the next run."""
+    """An index build failed; the vectors made so far are kept for the next run."""
 
     code = "build_failed"
     title = "The index build failed"
 
 
 class InvalidRow(SimileError):
-    """A row of manifest.csv can't be used: no path, too many cells, or a path given before."""
+    """A row of manifest.csv has no path, too many cells, or a path of an earlier row."""
 
     code = "invalid_row"
-    title = "A row of manifest.csv can't be used"
+    title = "The row of manifest.csv is invalid"
 
 
 class WeightsUnavailable(SimileError):
-    """The model's weights can't be had or don't fit the model."""
+    """The model's weights can't be downloaded or read, or don't fit the model."""
 
     code = "weights_unavailable"
     title = "The model's weights can't be loaded"
 
 
 class RuntimeUnfit(SimileError):
-    """A runtime makes other vectors of the network than torch does; it is not used."""
+    """A runtime's vectors differ from those of torch; it is not used."""
 
     code = "runtime_unfit"
-    title = "The runtime does not compute this network well enough"
+    title = "The runtime's vectors are not accurate enough"
 
 
 class ModelBroken(SimileError):
-    """The model fails on everything: a new process may find its device mended."""
+    """The model fails on every batch; the process restarts, since its device may recover."""
 
     code = "model_broken"
-    title = "The model does not work any more"
+    title = "The model fails on every batch"
 
 
 class DecodersStuck(SimileError):
-    """More threads are stuck in images than there are spares: a new process begins afresh."""
+    """Too many threads are stuck in decoding; the process restarts."""
 
     code = "decoders_stuck"
-    title = "No thread is left to decode"
+    title = "No decoding thread is left"
 
 
 class StageDied(SimileError):
-    """A supervised task or worker thread ended; the process can't do its job any more."""
+    """A supervised task or worker thread ended; the process ends and is restarted."""
 
     code = "stage_died"
-    title = "A part of the process died"
+    title = "A stage of the process died"
 
 
 class InvalidSettings(SimileError):
     """A setting is missing or out of range."""
 
     code = "invalid_settings"
-    title = "A setting is wrong"
+    title = "A setting is invalid"
 
 
 class FileUnusable(SimileError):
-    """A file or folder that a command was given, or needs, can't be read or written."""
+    """A file or folder can't be read or written."""
 
     code = "file_unusable"
-    title = "A file can't be used"
+    title = "The file can't be used"
 
 
 class MissingExtra(SimileError):
@@ -489,7 +492,7 @@ class MissingExtra(SimileError):
 
 
 class Unreachable(SimileError):
-    """No Simile answers at that address."""
+    """Simile does not answer at this address."""
 
     code = "unreachable"
     title = "Simile can't be reached"
@@ -503,10 +506,10 @@ def _tree(root: type[SimileError]) -> dict[str, type[SimileError]]:
 
 
 def by_code() -> dict[str, type[SimileError]]:
-    """Every error class by its code."""
+    """Return every error class by its code."""
     return _tree(SimileError)
 
 
 def from_code(code: str, detail: str) -> SimileError:
-    """The error that a `Failure` message names; an unknown code (a newer peer) is `Internal`."""
+    """Return the error that a `Failure` message names; an unknown code becomes `Internal`."""
     return by_code().get(code, Internal)(detail)

@@ -1,4 +1,4 @@
-"""Reads JSON that others wrote: whatever is wrong with it is a ValueError."""
+"""Reads JSON from other programs; any fault in it is a ValueError."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How a process lives and ends: signals, supervised tasks, drain with a timeout, exit codes.
+"""Runs a process from its start to its exit code: signals, supervised stages, the drain.
 
-A supervised task that ends by itself ends the process: half a service must not look alive.
+A stage that ends by itself ends the process, so that a service which lost a part is restarted.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 _log = structlog.get_logger(__name__)
 
-_AT_ONCE_SECONDS: Final = 1.0
-_AGAIN_SECONDS: Final = 2.5
-"""More than a clean end takes: after that, a cancel was swallowed."""
+_SECOND_SIGNAL_SECONDS: Final = 1.0
+_CANCEL_AGAIN_SECONDS: Final = 2.5
+"""More than a clean end takes: a task that still runs has swallowed its cancellation."""
 
-_OF_VOLUMES: Final = frozenset(
+_VOLUME_ERRORS: Final = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE}
 )
-"""What a read or a write ends with, which names no file."""
+"""Errors of reads and writes, which carry no file name."""
 
 
 class ExitCode(IntEnum):
-    """Why a process ended; the numbers are those of sysexits.h where one fits."""
+    """The reason why a process ended; the numbers are those of sysexits.h where one fits."""
 
     DRAINED = 0
     FAILED = 1
@@ -59,7 +59,7 @@ class ExitCode(IntEnum):
 
 
 def exit_code(error: BaseException) -> ExitCode:
-    """The exit code that an error ends the process with."""
+    """Return the exit code of a process that an error ended."""
     match error:
         case BrokerUnavailable():
             return ExitCode.BROKER_UNAVAILABLE
@@ -72,7 +72,7 @@ def exit_code(error: BaseException) -> ExitCode:
 
 
 def exit_on_error(command: Callable[_P, None]) -> Callable[_P, None]:
-    """Let a command end by a named error with one line and its exit code, not a traceback."""
+    """Decorate a command, so that a named error ends it with one line and an exit code."""
 
     @wraps(command)
     def shown(*args: _P.args, **kwargs: _P.kwargs) -> None:
@@ -87,8 +87,8 @@ def exit_on_error(command: Callable[_P, None]) -> Callable[_P, None]:
 
 
 def file_error(error: OSError) -> FileUnusable:
-    """The named error of a file that can't be used; raises `error` where it is about no file."""
-    if error.filename is None and error.errno not in _OF_VOLUMES:
+    """Return the named error of an OSError about a file. Raises any other OSError again."""
+    if error.filename is None and error.errno not in _VOLUME_ERRORS:
         raise error
     place = "a file" if error.filename is None else error.filename
     user = f" (as user {os.geteuid()})" if error.errno in {errno.EACCES, errno.EPERM} else ""
@@ -175,9 +175,10 @@ def _died(task: asyncio.Task[Any]) -> StageDied | InvalidSettings | BuildFailed:
 
 
 async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
-    """The work's result, or None when `stop` was set first; then the work is cancelled.
+    """Return the result of the work, or None when `stop` was set first and the work was cancelled.
 
-    For what a service waits for before it takes any work: a signal must not wait for that, too.
+    A service waits in this way for what it needs before it takes work, so that a signal ends it
+    at once.
     """
     working = asyncio.create_task(work, name="start")
     stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -189,11 +190,11 @@ async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> 
 
 
 class StoppedEarly(Exception):
-    """A signal came before the process had begun its work: there is nothing to drain."""
+    """A signal came before the process took any work, so that there is nothing to drain."""
 
 
 async def started(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a step that comes before any work. Raises StoppedEarly when `stop` is first."""
+    """Return the result of a step of the start. Raises StoppedEarly when `stop` is set first."""
 
     async def done() -> tuple[_T]:
         return (await work,)
@@ -204,23 +205,27 @@ async def started(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T:
     return result[0]
 
 
-async def cancel(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel the tasks and wait until they have ended; their results are dropped.
+async def cancel(*tasks: asyncio.Task[Any], again_seconds: float = _CANCEL_AGAIN_SECONDS) -> None:
+    """Cancel the tasks, and wait until they have ended; their results are dropped.
 
-    Again and again: aiormq, cancelled at the wrong moment of a connect, makes an error of it, and
-    a task that tries again after errors would go on for ever.
+    A task is cancelled again until it ends. aiormq turns a cancellation during a connect into an
+    error, and a task that retries after errors would run for ever.
+
+    Args:
+        tasks: the tasks to cancel.
+        again_seconds: after how long a task that still runs is cancelled again.
     """
     unfinished = set(tasks)
     while unfinished:
         for task in unfinished:
             task.cancel()
-        _, unfinished = await asyncio.wait(unfinished, timeout=_AGAIN_SECONDS)
+        _, unfinished = await asyncio.wait(unfinished, timeout=again_seconds)
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def log_failure(error: SimileError) -> None:
     """Log the error that ends the process."""
-    # Of a stage that died, where; any other message says all that there is to know.
+    # The traceback shows where a stage died; other messages say all that is needed.
     cause = error.__cause__ if isinstance(error, StageDied) else None
     _log.error(str(error), action=error.code, exc_info=cause)
 
@@ -231,7 +236,7 @@ async def _until_signal(
     stop, again = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     running = asyncio.ensure_future(main(stop))
-    asked_twice = asyncio.create_task(again.wait(), name="second signal")
+    second_signal = asyncio.create_task(again.wait(), name="second signal")
 
     def on_signal(name: str) -> None:
         (again if stop.is_set() else stop).set()
@@ -239,13 +244,13 @@ async def _until_signal(
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal, number.name)
-    await asyncio.wait({running, asked_twice}, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({running, second_signal}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
         running.cancel()
-        # A moment to end what was started; a broker that doesn't answer must not be waited for.
-        await asyncio.wait({running}, timeout=_AT_ONCE_SECONDS)
+        # Long enough for cleaning up; a broker that doesn't answer must not delay the end.
+        await asyncio.wait({running}, timeout=_SECOND_SIGNAL_SECONDS)
         return ExitCode.ENDED_AT_ONCE
-    asked_twice.cancel()
+    second_signal.cancel()
     try:
         await running
     except StoppedEarly:
@@ -265,19 +270,26 @@ def run_process(
     event_loop: EventLoop = "auto",
     on_failure: Callable[[SimileError], None] = log_failure,
 ) -> None:
-    """Run `main(stop)` to its end and leave the process with the exit code that says why.
+    """Run `main(stop)` to its end, and exit with the code that says why it ended.
 
-    `on_failure` reports a named error; by default it is logged. SIGTERM and SIGINT set `stop`; the
-    second one ends at once, whatever still runs. Raises MissingExtra.
+    SIGTERM and SIGINT set `stop`; a second signal ends the process at once.
+
+    Args:
+        main: runs until the event is set.
+        event_loop: the kind of event loop; auto is uvloop where it is installed.
+        on_failure: reports the named error that ended `main`; by default it is logged.
+
+    Raises:
+        MissingExtra: uvloop is required and missing.
     """
-    # Never closed: that, and Python's own end, wait for every thread, and one that is stuck in a
-    # model, a search, or a dead volume would hold up the end for ever.
+    # The runner is never closed: closing it, and Python's own exit, wait for every thread, and a
+    # thread that is stuck in a model, a search or a dead volume would delay the end for ever.
     runner = asyncio.Runner(loop_factory=loop_factory(event_loop))
     _leave(runner.run(_until_signal(main, on_failure)))
 
 
 def _leave(code: ExitCode) -> NoReturn:
-    """End now; what was written is flushed, threads are left where they are."""
+    """Flush the output and end the process, whatever its threads do."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -285,7 +297,7 @@ def _leave(code: ExitCode) -> NoReturn:
 
 
 def loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the event loop: uvloop's takes less of the CPU. Raises MissingExtra."""
+    """Return the factory of the event loop; uvloop takes less CPU. Raises MissingExtra."""
     if event_loop == "asyncio":
         return asyncio.new_event_loop
     try:

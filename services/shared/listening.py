@@ -82,7 +82,7 @@ def base_url(scheme: str, host: str, port: int) -> str:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Say whether nobody listens on that port."""
+    """Return whether the port is free."""
     try:
         _bound(host, port).close()
     except OSError:
@@ -99,7 +99,7 @@ def require_free(host: str, port: int, setting: str) -> None:
 
 
 def free_port(host: str) -> int:
-    """Return a port of that address that nobody listens on now."""
+    """Return a free port of that address."""
     with _bound(host, 0) as listening:
         port: int = listening.getsockname()[1]
     return port

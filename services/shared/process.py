@@ -1,4 +1,4 @@
-"""Hosts one service in a process of its own: logs, admin server, broker, signals, exit code."""
+"""Runs one service as a process: logs, admin server, broker, signals, exit code."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from services.shared.telemetry.tracing import tracing
 _log = structlog.get_logger(__name__)
 
 _START_SECONDS: Final = 60.0
-"""A person who starts everything on one machine wants to read the reason, not to wait."""
+"""How long a command waits for RabbitMQ before it reports the reason."""
 
 _REFUSED_SECONDS: Final = 300.0
-"""A mounted Secret reaches a container's environment only at its next start."""
+"""How long RabbitMQ may refuse the credentials. A restart reads a changed Secret; without one the
+environment keeps the old value."""
 
 Run = Callable[[Broker, asyncio.Event, Telemetry], Awaitable[None]]
-"""A service's composition root, its settings already given."""
+"""Runs a service whose settings are bound already."""
 
 
 def amqp_broker(
@@ -43,10 +44,16 @@ def amqp_broker(
     *,
     start_timeout_seconds: float | None = _START_SECONDS,
 ) -> AmqpBroker:
-    """The RabbitMQ adapter that the settings name.
+    """Return the RabbitMQ adapter that the settings describe.
 
-    start_timeout_seconds: how long its start waits for RabbitMQ; None waits for ever.
-    Raises InvalidSettings without a URL, and for TLS files that can't be used.
+    Args:
+        shared: the settings.
+        name: the name of the connection, as RabbitMQ shows it.
+        on_reconnect: called with the reason after each reconnect.
+        start_timeout_seconds: how long its start waits for RabbitMQ; None waits for ever.
+
+    Raises:
+        InvalidSettings: the URL is missing, or a TLS file can't be used.
     """
     if shared.amqp_url is None:
         message = "SIMILE_AMQP_URL is missing: a service in its own process needs RabbitMQ"
@@ -54,8 +61,8 @@ def amqp_broker(
     url = shared.amqp_url.get_secret_value()
     tls = AmqpTls(shared.amqp_ca_file, shared.amqp_cert_file, shared.amqp_key_file)
     if tls.given and not url.startswith("amqps://"):
-        # Else everything would travel in the clear while the settings speak of TLS.
-        message = "SIMILE_AMQP_CA_FILE and the like need a SIMILE_AMQP_URL of amqps://"
+        # Without this check, messages would travel unencrypted although TLS is configured.
+        message = "SIMILE_AMQP_CA_FILE, _CERT_FILE and _KEY_FILE need a SIMILE_AMQP_URL of amqps://"
         raise InvalidSettings(message)
     tls.context()
     return AmqpBroker(
@@ -69,10 +76,11 @@ def amqp_broker(
 
 
 def run_service(name: str, shared: SharedSettings, run: Run) -> None:
-    """Run the service until a signal or its death; never returns, exits with the reason's code.
+    """Run the service until a signal or an error, then exit with the code of the reason.
 
     The admin server answers before the broker is reached. A service waits for RabbitMQ for ever,
-    live and not ready: a restart would not bring RabbitMQ back, and restarts come ever later.
+    live but not ready: a restart would not bring RabbitMQ back, and Kubernetes delays each further
+    restart.
     """
     logs.configure(shared.log_level, shared.log_format, service=name, replica=shared.replica)
     for complaint in unknown_variables(os.environ):
@@ -102,11 +110,11 @@ def run_service(name: str, shared: SharedSettings, run: Run) -> None:
 
 
 def broker_check(broker: Broker) -> Check:
-    """Ready while it is connected, its queues are declared, and it takes messages."""
+    """Return a check that fails while the broker is disconnected or accepts no messages."""
 
     def check() -> str | None:
         if broker.blocked:
-            return "the broker takes no messages now (memory or disk alarm)"
+            return "the broker accepts no messages (memory or disk alarm)"
         return None if broker.ready else broker.refusal or "the broker is away"
 
     return check

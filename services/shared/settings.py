@@ -1,7 +1,7 @@
-"""Settings that every service reads, once, from `SIMILE_*` in the environment.
+"""Defines the settings of all services, which are read once from `SIMILE_*` in the environment.
 
-One setting has one name everywhere: field, environment variable, Helm value, docs heading.
-A service's own settings are in its `settings.py`; nothing else reads the environment.
+A setting has the same name as field, environment variable, Helm value and docs heading. A service's
+own settings are in its `settings.py`; no other module reads the environment.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ _AnySettings = TypeVar("_AnySettings", bound=BaseSettings)
 
 
 class SharedSettings(EnvironmentSettings):
-    """What every process has in common."""
+    """The settings of every process."""
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_")
 
     amqp_url: SecretStr | None = Field(
         default=None,
-        description="RabbitMQ, as amqp://user:password@host:port/vhost or amqps://...; heartbeats "
-        "are 5 s, or what ?heartbeat= says.",
+        description="The URL of RabbitMQ: amqp://user:password@host:port/vhost or amqps://...; "
+        "heartbeats are 5 s, or as in ?heartbeat=.",
     )
     amqp_ca_file: Path | None = Field(
         default=None,
-        description="The CA (PEM) that RabbitMQ's certificate must come from, with amqps://; "
+        description="The CA certificate (PEM) that signs RabbitMQ's certificate, with amqps://; "
         "default: those of the system.",
     )
     amqp_cert_file: Path | None = Field(
-        default=None, description="A client certificate (PEM) to show to RabbitMQ, with amqps://."
+        default=None, description="The client certificate (PEM) for RabbitMQ, with amqps://."
     )
     amqp_key_file: Path | None = Field(
         default=None, description="The client certificate's key (PEM)."
@@ -53,35 +53,39 @@ class SharedSettings(EnvironmentSettings):
     replica: str = Field(
         default_factory=socket.gethostname,
         pattern=r"^[A-Za-z0-9._-]{1,100}$",
-        description="This replica's name in queue names and logs: the pod's name.",
+        description="This replica's name in queue names and logs; in Kubernetes the pod's name.",
     )
     admin_host: str = Field(
-        default="127.0.0.1", description="Where /livez, /readyz and /metrics listen."
+        default="127.0.0.1", description="The address on which /livez, /readyz and /metrics listen."
     )
-    admin_port: Port = Field(default=9090, description="Port of /livez, /readyz and /metrics.")
+    admin_port: Port = Field(default=9090, description="The port of /livez, /readyz and /metrics.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least important log line that is written."
+        default="info", description="The lowest level of log lines that are written."
     )
     log_format: Literal["auto", "json", "pretty"] = Field(
-        default="auto", description="auto is pretty on a terminal, else JSON."
+        default="auto", description="auto is pretty on a terminal, and JSON elsewhere."
     )
     tracing: Literal["off", "otlp"] = Field(
         default="off",
-        description="otlp sends a trace of each query; where to, and of how many, say the standard "
-        "`OTEL_*` variables.",
+        description="otlp sends traces of queries; the standard `OTEL_*` variables set the "
+        "destination and the sampling.",
     )
     event_loop: Literal["auto", "asyncio", "uvloop"] = Field(
-        default="auto", description="auto is uvloop where it is installed: less CPU a message."
+        default="auto",
+        description="auto is uvloop where it is installed, which takes less CPU for each message.",
     )
     drain_timeout_seconds: float = Field(
-        default=20.0, gt=0, le=600, description="How long work in hand may take after SIGTERM."
+        default=20.0,
+        gt=0,
+        le=600,
+        description="How long the work in flight may take after SIGTERM.",
     )
     canary_seconds: float = Field(
         default=15.0,
         ge=0,
         le=3600,
-        description="How often upload and searcher each try the whole path with a query whose "
-        "answer is known; 0 turns it off.",
+        description="How often upload and searcher send a canary, a query with a known answer, "
+        "through all services; 0 turns canaries off.",
     )
     publish_timeout_seconds: float = Field(
         default=1.0, gt=0, le=30, description="How long the broker may take to confirm a message."
@@ -90,13 +94,18 @@ class SharedSettings(EnvironmentSettings):
         default=15 * 2**20,
         ge=1024,
         le=100 * 2**20,
-        description="The largest image accepted, in bytes; RabbitMQ 4 refuses over 16 MiB.",
+        description="The maximum bytes of an image; RabbitMQ 4 refuses messages over 16 MiB.",
     )
     image_max_pixels: int = Field(
-        default=64_000_000, ge=1, le=1_000_000_000, description="The most pixels accepted."
+        default=64_000_000,
+        ge=1,
+        le=1_000_000_000,
+        description="The maximum number of pixels of an image.",
     )
     image_max_aspect: float = Field(
-        default=100.0, ge=1, description="The longest side over the shortest, at most."
+        default=100.0,
+        ge=1,
+        description="The maximum ratio of an image's longer side to its shorter side.",
     )
 
     @property
@@ -113,9 +122,15 @@ class SharedSettings(EnvironmentSettings):
 
 
 def load(kind: type[_AnySettings], **overrides: object) -> _AnySettings:
-    """The settings of that kind from the environment, overrides (CLI options) first.
+    """Read settings from the environment.
 
-    Overrides that are None or empty count as absent. Raises InvalidSettings, naming each variable.
+    Args:
+        kind: the class of the settings.
+        overrides: values, such as CLI options, that go before the environment; None and "" count
+            as absent.
+
+    Raises:
+        InvalidSettings: a value is missing or out of range; the message names each variable.
     """
     given: dict[str, Any] = {
         name: value for name, value in overrides.items() if value is not None and value != ""
@@ -125,12 +140,12 @@ def load(kind: type[_AnySettings], **overrides: object) -> _AnySettings:
     except ValidationError as error:
         prefix = str(kind.model_config.get("env_prefix", ""))
         entries = error.errors(include_input=False, include_url=False)
-        raise InvalidSettings("; ".join(_told(prefix, entry) for entry in entries)) from None
+        raise InvalidSettings("; ".join(_message(prefix, entry) for entry in entries)) from None
 
 
-def _told(prefix: str, entry: ErrorDetails) -> str:
+def _message(prefix: str, entry: ErrorDetails) -> str:
     if not entry["loc"]:
-        # Of several settings together: the validator's own words name them.
+        # The error is about several settings, which the validator's message names.
         return str(entry["ctx"]["error"])
     name = f"{prefix}{'_'.join(str(part) for part in entry['loc'])}".upper()
     ours = entry.get("ctx", {}).get("error")

@@ -17,7 +17,7 @@ _BY_SIGNAL: Final = 128
 """A shell reports 128 and the number of the signal that ended a process."""
 
 _SERVICES: Final = frozenset({"upload", "embedder", "searcher", "up"})
-"""Commands that run until a signal: ending is what they are asked for."""
+"""Commands that run until a signal, so that a signal is no failure of theirs."""
 
 
 def end_on_signals() -> None:

@@ -1,4 +1,4 @@
-"""What a process tells about itself: logs, metrics, traces, health."""
+"""Observes a process: logs, metrics, traces, health."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from services.shared.telemetry.tracing import NoTracing, Tracing
 
 
 def _registry() -> CollectorRegistry:
-    """Empty but for what the process uses: process_cpu_seconds_total, memory, open files."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more of each metric, which nobody looks at
+    """Return a registry with the metrics of the process: CPU seconds, memory, open files."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # they would double the number of series
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     return registry
@@ -20,7 +20,7 @@ def _registry() -> CollectorRegistry:
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
-    """Where a service registers its metrics and its health checks, and gets its tracer."""
+    """Bundles the metrics registry, the health checks and the tracing of a process."""
 
     registry: CollectorRegistry = field(default_factory=_registry)
     health: Health = field(default_factory=Health)

@@ -1,8 +1,8 @@
-"""Histograms of durations, for what is counted many times a query.
+"""Provides histograms of durations that cost little, for the hot path.
 
-The client library's take three times as long, for a lock and a walk through the buckets; twenty of
-them are noticed. All have one layout of buckets, so that a Prometheus which keeps classic
-histograms as native ones of custom buckets can sum them: native ones the library does not offer.
+prometheus_client's histograms take three times as long, since they lock and search linearly; a
+query observes twenty durations. All histograms have the same buckets, so that Prometheus can sum
+them when it stores them as native histograms with custom buckets.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LIMITS: Final = (*map(floatToGoString, DURATION_BUCKETS), "+Inf")
 
 
 class Series:
-    """The durations under one set of labels."""
+    """Counts the durations of one set of labels."""
 
     __slots__ = ("_counts", "_exemplars", "_sum")
 
@@ -33,7 +33,12 @@ class Series:
         self._exemplars: dict[int, Exemplar] = {}
 
     def observe(self, seconds: float, trace_id: str = "") -> None:
-        """Count it; from the event loop's thread alone. trace_id: where to see it, if anywhere."""
+        """Count a duration, in the event loop's thread only.
+
+        Args:
+            seconds: the duration.
+            trace_id: the trace that the exemplar names; empty for none.
+        """
         bucket = bisect_left(DURATION_BUCKETS, seconds)
         self._counts[bucket] += 1
         self._sum += seconds
@@ -41,7 +46,7 @@ class Series:
             self._exemplars[bucket] = Exemplar({"trace_id": trace_id}, seconds, time.time())
 
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str]) -> None:
-        """Show it."""
+        """Add this series to a metric family that is collected."""
         buckets, below = [], 0
         for bucket, limit in enumerate(_LIMITS):
             below += self._counts[bucket]
@@ -51,7 +56,7 @@ class Series:
 
 
 class Durations(Collector):
-    """A histogram with labels, the last of which may be a stage."""
+    """Collects a histogram with labels, the last of which may be a stage."""
 
     def __init__(
         self, name: str, documentation: str, labels: Sequence[str], registry: CollectorRegistry
@@ -63,7 +68,7 @@ class Durations(Collector):
         registry.register(self)
 
     def of(self, *labels: str) -> Series:
-        """The series under these labels."""
+        """Return the series of these labels."""
         series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = Series()
@@ -72,16 +77,16 @@ class Durations(Collector):
     def observe_stages(
         self, seconds: Mapping[str, float], *labels: str, trace_id: str = ""
     ) -> None:
-        """Count each stage, which is the last label, after these."""
+        """Count a duration for each stage; the stage is the last label, after `labels`."""
         for stage, spent in seconds.items():
             self.of(*labels, stage).observe(spent, trace_id)
 
     def describe(self) -> Iterable[HistogramMetricFamily]:
-        """What it is, without a value."""
+        """Return the metric family without values."""
         return [self._family()]
 
     def collect(self) -> Iterable[HistogramMetricFamily]:
-        """Every series."""
+        """Return the metric family with every series."""
         family = self._family()
         for labels, series in self._series.items():
             series.add_to(family, labels)

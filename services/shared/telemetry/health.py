@@ -1,4 +1,4 @@
-"""Truthful health: named checks, and the admin server that answers /livez, /readyz, /metrics."""
+"""Checks the health of a process, and serves /livez, /readyz and /metrics."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from prometheus_client.exposition import choose_encoder
 from services.shared.listening import ADMIN_PORT, base_url, open_site
 
 Check = Callable[[], str | None]
-"""None when all is well, else the reason, for an operator to read."""
+"""Returns None while all is well, or the reason of the failure, for an operator."""
 
 
 def lasting(check: Check, seconds: float, clock: Callable[[], float] = time.monotonic) -> Check:
-    """Fails once `check` has failed at every look for longer than so long."""
+    """Return a check that fails once `check` has failed for longer than `seconds`."""
     since: float | None = None
 
     def lasts() -> str | None:
@@ -35,42 +35,45 @@ def lasting(check: Check, seconds: float, clock: Callable[[], float] = time.mono
 
 
 class Health:
-    """The checks of a process: live = worth keeping, ready = can do its job now."""
+    """Holds the checks of a process.
+
+    A process that is not live is restarted; one that is not ready gets no work.
+    """
 
     def __init__(self) -> None:
-        """Start with no checks: live and ready."""
+        """Start without checks: live and ready."""
         self._live: dict[str, Check] = {}
         self._ready: dict[str, Check] = {}
 
     def live_when(self, name: str, check: Check) -> None:
-        """Restart this process when the check keeps failing."""
+        """Add a check of liveness: Kubernetes restarts the process while it fails."""
         self._live[name] = check
 
     def ready_when(self, name: str, check: Check) -> None:
-        """Send this process no work while the check fails."""
+        """Add a check of readiness: the process gets no work while it fails."""
         self._ready[name] = check
 
     def not_live(self) -> Mapping[str, str]:
-        """The failing liveness checks with their reasons."""
+        """Return the failing liveness checks with their reasons."""
         return _failing(self._live)
 
     def not_ready(self) -> Mapping[str, str]:
-        """The failing readiness checks with their reasons; what isn't live isn't ready."""
+        """Return the failing checks of readiness and liveness with their reasons."""
         return _failing(self._live) | _failing(self._ready)
 
 
 class HealthMetrics:
-    """Whether a process is ready, for whoever sees only its metrics."""
+    """Exports the readiness of a process as a metric."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge(
             "simile_ready",
-            "1 while /readyz says ok, 0 while it names what fails; looked at with each scrape.",
+            "1 while /readyz answers ok, 0 while a check fails; evaluated at each scrape.",
             registry=registry,
         )
 
     def show(self, health: Health) -> None:
-        """Show it from now on."""
+        """Export the readiness from now on."""
         self.ready.set_function(lambda: not health.not_ready())
 
 
@@ -98,10 +101,10 @@ async def _readyz(request: web.Request) -> web.Response:
 
 
 def admin_app(health: Health, registry: CollectorRegistry) -> web.Application:
-    """The admin application: GET /livez, /readyz (200 or 503 with reasons) and /metrics."""
+    """Return the admin application: GET /livez, /readyz (200, or 503 with reasons), /metrics."""
 
     async def metrics(request: web.Request) -> web.Response:
-        # OpenMetrics where that is asked for: it alone has exemplars.
+        # Only OpenMetrics, where the client accepts it, has exemplars.
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return web.Response(body=encode(registry), headers={"Content-Type": content_type})
 
@@ -124,9 +127,20 @@ async def start_admin(
     port: int,
     setting: str = ADMIN_PORT,
 ) -> web.AppRunner:
-    """Serve the admin application; `runner.addresses` has the port, `cleanup()` ends it.
+    """Serve the admin application.
 
-    setting: the variable that the port comes from. Raises InvalidSettings when it is taken.
+    Args:
+        health: the checks.
+        registry: the metrics.
+        host: the address to listen on.
+        port: the TCP port; 0 takes a free one.
+        setting: the variable that the port comes from, for the error.
+
+    Returns:
+        The running server: `addresses` has the port, `cleanup()` ends it.
+
+    Raises:
+        InvalidSettings: the port is taken.
     """
     runner = web.AppRunner(admin_app(health, registry), access_log=None)
     await runner.setup()
@@ -142,7 +156,7 @@ async def admin(
     port: int,
     setting: str = ADMIN_PORT,
 ) -> AsyncIterator[str]:
-    """Serve the admin application while inside; its base URL. Raises InvalidSettings."""
+    """Serve the admin application while inside, and yield its base URL. Raises InvalidSettings."""
     runner = await start_admin(health, registry, host, port, setting)
     try:
         yield base_url("http", host, runner.addresses[0][1])

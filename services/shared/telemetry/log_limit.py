@@ -1,4 +1,4 @@
-"""Keeps a flood of one kind of event from flooding the log."""
+"""Limits the log lines of frequent events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SECONDS: Final = 10.0
 
 
 class LogLimit:
-    """Lets one line through every few seconds, and counts the events in between."""
+    """Allows one log line every few seconds, and counts the events in between."""
 
     def __init__(
         self, seconds: float = _SECONDS, clock: Callable[[], float] = time.monotonic

@@ -1,4 +1,4 @@
-"""Structured logs on stdout: JSON, or pretty on a terminal; `action` names what happened."""
+"""Writes structured logs to stdout: JSON, or pretty on a terminal; `action` names the event."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TOGETHER_SECONDS: Final = 0.1
 
 
 class _NoisyRateLimit(logging.Filter):
-    """Lets each noisy library say one thing every few seconds: a down peer fills logs."""
+    """Allows each noisy library one line every few seconds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class _NoisyRateLimit(logging.Filter):
 
 
 class _Stdout:
-    """Where our own lines go, without the standard library's way round: a third of its cost.
+    """Writes structlog's lines to stdout, at a third of the cost of the standard library's logging.
 
-    To write is a system call, at which the interpreter's lock goes to a thread that waits for it.
-    So the lines of an event loop go out together, those of a moment; from a warning on at once.
+    A write is a system call that releases the interpreter's lock. To write less often, the lines of
+    an event loop up to `info` are collected for a moment; warnings and errors are written at once.
     """
 
     _writes_soon: ClassVar[asyncio.AbstractEventLoop | None] = None
@@ -52,14 +52,14 @@ class _Stdout:
         self.name = name
 
     def msg(self, line: str) -> None:
-        """Write one line now; from any thread."""
+        """Write a line at once, from any thread."""
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 
     warning = error = critical = exception = msg
 
     def info(self, line: str) -> None:
-        """Write one line soon; from any thread, now where it has no event loop."""
+        """Write a line soon, from any thread; at once in a thread without an event loop."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -83,7 +83,7 @@ def _json(line: object, default: Callable[[object], object]) -> str:
 
 
 def _printable(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Escape control characters: a caller's or a peer's text must not steer a terminal."""
+    """Escape control characters, so that foreign text can't control a terminal."""
     for name, value in event.items():
         if isinstance(value, str) and not value.isprintable():
             event[name] = printable_lines(value)
@@ -97,14 +97,16 @@ def _traceback(out: TextIO, error: ExcInfo) -> None:
 
 
 def configure(level: str, log_format: str, **process: str) -> None:
-    """Let structlog write to stdout, and the standard library's loggers by one handler, too.
+    """Configure structlog and the standard library's logging to write to stdout.
 
-    level: debug | info | warning | error. log_format: auto | json | pretty. process: what every
-    line tells of the process that it comes from.
+    Args:
+        level: debug | info | warning | error.
+        log_format: auto | json | pretty.
+        process: fields of the process, which every line carries.
     """
     pretty = log_format == "pretty" or (log_format == "auto" and sys.stdout.isatty())
 
-    # Not structlog's context variables: threads don't inherit them.
+    # structlog's context variables don't work here, since threads don't inherit them.
     def add_process(_logger: object, _method: str, event: EventDict) -> EventDict:
         return {**process, **event}
 

@@ -1,7 +1,6 @@
-"""Watches the event loop: how late it is, and where it stands when it stands still.
+"""Measures the event loop's lag, and logs where a blocked event loop stands.
 
-A loop that is blocked answers no probe either; from outside that is a time-out. What it is blocked
-by only this process can tell.
+A blocked loop answers no probe either: from outside only a timeout is visible, without the cause.
 """
 
 from __future__ import annotations
@@ -27,55 +26,55 @@ _log = structlog.get_logger(__name__)
 
 _BEAT_SECONDS: Final = 0.5
 _BLOCKED_SECONDS: Final = 5.0
-_PATIENCE: Final = StallThresholds(unready_seconds=8.0, dead_seconds=50.0)
+_THRESHOLDS: Final = StallThresholds(unready_seconds=8.0, dead_seconds=50.0)
 
 
 class ProcessMetrics:
-    """What every process measures of itself, beside what prometheus_client does."""
+    """Defines the metrics of every process beside those of prometheus_client."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.loop_lag_seconds = Histogram(
             "simile_event_loop_lag_seconds",
-            "How late the event loop was with what was due, looked at twice a second.",
+            "How late the event loop ran a due callback, measured twice a second.",
             buckets=DURATION_BUCKETS,
             registry=registry,
         )
 
 
 class LoopMonitor:
-    """The heartbeat of one event loop: beaten by a task of it, judged from anywhere."""
+    """Records the heartbeats of one event loop, and reports when they stop."""
 
     def __init__(
         self, on_lag: Callable[[float], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """on_lag gets the seconds by which each beat was late."""
+        """Args: on_lag gets the seconds by which each heartbeat was late."""
         self._on_lag = on_lag
         self._clock = clock
         self._beaten = clock()
-        self._told = False
+        self._logged = False
 
     def beat(self, due: float) -> None:
-        """The loop runs; `due` is when it should have, on the clock."""
+        """Record a heartbeat that was due at `due`, by the clock."""
         self._beaten = self._clock()
-        self._told = False
+        self._logged = False
         self._on_lag(max(0.0, self._beaten - due))
 
     def stalled(self, limit_seconds: float) -> str | None:
-        """The reason when the last beat is longer ago than the limit."""
+        """Return the reason when the last heartbeat is longer ago than the limit."""
         still = self._clock() - self._beaten
-        return None if still <= limit_seconds else f"it stood still for {still:.0f} s"
+        return None if still <= limit_seconds else f"no heartbeat for {still:.0f} s"
 
     def look(self, loop_thread: int) -> None:
-        """From another thread: say once where the loop stands, when it stands still."""
-        if self._told or self.stalled(_BLOCKED_SECONDS) is None:
+        """Log once, from another thread, where a blocked loop stands."""
+        if self._logged or self.stalled(_BLOCKED_SECONDS) is None:
             return
-        self._told = True
+        self._logged = True
         frame = sys._current_frames().get(loop_thread)  # noqa: SLF001 (documented, for this)
         where = "".join(traceback.format_stack(frame)) if frame is not None else ""
         _log.error("the event loop is blocked", action="event_loop_blocked", where=where)
 
-    async def beat_for_ever(self) -> None:
-        """Beat twice a second."""
+    async def run(self) -> None:
+        """Record a heartbeat twice a second, until cancelled."""
         while True:
             due = self._clock() + _BEAT_SECONDS
             await asyncio.sleep(_BEAT_SECONDS)
@@ -84,9 +83,9 @@ class LoopMonitor:
 
 @contextlib.asynccontextmanager
 async def watched_loop(health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
-    """The running loop watched while inside, its checks and its metric registered."""
+    """Watch the running loop while inside, with its health checks and its metric."""
     monitor = LoopMonitor(ProcessMetrics(registry).loop_lag_seconds.observe)
-    _PATIENCE.watch(health, "event loop", monitor.stalled)
+    _THRESHOLDS.watch(health, "event loop", monitor.stalled)
     over, loop_thread = threading.Event(), threading.get_ident()
 
     def watch() -> None:
@@ -94,7 +93,7 @@ async def watched_loop(health: Health, registry: CollectorRegistry) -> AsyncIter
             monitor.look(loop_thread)
 
     threading.Thread(target=watch, name="loop monitor", daemon=True).start()
-    beating = asyncio.create_task(monitor.beat_for_ever(), name="loop heartbeat")
+    beating = asyncio.create_task(monitor.run(), name="loop heartbeat")
     try:
         yield
     finally:

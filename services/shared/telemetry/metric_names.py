@@ -1,11 +1,12 @@
-"""What samples say of the queries: the few figures that a person looks at first, by their names."""
+"""Names the metrics that `simile top` and `simile bench` read, and computes the main figures."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, get_args
 
 from services.shared.telemetry.samples import Histogram, Samples
+from services.shared.telemetry.stopwatch import QueryStage
 
 QUERY_ROUTES: Final = frozenset(
     {
@@ -15,7 +16,7 @@ QUERY_ROUTES: Final = frozenset(
         "/v1/items/{collection}/{item_id}/similar",
     }
 )
-"""Requests whose answer a person waits for; images and pages are not among them."""
+"""Routes of queries; images and pages are not among them."""
 
 REQUESTS: Final = "simile_upload_requests_total"
 REQUEST_SECONDS: Final = "simile_upload_request_seconds"
@@ -30,15 +31,11 @@ PROCESS_START: Final = "process_start_time_seconds"
 
 SERVICES: Final = ("upload", "embedder", "searcher")
 
-STAGES: Final = (
-    "receive", "sniff", "lookup", "publish", "embed_queue", "decode", "batch_wait", "model",
-    "search_queue", "search", "rerank", "messaging", "reply",
-)  # fmt: skip
-"""In the order of a query's way."""
+STAGES: Final[tuple[str, ...]] = get_args(QueryStage)
 
 
 def services_of(samples: Samples) -> Sequence[str]:
-    """The services that the process holds: one, or all in a `simile up`."""
+    """Return the services that the process runs: one, or all of them in a `simile up`."""
     return [
         service
         for service in SERVICES
@@ -47,18 +44,18 @@ def services_of(samples: Samples) -> Sequence[str]:
 
 
 def queries_by_code(risen: Samples) -> Mapping[str, float]:
-    """How many queries were answered, by code; the most frequent first."""
+    """Count the answered queries by code, the most frequent first."""
     counts = risen.by("code", REQUESTS, route=QUERY_ROUTES)
     return {code: counts[code] for code in sorted(counts, key=lambda code: (-counts[code], code))}
 
 
 def query_seconds(risen: Samples) -> Histogram:
-    """How long the queries took, failed ones too."""
+    """Return the durations of all queries, failed ones too."""
     return risen.histogram(REQUEST_SECONDS, route=QUERY_ROUTES)
 
 
 def stage_seconds(risen: Samples) -> Mapping[str, Histogram]:
-    """How long answered queries were in each stage, in the order of their way."""
+    """Return the durations of answered queries in each stage, in the order of the stages."""
     known = {labels["stage"] for labels, _ in risen.labels(f"{STAGE_SECONDS}_sum")}
     ordered = [stage for stage in STAGES if stage in known] + sorted(known - {*STAGES})
     found = {stage: risen.histogram(STAGE_SECONDS, stage=stage) for stage in ordered}
@@ -66,7 +63,7 @@ def stage_seconds(risen: Samples) -> Mapping[str, Histogram]:
 
 
 def queue_messages(several: Iterable[Samples]) -> Mapping[str, int]:
-    """How many messages wait, by queue. All processes see the same queues: the most counts."""
+    """Count waiting messages by queue: the maximum of all processes, which see the same queues."""
     most: dict[str, int] = {}
     for samples in several:
         for labels, value in samples.labels(QUEUE_MESSAGES):

@@ -1,7 +1,7 @@
-"""Tracing by OpenTelemetry's SDK, sent over OTLP; the only importer of it.
+"""Sends traces over OTLP by OpenTelemetry's SDK, which no other module imports.
 
-Where to, how much of it and with which attributes is read by the SDK from the standard OTEL_*
-variables. Needs the extra `tracing`.
+The SDK reads the destination, the sampling and more attributes from the standard OTEL_* variables.
+Needs the extra `tracing`.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ _CLOCK_WAS_SET_NS: Final = 10**9
 
 
 class _WallClock:
-    """Unix time of what `clock` tells, by one difference for all: spans keep their order."""
+    """Converts times of `clock` to Unix time by one difference, so that spans keep their order."""
 
     def __init__(self) -> None:
         self._ahead_ns = self._read()
 
     def unix_ns(self, at: float) -> int:
-        """When that was."""
+        """Return the Unix time in nanoseconds of a time of `clock`."""
         ahead_ns = self._read()
-        # A thread may have waited between the two clocks: only what no wait explains is believed.
+        # A thread may wait between reading the two clocks; only a larger change means a set clock.
         if abs(ahead_ns - self._ahead_ns) > _CLOCK_WAS_SET_NS:
             self._ahead_ns = ahead_ns
         return self._ahead_ns + round(1e9 * at)
@@ -57,7 +57,7 @@ class _WallClock:
 
 
 class Otlp:
-    """Spans of every service of this process, sent in the background."""
+    """Sends the spans of every service of this process in the background."""
 
     def __init__(self, replica: str) -> None:
         self._replica = replica
@@ -65,7 +65,7 @@ class Otlp:
         self._providers: list[TracerProvider] = []
 
     def tracer(self, service: str) -> OtelTracer:
-        """One service's tracer, with what it sends by."""
+        """Return the tracer of a service, with an exporter of its own."""
         resource = Resource.create(
             {
                 "service.name": f"simile-{service}",
@@ -79,7 +79,7 @@ class Otlp:
         return OtelTracer(provider.get_tracer("simile"), self._wall)
 
     def close(self) -> None:
-        """Send what is left, for some seconds at most: a collector may be away."""
+        """Send the remaining spans, for at most some seconds: the collector may be away."""
         closing = [
             threading.Thread(target=provider.shutdown, daemon=True) for provider in self._providers
         ]
@@ -98,7 +98,7 @@ class OtelTracer:
         self._wall = wall
 
     def begin(self, traceparent: str, began: float) -> OtelTrace:
-        """A request's span; the sampler decides whether anything is kept."""
+        """Begin the span of a request; the sampler decides whether it is kept."""
         parent = set_span_in_context(NonRecordingSpan(_context(traceparent)))
         span = self._tracer.start_span(
             "request", parent, kind=SpanKind.SERVER, start_time=self._wall.unix_ns(began)
@@ -113,7 +113,7 @@ class OtelTracer:
         attributes: Attributes,
         links: Sequence[str] = (),
     ) -> str:
-        """A span from the watch's start to its last lap, and one for each lap."""
+        """Record a span from the watch's start to its last lap, and a child span for each lap."""
         span = self._tracer.start_span(
             name,
             set_span_in_context(NonRecordingSpan(_context(parent))),
@@ -127,7 +127,7 @@ class OtelTracer:
 
 
 class OtelTrace:
-    """A request's span, open until its answer."""
+    """Holds the span of a request until its answer."""
 
     def __init__(self, tracer: Tracer, wall: _WallClock, span: Span) -> None:
         self._tracer = tracer
@@ -138,7 +138,7 @@ class OtelTrace:
         self.sampled = tracing.sampled(self.traceparent)
 
     def end(self, name: str, watch: Stopwatch, attributes: Attributes, *, failed: bool) -> None:
-        """End it now."""
+        """Name the span and end it, with a child span for each lap."""
         self._span.update_name(name)
         self._span.set_attributes(attributes)
         if failed:
@@ -156,7 +156,7 @@ def _end(tracer: Tracer, wall: _WallClock, span: Span, watch: Stopwatch, ended: 
 
 
 def _context(traceparent: str) -> SpanContext:
-    """What a traceparent says; an invalid context, which begins a trace, of none."""
+    """Parse a traceparent; return an invalid context, which begins a trace, where it is empty."""
     if not tracing.sound(traceparent):
         return SpanContext(0, 0, is_remote=True)
     _, trace, span, flags = traceparent.split("-")

@@ -1,4 +1,4 @@
-"""What a process counted and measured, at a moment or between two, for whoever shows it."""
+"""Parses Prometheus metrics, and computes differences, sums and quantiles of them."""
 
 from __future__ import annotations
 
@@ -15,32 +15,37 @@ Labels = frozenset[tuple[str, str]]
 """The labels of one sample, by name and value."""
 
 Wanted = str | Collection[str]
-"""A label's value, or those that it may have."""
+"""The required value of a label, or several allowed values."""
 
 _RISING: Final = frozenset({"counter", "histogram", "summary"})
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Observations by their buckets. cumulative: how many were at most so large, by that limit."""
+    """Holds the observations of a histogram.
+
+    Attributes:
+        cumulative: by upper limit, the number of observations up to it.
+        sum: of all observations.
+    """
 
     cumulative: Mapping[float, float] = field(default_factory=dict)
     sum: float = 0.0
 
     @property
     def count(self) -> float:
-        """How many there are."""
+        """The number of observations."""
         return self.cumulative.get(math.inf, 0.0)
 
     @property
     def mean(self) -> float:
-        """NaN of none."""
+        """The mean; NaN without observations."""
         return self.sum / self.count if self.count else math.nan
 
     def quantile(self, share: float) -> float:
-        """What a share of them stays below, as Prometheus estimates it; NaN of none.
+        """Estimate a quantile as Prometheus does; NaN without observations.
 
-        Of what is over the largest limit nothing is known but that: then it is that limit.
+        A quantile beyond the largest finite limit is that limit.
         """
         if not self.count:
             return math.nan
@@ -56,14 +61,19 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Values by sample name and labels. rising: the names of those that only rise in a process."""
+    """Holds the values of metrics.
+
+    Attributes:
+        values: by sample name and labels.
+        rising: the names of the samples that only rise while a process runs.
+    """
 
     values: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
     rising: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, families: Iterable[Metric]) -> Samples:
-        """What a registry collects."""
+        """Collect the samples of metric families, such as those of a registry."""
         values: dict[str, dict[Labels, float]] = {}
         rising = set()
         for family in families:
@@ -75,11 +85,11 @@ class Samples:
 
     @classmethod
     def parsed(cls, text: str) -> Samples:
-        """What a process answers at /metrics. Raises ValueError when it is something else."""
+        """Parse the text of /metrics. Raises ValueError for any other text."""
         return cls.of(text_string_to_metric_families(text))
 
     def restarted_since(self, before: Samples) -> bool:
-        """Whether they are of another process: something fell that can only rise."""
+        """Return whether the process was restarted: a value fell that can only rise."""
         return any(
             self.values.get(name, {}).get(labels, 0.0) < value
             for name in before.rising
@@ -87,7 +97,7 @@ class Samples:
         )
 
     def since(self, before: Samples) -> Samples:
-        """By how much each rose; what also falls is as it is. A restarted one rose from 0."""
+        """Return the rise of each counter, from 0 after a restart; gauges keep their value."""
         if self.restarted_since(before):
             return self
         return Samples(
@@ -96,20 +106,20 @@ class Samples:
         )
 
     def one(self, name: str) -> float | None:
-        """The value of the only sample of that name, or of any; None where there is none."""
+        """Return the value of the first sample of that name; None where there is none."""
         return next(iter(self.values.get(name, {}).values()), None)
 
     def labels(self, name: str) -> Iterator[tuple[Mapping[str, str], float]]:
-        """Every sample of that name: its labels and its value."""
+        """Yield the labels and the value of every sample of that name."""
         for labels, value in self.values.get(name, {}).items():
             yield dict(labels), value
 
     def total(self, name: str, **wanted: Wanted) -> float:
-        """The sum of those with these labels; 0 of none."""
+        """Return the sum of the samples with these labels."""
         return sum(value for labels, value in self.labels(name) if _fits(labels, wanted))
 
     def by(self, label: str, name: str, **wanted: Wanted) -> dict[str, float]:
-        """The same, by the value of one label."""
+        """Return the sums of the samples with these labels, by the value of another label."""
         sums: dict[str, float] = defaultdict(float)
         for labels, value in self.labels(name):
             if _fits(labels, wanted):
@@ -117,7 +127,7 @@ class Samples:
         return dict(sums)
 
     def histogram(self, name: str, **wanted: Wanted) -> Histogram:
-        """Those with these labels as one histogram."""
+        """Return the samples with these labels as one histogram."""
         limits = self.by("le", f"{name}_bucket", **wanted)
         cumulative = {float(limit): count for limit, count in limits.items()}
         return Histogram(cumulative, self.total(f"{name}_sum", **wanted))
@@ -131,7 +141,7 @@ class Samples:
 
 
 def added(several: Iterable[Samples]) -> Samples:
-    """What rises in several processes as that of one; levels don't add up."""
+    """Add up the counters of several processes; gauges are left out."""
     values: dict[str, dict[Labels, float]] = {}
     rising: set[str] = set()
     for samples in several:

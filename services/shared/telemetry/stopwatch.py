@@ -1,17 +1,26 @@
-"""Splits the time that one item takes into stages; clocks of one process only."""
+"""Splits the time of one item into stages, by the clock of one process."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 clock: Final = time.perf_counter
-"""Seconds. What a `Delivery` was `received` by is of it, too."""
+"""The clock of all stages, in seconds; `Delivery.received` is a time of it."""
+
+QueryStage = Literal[
+    "receive", "sniff", "lookup", "publish", "embed_queue", "decode", "batch_wait", "model",
+    "search_queue", "search", "rerank", "messaging", "reply",
+]  # fmt: skip
+"""The stages of a query, in their order."""
+
+StageName = QueryStage | Literal["images"]
+"""The stages of a query or a batch; `images` is the time that all images of a batch take."""
 
 
 class Lap(NamedTuple):
-    """A stage, from when to when, by `clock`."""
+    """Holds the beginning and the end of a stage, by `clock`."""
 
     stage: str
     began: float
@@ -19,7 +28,7 @@ class Lap(NamedTuple):
 
 
 class Stopwatch:
-    """Runs from `began`; each lap ends one stage and begins the next, so that none is left out."""
+    """Measures stages from `began`; each lap ends a stage and begins the next one."""
 
     __slots__ = ("began", "laps", "last")
 
@@ -28,8 +37,13 @@ class Stopwatch:
         self.last = began
         self.laps: list[Lap] = []
 
-    def lap(self, stage: str, ended: float | None = None) -> float:
-        """End a stage, now or then; its seconds. One that comes again goes on, or adds up."""
+    def lap(self, stage: StageName, ended: float | None = None) -> float:
+        """End a stage and return its seconds.
+
+        Args:
+            stage: the stage. A stage that ends again adds to its time.
+            ended: when it ended, by `clock`; now by default.
+        """
         now = clock() if ended is None else max(ended, self.last)
         began, self.last = self.last, now
         before = self.laps[-1] if self.laps else None
@@ -40,18 +54,18 @@ class Stopwatch:
         return now - began
 
     def skip(self, ended: float) -> float:
-        """Leave out the time until then, which is another's to tell; how much that was."""
+        """Leave out the time until `ended`, which other services measure; return its seconds."""
         began, self.last = self.last, max(ended, self.last)
         return self.last - began
 
     @property
     def stages(self) -> dict[str, float]:
-        """Seconds by stage, in their order."""
+        """The seconds of each stage, in their order."""
         return self.sums(self.laps)
 
     @staticmethod
     def sums(laps: Iterable[Lap]) -> dict[str, float]:
-        """Seconds by stage of these laps, in their order."""
+        """Add up the seconds of each stage in these laps, in their order."""
         stages: dict[str, float] = {}
         for stage, began, ended in laps:
             stages[stage] = stages.get(stage, 0.0) + ended - began

@@ -1,7 +1,7 @@
-"""The port to tracing: spans are made of the times that are measured anyway, when these are over.
+"""Defines the port to tracing, whose spans are made from stopwatches when the work is over.
 
-Off, as by default, nothing is made and no tracing library is imported; `otel` is the adapter. A
-context travels as W3C `traceparent`, in HTTP's header and in the messages' slip.
+By default tracing is off, and no tracing library is imported; `otel` is the adapter. A context is
+passed on as W3C `traceparent`, in the HTTP header and in the messages' slip.
 """
 
 from __future__ import annotations
@@ -22,29 +22,37 @@ _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16
 
 
 class Trace(Protocol):
-    """A request that is being traced: the root of its spans, or a part of its caller's trace."""
+    """Traces a request: as the root of a trace, or as a part of its caller's trace."""
 
     @property
     def traceparent(self) -> str:
-        """What those who work for this request take as their parent."""
+        """The parent context of all spans of this request."""
 
     @property
     def trace_id(self) -> str:
-        """32 hexadecimal digits."""
+        """The id of the trace: 32 hexadecimal digits."""
 
     @property
     def sampled(self) -> bool:
-        """Whether anything of it is kept."""
+        """True where the trace is kept."""
 
     def end(self, name: str, watch: Stopwatch, attributes: Attributes, *, failed: bool) -> None:
-        """Name it and end it now, with a span for each lap."""
+        """Name the request's span and end it, with a child span for each lap."""
 
 
 class Tracer(Protocol):
     """Makes the spans of one service."""
 
     def begin(self, traceparent: str, began: float) -> Trace | None:
-        """A request that began then, for a caller's context or without; None when off."""
+        """Begin the span of a request.
+
+        Args:
+            traceparent: the caller's context; empty for none.
+            began: when the request began, by the stopwatch's clock.
+
+        Returns:
+            The span; None while tracing is off.
+        """
 
     def record(
         self,
@@ -54,37 +62,45 @@ class Tracer(Protocol):
         attributes: Attributes,
         links: Sequence[str] = (),
     ) -> str:
-        """A piece of work that ends now, and a span for each lap; the traceparent of it.
+        """Record the span of work that ends now, with a child span for each lap.
 
-        parent: empty for none. links: traceparents of what else it has to do with.
+        Args:
+            name: the name of the span.
+            watch: the times of the work.
+            parent: the traceparent of the parent span; empty for none.
+            attributes: of the span.
+            links: the traceparents of other spans that belong to this work.
+
+        Returns:
+            The traceparent of the span; empty while tracing is off.
         """
 
 
 class Tracing(Protocol):
-    """Where the tracers of a process come from."""
+    """Makes the tracers of a process."""
 
     def tracer(self, service: str) -> Tracer:
-        """The tracer of one service."""
+        """Return the tracer of a service."""
 
     def close(self) -> None:
-        """Send what is left; blocks for some seconds at most."""
+        """Send the remaining spans; blocks for at most some seconds."""
 
 
 class NoTracing:
-    """Traces nothing; a caller's context is passed on as it came."""
+    """Traces nothing; a caller's context is passed on unchanged."""
 
     def tracer(self, service: str) -> Tracer:
-        """One that makes nothing."""
+        """Return a tracer that records nothing."""
         del service
         return _NoTracer()
 
     def close(self) -> None:
-        """Nothing is left."""
+        """Do nothing."""
 
 
 class _NoTracer:
     def begin(self, traceparent: str, began: float) -> Trace | None:
-        """Nothing begins."""
+        """Return None."""
         del traceparent, began
         return None
 
@@ -96,13 +112,13 @@ class _NoTracer:
         attributes: Attributes,
         links: Sequence[str] = (),
     ) -> str:
-        """Nothing is made."""
+        """Record nothing."""
         del name, watch, parent, attributes, links
         return ""
 
 
 def tracing(export: TraceExport, replica: str) -> Tracing:
-    """What the setting names. Raises MissingExtra."""
+    """Return the tracing that the setting names. Raises MissingExtra."""
     if export == "off":
         return NoTracing()
     try:
@@ -115,7 +131,7 @@ def tracing(export: TraceExport, replica: str) -> Tracing:
 
 
 def sound(traceparent: str) -> bool:
-    """Whether it is a W3C context of the version that we know."""
+    """Return whether the text is a W3C context of version 00."""
     return _TRACEPARENT.fullmatch(traceparent) is not None
 
 
@@ -125,7 +141,7 @@ def trace_id(traceparent: str) -> str:
 
 
 def sampled(traceparent: str) -> bool:
-    """Whether its trace is kept; not without one."""
+    """Return whether the trace is kept; False without a context."""
     return traceparent[-1:] in _ODD
 
 

@@ -1,4 +1,4 @@
-"""Notices stages that stand still: first unready, later not live."""
+"""Detects stalled stages, which make a process first unready and later not live."""
 
 from __future__ import annotations
 
@@ -13,31 +13,42 @@ from services.shared.telemetry.health import Health
 
 @dataclass(frozen=True, slots=True)
 class StallThresholds:
-    """How long a stage may stand still: before it is unready, and before it is not live."""
+    """Holds how long a stage may stall.
+
+    Attributes:
+        unready_seconds: after which the process is not ready.
+        dead_seconds: after which the process is not live.
+    """
 
     unready_seconds: float
     dead_seconds: float
 
     def watch(self, health: Health, what: str, stalled: Callable[[float], str | None]) -> None:
-        """Add both checks. stalled: the reason, when it stands still for longer than so long."""
+        """Add the checks of readiness and liveness of a stage.
+
+        Args:
+            health: gets the checks.
+            what: the name of the checks.
+            stalled: gets a limit in seconds; returns the reason when the stage stalls for longer.
+        """
         health.ready_when(what, lambda: stalled(self.unready_seconds))
         health.live_when(what, lambda: stalled(self.dead_seconds))
 
 
 class Watchdog:
-    """Knows since when each piece of work of a stage runs."""
+    """Records since when each piece of a stage's work has been running."""
 
     def __init__(self, what: str, clock: Callable[[], float] = time.monotonic) -> None:
-        """`what` names the work for the operator."""
+        """Start without work; `what` names it for the operator."""
         self.what = what
         self._clock = clock
         self._numbers = itertools.count()
         self._since: dict[int, float] = {}
         self.ended = clock()
-        """When a piece of work ended last."""
+        """The time when work ended last."""
 
     def begin(self) -> int:
-        """Begin a piece of work, in any thread; the number to `end` it by."""
+        """Begin a piece of work, in any thread; return its number for `end`."""
         number = next(self._numbers)
         self._since[number] = self._clock()
         return number
@@ -49,7 +60,7 @@ class Watchdog:
 
     @contextlib.contextmanager
     def work(self) -> Iterator[None]:
-        """Around one piece of work; waiting for work is none."""
+        """Run a piece of work inside; waiting for work does not count."""
         number = self.begin()
         try:
             yield
@@ -57,7 +68,7 @@ class Watchdog:
             self.end(number)
 
     def stalled(self, limit_seconds: float) -> str | None:
-        """The reason when the oldest work runs longer than the limit."""
+        """Return the reason when the oldest work has been running for longer than the limit."""
         oldest = min(list(self._since.values()), default=None)
         if oldest is None or self._clock() - oldest <= limit_seconds:
             return None
@@ -65,31 +76,34 @@ class Watchdog:
 
 
 class ProgressWatch:
-    """Knows whether what is in hand moves: it may be lost between stages that all seem well."""
+    """Detects that work in flight makes no progress, although no stage is stalled.
+
+    Work may be lost between two stages.
+    """
 
     def __init__(
         self, stages: Sequence[Watchdog], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """stages: each end of their work is a move."""
+        """Args: stages, of which each end of work is progress."""
         self._stages = stages
         self._clock = clock
         self._moved = clock()
-        self.in_hand = 0
+        self.in_flight = 0
 
     def taken(self) -> None:
-        """One more."""
-        if self.in_hand == 0:
+        """Count one more item in flight."""
+        if self.in_flight == 0:
             self._moved = self._clock()
-        self.in_hand += 1
+        self.in_flight += 1
 
     def settled(self, count: int) -> None:
-        """So many fewer."""
-        self.in_hand -= count
+        """Count `count` items that are finished."""
+        self.in_flight -= count
         self._moved = self._clock()
 
     def stalled(self, limit_seconds: float) -> str | None:
-        """The reason when something is in hand and nothing has moved for longer than the limit."""
+        """Return the reason when work is in flight without progress for longer than the limit."""
         still = self._clock() - max(self._moved, *(stage.ended for stage in self._stages))
-        if self.in_hand == 0 or still <= limit_seconds:
+        if self.in_flight == 0 or still <= limit_seconds:
             return None
-        return f"{self.in_hand} in hand, and none has moved for {still:.0f} s"
+        return f"{self.in_flight} in flight, without progress for {still:.0f} s"

@@ -20,19 +20,19 @@ PROGRESS: Final = "progress.json"
 
 _STAGES_OF_IMAGES: Final = {"drawing": "drawing ", "reading": "reading ", "embedding": ""}
 _STALE_SECONDS: Final = 15.0
-"""A build that has written nothing for so long has died, or its machine is away."""
+"""After how long without an update a build counts as dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class BuildProgress:
-    """Holds how far a build is.
+    """Holds the progress of a build.
 
     Attributes:
-        stage: what it does now, as in the metric simile_index_build_stage.
+        stage: the current stage, as in the metric simile_index_build_stage.
         done: images that are through the stage, or through the last one that counted images.
-        total: images of that stage; None while they are not counted yet.
+        total: images of that stage; None before they are counted.
         failed: images that could not be used so far, and are left out.
-        eta_seconds: how long it is likely to take still; None where that can't be estimated.
+        eta_seconds: the estimated remaining time; None where there is no estimate.
         build: a name of this build alone.
         beat: how often this build has written; it grows for as long as the build lives.
         written_unix_ms: when it was written, by the builder's clock.

@@ -1,6 +1,6 @@
-"""A version's catalogue of items: position -> id, path, label, attributes; written once, then read.
+"""Writes and reads the items of an index version: position -> id, path, label, attributes.
 
-Pure sqlite, no numpy: upload reads items too.
+Uses sqlite and no numpy, since upload reads items too.
 """
 
 from __future__ import annotations
@@ -35,14 +35,22 @@ CREATE INDEX items_sha256 ON items (sha256);
 """
 _ROWS_AT_ONCE: Final = 1000
 _MAX_KEPT: Final = 10_000
-"""Items that are kept once they were read, some 10 MB of them."""
+"""How many items are cached after they were read: some 10 MB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a collection; position is its number in the index version.
+    """Describes an image of a collection.
 
-    path is relative to the manifest's images_root; width and height are in pixels, as stored.
+    Attributes:
+        position: the number of the item in the index version.
+        item_id: the item's stable id.
+        path: relative to the manifest's images_root.
+        label: the class of the image.
+        attributes: more names and values.
+        width: in pixels, as stored.
+        height: in pixels, as stored.
+        sha256: of the file, in hexadecimal digits.
     """
 
     position: int
@@ -57,7 +65,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """One value that items have, and how many."""
+    """Counts the items that have a value."""
 
     value: str
     count: int
@@ -65,17 +73,17 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """What a filter can ask for: labels, and the values of each attribute; most frequent first."""
+    """Lists the labels and attribute values that filters can use, most frequent first."""
 
     labels: tuple[Facet, ...]
     attributes: Mapping[str, tuple[Facet, ...]]
 
 
 class ItemCatalog:
-    """Read access to a version's items.sqlite; usable from several threads."""
+    """Reads a version's items.sqlite, from any thread."""
 
     def __init__(self, path: Path) -> None:
-        """Raises IndexCorrupt when the file isn't a catalogue of items."""
+        """Open the file. Raises IndexCorrupt."""
         self._lock = threading.Lock()
         self._kept: dict[int, Item] = {}
         try:
@@ -92,7 +100,7 @@ class ItemCatalog:
             raise IndexCorrupt(message) from error
 
     def at(self, positions: Sequence[int]) -> list[Item]:
-        """The items at these positions, in the order asked. Raises UnknownItem."""
+        """Return the items at these positions, in the same order. Raises UnknownItem."""
         kept = self._kept
         found = {one: item for one in positions if (item := kept.get(one)) is not None}
         missing = [position for position in positions if position not in found]
@@ -114,7 +122,7 @@ class ItemCatalog:
             raise UnknownItem(message) from None
 
     def by_id(self, item_id: str) -> Item:
-        """The item of that id. Raises UnknownItem."""
+        """Return the item of that id. Raises UnknownItem."""
         rows = self._rows("SELECT * FROM items WHERE item_id = ?", [item_id])
         if not rows:
             message = f"no item {item_id[:40]!r} in this collection"
@@ -122,18 +130,18 @@ class ItemCatalog:
         return _item(rows[0])
 
     def position_of(self, sha256: str) -> int | None:
-        """The first position that holds these bytes, if any does."""
+        """Return the first position whose file has this hash; None without one."""
         rows = self._rows("SELECT min(position) FROM items WHERE sha256 = ?", [sha256])
         position: int | None = rows[0][0]
         return position
 
     def sample(self, count: int) -> list[Item]:
-        """Up to `count` items spread evenly over the collection."""
+        """Return up to `count` items, spread evenly over the collection."""
         taken = min(count, self.count)
         return self.at([number * self.count // taken for number in range(taken)])
 
     def matching(self, wanted: Filter) -> array[int]:
-        """The positions (int64) of the items that pass the filter, ascending."""
+        """Return the positions (int64, ascending) of the items that pass the filter."""
         parts, parameters = ["SELECT position FROM items"], list[object]()
         if wanted.labels:
             parts = [f"SELECT position FROM items WHERE label IN ({_marks(wanted.labels)})"]  # noqa: S608 (only question marks)
@@ -150,7 +158,7 @@ class ItemCatalog:
         return array("q", sorted(found))
 
     def facets(self, limit: int) -> Facets:
-        """The `limit` most frequent labels, and of each attribute as many values."""
+        """Return the `limit` most frequent labels, and as many values of each attribute."""
         labels = self._rows(
             "SELECT label, count(*) FROM items GROUP BY label ORDER BY count(*) DESC, label"
             " LIMIT ?",
@@ -171,7 +179,7 @@ class ItemCatalog:
         return tuple(Facet(*row) for row in rows)
 
     def __iter__(self) -> Iterator[Item]:
-        """Every item by position; a few at a time in memory."""
+        """Yield every item by position, with few of them in memory."""
         position = -1
         while rows := self._rows(
             "SELECT * FROM items WHERE position > ? ORDER BY position LIMIT ?",
@@ -181,7 +189,7 @@ class ItemCatalog:
             position = rows[-1]["position"]
 
     def __del__(self) -> None:
-        # A swapped-out version is closed with its last reference, whoever holds it.
+        # A replaced version is closed with its last reference.
         if hasattr(self, "_connection"):
             self._connection.close()
 
@@ -198,7 +206,7 @@ class ItemCatalog:
 def write_items(path: Path, items: Iterable[Item]) -> None:
     """Write a new items.sqlite; items are taken one by one."""
     with closing(sqlite3.connect(path)) as connection:
-        # Nobody reads it before it is finished and synced.
+        # The file is read only after it is finished and synced, so that a journal is useless.
         connection.execute("PRAGMA journal_mode=OFF")
         connection.executescript(_SCHEMA)
         with connection:

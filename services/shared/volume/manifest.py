@@ -1,4 +1,4 @@
-"""What an index version is made of, and how it is searched: `manifest.json`, read and written."""
+"""Reads and writes `manifest.json`, which describes an index version and how it is searched."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FLOAT32_BYTES: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What a file of a version must be, to the byte."""
+    """Holds the size and the hash of a file of a version."""
 
     bytes: int
     sha256: str
@@ -38,7 +38,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One Annoy file: it holds the positions from `first` on, `count` of them."""
+    """Describes an Annoy file, which holds `count` positions from `first` on."""
 
     file: str
     first: int
@@ -47,12 +47,17 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How to search. What a method has no use for is 0.
+    """Describes how an index version is searched; a method's unused parameters are 0.
 
-    dimension: of the vectors that are searched. search_k: Annoy nodes inspected, or candidates kept
-    on a walk through a graph, for 10 neighbours, in each shard. lists: inverted lists; probes: how
-    many of them are searched for 10 neighbours. rerank: candidates whose exact distance decides the
-    best 10.
+    Attributes:
+        method: the name of the search method.
+        dimension: of the vectors that are searched.
+        trees: of each Annoy file.
+        search_k: Annoy nodes inspected, or candidates kept in a graph, for 10 neighbours in each
+            shard.
+        lists: the number of inverted lists.
+        probes: the number of lists searched for 10 neighbours.
+        rerank: candidates whose exact distance decides the best 10.
     """
 
     method: MethodName
@@ -65,16 +70,21 @@ class Plan:
 
     @property
     def reduces(self) -> bool:
-        """Whether it searches reduced vectors."""
+        """True for a method that searches reduced vectors."""
         return reduces(self.method)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
-    """A plan tried at build: recall@10 of held-out vectors against exact search, and its speed.
+    """Holds the recall and the speed of a plan, as measured by the build.
 
-    recall_low: lower end of its 95 % confidence interval. queries_per_second: one thread, 32
-    queries at hand. milliseconds: one query alone. bytes: the files that it searches.
+    Attributes:
+        plan: the plan.
+        recall: recall@10 of held-out vectors against exact search.
+        recall_low: the lower end of its 95 % confidence interval.
+        queries_per_second: with one thread and 32 queries at a time.
+        milliseconds: of one query alone.
+        bytes: of the files that are searched.
     """
 
     plan: Plan
@@ -87,12 +97,15 @@ class Measurement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What an index version is made of.
+    """Describes an index version.
 
-    measured holds every plan tried; the one in `plan` was the fastest that reached recall_target,
-    with the measured recall in `recall`. energy: the share of the vectors' variance that the
-    reduction keeps, 1 without one. canaries are positions whose vectors must find themselves;
-    images_root is where the builder saw the images.
+    Attributes:
+        plan: the fastest plan that reached `recall_target`.
+        recall: the measured recall of `plan`.
+        energy: the share of the vectors' variance that the reduction keeps; 1 without one.
+        measured: every plan that was tried.
+        canaries: positions whose vectors must find themselves.
+        images_root: the folder of the images, as the builder saw it.
     """
 
     collection: str

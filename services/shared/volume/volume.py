@@ -1,4 +1,4 @@
-"""The shared volume: collections, their index versions, which is active, and who holds which.
+"""Reads and writes the shared volume: collections, their index versions, the active version.
 
 <root>/<collection>/ACTIVE               one line: the active version
 <root>/<collection>/versions/<version>/  manifest.json, items.sqlite, vectors.f32 and, as the plan
@@ -38,14 +38,13 @@ _FLOAT32_BYTES: Final = 4
 
 
 class Lease:
-    """Says, for as long as it is referenced, that somebody reads a version: none may remove it.
+    """Protects a version from removal for as long as the lease is referenced.
 
-    A shared lock on the version's manifest, which a read-only mount allows too. It ends with the
-    last reference, or with the process.
+    The lease is a shared lock on the version's manifest, which a read-only mount allows too.
     """
 
     def __init__(self, manifest: Path) -> None:
-        """Raises IndexCorrupt when the version is gone, or is being removed now."""
+        """Lock the manifest. Raises IndexCorrupt when the version is missing or being removed."""
         version = manifest.parent.name
         try:
             self._handle = os.open(manifest, os.O_RDONLY)
@@ -58,7 +57,7 @@ class Lease:
             message = f"version {version} is being removed"
             raise IndexCorrupt(message) from error
         except OSError:
-            # A file system without locks: there, only a version's age protects it.
+            # On a file system without locks only a version's age protects it.
             return
 
     def __del__(self) -> None:
@@ -67,15 +66,15 @@ class Lease:
 
 
 class Volume:
-    """The shared volume: collections, their versions, and which one is active."""
+    """Reads and changes the collections of a volume, their versions, and which one is active."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def homes(self) -> list[str]:
-        """The collections that have a folder, sorted; some may have no version yet.
+        """Return the collections that have a folder, sorted; some may have no version yet.
 
-        Raises OSError where there is a volume that can't be read: that is not an empty one.
+        Raises OSError where the volume exists and can't be read.
         """
         if not self.root.is_dir():
             return []
@@ -83,11 +82,11 @@ class Volume:
         return sorted(name for name in names if _NAME.fullmatch(name))
 
     def collections(self) -> list[str]:
-        """The collections that have an active version, sorted."""
+        """Return the collections that have an active version, sorted."""
         return [name for name in self.homes() if (self.root / name / _ACTIVE).is_file()]
 
     def active(self, collection: str) -> str:
-        """The active version. Raises UnknownCollection, or NoIndex when nothing is active."""
+        """Return the active version. Raises UnknownCollection, or NoIndex when none is active."""
         directory = self.home(collection)
         try:
             version = (directory / _ACTIVE).read_text().strip()
@@ -115,7 +114,7 @@ class Volume:
             raise UnknownCollection(message)
 
     def versions(self, collection: str) -> list[str]:
-        """Every version on the volume, oldest first."""
+        """Return every version of the collection, oldest first."""
         directory = self.home(collection) / _VERSIONS
         if not directory.is_dir():
             return []
@@ -129,14 +128,14 @@ class Volume:
             raise UnknownVersion(message)
 
     def directory(self, collection: str, version: str) -> Path:
-        """Where the version's files are, whether or not it exists. Raises IndexCorrupt."""
+        """Return the folder of the version, which may not exist. Raises IndexCorrupt."""
         if not _VERSION.fullmatch(version):
             message = f"{version[:40]!r} is no index version; `simile index list` shows them"
             raise IndexCorrupt(message)
         return self.home(collection) / _VERSIONS / version
 
     def manifest(self, collection: str, version: str) -> Manifest:
-        """The version's manifest. Raises IndexCorrupt when it is missing or broken."""
+        """Return the version's manifest. Raises IndexCorrupt when it is missing or broken."""
         try:
             text = (self.directory(collection, version) / MANIFEST).read_text()
         except (OSError, UnicodeDecodeError) as error:
@@ -149,9 +148,9 @@ class Volume:
         return manifest
 
     def publish(self, staging: Path, manifest: Manifest) -> None:
-        """Make the finished files in `staging` (same volume) the version, in one rename.
+        """Publish the finished files in `staging` (on the same volume) as a version, by one rename.
 
-        After this the version exists whole or not at all; it isn't active yet.
+        The version is complete or does not exist; it is not active yet.
         """
         write_synced(staging / MANIFEST, manifest.to_json())
         for name in (*manifest.files, MANIFEST):
@@ -165,7 +164,7 @@ class Volume:
         _sync(directory.parent)
 
     def activate(self, collection: str, version: str) -> None:
-        """Make an existing version the one that answers. Raises IndexCorrupt if it is missing."""
+        """Make an existing version the active one. Raises IndexCorrupt if it is missing."""
         self.manifest(collection, version)
         home = self.home(collection)
         incoming = home / f"{_ACTIVE}.{os.getpid()}"
@@ -174,16 +173,16 @@ class Volume:
         _sync(home)
 
     def hold(self, collection: str, version: str) -> Lease:
-        """Keep the version from being removed while the lease lives. Raises IndexCorrupt."""
+        """Protect the version from removal while the lease is referenced. Raises IndexCorrupt."""
         return Lease(self.directory(collection, version) / MANIFEST)
 
     def held(self, collection: str, version: str) -> bool:
-        """Whether somebody reads the version now."""
+        """Return whether any process holds a lease of the version."""
         with _locked(self.directory(collection, version) / MANIFEST) as free:
             return not free
 
     def remove(self, collection: str, version: str) -> bool:
-        """Remove a version that nobody holds; whether it was removed. Raises UnknownVersion."""
+        """Remove a version without leases; return whether it was removed. Raises UnknownVersion."""
         directory = self.directory(collection, version)
         if not directory.is_dir():
             message = f"{collection} has no version {version}; `simile index list` shows them"
@@ -194,11 +193,11 @@ class Volume:
             return free
 
     def home(self, collection: str) -> Path:
-        """The collection's folder. Raises MalformedRequest for what can't be a name."""
+        """Return the collection's folder. Raises MalformedRequest for an invalid name."""
         if not _NAME.fullmatch(collection):
             message = (
                 f"{collection[:40]!r} can't be a collection's name: "
-                "lower-case letters, digits, - and _, 63 at most"
+                "use lower-case letters, digits, - and _, at most 63"
             )
             raise MalformedRequest(message)
         return self.root / collection
@@ -208,7 +207,7 @@ def new_version(existing: Iterable[str], now: float) -> str:
     """Name a new version: `<utc>-<8 hex digits>`, later than every existing one.
 
     Versions are ordered by name. Where the clock was set back, or two builds end within a second,
-    the name is a second later than the latest: else a rollback would not find what was before.
+    the name is a second later than the latest, so that a rollback finds the previous version.
 
     Args:
         existing: the versions of the collection.
@@ -220,7 +219,7 @@ def new_version(existing: Iterable[str], now: float) -> str:
 
 
 def _named_at(version: str) -> int | None:
-    """The second that a version is named after; None where it is no time."""
+    """Return the second that a version is named after; None where the name has no valid time."""
     try:
         return calendar.timegm(time.strptime(version.partition("-")[0], _TIME))
     except ValueError:
@@ -229,7 +228,7 @@ def _named_at(version: str) -> int | None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[bool]:
-    """Whether nobody holds the file; while inside, nobody can. What isn't there nobody holds."""
+    """Lock the file while inside; yield whether no lease held it. A missing file is free."""
     try:
         handle = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
@@ -249,7 +248,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 
 def _remove_tree(directory: Path) -> None:
-    """Remove it; an error names the whole path, not that of a file in its folder."""
+    """Remove a folder; an error names the folder, not a file in it."""
     try:
         shutil.rmtree(directory)
     except OSError as error:
@@ -258,7 +257,7 @@ def _remove_tree(directory: Path) -> None:
 
 
 def read_vector(directory: Path, position: int, dimension: int) -> bytes:
-    """One row of vectors.f32: dimension float32 values, little-endian. Raises IndexCorrupt."""
+    """Return a row of vectors.f32: little-endian float32 values. Raises IndexCorrupt."""
     size = _FLOAT32_BYTES * dimension
     with (directory / VECTORS).open("rb") as vectors:
         vectors.seek(position * size)

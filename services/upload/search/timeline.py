@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from services.shared.contracts import Stages
-from services.shared.telemetry.stopwatch import Stopwatch, clock
+from services.shared.telemetry.stopwatch import StageName, Stopwatch, clock
 
 _MESSAGING: Final = "messaging"
 _PUBLISH: Final = "publish"
@@ -26,7 +26,7 @@ class Timeline:
         self._elsewhere: dict[str, float] = {}
         self.batch_images = 0
 
-    def lap(self, stage: str, ended: float | None = None) -> None:
+    def lap(self, stage: StageName, ended: float | None = None) -> None:
         """Something is done here, now or then: receive, sniff, lookup, publish, reply."""
         self.watch.lap(stage, ended)
         if stage == _PUBLISH:

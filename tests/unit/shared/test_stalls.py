@@ -76,7 +76,7 @@ def test_what_is_lost_between_stages_is_seen(clock: Clock) -> None:
     clock.now += 7
     assert flow.stalled(8) is None
     clock.now += 2
-    assert flow.stalled(8) == "1 in hand, and none has moved for 9 s"
+    assert flow.stalled(8) == "1 in flight, without progress for 9 s"
     flow.settled(1)
     assert flow.stalled(8) is None
 
@@ -123,7 +123,7 @@ def test_a_loop_that_stands_still_is_seen_and_told_once(clock: Clock) -> None:
         clock.now += 9
         monitor.look(here)
         monitor.look(here)
-    assert monitor.stalled(8) == "it stood still for 9 s"
+    assert monitor.stalled(8) == "no heartbeat for 9 s"
     assert [line["action"] for line in lines] == ["event_loop_blocked"]
     assert "test_a_loop_that_stands_still" in lines[0]["where"]
     monitor.beat(due=clock.now - 8.5)
