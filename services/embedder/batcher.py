@@ -1,80 +1,102 @@
-"""Gathers prepared images while all workers are busy; a free worker gets what is there at once.
-
-For the crew, whose lock is held by who calls.
-"""
+"""Forms batches of decoded images; `WorkQueue` calls it under its lock."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from services.embedder.job import Job
 
 Reason = Literal["full", "free", "waited", "alone"]
-"""Why a batch goes: it holds as many as one may; a worker is free; it was waited for more; one
-that was redelivered goes alone."""
+"""Why a batch starts: it is full; a worker is free; its maximum wait is over; its image is
+redelivered and runs alone."""
 
 
 class Batch(NamedTuple):
-    """At least one job, and why it is as it is."""
+    """At least one decoded image for a model, and why the batch starts now."""
 
     jobs: list[Job]
     reason: Reason
 
 
-class Batcher:
-    """Jobs that wait for a worker: interactive ones first, bulk fills the rest of a batch."""
+@dataclass(frozen=True, slots=True)
+class BatchPolicy:
+    """The bounds of a batch.
 
-    def __init__(
-        self, *, max_batch_size: int, max_batch_wait_seconds: float, workers: int, at_once: int
-    ) -> None:
-        """workers: who takes. at_once: what a model runs together, see `Model`."""
-        self._workers = workers
-        self._at_once = at_once
-        self._max_batch_size = max_batch_size
-        self._max_batch_wait_seconds = max_batch_wait_seconds
+    Attributes:
+        max_images: images in one batch, at most.
+        max_wait_seconds: how long a decoded image waits for a fuller batch; 0: not at all.
+        workers: the workers that share the images.
+        chunk_images: images that a model computes together; a smaller batch takes as long.
+    """
+
+    max_images: int
+    max_wait_seconds: float
+    workers: int
+    chunk_images: int
+
+
+class Batcher:
+    """Forms batches of decoded images: interactive images first, then bulk up to the limit.
+
+    Images gather while all workers are busy; a free worker gets at once what is there.
+    """
+
+    def __init__(self, policy: BatchPolicy) -> None:
+        self._policy = policy
         self._interactive: deque[Job] = deque()
         self._bulk: deque[Job] = deque()
 
+    def __len__(self) -> int:
+        return len(self._interactive) + len(self._bulk)
+
     def put(self, job: Job) -> None:
-        """Queue a prepared job; what bounds the number is the consumers' prefetch."""
+        """Add a decoded image; the consumers' prefetch bounds how many there are."""
         (self._interactive if job.interactive else self._bulk).append(job)
 
     def due_seconds(self, now: float, coming: int = 0, *, urgent: bool = False) -> float | None:
-        """How long from now a free worker has to wait for a batch; None: until more has come.
+        """Return how long from `now` a free worker must wait for a batch.
 
-        coming: how many images it could prepare first. urgent: whether the first of those is
-        interactive. Interactive images wait for others of their kind, never for bulk.
+        Interactive images wait for other interactive images, never for bulk ones.
+
+        Args:
+            now: the time, by `clock`.
+            coming: images that the worker could decode first.
+            urgent: the first of the coming images is interactive.
+
+        Returns:
+            Seconds, 0 for a batch that is due; None when more images must be decoded first.
         """
-        ready = len(self._interactive) if urgent else self._waiting
+        ready = len(self._interactive) if urgent else len(self)
         if not ready:
             return None
         first = (self._interactive or self._bulk)[0]
-        if first.redelivered or ready >= self._max_batch_size:
+        if first.redelivered or ready >= self._policy.max_images:
             return 0.0
-        if self._max_batch_wait_seconds > 0:
-            return max(0.0, first.watch.last + self._max_batch_wait_seconds - now)
-        if not coming or ready >= self._most(coming) or (self._interactive and not urgent):
+        if self._policy.max_wait_seconds > 0:
+            return max(0.0, first.watch.last + self._policy.max_wait_seconds - now)
+        if not coming or ready >= self._limit(coming) or (self._interactive and not urgent):
             return 0.0
         return None
 
     def take(self, coming: int = 0) -> Batch:
-        """The batch that is due.
+        """Remove and return the batch that is due.
 
-        A redelivered job is a batch of its own: it may be what killed the embedder before us.
+        A redelivered image is a batch of its own: it may have killed the embedder before.
         """
-        jobs = self._next(self._most(coming))
+        jobs = self._take(self._limit(coming))
         if jobs[0].redelivered:
             return Batch(jobs, "alone")
-        if len(jobs) == self._max_batch_size:
+        if len(jobs) == self._policy.max_images:
             return Batch(jobs, "full")
-        return Batch(jobs, "waited" if self._max_batch_wait_seconds > 0 else "free")
+        return Batch(jobs, "waited" if self._policy.max_wait_seconds > 0 else "free")
 
-    def _next(self, most: int) -> list[Job]:
+    def _take(self, limit: int) -> list[Job]:
         batch: list[Job] = []
         for jobs in (self._interactive, self._bulk):
-            while jobs and len(batch) < most:
+            while jobs and len(batch) < limit:
                 if jobs[0].redelivered and batch:
                     return batch
                 batch.append(jobs.popleft())
@@ -82,13 +104,9 @@ class Batcher:
                     return batch
         return batch
 
-    def _most(self, coming: int) -> int:
-        """How many a batch may hold now: what gains nothing by company is shared out fairly."""
-        if self._max_batch_wait_seconds > 0:
-            return self._max_batch_size
-        share = math.ceil((self._waiting + coming) / self._workers)
-        return min(self._max_batch_size, max(self._at_once, share))
-
-    @property
-    def _waiting(self) -> int:
-        return len(self._interactive) + len(self._bulk)
+    def _limit(self, coming: int) -> int:
+        """Return a batch's size limit: each worker gets its share, but at least one chunk."""
+        if self._policy.max_wait_seconds > 0:
+            return self._policy.max_images
+        share = math.ceil((len(self) + coming) / self._policy.workers)
+        return min(self._policy.max_images, max(self._policy.chunk_images, share))

@@ -1,8 +1,9 @@
-"""Images that came back: an embedder may have died of them.
+"""Isolates images that may have crashed an embedder.
 
-Which of those it held it died of, nobody knows. So each goes to a queue of its own kind, where an
-embedder takes one at a time: who dies there died of that one, and the broker counts it. The
-innocent are answered on the way; what was there at too many deaths is never tried again.
+The broker does not say which of its images an embedder crashed with. So each image that comes back
+moves to a queue where embedders take one image at a time: a crash there has one cause, and the
+broker counts it. Harmless images get their answers on the way; an image with too many crashes goes
+into quarantine.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ _ORIGIN: Final = "queue"
 _ORIGINS: Final = {queue.name: queue for queue in (topology.EMBED, topology.EMBED_BULK)}
 
 
-class Suspects:
-    """Who is suspect, and what of."""
+class CrashIsolation:
+    """Moves redelivered images to the suspects' queue, and rejects those that crash embedders."""
 
-    def __init__(self, broker: Broker, metrics: EmbedderMetrics, *, most_deaths: int) -> None:
-        self._most_deaths = most_deaths
+    def __init__(self, broker: Broker, metrics: EmbedderMetrics, *, max_crashes: int) -> None:
+        """Max_crashes: an image that so many embedders crashed with is not tried again."""
+        self._max_crashes = max_crashes
         self._broker = broker
         self._metrics = metrics
 
-    async def moved(self, delivery: Delivery, queue: Queue) -> bool:
-        """Hand a message that came back over to the suspects' queue; False when it stays here."""
+    async def move(self, delivery: Delivery, queue: Queue) -> bool:
+        """Move a redelivered message to the suspects' queue; return False when it stays here."""
         if queue is topology.EMBED_SUSPECTS or not delivery.redelivered:
             return False
         message = Message(
@@ -49,23 +51,23 @@ class Suspects:
         delivery.ack()
         return True
 
-    def verdict(self, deaths: int) -> ImageQuarantined | None:
-        """What is wrong with an image that so many embedders died with."""
-        if deaths < self._most_deaths:
+    def error_of(self, crash_count: int) -> ImageQuarantined | None:
+        """Return the error of an image with too many crashes; None when it may be tried."""
+        if crash_count < self._max_crashes:
             return None
-        message = f"{deaths} embedders died with this image in hand; it is not tried again"
+        message = f"{crash_count} embedders crashed while they held this image; it is not retried"
         return ImageQuarantined(message)
 
 
 def origin_of(delivery: Delivery, queue: Queue) -> Queue:
-    """The queue that a message was published to by who asked."""
+    """Return the queue that the message was published to at first."""
     if queue is not topology.EMBED_SUSPECTS:
         return queue
     return _ORIGINS.get(delivery.headers.get(_ORIGIN, ""), topology.EMBED)
 
 
-def deaths_of(delivery: Delivery, queue: Queue) -> int:
-    """How many embedders ended, or lost their connection, with this message in hand."""
+def crash_count_of(delivery: Delivery, queue: Queue) -> int:
+    """Return how many embedders ended, or lost their connection, while they held the message."""
     if queue is not topology.EMBED_SUSPECTS:
         return int(delivery.redelivered)
     return 1 + delivery.redeliveries

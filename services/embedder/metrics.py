@@ -1,7 +1,9 @@
-"""The embedder's metrics."""
+"""The metrics of the embedder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -17,6 +19,8 @@ from services.shared.errors import (
 from services.shared.telemetry.durations import Durations
 from services.shared.telemetry.metrics import BATCH_BUCKETS, Children
 from services.shared.telemetry.stopwatch import Stopwatch
+from services.shared.telemetry.tracing import Tracer
+from services.shared.telemetry.watchdog import Watchdog
 
 _QUARANTINED: Final = (
     DecoderCrashed,
@@ -28,23 +32,23 @@ _QUARANTINED: Final = (
 
 
 class EmbedderMetrics:
-    """What an embedder counts and measures."""
+    """Counts and measures the work of an embedder."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._tell_of_images(registry)
-        self._tell_of_batches(registry)
-        self._tell_of_losses(registry)
-        self._tell_of_devices(registry)
+        self._add_images(registry)
+        self._add_batches(registry)
+        self._add_losses(registry)
+        self._add_devices(registry)
 
     def count(self, code: str, intake: str) -> None:
-        """Count an image by what became of it."""
+        """Count an image by its outcome."""
         self._images.of(intake, code).inc()
 
     def observe(self, watch: Stopwatch, intake: str, trace: str) -> None:
-        """Count an image's time; trace: the id of its trace, empty without one."""
+        """Observe an image's time in each stage; trace: the id of its trace, or empty."""
         self._stages.observe_stages(watch.stages, intake, trace_id=trace)
 
-    def _tell_of_images(self, registry: CollectorRegistry) -> None:
+    def _add_images(self, registry: CollectorRegistry) -> None:
         images = Counter(
             "simile_embedder_images_total",
             "Images by intake (interactive, bulk, or canary) and outcome: ok, or an error's code.",
@@ -75,7 +79,7 @@ class EmbedderMetrics:
             registry=registry,
         )
 
-    def _tell_of_batches(self, registry: CollectorRegistry) -> None:
+    def _add_batches(self, registry: CollectorRegistry) -> None:
         self.batch_images = Histogram(
             "simile_embedder_batch_images",
             "Images in one batch.",
@@ -114,7 +118,7 @@ class EmbedderMetrics:
             registry=registry,
         )
 
-    def _tell_of_losses(self, registry: CollectorRegistry) -> None:
+    def _add_losses(self, registry: CollectorRegistry) -> None:
         self.expired = Counter(
             "simile_embedder_expired_total",
             "Images dropped because nobody waited any more, by the stage that this saved.",
@@ -158,7 +162,7 @@ class EmbedderMetrics:
         for reason_of in _QUARANTINED:
             self.quarantined.labels(reason_of.code)
 
-    def _tell_of_devices(self, registry: CollectorRegistry) -> None:
+    def _add_devices(self, registry: CollectorRegistry) -> None:
         self.device_memory_used = Gauge(
             "simile_embedder_device_memory_used_bytes",
             "Memory of a GPU that is taken, by this process or another; absent without a GPU.",
@@ -178,3 +182,27 @@ class EmbedderMetrics:
             ["device"],
             registry=registry,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Instruments:
+    """Observes an embedder.
+
+    Attributes:
+        metrics: counts and measures.
+        tracer: records spans.
+        decoding: sees how long each image is being decoded.
+        model: sees how long each batch runs.
+        results: sees how long each publish takes.
+    """
+
+    metrics: EmbedderMetrics
+    tracer: Tracer
+    decoding: Watchdog = field(default_factory=lambda: Watchdog("decode"))
+    model: Watchdog = field(default_factory=lambda: Watchdog("model"))
+    results: Watchdog = field(default_factory=lambda: Watchdog("results"))
+
+    @property
+    def watchdogs(self) -> Sequence[Watchdog]:
+        """The watchdogs of all stages."""
+        return self.decoding, self.model, self.results

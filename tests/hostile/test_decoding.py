@@ -23,8 +23,8 @@ from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
 from tests.hostile.containers import KINDS, variants
 from tests.hostile.mutations import mutated
 from tests.support import pictures
-from tests.support.embedder_house import embedder_house
 from tests.support.fake_model import GREEN, FakeModel
+from tests.support.running_embedder import running_embedder
 
 LIMITS: Final = imaging.Limits(15 * 2**20, 64_000_000, 100.0)
 SLACK: Final = 96 * 2**20
@@ -123,12 +123,14 @@ async def test_neighbours_in_the_same_batches_succeed() -> None:
     bad += mutated(200, SEED + 1)
     bad += [variants(kind)[0] for kind in KINDS]
     client_errors = {code for code, error in by_code().items() if 400 <= error.status < 500}
-    async with embedder_house(Unmoved(), patience_seconds=250, decode_timeout_seconds=240) as house:
+    async with running_embedder(
+        Unmoved(), patience_seconds=250, decode_timeout_seconds=240
+    ) as embedder:
         for image in bad:
-            await house.ask(good, image)
-        outcomes = await house.outcomes(2 * len(bad))
+            await embedder.ask(good, image)
+        outcomes = await embedder.outcomes(2 * len(bad))
         assert {outcomes[f"q{number}"] for number in range(0, 2 * len(bad), 2)} == {"ok"}
         assert set(outcomes.values()) <= {"ok", *client_errors}
         assert len(set(outcomes.values())) > 3
-        assert max(house.model.batches) > 1
-        assert await house.broker.depth(topology.QUARANTINE.name) == 0
+        assert max(embedder.model.batches) > 1
+        assert await embedder.broker.depth(topology.QUARANTINE.name) == 0

@@ -1,31 +1,26 @@
-"""What makes a batch: who is there, interactive first, suspects alone."""
+"""The images of a batch: interactive ones first, redelivered ones alone."""
 
 from __future__ import annotations
 
 import pytest
 
-from services.embedder.batcher import Batch, Batcher
+from services.embedder.batcher import Batch, Batcher, BatchPolicy
 from services.embedder.job import Job
-from tests.support.jobs import job
+from tests.support.embedder_parts import job
 
 
 def _batcher(
-    max_batch_size: int, *, wait_seconds: float = 0, workers: int = 1, at_once: int = 1
+    max_images: int, *, wait_seconds: float = 0, workers: int = 1, chunk_images: int = 1
 ) -> Batcher:
-    return Batcher(
-        max_batch_size=max_batch_size,
-        max_batch_wait_seconds=wait_seconds,
-        workers=workers,
-        at_once=at_once,
-    )
+    return Batcher(BatchPolicy(max_images, wait_seconds, workers, chunk_images))
 
 
 def _taken(jobs: list[Job], count: int) -> list[Batch]:
-    batcher = _holding(_batcher(4), jobs)
+    batcher = _filled(_batcher(4), jobs)
     return [batcher.take() for _ in range(count)]
 
 
-def _holding(batcher: Batcher, jobs: list[Job]) -> Batcher:
+def _filled(batcher: Batcher, jobs: list[Job]) -> Batcher:
     for one in jobs:
         batcher.put(one)
     return batcher
@@ -46,21 +41,21 @@ def _ready_at(seconds: float, name: str) -> Job:
 
 
 def test_one_job_is_a_batch_at_once() -> None:
-    """A free worker gets a single image without waiting for company."""
-    batcher = _holding(_batcher(4), [job("a")])
+    """A free worker gets a single image without a wait."""
+    batcher = _filled(_batcher(4), [job("a")])
     assert batcher.due_seconds(0) == 0
     assert _names(batcher.take()) == ["a"]
 
 
 def test_without_a_job_nothing_is_due() -> None:
-    """Nor while all that there is has to be prepared first."""
+    """No batch is due while all images must be decoded first."""
     batcher = _batcher(4)
     assert batcher.due_seconds(0) is None
     assert batcher.due_seconds(0, 3, urgent=True) is None
 
 
 def test_who_prepares_images_itself_does_so_up_to_its_share() -> None:
-    """Of six that came one of two workers prepares three, and leaves the others to the other."""
+    """Of six images each of two workers decodes three."""
     batcher = _batcher(8, workers=2)
     for coming in (6, 5, 4):
         assert batcher.due_seconds(0, coming, urgent=True) is None
@@ -70,9 +65,9 @@ def test_who_prepares_images_itself_does_so_up_to_its_share() -> None:
 
 
 def test_interactive_waits_for_no_bulk() -> None:
-    """Neither for bulk to be prepared, nor behind a batch of bulk that is ready."""
+    """Interactive images wait neither for bulk to be decoded nor behind a batch of bulk."""
     bulk = [job(name, interactive=False) for name in "ABCD"]
-    batcher = _holding(_batcher(4), bulk)
+    batcher = _filled(_batcher(4), bulk)
     assert batcher.due_seconds(0, 1, urgent=True) is None
     batcher.put(job("a"))
     assert batcher.due_seconds(0, 9) == 0
@@ -80,19 +75,19 @@ def test_interactive_waits_for_no_bulk() -> None:
 
 
 def test_batches_are_full_but_not_fuller() -> None:
-    """What gathered is handed out in its order, at most `max_batch_size` at a time."""
+    """Images are taken in their order, at most `max_images` in a batch."""
     jobs = [job(name) for name in "abcdef"]
     assert _batches(jobs, 2) == [["a", "b", "c", "d"], ["e", "f"]]
 
 
 def test_interactive_goes_first_and_bulk_fills_the_rest() -> None:
-    """Bulk waits for interactive, however long it has been there."""
+    """Bulk images wait for interactive ones, however early they came."""
     jobs = [job(name, interactive=False) for name in "ABC"] + [job(name) for name in "abc"]
     assert _batches(jobs, 2) == [["a", "b", "c", "A"], ["B", "C"]]
 
 
 def test_a_redelivered_job_is_alone() -> None:
-    """What may have killed an embedder takes no neighbours with it, on either queue."""
+    """An image that may have killed an embedder runs alone, from either queue."""
     jobs = [
         job("a"),
         job("b", redelivered=True),
@@ -104,8 +99,8 @@ def test_a_redelivered_job_is_alone() -> None:
 
 
 def test_a_wait_gathers_a_full_batch() -> None:
-    """With a wait asked for, a batch goes as soon as it is full, not later."""
-    batcher = _holding(_batcher(2, wait_seconds=30), [_ready_at(100, "a")])
+    """With a maximum wait set, a batch starts as soon as it is full."""
+    batcher = _filled(_batcher(2, wait_seconds=30), [_ready_at(100, "a")])
     assert batcher.due_seconds(100) == 30
     batcher.put(_ready_at(101, "b"))
     assert batcher.due_seconds(101) == 0
@@ -114,8 +109,8 @@ def test_a_wait_gathers_a_full_batch() -> None:
 
 @pytest.mark.parametrize("coming", [0, 1])
 def test_a_wait_ends(coming: int) -> None:
-    """With a wait asked for, one image is a batch in the end, even when nothing else comes."""
-    batcher = _holding(_batcher(2, wait_seconds=30), [_ready_at(100, "a")])
+    """With a maximum wait set, a single image is a batch once that wait is over."""
+    batcher = _filled(_batcher(2, wait_seconds=30), [_ready_at(100, "a")])
     assert batcher.due_seconds(129, coming) == 1
     assert batcher.due_seconds(130.5, coming) == 0
     batch, reason = batcher.take()
@@ -123,18 +118,18 @@ def test_a_wait_ends(coming: int) -> None:
 
 
 def test_a_batch_says_why_it_goes() -> None:
-    """Full, with what was there for a free worker, or alone: what an operator tunes by."""
+    """A batch has a reason, which operators tune by: full, a free worker, or alone."""
     jobs = [job(name) for name in "abcd"] + [job("e"), job("f", redelivered=True)]
     assert [reason for _, reason in _taken(jobs, 3)] == ["full", "free", "alone"]
 
 
 def test_workers_share_what_waits() -> None:
-    """With two workers each takes half, so that none is idle while the other has it all."""
-    batcher = _holding(_batcher(8, workers=2), [job(name) for name in "abcdef"])
+    """Two workers take half of the images each, so that neither is idle."""
+    batcher = _filled(_batcher(8, workers=2), [job(name) for name in "abcdef"])
     assert [len(batcher.take().jobs) for _ in range(3)] == [3, 2, 1]
 
 
 def test_what_a_model_runs_together_is_not_shared_out() -> None:
-    """Where four images take little longer than one, a worker takes four of them."""
-    batcher = _holding(_batcher(8, workers=2, at_once=4), [job(name) for name in "abcdef"])
+    """A worker takes four images where four take little longer than one."""
+    batcher = _filled(_batcher(8, workers=2, chunk_images=4), [job(name) for name in "abcdef"])
     assert [len(batcher.take().jobs) for _ in range(2)] == [4, 2]
