@@ -25,8 +25,8 @@ from services.bench.run import clients
 from services.bench.sizing import SizingGoal
 from services.bench.target import Target
 from services.cli.tables import cell
-from services.shared import lifecycle
 from services.shared.errors import Unreachable
+from services.shared.event_loop import loop_factory
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class BenchOptions:
 def run(options: BenchOptions, console: Console, errors: Console) -> None:
     """Do all of it. Raises the errors of the preflight, of the metrics, and OSError."""
     session = Session(options, errors)
-    with asyncio.Runner(loop_factory=lifecycle.loop_factory("auto")) as runner:
+    with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
         results = runner.run(session.results())
     tables.show(results, console)
     if options.json_file is not None:

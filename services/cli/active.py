@@ -1,4 +1,4 @@
-"""`simile index activate`, `rollback` and `unpin`: which version answers, and for how long."""
+"""`simile index activate`, `rollback` and `unpin`: choose the active version."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _pin_option = click.option(
     "--pin",
     "pinned",
     is_flag=True,
-    help="Builds publish, but leave this one active, until `unpin`.",
+    help="Keep this version active until `unpin`: builds only publish.",
 )
 
 
@@ -26,7 +26,7 @@ _pin_option = click.option(
 @root_option
 @lifecycle.exit_on_error
 def activate(collection: str, version: str, root: Path | None, *, pinned: bool) -> None:
-    """Verify VERSION of COLLECTION and make it the one that answers."""
+    """Verify VERSION of COLLECTION, and make it the active one."""
     from services.searcher.admin import versions
 
     volume = volume_of(root)
@@ -40,7 +40,7 @@ def activate(collection: str, version: str, root: Path | None, *, pinned: bool) 
 @root_option
 @lifecycle.exit_on_error
 def rollback(collection: str, root: Path | None, *, pinned: bool) -> None:
-    """Verify and activate the version of COLLECTION before the active one."""
+    """Verify and activate the version of COLLECTION that precedes the active one."""
     from services.searcher.admin import versions
 
     volume = volume_of(root)
@@ -53,7 +53,7 @@ def rollback(collection: str, root: Path | None, *, pinned: bool) -> None:
 @root_option
 @lifecycle.exit_on_error
 def unpin(collection: str, root: Path | None) -> None:
-    """Let builds of COLLECTION activate what they publish again."""
+    """Let builds of COLLECTION activate the versions that they publish."""
     from services.searcher.admin import pin
 
     volume = volume_of(root)
@@ -65,7 +65,7 @@ def unpin(collection: str, root: Path | None) -> None:
 
 
 def _show_active(volume: Volume, collection: str, version: str, *, pinned: bool) -> None:
-    """Pin the collection if that was asked for; print which version is active, and for how long."""
+    """Pin the collection where required; print the active version, and whether it stays."""
     from services.searcher.admin import pin
 
     if pinned:
@@ -74,4 +74,4 @@ def _show_active(volume: Volume, collection: str, version: str, *, pinned: bool)
     if pin.pinned(volume, collection):
         echo(f"pinned: builds leave it active, until `simile index unpin {collection}`")
     elif version != volume.versions(collection)[-1]:
-        echo("the next build makes its own version active; with --pin this one would stay")
+        echo("the next build activates its own version; --pin keeps this one active")

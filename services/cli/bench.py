@@ -1,4 +1,4 @@
-"""`simile bench`: what a running Simile can take, as a table, JSON and a page.
+"""`simile bench`: measures a running Simile, and writes a table, JSON and a page.
 
 The generator is imported inside the command, so that an image needs only its own extra.
 """
@@ -35,13 +35,13 @@ def _rates(context: click.Context, option: click.Parameter, value: str | None) -
 
 
 def _numbers(kind: Callable[[str], _Number], value: str) -> Sequence[_Number]:
-    """Positive numbers by comma."""
+    """Parse a list of positive numbers, separated by commas."""
     try:
         numbers = [kind(part) for part in value.split(",")]
     except ValueError:
         numbers = []
     if not numbers or not all(0 < number < math.inf for number in numbers):
-        message = f"{value} is no list of positive numbers, such as 1,8,32"
+        message = f"{value} is not a list of positive numbers, such as 1,8,32"
         raise click.BadParameter(message)
     return numbers
 
@@ -49,13 +49,13 @@ def _numbers(kind: Callable[[str], _Number], value: str) -> Sequence[_Number]:
 def _headers(
     context: click.Context, option: click.Parameter, values: Sequence[str]
 ) -> Mapping[str, str]:
-    """NAME: VALUE, several times."""
+    """Parse the headers, each as NAME:VALUE."""
     del context, option
     headers = key_headers()
     for value in values:
         name, colon, content = value.partition(":")
         if not colon or not name.strip() or not value.isprintable():
-            message = f"{value} is no header, such as 'Authorization: Bearer ...'"
+            message = f"{value} is not a header, such as 'Authorization: Bearer ...'"
             raise click.BadParameter(message)
         headers[name.strip()] = content.strip()
     return headers
@@ -63,26 +63,29 @@ def _headers(
 
 @click.command()
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Simile's address.")
-@click.option("--images", type=ImagesFolder(), required=True, help="The images to search by.")
-@click.option("--collection", help="Which collection to search; default: the only one.")
-@click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
+@click.option("--images", type=ImagesFolder(), required=True, help="The folder of images to send.")
+@click.option("--collection", help="The collection to search; default: the only one.")
+@click.option(
+    "-k", type=click.IntRange(1, 100), default=10, show_default=True, help="Results per query."
+)
 @click.option(
     "--concurrency",
     callback=_counts,
     metavar="N,...",
-    help="Closed loop: so many clients, each waits for its answer; a run each. Default: 1,8,32.",
+    help="Closed loop: the number of clients, each of which waits for its answer; one run for each "
+    "number. Default: 1,8,32.",
 )
 @click.option(
     "--rate",
     "rates",
     callback=_rates,
     metavar="R,...",
-    help="Open loop: so many requests a second, whatever becomes of them; a run each.",
+    help="Open loop: requests per second, sent at fixed times; one run for each rate.",
 )
 @click.option(
     "--find-capacity",
     is_flag=True,
-    help="Search the highest rate that meets --p99, and say what to set for it.",
+    help="Find the highest rate that meets --p99, and recommend settings for it.",
 )
 @click.option(
     "--p99",
@@ -90,48 +93,49 @@ def _headers(
     type=_SECONDS,
     default=0.5,
     show_default=True,
-    help="With --find-capacity: seconds that 99 of 100 answers must come within.",
+    help="With --find-capacity: the maximum 99th percentile of the latency, in seconds.",
 )
 @click.option(
     "--target-rate",
     type=_SECONDS,
-    help="With --find-capacity: images a second that you need; says how many replicas.",
+    help="With --find-capacity: the images per second that you need, to recommend replicas.",
 )
 @click.option(
     "--headroom",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.3,
     show_default=True,
-    help="With --target-rate: the share of an embedder that stays free.",
+    help="With --target-rate: the share of an embedder's capacity that stays free.",
 )
 @click.option(
     "--embedders",
     type=click.IntRange(1),
-    help="With --find-capacity: how many embedders answer; default: those seen by --metrics.",
+    help="With --find-capacity: the number of embedders; default: those seen by --metrics.",
 )
 @click.option(
-    "--seconds", type=_SECONDS, default=10, show_default=True, help="How long a run is measured."
+    "--seconds", type=_SECONDS, default=10, show_default=True, help="The measured time of a run."
 )
 @click.option(
     "--warmup-seconds",
     type=click.FloatRange(0),
     default=2,
     show_default=True,
-    help="Before each run, not measured.",
+    help="The time before each run that is not measured.",
 )
 @click.option(
     "--timeout-seconds",
     type=_SECONDS,
     default=10,
     show_default=True,
-    help="After which a client gives up.",
+    help="How long a client waits for an answer.",
 )
 @click.option(
     "--max-connections",
     type=click.IntRange(1),
     default=1024,
     show_default=True,
-    help="With a rate: the most connections; what finds none free waits, and its latency says so.",
+    help="With a rate: the maximum of connections. A request that waits for a free one has a "
+    "higher latency.",
 )
 @click.option(
     "--max-images",
@@ -139,19 +143,23 @@ def _headers(
     type=click.IntRange(1),
     default=256,
     show_default=True,
-    help="How many images of the folder are read and sent in turn.",
+    help="The maximum number of images that are read and sent in turn.",
 )
 @click.option(
     "--repeat-images",
     is_flag=True,
-    help="Send images as they are: without it no two bodies are alike, so that no cache flatters.",
+    help="Send the same bytes repeatedly; by default each body differs, so that no cache helps.",
 )
-@click.option("--impatient", is_flag=True, help="Clients that are refused ask again at once.")
+@click.option(
+    "--impatient",
+    is_flag=True,
+    help="Refused clients retry at once, without waiting for Retry-After.",
+)
 @click.option(
     "--metrics",
     multiple=True,
     metavar="URL",
-    help="A service's admin address, for CPU and batches; may be given several times.",
+    help="The admin address of a service, to measure CPU and batches; may be repeated.",
 )
 @click.option(
     "--header",
@@ -159,16 +167,18 @@ def _headers(
     callback=_headers,
     multiple=True,
     metavar="NAME:VALUE",
-    help="Sent with every request; may be given several times.",
+    help="A header of every request; may be repeated.",
 )
-@click.option("--json", "json_file", type=_OUT, help="Write all figures into this file.")
-@click.option("--report", "report_file", type=_OUT, help="Write a page with charts: one HTML file.")
+@click.option("--json", "json_file", type=_OUT, help="Write all results to this file.")
+@click.option(
+    "--report", "report_file", type=_OUT, help="Write an HTML page with charts to this file."
+)
 @lifecycle.exit_on_error
-def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
-    """Put load on a running Simile and measure what it takes.
+def bench(**options: Any) -> None:  # noqa: ANN401 (one value for each option)
+    """Put load on a running Simile, and measure its throughput and latency.
 
-    The images are yours: all are read before the start and sent in a shuffled order that is always
-    the same. Run it on another machine than the target's where you can.
+    Your images are read before the start, and sent in a shuffled order that is always the same. Run
+    the command on another machine than Simile where you can.
     """
     _check(options)
     try:
@@ -205,7 +215,7 @@ def bench(**options: Any) -> None:  # noqa: ANN401 (one value an option)
 
 
 def _check(options: dict[str, Any]) -> None:
-    """Refuse what contradicts itself; without a load there are three."""
+    """Refuse contradicting options, and set the default load."""
     loads = [name for name in ("concurrency", "rates", "find_capacity") if options[name]]
     if len(loads) > 1:
         message = "give one of --concurrency, --rate and --find-capacity"

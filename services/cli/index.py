@@ -34,13 +34,12 @@ from services.shared.volume.volume import Volume
 
 _FOLDER: Final = ImagesFolder()
 _SECONDS: Final = click.FloatRange(0, min_open=True)
-_SHEET: Final = OutputFile(*PICTURE_SUFFIXES)
 _PLOT: Final = OutputFile(".png", ".svg", ".pdf")
 
 
 @click.group()
 def index() -> None:
-    """Build and look after the collections' index versions."""
+    """Build and manage the index versions of collections."""
 
 
 for command in (activate, rollback, unpin):
@@ -50,13 +49,11 @@ for command in (activate, rollback, unpin):
 @index.command()
 @click.argument("folder", type=_FOLDER, required=False)
 @click.option("--collection", help="The collection's name; default: the folder's.")
-@click.option(
-    "--recall", type=click.FloatRange(0, 1, min_open=True), help="The recall@10 to reach."
-)
+@click.option("--recall", type=click.FloatRange(0, 1, min_open=True), help="The minimum recall@10.")
 @click.option(
     "--method",
     type=click.Choice(["auto", *get_args(MethodName)]),
-    help="Try only this way to search.",
+    help="Try only this search method.",
 )
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
@@ -73,9 +70,9 @@ def build(
     """Embed the images of FOLDER, publish a new index version, and make it the active one.
 
     Labels are the names of sub-folders, or come from FOLDER/manifest.csv (path, label, any other
-    column). Without FOLDER it is a drawn sample collection. How it is searched is measured: the
-    fastest way that reaches the recall is taken. Run again after an interruption: it goes on where
-    it was.
+    column). Without FOLDER a sample collection is drawn. The build measures several search methods
+    and takes the fastest one that reaches the recall. Run the command again after an interruption:
+    it continues where it stopped.
     """
     import asyncio
 
@@ -92,8 +89,8 @@ def build(
         with shown_progress() as progress, contextlib.suppress(lifecycle.StoppedEarly):
             report = await local.build_index(settings, source, stop=stop, progress=progress)
         if report is None:
-            # No success: a job whose node is drained is to be tried again.
-            message = "interrupted; run the same command again to go on from here"
+            # An exit code other than 0, so that Kubernetes retries a job whose node was drained.
+            message = "interrupted; run the same command again to continue"
             raise BuildFailed(message)
         show_report(report)
 
@@ -104,7 +101,7 @@ def build(
 @root_option
 @lifecycle.exit_on_error
 def list_versions(root: Path | None) -> None:
-    """Show every index version: * is active, "pin" stays active, "held" is being read."""
+    """Show every index version: * is active, "pin" stays active, "held" is in use."""
     from services.searcher.admin import pin, versions
 
     volume = volume_of(root)
@@ -169,20 +166,20 @@ def verify(collection: str, version: str | None, root: Path | None, *, every: bo
     type=click.IntRange(0),
     default=1,
     show_default=True,
-    help="How many versions stay besides the active one.",
+    help="The number of versions to keep besides the active one.",
 )
 @click.option(
     "--min-age",
     type=click.FloatRange(0),
     default=600,
     show_default=True,
-    help="Seconds that a version has to be out of service.",
+    help="Remove only versions that were not active for so many seconds.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 @root_option
 @lifecycle.exit_on_error
 def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Path | None) -> None:
-    """Remove old versions of COLLECTION that no replica can hold."""
+    """Remove old versions of COLLECTION that no replica uses."""
     from services.searcher.admin import versions
 
     volume = volume_of(root)
@@ -197,11 +194,16 @@ def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Pa
 
 @index.command("copy")
 @click.argument("source", type=_FOLDER)
-@click.option("--follow", type=_SECONDS, metavar="SECONDS", help="Go on; look this often.")
+@click.option(
+    "--follow",
+    type=_SECONDS,
+    metavar="SECONDS",
+    help="Keep copying, and check for changes this often.",
+)
 @root_option
 @lifecycle.exit_on_error
 def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> None:
-    """Copy what is active on the volume SOURCE to this one; older copies nobody reads go."""
+    """Copy the active versions of the volume SOURCE to this volume; remove unused older copies."""
     import asyncio
 
     from services.searcher.admin import copying
@@ -229,7 +231,7 @@ def copy_versions(*, source: Path, follow: float | None, root: Path | None) -> N
 @root_option
 @lifecycle.exit_on_error
 def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
-    """Show why COLLECTION is searched the way it is: every plan measured when it was built."""
+    """Show every search plan that the build of COLLECTION measured, and why one was chosen."""
     volume = volume_of(root)
     if version is not None:
         volume.require_version(collection, version)
@@ -250,16 +252,18 @@ def explain(collection: str, version: str | None, plot: Path | None, root: Path 
     type=click.FloatRange(0, 2, min_open=True),
     default=0.25,
     show_default=True,
-    help="Angular distance up to which two images count as one.",
+    help="The angular distance up to which two images are near-duplicates.",
 )
 @click.option(
     "--sheet",
-    type=_SHEET,
+    type=OutputFile(*PICTURE_SUFFIXES),
     default=Path("duplicates.png"),
     show_default=True,
-    help="Where to write the contact sheet.",
+    help="The file for the contact sheet.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The groups as JSON, no sheet.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the groups as JSON, without a contact sheet."
+)
 @root_option
 @lifecycle.exit_on_error
 def duplicates(

@@ -64,15 +64,15 @@ def _by_method(measured: Sequence[Measurement]) -> Sequence[Measurement]:
 
 
 def reason(manifest: Manifest) -> str:
-    """Why the plan was chosen, in one sentence."""
+    """Explain in one sentence why the plan was chosen."""
     plan = manifest.plan
     if not manifest.measured:
-        return "there is one item only: nothing to measure"
+        return "the collection has a single item: there is nothing to measure"
     reached = [one for one in manifest.measured if one.recall_low >= manifest.recall_target]
     if not reached:
         return (
-            f"no plan surely reaches recall {manifest.recall_target:g}; {plan.method} comes "
-            f"nearest, with {manifest.recall:.4f}"
+            f"no plan reaches recall {manifest.recall_target:g}; {plan.method} comes "
+            f"closest, with {manifest.recall:.4f}"
         )
     kept = "" if manifest.energy >= 1 else (
         f"; {plan.dimension} of {manifest.dimension} dimensions keep {manifest.energy:.0%} of the "
@@ -80,12 +80,12 @@ def reason(manifest: Manifest) -> str:
     )  # fmt: skip
     return (
         f"{plan.method} is the fastest of {len(reached)} plans (of {len(manifest.measured)} tried) "
-        f"whose recall@10 surely reaches {manifest.recall_target:g}{kept}"
+        f"whose recall@10 reaches {manifest.recall_target:g}{kept}"
     )
 
 
 def show_report(report: BuildReport) -> None:
-    """Print what a build did: files left out, plans tried, and one line of the outcome."""
+    """Print the result of a build: the files left out, the plans, and a summary."""
     manifest = report.manifest
     if report.failures:
         table = new_table("file", "code", "why", title=f"{len(report.failures)} files left out")
@@ -98,7 +98,7 @@ def show_report(report: BuildReport) -> None:
     if report.pinned:
         name = manifest.collection
         echo(
-            f"{name} is pinned: its active version stays, until `simile index unpin {name}` or "
+            f"{name} is pinned: its active version stays until `simile index unpin {name}` or "
             f"`simile index activate {name} {manifest.version}`"
         )
     echo(

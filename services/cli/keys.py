@@ -1,4 +1,4 @@
-"""`simile keys`: make API keys, and check the file that holds their hashes."""
+"""`simile keys`: creates API keys, and checks the file with their hashes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 @click.group()
 def keys() -> None:
-    """Make and check API keys."""
+    """Create and check API keys."""
 
 
 @keys.command()
-@click.option("--name", required=True, help="Whose key it is, as logs and metrics call it.")
+@click.option("--name", required=True, help="The name of the key's owner, for logs and metrics.")
 @click.option(
     "--scope",
     "scopes",
@@ -28,11 +28,14 @@ def keys() -> None:
     multiple=True,
     default=("read",),
     show_default="read",
-    help="What it may do; may be given several times.",
+    help="A scope of the key; may be repeated.",
 )
 @lifecycle.exit_on_error
 def new(*, name: str, scopes: tuple[str, ...]) -> None:
-    """Make a key; it is shown this once, with its line for SIMILE_UPLOAD_API_KEYS_FILE."""
+    """Create a key, and print it with its line for SIMILE_UPLOAD_API_KEYS_FILE.
+
+    The key is not stored, and can't be shown again.
+    """
     from services.upload.security.api_keys import Scope, new_key
 
     secret, key = new_key(name, map(Scope, scopes))
@@ -44,7 +47,7 @@ def new(*, name: str, scopes: tuple[str, ...]) -> None:
 @click.argument("file", type=_FILE)
 @lifecycle.exit_on_error
 def check(*, file: Path) -> None:
-    """List the keys of FILE, or say what is wrong with it."""
+    """List the keys of FILE, or show its errors."""
     from services.upload.security.api_keys import read_keys
 
     known = read_keys(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The `simile` command: every way to start, build, ask and judge.
+"""The `simile` command.
 
 Services are imported inside their commands, so that an image needs only its own extra.
 """
@@ -40,7 +40,7 @@ _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without
 @click.pass_context
 def main(context: click.Context) -> None:
     """Image similarity search on your own images and your own machines."""
-    # The services log it.
+    # The services log unknown variables themselves.
     if context.invoked_subcommand not in _SERVICES:
         for complaint in unknown_variables(os.environ):
             echo(f"simile: warning: {complaint}", err=True)
@@ -49,7 +49,7 @@ def main(context: click.Context) -> None:
 @main.command()
 @lifecycle.exit_on_error
 def upload() -> None:
-    """Run the HTTP front; settings come from SIMILE_* in the environment."""
+    """Run the upload service (HTTP API); settings come from SIMILE_* in the environment."""
     from services.upload.process import main as run
 
     run()
@@ -74,7 +74,9 @@ def searcher() -> None:
 
 
 @main.command()
-@click.option("--models-dir", type=_NEW_FOLDER, help="Where to (SIMILE_EMBEDDER_MODELS_DIR).")
+@click.option(
+    "--models-dir", type=_NEW_FOLDER, help="The folder to export to (SIMILE_EMBEDDER_MODELS_DIR)."
+)
 @lifecycle.exit_on_error
 def export(*, models_dir: Path | None) -> None:
     """Export the model for CPUs, so that embedders start in a second and need no torch."""
@@ -99,14 +101,22 @@ def export(*, models_dir: Path | None) -> None:
 @main.command()
 @click.argument("files", type=_FILE, nargs=-1, required=True, metavar="FILE...")
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Simile's address.")
-@click.option("--collection", help="Which collection to search.")
-@click.option("-k", type=click.IntRange(1, 100), default=10, show_default=True, help="How many.")
-@click.option("--filter", help='Which items, e.g. {"label": ["cat"], "attributes": {"by": "Ann"}}.')
+@click.option("--collection", help="The collection to search.")
+@click.option(
+    "-k", type=click.IntRange(1, 100), default=10, show_default=True, help="Results per page."
+)
+@click.option(
+    "--filter", help='Search only these items: {"label": ["cat"], "attributes": {"by": "Ann"}}.'
+)
 @click.option("--box", help="Search by this part: LEFT,TOP,WIDTH,HEIGHT as fractions of the image.")
-@click.option("--max-distance", type=_DISTANCE, help="None farther than this angular distance.")
-@click.option("--collapse", type=_DISTANCE, help="Fold items that are this close to a nearer one.")
-@click.option("--pages", type=click.IntRange(1), default=1, show_default=True, help="Pages of k.")
-@click.option("--json", "as_json", is_flag=True, help="The answer as it came; pages as a list.")
+@click.option("--max-distance", type=_DISTANCE, help="The maximum angular distance.")
+@click.option("--collapse", type=_DISTANCE, help="Fold items within this distance of a nearer one.")
+@click.option(
+    "--pages", type=click.IntRange(1), default=1, show_default=True, help="The number of pages."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the answer as JSON; several pages as a list."
+)
 @lifecycle.exit_on_error
 def query(
     *, files: tuple[Path, ...], url: str, pages: int, as_json: bool, **asked: str | float | None
@@ -156,12 +166,12 @@ main.add_command(up)
     type=OutputFile(*PICTURE_SUFFIXES),
     default=Path("evaluation.png"),
     show_default=True,
-    help="Where to write the contact sheet of queries and their neighbours.",
+    help="The file for the contact sheet of queries and their neighbours.",
 )
 @root_option
 @lifecycle.exit_on_error
 def evaluate(*, collection: str, k: int, sheet: Path, root: Path | None) -> None:
-    """Judge a collection's active version: leave-one-out precision@k and top-1, a class a row."""
+    """Evaluate a collection's active version: leave-one-out precision@k and top-1, by class."""
     from services.searcher.admin.contact_sheet import draw_contact_sheet
     from services.searcher.admin.evaluation import evaluate as judge
 

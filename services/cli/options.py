@@ -43,7 +43,7 @@ class OutputFile(click.Path):
     name = "file"
 
     def __init__(self, *suffixes: str) -> None:
-        """suffixes: one of them ends the path; without any, all are good."""
+        """Args: suffixes, one of which must end the path; none allows all."""
         super().__init__(dir_okay=False, path_type=Path)
         self._suffixes = suffixes
 

@@ -1,4 +1,4 @@
-"""`simile quarantine`: list, show, replay and drop what was set aside.
+"""`simile quarantine`: lists, shows, replays and drops quarantined messages.
 
 Services are imported inside their commands, so that an image needs only its own extra.
 """
@@ -36,7 +36,7 @@ _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL).")
 
 @click.group()
 def quarantine() -> None:
-    """Look after what was set aside: images that killed embedders, or broke the model."""
+    """Manage quarantined messages: images that crashed embedders or broke the model."""
 
 
 @quarantine.command("list")
@@ -44,7 +44,7 @@ def quarantine() -> None:
 @_amqp_url
 @lifecycle.exit_on_error
 def list_records(*, as_json: bool, amqp_url: str | None) -> None:
-    """Show every record, the oldest first. Nothing is taken out."""
+    """List the records, the oldest first."""
     from services.cli.quarantine_visit import visit
 
     async def look(broker: Broker) -> list[Held]:
@@ -78,11 +78,11 @@ def list_records(*, as_json: bool, amqp_url: str | None) -> None:
 
 @quarantine.command()
 @click.argument("record_id")
-@click.option("--image", type=_NEW_FILE, help="Write the image into this file, where it was kept.")
+@click.option("--image", type=_NEW_FILE, help="Write the image to this file, where it was kept.")
 @_amqp_url
 @lifecycle.exit_on_error
 def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
-    """Show all that is known of one record; open its image only where it can do no harm."""
+    """Show a record. Its image may be harmful: open it only in a sandbox."""
     from services.cli.quarantine_visit import find, visit
     from services.shared.errors import NotReplayable
 
@@ -110,14 +110,14 @@ def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
     type=click.FloatRange(0, 60, min_open=True),
     default=30,
     show_default=True,
-    help="Seconds to wait for an embedder.",
+    help="How long to wait for an embedder, in seconds.",
 )
 @_amqp_url
 @lifecycle.exit_on_error
 def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
-    """Let an embedder try the record's image again, and say what came of it.
+    """Send the record's image to an embedder again, and show the result.
 
-    Answered, the record is dropped; an image that breaks something again makes a new one.
+    The record is dropped when there is an answer; an image that fails again makes a new record.
     """
     from services.cli import quarantine_visit
     from services.shared.contracts import Failure
@@ -137,15 +137,15 @@ def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
 @quarantine.command()
 @click.argument("record_ids", nargs=-1, metavar="[RECORD_ID]...")
 @click.option("--all", "every", is_flag=True, help="Every record.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
 @_amqp_url
 @lifecycle.exit_on_error
 def drop(*, record_ids: tuple[str, ...], every: bool, yes: bool, amqp_url: str | None) -> None:
-    """Forget records for good."""
+    """Delete records."""
     from services.cli.quarantine_visit import find, visit
 
     if every == bool(record_ids):
-        message = "name the records to drop, or say --all"
+        message = "give the ids of the records to drop, or --all"
         raise click.UsageError(message)
     if not yes:
         which = "every record" if every else ", ".join(record_ids)

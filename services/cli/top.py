@@ -1,4 +1,4 @@
-"""`simile top`: a running Simile at a glance, for a terminal and without Grafana."""
+"""`simile top`: shows a running Simile on a terminal, without Grafana."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _DEFAULT: Final = ("http://127.0.0.1:9090",)
     "--metrics",
     "urls",
     multiple=True,
-    help="Admin address of a process (SIMILE_ADMIN_PORT); several times for several. Default: "
-    "those of the `simile up` that runs on the volume, else http://127.0.0.1:9090.",
+    help="Admin address of a process (SIMILE_ADMIN_PORT); may be repeated. Default: those of the "
+    "`simile up` that runs on the volume, or http://127.0.0.1:9090.",
 )
 @click.option(
     "--interval",
     type=click.FloatRange(0, min_open=True),
     default=2,
     show_default=True,
-    help="Seconds between two looks; rates and times are of these seconds.",
+    help="Seconds between two updates; rates and times are of this interval.",
 )
-@click.option("--once", is_flag=True, help="Show one interval and end, for scripts.")
-@click.option("--json", "as_json", is_flag=True, help="The same as --once, as JSON.")
+@click.option("--once", is_flag=True, help="Show one interval and exit, for scripts.")
+@click.option("--json", "as_json", is_flag=True, help="Like --once, as JSON.")
 @root_option
 @lifecycle.exit_on_error
 def top(

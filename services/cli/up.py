@@ -1,4 +1,4 @@
-"""Runs `simile up`: everything on this machine, for a person at a terminal or for a script."""
+"""`simile up`: runs all services on this machine, for a terminal or a script."""
 
 from __future__ import annotations
 
@@ -28,19 +28,27 @@ _AMQP_PORT: Final = 5672
 
 
 @click.command()
-@click.option("--images", type=ImagesFolder(), help="Your images; without: a drawn sample.")
+@click.option(
+    "--images", type=ImagesFolder(), help="The folder of your images; default: a drawn sample."
+)
 @click.option("--collection", help="The collection's name; default: the folder's.")
-@click.option("--host", help="Where the page listens (SIMILE_UPLOAD_HOST).")
-@click.option("--port", type=int, help="The page's port (SIMILE_UPLOAD_PORT); 0 takes a free one.")
+@click.option("--host", help="The address to listen on (SIMILE_UPLOAD_HOST).")
+@click.option(
+    "--port", type=int, help="The port of the web page (SIMILE_UPLOAD_PORT); 0 takes a free one."
+)
 @click.option(
     "--admin-port",
     type=int,
     help="The port of metrics and health (SIMILE_ADMIN_PORT); default: 9090, or a free one.",
 )
-@click.option("--processes", is_flag=True, help="Real processes over RabbitMQ.")
-@click.option("--embedders", type=click.IntRange(1), default=1, help="With --processes: how many.")
-@click.option("--searchers", type=click.IntRange(1), default=1, help="With --processes: how many.")
-@click.option("--verbose", is_flag=True, help="On a terminal: the whole log, too.")
+@click.option("--processes", is_flag=True, help="Run each service as a process, over RabbitMQ.")
+@click.option(
+    "--embedders", type=click.IntRange(1), default=1, help="With --processes: the number."
+)
+@click.option(
+    "--searchers", type=click.IntRange(1), default=1, help="With --processes: the number."
+)
+@click.option("--verbose", is_flag=True, help="On a terminal: print the whole log too.")
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
 @lifecycle.exit_on_error
@@ -58,10 +66,10 @@ def up(
     root: Path | None,
     amqp_url: str | None,
 ) -> None:
-    """Start everything on this machine and print `ready <url>` when it can answer.
+    """Start all services on this machine, and print `ready <url>` when queries are answered.
 
-    The page can be opened before that and shows how far the index is. On a terminal only steps and
-    warnings are printed; elsewhere the log, as JSON.
+    The page can be opened earlier, and shows the progress of the index. On a terminal only steps
+    and warnings are printed; elsewhere the log is printed as JSON.
     """
     from services.local.source import source_of
     from services.local.up import LocalSettings
@@ -75,7 +83,7 @@ def up(
     settings = given.serving(source, quiet=show.quiet)
     logs.configure(settings.shared.log_level, settings.shared.log_format)
     if show.quiet:
-        # Its errors are those of our own line "broker away", each time that it tries again.
+        # Each retry of aiormq would log the error that our own log line reports already.
         logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     screen = show.screen()
     counts = {"embedder": embedders, "searcher": searchers} if processes else {}
@@ -88,18 +96,18 @@ def up(
 
 @dataclass(frozen=True, slots=True)
 class _Show:
-    """Chooses how `up` shows itself."""
+    """Chooses the output of `up`."""
 
     terminal: bool
     verbose: bool
 
     @property
     def quiet(self) -> bool:
-        """Say whether only steps and warnings are shown."""
+        """Return whether only steps and warnings are printed."""
         return self.terminal and not self.verbose
 
     def first_line(self) -> None:
-        """Show a sign of life before libraries are imported, which takes seconds."""
+        """Print a line before libraries are imported, which takes seconds."""
         if self.terminal:
             echo("starting Simile")
 
@@ -119,7 +127,12 @@ async def _serve(
 ) -> None:
     """Run until `stop`.
 
-    counts: how many child processes of each service; without any all run in this process.
+    Args:
+        settings: of all services.
+        source: the images of the collection.
+        screen: prints the progress.
+        stop: ends the services.
+        counts: the number of child processes by service; empty runs all in this process.
     """
     from services.local import up as local
     from services.local.index_refresher import IndexBuild, IndexRefresher

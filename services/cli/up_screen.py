@@ -25,12 +25,12 @@ _MAX_NAMED: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Holds what `up` serves of a collection.
+    """Describes the collection that `up` serves.
 
     Attributes:
         collection: its name.
         count: the images that can be searched.
-        left_out: the files that can't; None while the folder is still being looked through.
+        left_out: the files that can't; None until the folder is compared with the index.
         changed: whether the last build published a version.
     """
 
@@ -51,7 +51,7 @@ class Screen(Protocol):
         """Report a step of the start or of the end."""
 
     def warn(self, text: str, action: str) -> None:
-        """Report what may need somebody; action: a name for log lines."""
+        """Report a warning; `action` names it in log lines."""
 
     def ready(self, url: str, served: Served) -> None:
         """Report that a query was answered."""

@@ -1,4 +1,4 @@
-"""A small client of the admin ports: a process's metrics, and whether it is ready."""
+"""Reads the metrics and the readiness of processes from their admin ports."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _NOT_READY: Final = 503
 
 
 def session() -> aiohttp.ClientSession:
-    """What asks; to be closed. A process that takes over 10 s to answer is away."""
+    """Return a session for the other functions, with a timeout of 10 s; the caller closes it."""
     return aiohttp.ClientSession(timeout=_TIMEOUT)
 
 
 async def metrics(asking: aiohttp.ClientSession, url: str) -> str:
-    """The text of /metrics of an admin address, which may be given with that path or without.
+    """Fetch the text of /metrics from an admin address, with that path or without.
 
-    Raises Unreachable for one that doesn't answer.
+    Raises Unreachable where nothing answers.
     """
     address = url if urlsplit(url).path.strip("/") else f"{url.rstrip('/')}{_METRICS}"
     try:
@@ -42,7 +42,7 @@ async def metrics(asking: aiohttp.ClientSession, url: str) -> str:
 
 
 def parsed(url: str, text: str) -> Samples:
-    """What that text says. Raises Unreachable when it isn't Prometheus's."""
+    """Parse the text of /metrics. Raises Unreachable when it is not Prometheus's format."""
     try:
         return Samples.parsed(text)
     except ValueError as error:
@@ -51,14 +51,14 @@ def parsed(url: str, text: str) -> Samples:
 
 
 async def not_ready(asking: aiohttp.ClientSession, url: str) -> Mapping[str, str]:
-    """The failing checks of /readyz with their reasons, if any. Raises Unreachable."""
+    """Return the failing checks of /readyz with their reasons. Raises Unreachable."""
     address = f"{url.rstrip('/').removesuffix(_METRICS)}/readyz"
     try:
         async with asking.get(address) as answer:
             if answer.status != _NOT_READY:
                 answer.raise_for_status()
-            told: dict[str, Any] = await answer.json(content_type=None, loads=read_json)
-            return {str(name): str(reason) for name, reason in told["failing"].items()}
+            body: dict[str, Any] = await answer.json(content_type=None, loads=read_json)
+            return {str(name): str(reason) for name, reason in body["failing"].items()}
     except (aiohttp.ClientError, TimeoutError, ValueError, LookupError) as error:
         message = f"no readiness at {address} ({str(error) or type(error).__name__})"
         raise Unreachable(message) from error

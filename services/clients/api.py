@@ -1,4 +1,4 @@
-"""A small client of the HTTP API, for the command line, and its answers as tables."""
+"""Calls the HTTP API for the command line, and formats its answers as tables."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ Answer = Mapping[str, Any]
 
 
 class ClientSettings(EnvironmentSettings):
-    """What the commands need that ask a running Simile."""
+    """The settings of commands that call a running Simile."""
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_")
 
     api_key: SecretStr | None = Field(
         default=None,
-        description="The API key to ask with: for `simile query`, `simile bench`, and the first "
-        "query of a `simile up` that has keys.",
+        description="The API key of `simile query`, `simile bench`, and the first query of a "
+        "`simile up` that requires keys.",
     )
 
 
 def key_headers() -> dict[str, str]:
-    """The header that carries the API key of the environment, where there is one.
+    """Return the header with the API key of the environment, where one is set.
 
-    Never an option of a command: everybody on the machine can read those.
+    The key is no option of a command, since other users of the machine can read those.
     """
     key = load(ClientSettings).api_key
     return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
@@ -48,7 +48,7 @@ def key_headers() -> dict[str, str]:
 async def search(
     url: str, image: Path, parameters: Mapping[str, str], *, pages: int = 1
 ) -> list[Answer]:
-    """The answers of POST /v1/search, page by page, as many as there are up to `pages`.
+    """Return the answers of POST /v1/search, page by page, at most `pages`.
 
     Raises the error that the problem body names, or Unreachable.
     """
@@ -64,7 +64,7 @@ async def search(
 
 
 async def search_batch(url: str, images: Sequence[Path], parameters: Mapping[str, str]) -> Answer:
-    """The answer of POST /v1/search/batch: a result for each image, in their order.
+    """Return the answer of POST /v1/search/batch: a result for each image, in their order.
 
     Raises the error that the problem body names, or Unreachable.
     """
@@ -77,7 +77,7 @@ async def _post(
     if "://" not in url:
         message = f"{url!r} is no URL: write http://{url}"
         raise Unreachable(message)
-    # All of it in the form: a proxy may refuse an address as long as a filter and a cursor.
+    # Parameters go into the form, since a proxy may refuse a URL as long as filter and cursor.
     form = aiohttp.FormData(parameters)
     for image in images:
         name = image.name.encode(errors="replace").decode()
@@ -93,7 +93,7 @@ async def _post(
         raise Unreachable(message) from error
     expected = {"neighbors", "results"} if answer.ok else {"code"}
     if not isinstance(body, dict) or not expected & body.keys():
-        message = f"what answers at {url} is no Simile: give its address with --url"
+        message = f"the server at {url} is not Simile: give Simile's address with --url"
         raise Unreachable(message)
     if not answer.ok:
         raise from_code(str(body["code"]), str(body.get("detail")))
@@ -101,7 +101,7 @@ async def _post(
 
 
 def _read(image: Path) -> bytes:
-    """The bytes of an image. Raises FileUnusable."""
+    """Read the bytes of an image. Raises FileUnusable."""
     try:
         with image.open("rb") as file:
             content = file.read(_MAX_FILE_BYTES + 1)
@@ -115,7 +115,7 @@ def _read(image: Path) -> bytes:
 
 
 def table_of(answers: Sequence[Answer], title: str) -> Table:
-    """The pages of one query as one table; its caption says when there is more to be had."""
+    """Format the pages of a query as a table; its caption shows when there are more results."""
     table = new_table("", "similarity", "label", "item", "", title=title)
     neighbors = [neighbor for answer in answers for neighbor in answer["neighbors"]]
     for rank, neighbor in enumerate(neighbors, start=1):

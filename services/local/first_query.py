@@ -1,4 +1,4 @@
-"""`simile up` asks itself, as a caller would: it is ready when a real query was answered."""
+"""Sends a first query to `simile up`, which is ready when it was answered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_ENTRY: Final = frozenset({401, 403})
 
 
 async def until_reachable(url: str) -> None:
-    """Wait until something answers HTTP there."""
+    """Wait until a server answers HTTP at the URL."""
     async with aiohttp.ClientSession() as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
@@ -32,8 +32,13 @@ async def until_reachable(url: str) -> None:
 async def until_answered(url: str, collection: str, on_late: Callable[[str], None]) -> None:
     """Wait until a search of the collection is answered with neighbours.
 
-    `on_late` gets the last refusal once, when that takes longer than 10 seconds. Raises
-    InvalidSettings when an API key is needed that this process does not have.
+    Args:
+        url: the base URL of upload.
+        collection: the collection to search.
+        on_late: gets the last refusal once, after 10 seconds without an answer.
+
+    Raises:
+        InvalidSettings: the server requires an API key, which is not set.
     """
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), (120, 160, 200)).save(picture, "PNG")
@@ -53,19 +58,19 @@ async def until_answered(url: str, collection: str, on_late: Callable[[str], Non
 async def _ask(
     session: aiohttp.ClientSession, url: str, collection: str, picture: bytes
 ) -> str | None:
-    """Ask once; None when it was answered, else why not."""
+    """Send the query once; return None when it was answered, or the reason of the refusal."""
     try:
         async with session.post(
             f"{url}/v1/search",
             params={"collection": collection},
             data=picture,
-            ssl=False,  # it asks itself, by an address that its certificate may not name
+            ssl=False,  # the certificate may not name this address of the same machine
         ) as answer:
             if answer.ok:
                 return None
             if answer.status in _NO_ENTRY:
                 message = (
-                    "`simile up` asks a first query before it says ready: set SIMILE_API_KEY "
+                    "`simile up` sends a first query before it reports ready: set SIMILE_API_KEY "
                     "to a key of SIMILE_UPLOAD_API_KEYS_FILE with the scope read"
                 )
                 raise InvalidSettings(message)

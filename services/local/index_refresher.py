@@ -1,4 +1,4 @@
-"""Keeps the index of one collection in step with its folder, for as long as `simile up` runs."""
+"""Brings the index of a collection up to date with its folder when `simile up` starts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from services.shared.volume.volume import Volume
 
 @dataclass(frozen=True, slots=True)
 class IndexBuild:
-    """Builds the index of one collection; draws its images first where they have to be."""
+    """Builds the index of a collection, whose images are drawn first where it is the sample."""
 
     shared: SharedSettings
     settings: IndexSettings
@@ -47,18 +47,18 @@ class IndexBuild:
 
 @dataclass(frozen=True, slots=True)
 class IndexRefresher:
-    """Builds the index behind the services, and reports when a query is answered from it."""
+    """Builds the index while the services run, and reports when a query is answered."""
 
     work: IndexBuild
     screen: Screen
 
     async def refresh(self, url: str) -> None:
-        """Build, then report ready; an index that already serves the folder is ready first."""
+        """Build the index and report ready; an existing index of the folder is reported first."""
         served = self._serves()
         if served is None:
             await asyncio.gather(self._show_page(url), self._first_build(url))
         else:
-            # At once, since a changed model means that nothing is answered before the refresh.
+            # At the same time: after a change of the model no query is answered before the refresh.
             await self._refresh_behind(url, served)
 
     async def _show_page(self, url: str) -> None:
@@ -84,7 +84,7 @@ class IndexRefresher:
             try:
                 reports.append(_served(await self.work.run(self.screen.progress)))
             except SimileError as error:
-                # The version that is served stays good; only the newest changes are missing.
+                # The served version stays valid; only the latest changes are missing.
                 self.screen.warn(f"the index is not brought up to date: {error}", error.code)
                 reports.append(Served(served.collection, served.count, left_out=()))
                 return

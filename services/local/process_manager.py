@@ -1,4 +1,4 @@
-"""The services as child processes, each restarted when it ends: `simile up --processes`."""
+"""Runs the services of `simile up --processes` as child processes, and restarts them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Child:
-    """One process: the service's name, its replica's name, and its own environment."""
+    """Describes a process: its service, its replica's name, and its environment."""
 
     service: str
     replica: str
@@ -35,12 +35,18 @@ class Child:
 
 
 class ChildProcesses:
-    """One upload, some embedders and some searchers, joined by RabbitMQ."""
+    """Manages one upload, some embedders and some searchers, connected by RabbitMQ."""
 
     def __init__(
         self, shared: SharedSettings, upload: UploadSettings, counts: Mapping[str, int]
     ) -> None:
-        """`counts`: how many embedders and searchers. Raises InvalidSettings without RabbitMQ."""
+        """Describe the processes. Raises InvalidSettings without RabbitMQ.
+
+        Args:
+            shared: the settings of all processes.
+            upload: the settings of upload.
+            counts: the number of embedders and searchers.
+        """
         if shared.amqp_url is None:
             message = "--processes needs RabbitMQ: give --amqp-url, or leave --processes out"
             raise InvalidSettings(message)
@@ -50,7 +56,7 @@ class ChildProcesses:
         self._port = upload.port or free_port(upload.host)
         self._children = self._described()
         self._processes: dict[Child, asyncio.subprocess.Process] = {}
-        self._keepers: list[asyncio.Task[None]] = []
+        self._restarters: list[asyncio.Task[None]] = []
         self._outputs: set[asyncio.Task[None]] = set()
 
     @property
@@ -61,9 +67,9 @@ class ChildProcesses:
         return [base_url("http", host, port) for port in ports]
 
     async def start(self) -> str:
-        """Start every child; the base URL of upload, which answers a little later.
+        """Start every child, and return the base URL of upload, which answers a little later.
 
-        Raises InvalidSettings when upload's port is taken: said once, not by each restart.
+        Raises InvalidSettings when a port is taken, which each restart would report again.
         """
         for host, port, setting in (
             (self._upload.host, self._port, UPLOAD_PORT),
@@ -72,25 +78,25 @@ class ChildProcesses:
             require_free(host, port, setting)
         for child in self._children:
             await self._spawn(child)
-            self._keepers.append(asyncio.create_task(self._keep(child), name=child.replica))
+            self._restarters.append(asyncio.create_task(self._restart(child), name=child.replica))
         scheme = "https" if self._upload.tls_cert_file else "http"
         return base_url(scheme, self._upload.host, self._port)
 
     async def watch(self) -> None:
-        """Wait for a child that can't be kept running."""
-        done, _ = await asyncio.wait(self._keepers, return_when=asyncio.FIRST_COMPLETED)
-        for keeper in done:
-            await keeper
+        """Wait until a child can't be restarted, and raise the reason."""
+        done, _ = await asyncio.wait(self._restarters, return_when=asyncio.FIRST_COMPLETED)
+        for restarter in done:
+            await restarter
 
     async def stop(self) -> None:
-        """SIGTERM service by service, upload first, and wait; SIGKILL what outlives its drain."""
-        await cancel(*self._keepers)
+        """Drain the services in order, upload first; kill children that outlive their drain."""
+        await cancel(*self._restarters)
         try:
             for service in self._counts:
                 ending = [p for child, p in self._processes.items() if child.service == service]
                 await asyncio.gather(*(self._end(process) for process in ending))
         except asyncio.CancelledError:
-            # Told twice to end: nobody waits for a drain, and no child may outlive this process.
+            # A second signal ends the drain; no child may outlive this process.
             for process in self._processes.values():
                 if process.returncode is None:
                     process.kill()
@@ -107,7 +113,7 @@ class ChildProcesses:
             process.kill()
             await process.wait()
 
-    async def _keep(self, child: Child) -> None:
+    async def _restart(self, child: Child) -> None:
         while True:
             code = await self._processes[child].wait()
             if code == ExitCode.INVALID_SETTINGS:
@@ -119,7 +125,7 @@ class ChildProcesses:
 
     async def _spawn(self, child: Child) -> None:
         terminal = sys.stdout.isatty()
-        # A session of its own: Ctrl-C reaches this process alone, which then drains in order.
+        # In a session of its own, so that Ctrl-C reaches only this process, which drains in order.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", f"services.{child.service}",
             env={**_inherited(), **child.environment}, start_new_session=True,
@@ -140,7 +146,7 @@ class ChildProcesses:
             "SIMILE_AMQP_URL": url.get_secret_value() if url else "",
             "SIMILE_ROOT": str(shared.root),
             "SIMILE_LOG_LEVEL": shared.log_level,
-            # Their output goes through this process where it is a terminal: see `_spawn`.
+            # On a terminal the output of children goes through this process: see `_spawn`.
             "SIMILE_LOG_FORMAT": "pretty" if pretty else shared.log_format,
             "SIMILE_UPLOAD_HOST": upload.host,
             "SIMILE_UPLOAD_PORT": str(self._port),
@@ -151,7 +157,7 @@ class ChildProcesses:
         for service, count in self._counts.items():
             for number in range(1, count + 1):
                 replica = f"{service}-{number}"
-                # Only the front keeps the admin port that was asked for; the others take any.
+                # Only upload has the configured admin port; the others take free ones.
                 front = service == "upload"
                 admin = shared.admin_port if front else free_port(shared.admin_host)
                 own = {"SIMILE_REPLICA": replica, "SIMILE_ADMIN_PORT": str(admin)}

@@ -46,7 +46,7 @@ def draw_sample(
 
 
 class _Scene:
-    """One picture while it is drawn: a gradient, and shapes on it."""
+    """Draws a picture: a gradient, and shapes on it."""
 
     def __init__(self, chance: random.Random, top: Colour, bottom: Colour) -> None:
         self.chance = chance

@@ -52,7 +52,7 @@ class Source:
             raise disk_errors.explained(home, error) from error
 
     def hidden(self, volume: Volume) -> str | None:
-        """Return the drawn sample's name where it is on the volume and was not asked for."""
+        """Return the drawn sample's name where it is on the volume and is not this source."""
         if self.drawn:
             return None
         try:

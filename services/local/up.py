@@ -1,7 +1,6 @@
-"""`simile up`: the composition root of the whole house on one machine.
+"""Runs all services on one machine for `simile up`, and builds an index for `simile index build`.
 
-All services in this process on the in-memory broker, or over RabbitMQ, or as child processes.
-Ready means that a real query was answered over HTTP, nothing less.
+The services run in this process, with the in-memory broker or RabbitMQ, or as child processes.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from services.upload.settings import UploadSettings
 
 @dataclass(frozen=True, slots=True)
 class LocalSettings:
-    """Every service's settings at once."""
+    """Holds the settings of all services."""
 
     shared: SharedSettings
     upload: UploadSettings
@@ -64,7 +63,7 @@ class LocalSettings:
         upload: Mapping[str, object] | None = None,
         index: Mapping[str, object] | None = None,
     ) -> LocalSettings:
-        """From the environment; what is given and not None goes before it."""
+        """Read them from the environment; arguments that are not None go before it."""
         return cls(
             shared=load(SharedSettings, root=root, amqp_url=amqp_url, admin_port=admin_port),
             upload=load(UploadSettings, **(upload or {})),
@@ -92,25 +91,25 @@ class LocalSettings:
 
 
 def _unset(settings: BaseSettings, values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values of those fields that nobody has set."""
+    """Return the values of those fields that are not set."""
     return {name: value for name, value in values.items() if name not in settings.model_fields_set}
 
 
 class Services(Protocol):
-    """All services, wherever they run."""
+    """Starts and stops all services."""
 
     async def start(self) -> str:
-        """Start them; the base URL of upload, which may not answer yet."""
+        """Start the services, and return the base URL of upload, which may not answer yet."""
 
     async def watch(self) -> None:
-        """Return never; raise StageDied when a service can't be kept running."""
+        """Wait until a service ends or can't be restarted, and raise the reason."""
 
     async def stop(self) -> None:
-        """Drain in the order of a query's walk, upload first, so that nothing taken is lost."""
+        """Drain the services in the order of a query's path, upload first, so that none is lost."""
 
 
 class InProcess:
-    """Every service as tasks of this event loop, sharing one broker."""
+    """Runs every service as a task of this event loop, with a shared broker."""
 
     def __init__(self, settings: LocalSettings, broker: Broker, telemetry: Telemetry) -> None:
         self._settings = settings
@@ -119,10 +118,10 @@ class InProcess:
         self._running: list[tuple[asyncio.Event, asyncio.Task[None]]] = []
 
     async def start(self) -> str:
-        """Start embedder, searcher and upload; the base URL."""
+        """Start upload, embedder and searcher, and return the base URL of upload."""
         settings, started = self._settings, asyncio.get_running_loop().create_future()
         common = {"telemetry": self._telemetry}
-        # In the order in which `stop` drains them: the front first.
+        # In the order in which `stop` drains them.
         stops = [asyncio.Event() for _ in range(3)]
         works = (
             upload.run(
@@ -146,7 +145,7 @@ class InProcess:
         return url
 
     async def watch(self) -> None:
-        """Wait for the first service that ends, and raise what it died of."""
+        """Wait until a service ends, and raise its error."""
         done, _ = await asyncio.wait(
             {task for _, task in self._running}, return_when=asyncio.FIRST_COMPLETED
         )
@@ -164,7 +163,7 @@ class InProcess:
 async def local_broker(
     shared: SharedSettings, name: str, telemetry: Telemetry, stop: asyncio.Event
 ) -> AsyncIterator[Broker]:
-    """RabbitMQ where the settings name one, else a broker in memory; started, then closed.
+    """Start RabbitMQ's adapter where the settings have a URL, or a broker in memory.
 
     Raises StoppedEarly when `stop` is set before RabbitMQ answers.
     """
@@ -187,9 +186,9 @@ async def up(
     stop: asyncio.Event,
     on_stop: Callable[[], None],
 ) -> None:
-    """Run the services until `stop`, the refresher's collection current behind them.
+    """Run the services until `stop`, and refresh the index meanwhile.
 
-    `on_stop` is called before they drain. Raises the named error that ended one of them.
+    `on_stop` is called before the services drain. Raises the named error that ended one of them.
     """
     try:
         url = await services.start()
@@ -205,7 +204,7 @@ async def up(
 
 
 def _named(died: StageDied) -> SimileError:
-    """Return the error that says what to do, where the stage ended by one."""
+    """Return the named error that ended the stage, where there is one."""
     cause = died.__cause__
     if isinstance(cause, StageDied):
         return _named(cause)
@@ -215,9 +214,9 @@ def _named(died: StageDied) -> SimileError:
 async def build_index(
     settings: LocalSettings, source: Source, *, stop: asyncio.Event, progress: Progress
 ) -> BuildReport | None:
-    """Build one index version over RabbitMQ, or with an embedder of our own where there is none.
+    """Build an index version over RabbitMQ, or without it by an embedder in this process.
 
-    None when `stop` was set first: what was embedded so far is kept for the next run.
+    Returns None when `stop` was set first: the vectors made so far are kept for the next run.
     """
     telemetry, port = Telemetry(), settings.index.admin_port
     async with contextlib.AsyncExitStack() as serving:
@@ -256,7 +255,7 @@ async def build_index(
 async def in_process(
     settings: LocalSettings, telemetry: Telemetry, stop: asyncio.Event
 ) -> AsyncIterator[tuple[Services, Broker]]:
-    """The services in this process with their broker and admin server. Raises StoppedEarly."""
+    """Run the services in this process with broker and admin server. Raises StoppedEarly."""
     shared = settings.shared
     ReleaseMetrics(telemetry.registry).show("up")
     async with (

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import importlib
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import IntEnum
 from functools import wraps
-from typing import Any, Final, Literal, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 import structlog
 
@@ -24,16 +23,14 @@ from services.shared.errors import (
     BuildFailed,
     FileUnusable,
     InvalidSettings,
-    MissingExtra,
     SimileError,
     StageDied,
 )
+from services.shared.event_loop import EventLoop, loop_factory
 from services.shared.printable import printable_lines
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
-
-EventLoop = Literal["auto", "asyncio", "uvloop"]
 
 _log = structlog.get_logger(__name__)
 
@@ -294,20 +291,3 @@ def _leave(code: ExitCode) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
-
-
-def loop_factory(event_loop: EventLoop) -> Callable[[], asyncio.AbstractEventLoop]:
-    """Return the factory of the event loop; uvloop takes less CPU. Raises MissingExtra."""
-    if event_loop == "asyncio":
-        return asyncio.new_event_loop
-    try:
-        uvloop = importlib.import_module("uvloop")
-    except ImportError:
-        if event_loop == "uvloop":
-            message = (
-                "SIMILE_EVENT_LOOP is uvloop, which is missing: pip install 'simile-search[fast]'"
-            )
-            raise MissingExtra(message) from None
-        return asyncio.new_event_loop
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

@@ -1,4 +1,4 @@
-"""A service in one process: what it does, how busy it is, whether it is ready."""
+"""Summarizes a service in one process: its work, how busy it is, its readiness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ State = Literal["ready", "not ready", "away"]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Two looks at a process. risen: None while there is but one. elapsed_seconds: between."""
+    """Compares two scrapes of a process.
+
+    Attributes:
+        now: the metrics of the second scrape.
+        risen: the rise since the first one; None without a first one.
+        elapsed_seconds: between the scrapes.
+        restarted: whether the process was restarted between them.
+    """
 
     now: Samples
     risen: Samples | None = None
@@ -25,7 +32,7 @@ class Change:
 
     @classmethod
     def between(cls, before: Scrape | None, after: Scrape) -> Change | None:
-        """None where the process is away now."""
+        """Compare two scrapes; return None where the process does not answer now."""
         if after.samples is None:
             return None
         if before is None or before.samples is None:
@@ -38,23 +45,25 @@ class Change:
         )
 
     def rate(self, name: str, **wanted: Wanted) -> float | None:
-        """How fast it rose, a second."""
+        """Return the rise per second."""
         if self.risen is None:
             return None
         return self.risen.total(name, **wanted) / self.elapsed_seconds
 
     def histogram(self, name: str, **wanted: Wanted) -> Histogram | None:
-        """What was observed meanwhile."""
+        """Return the observations between the scrapes."""
         return None if self.risen is None else self.risen.histogram(name, **wanted)
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a service does. A number is None where it is not known, or not known yet.
+    """Holds the work of a service; unknown numbers are None.
 
-    per_second: queries, or an embedder's images. seconds: its own part of each: the whole request,
-    the model, the search. busy: 0..1, of what may be in flight, or of its workers or threads.
-    in_hand: queries, images, batches of queries.
+    Attributes:
+        per_second: queries, or images of an embedder.
+        seconds: the duration of the whole request, the model or the search.
+        busy: 0..1, of the queries that may be in flight, or of the workers or threads.
+        in_hand: queries, images or batches in flight.
     """
 
     per_second: float | None = None
@@ -65,7 +74,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One row. cpu: processors in use; with memory_bytes told once for a process of several."""
+    """Holds a row of the table of replicas.
+
+    Attributes:
+        cpu: processors in use; like memory_bytes, only in the first row of a process.
+    """
 
     address: str
     service: str
@@ -79,7 +92,7 @@ class Replica:
 
 
 def replicas_of(scrape: Scrape, change: Change | None) -> Iterator[Replica]:
-    """A row for each service of the process; one for its address where it is away."""
+    """Yield a row for each service of the process; a single one where it does not answer."""
     address = urlsplit(scrape.url).netloc or scrape.url
     if change is None:
         yield Replica(address, "?", "away", scrape.away)

@@ -1,4 +1,4 @@
-"""What one process said at one moment, or why it said nothing."""
+"""Scrapes the metrics and the readiness of processes."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from services.shared.telemetry.samples import Samples
 
 @dataclass(frozen=True, slots=True)
 class Scrape:
-    """One admin address. samples: None where nothing answered, and `away` says why.
+    """Holds the scrape of an admin address.
 
-    taken_seconds: when, on the monotonic clock. failing: the checks against its readiness.
+    Attributes:
+        url: the address.
+        taken_seconds: the time of the scrape, by the monotonic clock.
+        samples: the metrics; None where nothing answered.
+        failing: the failing checks of readiness with their reasons.
+        away: the reason why nothing answered.
     """
 
     url: str
@@ -29,7 +34,7 @@ class Scrape:
 
 
 async def scrape_all(asking: aiohttp.ClientSession, urls: Sequence[str]) -> Sequence[Scrape]:
-    """Scrape at all of them at once, in their order; one that is away keeps nobody waiting long."""
+    """Scrape all addresses concurrently, in their order; those that don't answer time out."""
     return await asyncio.gather(*(_scrape(asking, url) for url in urls))
 
 

@@ -1,4 +1,4 @@
-"""Looks again and again, and shows what changed between two looks."""
+"""Scrapes processes repeatedly, and shows the changes between two scrapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.top.view import shown
 
 
 async def once(urls: Sequence[str], interval_seconds: float) -> Summary:
-    """What happens within one interval. Raises Unreachable where nobody answers at all."""
+    """Summarize one interval. Raises Unreachable where no process answers."""
     async with admin.session() as asking:
         before = await scrape_all(asking, urls)
         if all(scrape.samples is None for scrape in before):
@@ -26,7 +26,7 @@ async def once(urls: Sequence[str], interval_seconds: float) -> Summary:
 
 
 async def watch(urls: Sequence[str], interval_seconds: float, console: Console) -> None:
-    """Show it on the whole screen until it is cancelled; whoever is away is shown as that."""
+    """Show the summary on the whole screen until cancelled, with processes that don't answer."""
     before: Sequence[Scrape] = ()
     async with admin.session() as asking:
         with Live(console=console, screen=True, auto_refresh=False) as screen:

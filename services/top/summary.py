@@ -1,4 +1,4 @@
-"""What all processes say together: from two looks at each."""
+"""Summarizes all processes from two scrapes of each."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ TROUBLES: Final[Mapping[str, str]] = {
     "simile_searcher_refused_versions_total": "refused index versions",
     "simile_broker_reconnects_total": "reconnects to the broker",
 }
-"""What should not rise, in people's words."""
+"""Counters that should not rise, with their names on the screen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index version that searchers have open. Recalls are 0..1, the live one of right now."""
+    """Describes an open index version; recalls are 0..1, the live recall is of the interval."""
 
     collection: str
     version: str
@@ -50,7 +50,12 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """Queries whose answer is known. success_age_seconds: since the last right answer, if any."""
+    """Holds the results of canaries.
+
+    Attributes:
+        success_age_seconds: since the last right answer; None before the first.
+        failed_by_code: failures of the interval.
+    """
 
     success_age_seconds: float | None = None
     failed_by_code: Mapping[str, float] = field(default_factory=dict)
@@ -58,9 +63,12 @@ class Canary:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Everything on the screen. measured: whether there were two looks, so that rates are known.
+    """Holds everything on the screen.
 
-    per_second_by_code: queries. troubles: what rose that should not, a second.
+    Attributes:
+        measured: whether there were two scrapes, so that rates are known.
+        per_second_by_code: queries per second by code.
+        troubles: the rise per second of the counters in TROUBLES.
     """
 
     measured: bool
@@ -77,21 +85,21 @@ class Summary:
 
     @property
     def per_second(self) -> float:
-        """Queries, whatever became of them."""
+        """Queries per second with any code."""
         return sum(self.per_second_by_code.values())
 
     @property
     def answering(self) -> int:
-        """Processes that are there, ready or not."""
+        """The number of processes that answer, ready or not."""
         return len({one.address for one in self.replicas if one.state != "away"})
 
     @property
     def processes(self) -> int:
-        """Processes that were asked."""
+        """The number of scraped processes."""
         return len({one.address for one in self.replicas})
 
     def to_json(self) -> Mapping[str, Any]:
-        """The same as JSON values: seconds and bytes, null for what is not known."""
+        """Return the summary as JSON values: seconds and bytes, null for unknown values."""
         return {
             "queries": {
                 "per_second": self.per_second if self.measured else None,
@@ -118,7 +126,13 @@ class Summary:
 def summary(
     before: Sequence[Scrape], after: Sequence[Scrape], clock: Callable[[], float] = time.time
 ) -> Summary:
-    """Of two looks at the same addresses; `before` may be empty. clock: Unix time."""
+    """Summarize two scrapes of the same addresses.
+
+    Args:
+        before: the first scrapes; may be empty.
+        after: the second scrapes.
+        clock: returns the Unix time.
+    """
     then = {scrape.url: scrape for scrape in before}
     changes = {scrape.url: Change.between(then.get(scrape.url), scrape) for scrape in after}
     there = [change for change in changes.values() if change is not None]
@@ -142,7 +156,7 @@ def summary(
 def _added_rates(
     changes: Sequence[Change], count: Callable[[Samples], Mapping[str, float]]
 ) -> Mapping[str, float]:
-    """What rose, a second; each process by its own time between looks. None that did not rise."""
+    """Add up the rises per second, each by its process's own interval; leave out zeros."""
     rates: dict[str, float] = {}
     for change in changes:
         if change.risen is not None:

@@ -1,4 +1,4 @@
-"""The screen: a summary as rich shows it. Measures nothing and asks nobody."""
+"""Renders a summary for a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMES: Final = [f"p{share * 100:g}" for share in SHARES]
 
 
 def shown(summary: Summary) -> RenderableType:
-    """All of it, for a terminal of 80 columns or more."""
+    """Return everything, for a terminal of at least 80 columns."""
     return Group(*_lines(summary), _replicas(summary), *_tables(summary))
 
 
@@ -86,7 +86,7 @@ def _replicas(summary: Summary) -> Table:
     table = new_table(
         Column("replica", no_wrap=True), "service", Column("state", no_wrap=True),
         *(Column(name, justify="right") for name in (
-            "/s", "p50", "p99", "busy", "in hand", "cpu", "MiB",
+            "/s", "p50", "p99", "busy", "in flight", "cpu", "MiB",
         )),
     )  # fmt: skip
     for one in summary.replicas:
@@ -173,7 +173,7 @@ def _time(seconds: float) -> str:
 
 
 def _number(value: float | None) -> str:
-    """Two digits that say something, and no more."""
+    """Format a number with two significant digits."""
     if value is None:
         return _UNKNOWN
     if value >= 10 or value == 0:  # noqa: PLR2004 (from two digits on)

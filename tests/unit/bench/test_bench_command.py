@@ -151,17 +151,17 @@ def test_rates_are_runs_too(simile: Simile, images: Path, tmp_path: Path) -> Non
     ("arguments", "complaint"),
     [
         (["--concurrency", "1", "--rate", "5"], "one of --concurrency, --rate"),
-        (["--concurrency", "1,x"], "no list of positive numbers"),
-        (["--rate", "0"], "no list of positive numbers"),
-        (["--rate", "inf"], "no list of positive numbers"),
+        (["--concurrency", "1,x"], "not a list of positive numbers"),
+        (["--rate", "0"], "not a list of positive numbers"),
+        (["--rate", "inf"], "not a list of positive numbers"),
         (["--target-rate", "5"], "go with --find-capacity"),
-        (["--header", "nonsense"], "is no header"),
-        (["--header", "X: a\r\nY: b"], "is no header"),
+        (["--header", "nonsense"], "is not a header"),
+        (["--header", "X: a\r\nY: b"], "is not a header"),
         (["--url", "localhost:8080"], "begins with http://"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments: list[str], complaint: str, images: Path) -> None:
-    """Before anything is asked."""
+    """The options are checked before any request is sent."""
     done = bench("--images", images, *arguments)
     assert done.exit_code == 2
     assert complaint in done.output
