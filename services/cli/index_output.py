@@ -22,13 +22,13 @@ MEGABYTE: Final = 1e6
 @contextlib.contextmanager
 def shown_progress() -> Iterator[Progress]:
     """Show a build's progress on standard error: a bar on a terminal, lines elsewhere."""
-    from services.searcher.progress import RichProgress, SpokenProgress
+    from services.searcher.progress import ReportedProgress, RichProgress
 
     if sys.stderr.isatty():
         with RichProgress() as bar:
             yield bar
     else:
-        yield SpokenProgress(lambda seen: echo(f"index build: {seen}", err=True))
+        yield ReportedProgress(lambda seen: echo(f"index build: {seen}", err=True))
 
 
 def show_plans(manifest: Manifest) -> None:

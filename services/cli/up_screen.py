@@ -12,7 +12,7 @@ from rich.console import Console
 
 from services.cli.tables import echo
 from services.searcher.build.journal import FailedImage
-from services.searcher.progress import Progress, RichProgress, SpokenProgress
+from services.searcher.progress import Progress, ReportedProgress, RichProgress
 from services.shared import lifecycle
 from services.shared.errors import SimileError
 from services.shared.printable import printable, printable_lines
@@ -67,7 +67,7 @@ class Screen(Protocol):
 class LogScreen:
     """Writes log lines, and the line `ready <url>` for scripts."""
 
-    progress: Progress = field(default_factory=lambda: SpokenProgress(_log_progress))
+    progress: Progress = field(default_factory=lambda: ReportedProgress(_log_progress))
 
     def step(self, text: str) -> None:
         """Log a step."""
@@ -115,7 +115,7 @@ class TerminalScreen:
         """`bars`: whether builds draw a bar; beside log lines they are log lines."""
         self._console = console
         self._bars = RichProgress(console) if bars else None
-        self.progress: Progress = self._bars or SpokenProgress(_log_progress)
+        self.progress: Progress = self._bars or ReportedProgress(_log_progress)
 
     def step(self, text: str) -> None:
         """Print a step."""

@@ -1,1 +1,1 @@
-"""Finds neighbours in read-only index versions, and builds those versions."""
+"""Finds neighbours in read-only index versions, and builds these versions."""

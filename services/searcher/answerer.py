@@ -1,6 +1,6 @@
-"""Queries in, replies out: opens the index, searches, names what failed. No queues.
+"""Answers queries from an open index, without queues: each gets its neighbours or its failure.
 
-In a thread, but for what takes less time than the way there and back.
+Searches run in threads, except those that take less time than the change of threads.
 """
 
 from __future__ import annotations
@@ -34,9 +34,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True, eq=False)
 class VectorQuery:
-    """One vector to search, the model it came from, and its time here; in the end its code.
+    """A vector to search by.
 
-    passes: how often searchers without its collection gave it back to the queue.
+    Attributes:
+        item: the vector with its slip.
+        model_id: the model that made the vector.
+        watch: the seconds of the query's stages in this process.
+        code: the outcome: ok, or the code of an error.
+        passes: how often searchers without its collection returned it to the queue.
     """
 
     item: Embedding
@@ -47,7 +52,7 @@ class VectorQuery:
 
     @property
     def question(self) -> Question:
-        """What is asked."""
+        """The search parameters."""
         return self.item.slip.question
 
 
@@ -72,16 +77,16 @@ class Answerer:
         self._threads = threads
 
     async def answer(self, queries: Sequence[VectorQuery]) -> list[Reply]:
-        """A reply to each query of one collection, in their order; one that fails, fails alone."""
+        """Return a reply to each query of one collection, in order; each fails alone."""
         collection = queries[0].question.collection
         try:
-            # One reference for the whole batch: a swap can't come between.
+            # The same reference for the whole batch, even where the version is swapped meanwhile.
             finder = await self._catalog.opened(collection)
         except NoIndex as error:
             return self._replies(queries, [error] * len(queries))
         loop = asyncio.get_running_loop()
         try:
-            if finder.quick([one.question for one in queries]):
+            if finder.quick([query.question for query in queries]):
                 outcomes = self._search(finder, queries)
             else:
                 outcomes = await loop.run_in_executor(self._threads, self._search, finder, queries)
@@ -91,26 +96,26 @@ class Answerer:
         return self._replies(queries, outcomes)
 
     def _search(self, finder: Finder, queries: Sequence[VectorQuery]) -> _Outcomes:
-        """In either way. Raises IndexCorrupt when no answer of this index is safe any more."""
+        """Search, in any thread. Raises IndexCorrupt when this index can't be trusted."""
         with self._watchdog.work(), self._timed(queries) as spent:
             manifest = finder.index.manifest
             outcomes: dict[int, Neighbors | SimileError] = {
-                number: _mismatch(one, manifest)
-                for number, one in enumerate(queries)
-                if not _fits(one, manifest)
+                number: _mismatch(query, manifest)
+                for number, query in enumerate(queries)
+                if not _fits(query, manifest)
             }
-            sound = [number for number in range(len(queries)) if number not in outcomes]
-            vectors = [as_vector(queries[number].item.vector) for number in sound]
-            found = _found(finder, vectors, [queries[number].question for number in sound], spent)
-            outcomes |= zip(sound, found, strict=True)
-            for number, vector in zip(sound, vectors, strict=True):
+            valid = [number for number in range(len(queries)) if number not in outcomes]
+            vectors = [as_vector(queries[number].item.vector) for number in valid]
+            found = _found(finder, vectors, [queries[number].question for number in valid], spent)
+            outcomes |= zip(valid, found, strict=True)
+            for number, vector in zip(valid, vectors, strict=True):
                 self._observe(finder, queries[number], vector, outcomes[number])
             return [outcomes[number] for number in range(len(queries))]
 
     def _observe(
         self, finder: Finder, query: VectorQuery, vector: Vectors, outcome: Neighbors | SimileError
     ) -> None:
-        """Measure the answer, and log the cause of one that failed by a defect."""
+        """Measure the answer; where a defect made it fail, log the cause."""
         if isinstance(outcome, SimileError):
             if outcome.__cause__ is not None and isinstance(outcome, Internal):
                 _log.error(
@@ -128,7 +133,7 @@ class Answerer:
 
     @contextmanager
     def _timed(self, queries: Sequence[VectorQuery]) -> Iterator[Spent]:
-        """Around the work; each query waits for that of all."""
+        """Measure the work inside the context for each query: all of a batch wait for it."""
         spent, began = Spent(), clock()
         for query in queries:
             query.watch.lap("search_queue", began)
@@ -161,20 +166,20 @@ class Answerer:
 def _found(
     finder: Finder, vectors: Sequence[Vectors], questions: Sequence[Question], spent: Spent
 ) -> _Outcomes:
-    """Find, and give every query the error that the whole search ends in, if one ever does."""
+    """Search; where the whole search fails, every query gets that error."""
     found = alone(partial(finder.find, vectors, questions, spent))
     return [found] * len(questions) if isinstance(found, SimileError) else found
 
 
 def _answer(outcome: Neighbors | SimileError) -> tuple[Neighbors | Failure, str]:
-    """What to reply, and the code to count."""
+    """Return the outcome to reply, and the code to count."""
     if isinstance(outcome, SimileError):
         return Failure(outcome.code, str(outcome)), outcome.code
     return outcome, "ok"
 
 
 def by_collection(queries: Sequence[VectorQuery]) -> Collection[Sequence[VectorQuery]]:
-    """The queries, those of one collection together."""
+    """Group the queries by collection."""
     grouped: dict[str, list[VectorQuery]] = defaultdict(list)
     for query in queries:
         grouped[query.question.collection].append(query)
@@ -182,10 +187,10 @@ def by_collection(queries: Sequence[VectorQuery]) -> Collection[Sequence[VectorQ
 
 
 def _fits(query: VectorQuery, manifest: Manifest) -> bool:
-    """Tell whether the query's vector and the index's can be compared."""
+    """Return whether the vectors of the query and of the index can be compared."""
     if query.model_id == manifest.model_id:
         return True
-    # An index of the pixels before these answers until it is built again.
+    # An index of the previous preprocessing answers until it is built again.
     return current_name(query.model_id) == current_name(manifest.model_id)
 
 

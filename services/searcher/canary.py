@@ -1,4 +1,4 @@
-"""The searcher's canary: a stored vector through the queue and back, to find itself."""
+"""Sends the searcher's canaries: a stored vector through the queue must find its own item."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from services.shared.messaging import topology
 _AGAINST_SEARCHERS: Final = {
     error.code for error in (DeadlineExceeded, Internal, InvalidVector, WrongAnswer)
 }
-"""The rest is said by another check already, or is no fault: a full queue, a changing index."""
+"""Other codes are reported by other checks, or are no fault: a full queue, a changed index."""
 
 
 class CanaryChoice:
-    """Chooses from the collection that was asked for last, so that none is opened for a canary."""
+    """Chooses from the collection that was queried last, so that a canary opens none."""
 
     def __init__(self, catalog: Catalog, replica: str) -> None:
         self._catalog = catalog
         self._replica = replica
 
     async def choose(self) -> Known | None:
-        """A vector of the index that is open here, the same for this replica and version."""
+        """Return a vector of the open index, always the same for this replica and version."""
         finder = self._catalog.recent
         return None if finder is None else await asyncio.to_thread(self._known, finder)
 
@@ -52,10 +52,10 @@ class CanaryChoice:
 
 
 async def judge(code: str) -> bool | None:
-    """Well when it was answered; not well when nobody answers, or not rightly.
+    """Return True for an answer, False for none or a wrong one, None for any other failure.
 
-    Any searcher may have taken it, but to be unready costs a searcher nothing: queries come by
-    the queue, to whoever takes them. It holds up a rollout, and shows.
+    Another searcher may have failed to answer. An unready searcher still gets queries from the
+    queue, but stops a rollout, and operators see it.
     """
     if code == "ok":
         return True

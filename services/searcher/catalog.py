@@ -1,7 +1,7 @@
-"""Which index versions are open: follows ACTIVE, verifies the new beside the old, swaps.
+"""Holds the open index versions: follows ACTIVE, verifies a new version beside the old, swaps.
 
-A version that fails its checks is refused and the old one keeps answering. Where not all
-collections fit into the memory allowed, those asked for least recently are closed.
+A version that fails its checks is refused, and the old one keeps answering. Where not all
+collections fit into the allowed memory, the least recently used are closed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Catalog:
     def __init__(
         self, volume: Volume, metrics: SearcherMetrics, *, memory_bytes: int | None = None
     ) -> None:
-        """memory_bytes: how much may be mapped at once; None means no bound."""
+        """Open nothing yet; memory_bytes: at most so much is mapped at once, None is no bound."""
         self._volume = volume
         self._metrics = metrics
         self._memory_bytes = memory_bytes
@@ -48,24 +48,24 @@ class Catalog:
 
     @property
     def recent(self) -> Finder | None:
-        """The open index that was asked last."""
+        """The open index that was used last."""
         return next(reversed(self._open.values()), None)
 
     @property
     def empty(self) -> bool:
-        """Whether there is no collection that a query could be answered from."""
+        """Whether no collection can answer queries."""
         return not self._open and not self._closed
 
     async def filled(self) -> None:
-        """Wait until there is a collection that a query could be answered from."""
+        """Wait until a collection can answer queries."""
         await self._filled.wait()
 
     async def emptied(self) -> None:
-        """Wait until there is none."""
+        """Wait until no collection can answer queries."""
         await self._emptied.wait()
 
     def knows(self, collection: str) -> bool:
-        """Whether queries of the collection can be answered from here."""
+        """Return whether this searcher can answer queries of the collection."""
         return collection in self._open or collection in self._closed
 
     @property
@@ -74,7 +74,7 @@ class Catalog:
         return sum(finder.index.manifest.bytes for finder in self._open.values())
 
     def get(self, collection: str) -> Finder:
-        """The collection's open index. Raises NoIndex; keep the reference for the whole query."""
+        """Return the collection's open index; keep it for the whole query. Raises NoIndex."""
         try:
             self._open.move_to_end(collection)
             return self._open[collection]
@@ -83,7 +83,7 @@ class Catalog:
             raise NoIndex(message) from None
 
     async def opened(self, collection: str) -> Finder:
-        """The collection's index, opened now if it is not yet. Raises NoIndex."""
+        """Return the collection's index, and open it before where needed. Raises NoIndex."""
         if collection not in self._open and collection not in self._refused:
             async with self._opening:
                 if collection in self._closed or await self._became_active(collection):
@@ -91,7 +91,7 @@ class Catalog:
         return self.get(collection)
 
     async def _became_active(self, collection: str) -> bool:
-        """Whether the volume has an active version of a collection that is not open here."""
+        """Return whether the volume has an active version of a collection that is not open."""
         if collection in self._open:
             return False
         with contextlib.suppress(SimileError):
@@ -100,43 +100,43 @@ class Catalog:
         return False
 
     def drop(self, collection: str, finder: Finder, error: IndexCorrupt) -> None:
-        """Answer no more from an index whose files were written to."""
+        """Close an index whose files were changed, and refuse its version."""
         if self._open.get(collection) is finder:
             self._close(collection)
             self._note_emptiness()
             self._refuse(collection, finder.index.manifest.version, error)
 
     async def follow(self, poll_seconds: float) -> None:
-        """Refresh for ever."""
+        """Refresh until cancelled."""
         while True:
             await self.refresh()
             await asyncio.sleep(poll_seconds)
 
     async def refresh(self) -> None:
-        """Open what became active, and drop the collections that are gone."""
+        """Open versions that became active, and close collections that were removed."""
         try:
             collections = await asyncio.to_thread(self._volume.collections)
         except OSError as error:
             if not self._volume_away:
-                message = f"the volume can't be read: {error}; what is open keeps answering"
+                message = f"the volume can't be read: {error}; open indexes keep answering"
                 _log.error(message, action="volume_unreadable")
             self._volume_away = True
             return
         self._volume_away = False
-        for gone in (self._open.keys() | self._closed | self._refused.keys()) - set(collections):
-            self._refused.pop(gone, None)
-            self._metrics.index_refused.remove(gone)
+        for removed in (self._open.keys() | self._closed | self._refused.keys()) - set(collections):
+            self._refused.pop(removed, None)
+            self._metrics.index_refused.remove(removed)
         self._closed &= set(collections)
-        for gone in self._open.keys() - set(collections):
-            self._close(gone)
-            _log.info("collection closed", action="index_closed", collection=gone)
+        for removed in self._open.keys() - set(collections):
+            self._close(removed)
+            _log.info("collection closed", action="index_closed", collection=removed)
         self._note_emptiness()
         for collection in collections:
             async with self._opening:
                 await self._refresh_one(collection, wanted=False)
 
     async def _refresh_one(self, collection: str, *, wanted: bool) -> None:
-        """Bring one collection up to date; `wanted`: for a query, so others make room for it."""
+        """Bring a collection up to date; `wanted`: for a query, so others are closed for it."""
         version = ""
         try:
             version = await asyncio.to_thread(self._volume.active, collection)
@@ -157,8 +157,8 @@ class Catalog:
             self._refuse(collection, version, error)
             return
         except (OSError, MemoryError):
-            raise  # the machine's fault, and not the version's: a new process tries again
-        except Exception as error:  # noqa: BLE001 (one collection must not end all others' searcher)
+            raise  # not the version's fault but the machine's: a new process tries again
+        except Exception as error:  # noqa: BLE001 (one collection must not end the searcher of all)
             _log.exception("an index version can't be opened", collection=collection)
             self._refuse(collection, version, IndexCorrupt(f"it can't be opened: {error!r}"))
             return
@@ -169,7 +169,7 @@ class Catalog:
         self._closed.discard(collection)
         if collection in self._open:
             self._metrics.swaps.labels(collection).inc()
-        # One assignment: a query holds either the old index or the new, never both.
+        # A single assignment: a query uses either the old index or the new, never both.
         self._open[collection] = finder
         self._note_emptiness()
         manifest = finder.index.manifest
@@ -184,13 +184,13 @@ class Catalog:
             method=manifest.plan.method,
             recall=round(manifest.recall, 4),
         )
-        self._make_room(collection)
+        self._close_unused(collection)
 
     def _fits(self, size: int) -> bool:
         return self._memory_bytes is None or self.mapped_bytes + size <= self._memory_bytes
 
-    def _make_room(self, newest: str) -> None:
-        """Close what was asked for least recently; it opens again with its next query."""
+    def _close_unused(self, newest: str) -> None:
+        """Close the least recently used indexes; each opens again with its next query."""
         while not self._fits(0):
             oldest = next((name for name in self._open if name != newest), None)
             if oldest is None:

@@ -1,8 +1,8 @@
-"""Hands queries that this searcher can't answer to those that may: back into the queue.
+"""Passes queries that this searcher can't answer to other searchers, through the queue.
 
-Searchers with a disk of their own get a new collection one after the other. Until each has it, a
-query goes to the end of the queue again, later with each pass, until a searcher that has the
-collection takes it.
+Searchers with a disk of their own get a new collection one after the other. Until all have it, a
+query returns to the end of the queue, after a longer pause each time, until a searcher that has
+the collection receives it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _MAX_PASSES: Final = 16
 _FIRST_PAUSE_SECONDS: Final = 0.02
 _GROWTH: Final = 1.5
 _MAX_PAUSE_SECONDS: Final = 0.3
-_LAST_MS: Final = 500
-"""A query with less time than this is answered here, with the reason, rather than with silence."""
+_MIN_LEFT_MS: Final = 500
+"""A query with less time left is answered here, with the reason, instead of not at all."""
 
-_LOOK_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 1.0
 _FLOAT_BYTES: Final = 4
 
 
 class Handover:
-    """Decides which queries others may answer, and gives those back."""
+    """Decides which queries other searchers may answer, and returns them to the queue."""
 
     def __init__(
         self,
@@ -44,26 +44,31 @@ class Handover:
         max_passes: int = _MAX_PASSES,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start without knowing of others.
+        """Create a handover that knows of no other searcher yet.
 
-        max_passes: how often a query may be given back, by all searchers together. clock: in
-        seconds.
+        Args:
+            broker: holds the queue.
+            catalog: the collections of this searcher.
+            metrics: the searcher's metrics.
+            max_passes: how often a query may be returned, by all searchers together.
+            clock: returns seconds.
         """
         self._broker = broker
         self._catalog = catalog
         self._metrics = metrics
         self._max_passes = max_passes
         self._clock = clock
-        self._looked = float("-inf")
+        self._polled_at = float("-inf")
         self._others = False
 
     async def elsewhere(self, queries: Sequence[VectorQuery]) -> Sequence[VectorQuery]:
-        """Those of the queries, all of one collection, that another searcher may answer.
+        """Return the queries, of one collection, that another searcher may answer.
 
-        Raises BrokerUnavailable.
+        Raises:
+            BrokerUnavailable: the number of searchers is unknown.
         """
         collection = queries[0].question.collection
-        if self._catalog.knows(collection) or not await self._has_company():
+        if self._catalog.knows(collection) or not await self._others_consume():
             return []
         now = time.time_ns() // 1_000_000
         return [query for query in queries if self._may_pass(query, now)]
@@ -71,21 +76,23 @@ class Handover:
     async def give_back(self, queries: Sequence[VectorQuery]) -> None:
         """Put queries at the end of the queue, each after its pause.
 
-        Raises BrokerUnavailable or Overloaded where the queue takes none.
+        Raises:
+            BrokerUnavailable: the broker accepts no messages.
+            Overloaded: the queue is full.
         """
         await asyncio.gather(*(self._publish(some) for some in _alike(queries)))
         self._metrics.passed_on.inc(len(queries))
 
     def _may_pass(self, query: VectorQuery, now_unix_ms: int) -> bool:
         deadline = query.item.slip.deadline_unix_ms
-        ends_soon = 0 < deadline - now_unix_ms < _LAST_MS
+        ends_soon = 0 < deadline - now_unix_ms < _MIN_LEFT_MS
         return query.passes < self._max_passes and not ends_soon
 
-    async def _has_company(self) -> bool:
-        """Whether other searchers take queries, as of the last second."""
-        if self._clock() - self._looked > _LOOK_SECONDS:
+    async def _others_consume(self) -> bool:
+        """Return whether other searchers consume queries, as of the last second."""
+        if self._clock() - self._polled_at > _POLL_SECONDS:
             state = await self._broker.state(topology.SEARCH.name)
-            self._looked, self._others = self._clock(), state.consumers > 1
+            self._polled_at, self._others = self._clock(), state.consumers > 1
         return self._others
 
     async def _publish(self, queries: Sequence[VectorQuery]) -> None:
@@ -103,7 +110,7 @@ class Handover:
 
 
 def passes_of(delivery: Delivery) -> int:
-    """How often searchers gave the queries of this message back."""
+    """Return how often searchers returned the queries of this message to the queue."""
     text = delivery.headers.get(_PASSES, "")
     return int(text) if text.isascii() and text.isdecimal() and len(text) < len("1000") else 0
 

@@ -18,17 +18,17 @@ _OPEN_BUCKETS: Final = (0.01, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 
 class SearcherMetrics:
-    """What a searcher counts and measures."""
+    """Counts and measures the work of a searcher."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._tell_of_queries(registry)
-        self._tell_of_losses(registry)
-        self._tell_of_recall(registry)
-        self._tell_of_versions(registry)
-        self._tell_of_the_open_index(registry)
+        self._add_queries(registry)
+        self._add_losses(registry)
+        self._add_recall(registry)
+        self._add_versions(registry)
+        self._add_open_index(registry)
 
     def show_index(self, manifest: Manifest) -> None:
-        """Show the version that is open now, in place of the one before."""
+        """Show the version that is open now instead of the previous one."""
         self.forget_index(manifest.collection)
         self._begin(manifest.collection)
         labels = (
@@ -45,7 +45,7 @@ class SearcherMetrics:
             gauge.labels(manifest.collection).set(value)
 
     def forget_index(self, collection: str) -> None:
-        """Show no version of the collection."""
+        """Show no version of the collection any more."""
         labels = self._shown.pop(collection, None)
         if labels is not None:
             self._items.remove(*labels)
@@ -53,17 +53,17 @@ class SearcherMetrics:
                 gauge.remove(collection)
 
     def count(self, code: str, watch: Stopwatch, trace: str) -> None:
-        """Count an answered query; trace: the id of its trace, empty without one."""
+        """Count an answered query; trace: the id of its trace, empty where it is not traced."""
         self._queries.of(code).inc()
         self._stages.observe_stages(watch.stages, trace_id=trace)
 
     def _begin(self, collection: str) -> None:
-        """Its counters are born at 0: `increase` does not see the event that one begins with."""
+        """Create the collection's counters at 0, or `increase` misses the first event."""
         self.refused.labels(collection, IndexCorrupt.code)
         for counter in (self.swaps, self.live_expected, self.live_found):
             counter.labels(collection)
 
-    def _tell_of_queries(self, registry: CollectorRegistry) -> None:
+    def _add_queries(self, registry: CollectorRegistry) -> None:
         queries = Counter(
             "simile_searcher_queries_total",
             "Queries by outcome: ok or an error's code.",
@@ -73,77 +73,77 @@ class SearcherMetrics:
         self._queries = Children(queries)
         self._stages = Durations(
             "simile_searcher_stage_seconds",
-            "Time of a query in each stage: search_queue, search, rerank (those two of its batch), "
+            "Time of a query in each stage: search_queue, search and rerank (both of its batch), "
             "publish.",
             ["stage"],
             registry,
         )
         self.busy = Counter(
             "simile_searcher_busy_seconds_total",
-            "Time spent searching, in threads or, where it is quick, in the event loop; over that "
-            "of all threads, how busy they are.",
+            "Time spent searching, in threads or, where it is quick, in the event loop; divided by "
+            "the number of threads, how busy they are.",
             registry=registry,
         )
         self.threads = Gauge(
             "simile_searcher_threads",
-            "Searches that can run at a time.",
+            "Searches that can run at the same time.",
             registry=registry,
         )
         self.in_hand = Gauge(
             "simile_searcher_in_hand_batches",
-            "Batches of queries taken from the queue and not answered yet.",
+            "Batches of queries received and not answered yet.",
             registry=registry,
         )
         self.batch_items = Histogram(
             "simile_searcher_batch_items",
-            "Queries taken from the queue together.",
+            "Queries received together.",
             buckets=BATCH_BUCKETS,
             registry=registry,
         )
         self.canary = CanaryMetrics("searcher", registry)
 
-    def _tell_of_losses(self, registry: CollectorRegistry) -> None:
+    def _add_losses(self, registry: CollectorRegistry) -> None:
         self.redelivered = Counter(
             "simile_searcher_redelivered_total",
-            "Messages that another searcher had taken and not answered.",
+            "Messages that another searcher had received and not answered.",
             registry=registry,
         )
         self.given_back = Counter(
             "simile_searcher_given_back_total",
-            "Messages given back to the queue, since the broker did not take their answers.",
+            "Messages returned to the queue, since the broker did not accept their replies.",
             registry=registry,
         )
         self.passed_on = Counter(
             "simile_searcher_passed_on_total",
-            "Queries given back to the queue for other searchers: their collection is not here.",
+            "Queries returned to the queue for other searchers: this one lacks their collection.",
             registry=registry,
         )
         self.expired = Counter(
             "simile_searcher_expired_total",
-            "Queries dropped before the search: nobody waited any more.",
+            "Queries dropped before the search: their deadline was over.",
             registry=registry,
         )
         self.unanswerable = Counter(
             "simile_searcher_unanswerable_total",
-            "Answers whose reply queue was gone.",
+            "Replies whose reply queue no longer existed.",
             registry=registry,
         )
         self.undecodable = Counter(
             "simile_searcher_undecodable_total",
-            "Messages that could not be decoded and were set aside.",
+            "Messages that could not be decoded; those of the query queue are quarantined.",
             registry=registry,
         )
 
-    def _tell_of_recall(self, registry: CollectorRegistry) -> None:
+    def _add_recall(self, registry: CollectorRegistry) -> None:
         self.live_expected = Counter(
             "simile_searcher_live_recall_expected_total",
-            "Right neighbours of sampled queries, found by exact search.",
+            "True neighbours of sampled queries, found by exact search.",
             ["collection"],
             registry=registry,
         )
         self.live_found = Counter(
             "simile_searcher_live_recall_found_total",
-            "Those of them that the answer held; over expected, this is the live recall.",
+            "True neighbours that the answer held; divided by expected, the live recall.",
             ["collection"],
             registry=registry,
         )
@@ -156,16 +156,16 @@ class SearcherMetrics:
         )
         self.distance = Children(distance)
 
-    def _tell_of_versions(self, registry: CollectorRegistry) -> None:
+    def _add_versions(self, registry: CollectorRegistry) -> None:
         self.swaps = Counter(
             "simile_searcher_index_swaps_total",
-            "Index versions opened in place of another.",
+            "Index versions opened instead of another.",
             ["collection"],
             registry=registry,
         )
         self.open_seconds = Histogram(
             "simile_searcher_index_open_seconds",
-            "Time to verify, map and try an index version.",
+            "Time to verify, map and test an index version.",
             buckets=_OPEN_BUCKETS,
             registry=registry,
         )
@@ -182,7 +182,7 @@ class SearcherMetrics:
             registry=registry,
         )
 
-    def _tell_of_the_open_index(self, registry: CollectorRegistry) -> None:
+    def _add_open_index(self, registry: CollectorRegistry) -> None:
         self._items = Gauge(
             "simile_searcher_index_items",
             "Items of the open index version.",
@@ -197,13 +197,13 @@ class SearcherMetrics:
         )
         self._recall_target = Gauge(
             "simile_searcher_index_recall_target",
-            "The recall@10 that the build of the open index version was to reach.",
+            "Target recall@10 of the build of the open index version.",
             ["collection"],
             registry=registry,
         )
         self._created = Gauge(
             "simile_searcher_index_created_timestamp_seconds",
-            "When the open index version was built, in seconds since the Unix epoch.",
+            "Time when the open index version was built, in seconds since the Unix epoch.",
             ["collection"],
             registry=registry,
         )

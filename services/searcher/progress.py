@@ -1,4 +1,4 @@
-"""How a long build shows itself: a port for the builder, and a bar for people."""
+"""Shows the progress of a build: a port for the builder, and a progress bar."""
 
 from __future__ import annotations
 
@@ -23,37 +23,40 @@ from services.shared.volume.build_progress import BuildProgress
 
 _IMAGES: Final = "images"
 _EMBEDDING: Final = "embedding"
-_ESTIMATED_AFTER: Final = 8
-"""The first answers come with an embedder's start, which says nothing of its pace."""
+_ESTIMATE_AFTER: Final = 8
+"""The first answers include an embedder's start and are no measure of its pace."""
 
-_SPOKEN_SECONDS: Final = 10.0
+_REPORT_SECONDS: Final = 10.0
 
 
 class Progress(Protocol):
-    """What a build tells while it works."""
+    """Receives the progress of a build."""
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """A new stage of `total` units (None: nobody knows); the one before is over.
+        """Begin a stage, which ends the previous stage.
 
-        unit: what is counted, in the plural; "" where a rate would tell nothing.
+        Args:
+            stage: the stage's name.
+            total: how many units it has; None where that is unknown.
+            unit: the unit's name, in the plural; "" where a rate would mean nothing.
         """
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        """So many units more are done, or have failed."""
+        """Count units as done, or as failed."""
 
 
 class NoProgress:
-    """Tells nobody."""
+    """Ignores the progress."""
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """Say nothing."""
+        """Do nothing."""
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        """Say nothing."""
+        """Do nothing."""
 
 
 class CountedProgress:
-    """Counts a build's progress, and passes it on."""
+    """Counts a build's progress, and forwards it."""
 
     def __init__(self, progress: Progress, clock: Callable[[], float] = time.monotonic) -> None:
         self._progress = progress
@@ -67,7 +70,7 @@ class CountedProgress:
         self._pace_from: tuple[int, float] | None = None
 
     def begin(self, stage: str, total: int | None, unit: str = _IMAGES) -> None:
-        """Begin a stage; one that counts other things leaves the images as they were."""
+        """Begin a stage; a stage of other units leaves the count of images as it is."""
         self._counts_images = unit == _IMAGES and total is not None
         self._pace_from = None
         if self._counts_images:
@@ -76,17 +79,17 @@ class CountedProgress:
         self._progress.begin(stage, total, unit)
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        """Count on."""
+        """Count units, and forward the count."""
         if self._counts_images:
             self._done += count
-            if self._pace_from is None and self._done >= _ESTIMATED_AFTER:
+            if self._pace_from is None and self._done >= _ESTIMATE_AFTER:
                 self._pace_from = (self._done, self._clock())
         if failed:
             self._failed += count
         self._progress.advance(count, failed=failed)
 
     def shown(self) -> BuildProgress:
-        """How far the build is now; each call is another beat."""
+        """Return the present progress; each call is another beat."""
         self._beat += 1
         return BuildProgress(
             stage=self._stage,
@@ -100,7 +103,7 @@ class CountedProgress:
         )
 
     def _eta_seconds(self) -> float | None:
-        """Estimate by this stage's pace: only embedding takes long enough to ask."""
+        """Estimate the seconds left by the pace of embedding, the only stage that takes long."""
         if self._stage != _EMBEDDING or self._pace_from is None or self._total is None:
             return None
         done, since = self._pace_from
@@ -111,13 +114,13 @@ class CountedProgress:
 
 
 class RichProgress:
-    """A bar on a terminal: units done, units a second, time left, failures; none elsewhere.
+    """Shows a progress bar on a terminal: units done, units a second, time left, failures.
 
-    The bar is there from the first stage until `close`, and then leaves no trace.
+    The bar is shown from the first stage until `close`, which removes it.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        """`console`: where the bar is drawn; by default standard error."""
+        """Create a bar; `console`: the terminal, by default standard error."""
         self._bar = RichBar(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -145,12 +148,12 @@ class RichProgress:
         self.close()
 
     def close(self) -> None:
-        """Remove the bar; what is reported from now on is not shown."""
+        """Remove the bar; later progress is not shown."""
         self._closed = True
         self._bar.stop()
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """Show this stage instead of the one before."""
+        """Show this stage instead of the previous one."""
         if self._closed:
             return
         if self._bar.console.is_terminal:
@@ -177,30 +180,30 @@ class RichProgress:
         )
 
 
-class SpokenProgress:
-    """Reports a long build now and then, where no terminal shows a bar."""
+class ReportedProgress:
+    """Reports a long build at intervals, where no terminal shows a bar."""
 
     def __init__(
         self, say: Callable[[BuildProgress], None], clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`say` gets the progress at most once in ten seconds."""
+        """Create a report; `say` gets the progress at most once in ten seconds."""
         self._counted = CountedProgress(NoProgress(), clock)
         self._say = say
         self._clock = clock
-        self._next = clock() + _SPOKEN_SECONDS
+        self._next = clock() + _REPORT_SECONDS
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
         """Begin to count a stage."""
         self._counted.begin(stage, total, unit)
-        self._speak()
+        self._report()
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        """Count on."""
+        """Count units."""
         self._counted.advance(count, failed=failed)
-        self._speak()
+        self._report()
 
-    def _speak(self) -> None:
+    def _report(self) -> None:
         now = self._clock()
         if now >= self._next:
-            self._next = now + _SPOKEN_SECONDS
+            self._next = now + _REPORT_SECONDS
             self._say(self._counted.shown())

@@ -1,4 +1,4 @@
-"""How good the answers are: a share of real queries is answered exactly, too, in the background."""
+"""Measures the recall of real answers: a share of the queries is also answered exactly."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from services.shared.contracts import Neighbors, Question
 
 _log = structlog.get_logger(__name__)
 
-_MOST_WAITING: Final = 8
+_MAX_WAITING: Final = 8
 _NICE: Final = 10
 _EQUAL: Final = 1e-3
-"""Distances are told as float32; near 0 that is coarse."""
+"""Distances are sent as float32, which is coarse near 0."""
 
 
 class LiveQuality:
-    """Recall and distances of what is answered; one thread of low priority does the exact part."""
+    """Measures recall and distances of answers; a thread of low priority searches exactly."""
 
     def __init__(self, share: float, metrics: SearcherMetrics) -> None:
-        """share: of the queries, 0..1, that are answered twice."""
+        """Create a measurement; share: of the queries, 0..1, that are also answered exactly."""
         self._share = share
         self._metrics = metrics
-        self._thread = ThreadPoolExecutor(1, "live quality", initializer=_give_way)
-        self._room = threading.Semaphore(_MOST_WAITING)
+        self._thread = ThreadPoolExecutor(1, "live quality", initializer=_lower_priority)
+        self._free_samples = threading.Semaphore(_MAX_WAITING)
 
     def observe(self, index: Index, vector: Vectors, question: Question, answer: Neighbors) -> None:
-        """Count the answer; now and then, compare it. From any thread; never waits."""
+        """Count the answer, and compare a sample. Callable from any thread; never blocks."""
         if not answer.neighbors:
             return
         collection = answer.collection
@@ -46,11 +46,11 @@ class LiveQuality:
         if random.random() >= self._share:  # noqa: S311 (a sample, no secret)
             return
         plain = Question(collection=collection, k=question.k)
-        if question == plain and self._room.acquire(blocking=False):
+        if question == plain and self._free_samples.acquire(blocking=False):
             self._thread.submit(self._compare, index, vector, answer)
 
     def close(self) -> None:
-        """Compare no more."""
+        """Stop comparing."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _compare(self, index: Index, vector: Vectors, answer: Neighbors) -> None:
@@ -60,12 +60,12 @@ class LiveQuality:
             found = sum(neighbor.distance <= bound for neighbor in answer.neighbors)
             self._metrics.live_expected.labels(collection=answer.collection).inc(len(distances))
             self._metrics.live_found.labels(collection=answer.collection).inc(found)
-        except Exception:  # noqa: BLE001 (a measurement must not end what it measures)
+        except Exception:  # noqa: BLE001 (a failed measurement must not fail the search)
             _log.exception("a live recall sample failed", action="live_recall")
         finally:
-            self._room.release()
+            self._free_samples.release()
 
 
-def _give_way() -> None:
-    """Let queries go first: on Linux a thread has a priority of its own."""
+def _lower_priority() -> None:
+    """Lower the priority of this thread, which Linux allows, so that queries run first."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,4 +1,4 @@
-"""Sends the searcher's answers to the replicas that asked, and counts what became of each query."""
+"""Sends the searcher's replies to the waiting replicas, and counts the outcome of each query."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Answered = Sequence[tuple[VectorQuery, Reply]]
 
 
 class ReplySender:
-    """Publishes answers: one message for each replica that asked, of at most MAX_ITEMS answers."""
+    """Publishes replies: for each waiting replica messages of at most MAX_ITEMS replies."""
 
     def __init__(
         self, broker: Broker, metrics: SearcherMetrics, tracer: Tracer, watchdog: Watchdog
@@ -33,7 +33,7 @@ class ReplySender:
         self._watchdog = watchdog
 
     async def send(self, queries: Sequence[VectorQuery], replies: Sequence[Reply]) -> None:
-        """Send every answer. Raises BrokerUnavailable when the broker takes none."""
+        """Send every reply. Raises BrokerUnavailable when the broker accepts none."""
         for queue, answered in _by_reply_queue(queries, replies).items():
             for start in range(0, len(answered), MAX_ITEMS):
                 await self._send(queue, answered[start : start + MAX_ITEMS])
@@ -44,7 +44,7 @@ class ReplySender:
                 with self._watchdog.work():
                     await self._broker.publish(queue, message)
             except (Unroutable, Overloaded, Unsendable) as error:
-                # The replica that asked is gone, and its callers with it.
+                # The waiting replica has ended, and its callers with it.
                 self._metrics.unanswerable.inc(len(some))
                 _log.info(str(error), action="unanswerable", queue=queue)
             for query, _ in some:
@@ -67,20 +67,20 @@ class ReplySender:
 
 
 def _encoded(answered: Answered) -> Iterator[tuple[Message, Answered]]:
-    """Encode the answers together; where one can't be encoded, each alone, and it fails alone."""
+    """Encode the replies together; where that fails each alone, so that only the bad one fails."""
     try:
         message = Message.of(Replies(tuple(reply for _, reply in answered)))
-    except Exception:  # noqa: BLE001 (one answer must not fail the others of its message)
+    except Exception:  # noqa: BLE001 (one reply must not fail the others of its message)
         if len(answered) > 1:
-            for one in answered:
-                yield from _encoded([one])
+            for pair in answered:
+                yield from _encoded([pair])
             return
         message = _unencodable(*answered[0])
     yield message, answered
 
 
 def _unencodable(query: VectorQuery, reply: Reply) -> Message:
-    _log.exception("an answer can't be encoded", action=Internal.code, query=reply.correlation_id)
+    _log.exception("a reply can't be encoded", action=Internal.code, query=reply.correlation_id)
     query.code = Internal.code
     failure = Failure(Internal.code, "the answer can't be sent; the log says why")
     return Message.of(Replies((Reply(reply.correlation_id, failure),)))

@@ -1,4 +1,4 @@
-"""The searcher's composition root: what it is made of, its health, its canary, and its end."""
+"""Runs the searcher: connects its parts, its health checks and its canary, and ends them."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ async def run(
     stop: asyncio.Event,
     telemetry: Telemetry,
 ) -> None:
-    """Serve until `stop`, then answer what was taken. Raises StageDied."""
+    """Serve until `stop`, then answer the queries received. Raises StageDied."""
     metrics = SearcherMetrics(telemetry.registry)
     catalog = Catalog(Volume(shared.root), metrics, memory_bytes=settings.memory_bytes)
-    # A search has a core to itself: threads that share one product would only wait for each other.
+    # Each search uses one core: with more, the threads of one product wait for those of another.
     threadpool_limits(1, user_api="blas")
     health = telemetry.health
     searching, sending = Watchdog("search"), Watchdog("replies")
@@ -91,7 +91,7 @@ async def run(
         finally:
             await consumer.close()
     finally:
-        # What is stuck doesn't hold up the end.
+        # Without waiting: a thread that hangs must not delay the end.
         threads.shutdown(wait=False, cancel_futures=True)
         quality.close()
 

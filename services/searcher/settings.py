@@ -13,44 +13,50 @@ from services.shared.volume.manifest import MethodName
 
 
 class SearcherSettings(EnvironmentSettings):
-    """How a searcher follows the volume and takes its work."""
+    """Configures how a searcher follows the volume and receives queries."""
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_SEARCHER_")
 
     poll_seconds: float = Field(
-        default=1.0, gt=0, le=60, description="How often the volume is asked for a new version."
+        default=1.0,
+        gt=0,
+        le=60,
+        description="Interval at which the volume is checked for a new version.",
     )
     prefetch: int = Field(
-        default=64, ge=1, le=1000, description="Messages taken from the queue and not answered yet."
+        default=64,
+        ge=1,
+        le=1000,
+        description="At most so many messages are received and not answered yet.",
     )
-    threads: int = Field(default=2, ge=1, le=64, description="Searches at the same time.")
+    threads: int = Field(default=2, ge=1, le=64, description="Searches that run at the same time.")
     memory_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="How many bytes of indexes are open at once; beyond, collections are opened "
-        "when asked for. Default: all are open.",
+        description="At most so many bytes of indexes are open at once; other collections are "
+        "opened when they are queried. Default: all are open.",
     )
     live_recall_share: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="Share of the queries that are answered exactly, too, to measure recall.",
+        description="Share of the queries that are also answered exactly, to measure recall.",
     )
     unready_after_seconds: float = Field(
         default=8.0,
         gt=0,
-        description="A stage (search, replies) that stands still for so long makes the searcher "
-        "unready.",
+        description="A stage (search, replies) that makes no progress for so long makes the "
+        "searcher unready.",
     )
     dead_after_seconds: float = Field(
         default=50.0,
         gt=0,
-        description="A stage that stands still for so long gets the searcher restarted.",
+        description="A stage that makes no progress for so long gets the searcher restarted.",
     )
 
 
 class IndexSettings(EnvironmentSettings):
-    """How `simile index build` works."""
+    """Configures `simile index build`."""
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_INDEX_")
 

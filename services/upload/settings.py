@@ -12,7 +12,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.shared.contracts import MAX_ITEMS
 from services.shared.environment import EnvironmentSettings
-from services.shared.messaging.topology import LONGEST_DEADLINE_SECONDS
+from services.shared.messaging.topology import MAX_DEADLINE_SECONDS
 from services.shared.settings import Port
 
 _ORIGIN: Final = re.compile(
@@ -31,7 +31,7 @@ class UploadSettings(EnvironmentSettings):
     deadline_seconds: float = Field(
         default=5.0,
         gt=0,
-        le=LONGEST_DEADLINE_SECONDS,
+        le=MAX_DEADLINE_SECONDS,
         description="How long a query may take before it is answered with 504.",
     )
     body_timeout_seconds: float = Field(

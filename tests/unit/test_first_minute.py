@@ -21,7 +21,7 @@ from services.local.source import Source, source_of
 from services.local.up import LocalSettings
 from services.searcher import progress as progress_module
 from services.searcher.build.journal import FailedImage
-from services.searcher.progress import NoProgress, SpokenProgress
+from services.searcher.progress import NoProgress, ReportedProgress
 from services.shared.errors import BuildInProgress, InvalidSettings
 from services.shared.volume.build_progress import BuildProgress
 from services.shared.volume.volume import Volume
@@ -151,7 +151,7 @@ async def test_a_late_first_answer_is_reported_with_its_reason(
 def test_progress_is_spoken_now_and_then() -> None:
     """At most once in ten seconds, with what is done by then."""
     clock, said = Clock(), list[BuildProgress]()
-    progress = SpokenProgress(said.append, clock)
+    progress = ReportedProgress(said.append, clock)
     progress.begin("embedding", 100)
     for _ in range(50):
         progress.advance()
@@ -168,7 +168,7 @@ def test_a_build_in_a_pipe_speaks_on_standard_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For `kubectl logs` of a Job: lines now and then instead of a bar."""
-    monkeypatch.setattr(progress_module, "_SPOKEN_SECONDS", 0.0)
+    monkeypatch.setattr(progress_module, "_REPORT_SECONDS", 0.0)
     with shown_progress() as progress:
         progress.begin("embedding", 4)
         progress.advance()

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 MAX_ITEMS = 32
-"""The most items that one `Embeddings` or `Replies` message carries."""
+"""An `Embeddings` or `Replies` message carries at most so many items."""
 
 MAX_NEIGHBORS = 100
-"""The most neighbours that one answer holds."""
+"""An answer holds at most so many neighbours."""
 
 
 MAX_CURSOR: Final = 8192
-"""Characters of a cursor, at most."""
+"""A cursor has at most so many characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which items may answer: one of `labels` (any, when empty) and, per attribute, one value."""
+    """Selects items by label (any, when `labels` is empty) and, per attribute, by value."""
 
     labels: tuple[str, ...] = ()
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -41,11 +41,18 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked of a collection.
+    """The search parameters of a query.
 
-    max_distance and collapse are angular, 0..2; None means no bound, and that nothing is folded.
-    cursor is where the page before ended, as the searcher gave it; empty for the first page.
-    exclude is the id of an item that must not be in the answer: the one that asks.
+    Attributes:
+        collection: the collection to search.
+        k: how many neighbours to return.
+        max_distance: angular, 0..2; None means no bound.
+        collapse: items nearer to each other than this angular distance, 0..2, are folded into
+            one; None folds nothing.
+        filter: selects the items that may be returned; None selects all.
+        cursor: the position after the previous page, as a searcher returned it; empty for the
+            first page.
+        exclude: the id of an item to leave out, such as the item that the query searches by.
     """
 
     collection: str = ""
@@ -58,17 +65,25 @@ class Question:
 
 
 MAX_LATE_MS: Final = 120_000
-"""A query can't be later: its queue would have dropped it long before. What seems so is a clock
-that differs from the caller's side, and would drop every query."""
+"""No query is later than this, since its queue drops it first. A larger difference comes from a
+clock that is wrong, and must not drop every query."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slip:
     """The routing slip of one query, copied unchanged from message to message.
 
-    deadline_unix_ms is absolute, 0 means none. box is the part of the image to embed. canary: a
-    replica's trial of the whole path, not to be counted among people's queries. newer holds the
-    fields of a newer peer, as bytes: who doesn't know them still passes them on.
+    Attributes:
+        correlation_id: names the query.
+        reply_to: the queue that the next message goes to.
+        final_reply_to: the queue that the reply goes to.
+        deadline_unix_ms: absolute, in Unix time; 0 means none.
+        traceparent: the query's trace, as in W3C Trace Context; empty without one.
+        question: the search parameters.
+        box: the part of the image to embed; None means all of it.
+        return_vector: the reply holds the query's vector, too.
+        canary: the query is a replica's test of the whole path and left out of query metrics.
+        newer: the fields that only a newer release knows, as bytes; they are passed on.
     """
 
     correlation_id: str
@@ -83,7 +98,7 @@ class Slip:
     newer: bytes = b""
 
     def expired(self, now_unix_ms: int) -> bool:
-        """Whether nobody waits for this any more; never by a clock that must be wrong."""
+        """Return whether the deadline is over; False where the clock must be wrong."""
         late_ms = now_unix_ms - self.deadline_unix_ms
         return self.deadline_unix_ms > 0 and 0 <= late_ms <= MAX_LATE_MS
 
@@ -94,7 +109,7 @@ Stages = Mapping[str, float]
 
 @dataclass(frozen=True, slots=True)
 class EmbedRequest:
-    """One image (encoded, as received) for the embedder."""
+    """Asks the embedders for the vector of an image, which is encoded as received."""
 
     slip: Slip
     image: bytes
@@ -102,9 +117,13 @@ class EmbedRequest:
 
 @dataclass(frozen=True, slots=True)
 class Embedding:
-    """One unit-length vector (float32 little-endian bytes) with its slip.
+    """A unit-length vector (float32 little-endian bytes) with its slip.
 
-    batch_images: how many images the model was given together; 0 where no model was asked.
+    Attributes:
+        slip: the slip of the query.
+        vector: the values.
+        stages: the seconds of the stages so far.
+        batch_images: how many images the model got together; 0 where no model ran.
     """
 
     slip: Slip
@@ -115,9 +134,13 @@ class Embedding:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """Up to `MAX_ITEMS` vectors of one model; every vector has `dimension` values.
+    """At most `MAX_ITEMS` vectors of one model, `dimension` values each.
 
-    refused: why items of a received message are left out, an entry each; the others are sound.
+    Attributes:
+        model_id: the model that made the vectors.
+        dimension: the number of values of each vector.
+        items: the vectors.
+        refused: the reason for each invalid item of a received message that `items` leaves out.
     """
 
     model_id: str
@@ -127,10 +150,17 @@ class Embeddings:
 
 
 class Neighbor(NamedTuple):
-    """One item near the query: angular distance 0..2, similarity = cosine -1..1.
+    """An item near the query.
 
-    duplicates: ids of the items that were folded into this one, nearest to the query first.
-    A tuple, since an answer has ten: a frozen dataclass takes four times as long to make.
+    A named tuple, since an answer has ten: a frozen dataclass takes four times as long to create.
+
+    Attributes:
+        item_id: the item's id.
+        label: the item's label.
+        attributes: the item's attributes by name.
+        distance: the angular distance to the query, 0..2.
+        similarity: the cosine similarity to the query, -1..1.
+        duplicates: ids of the items that were folded into this one, nearest to the query first.
     """
 
     item_id: str
@@ -143,10 +173,15 @@ class Neighbor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Neighbors:
-    """The answer to one query, nearest first, all from one index version.
+    """The answer to one query, from one index version.
 
-    matching: how many items pass the query's filter, near or far. next_cursor asks for the page
-    after this one; empty when there is none.
+    Attributes:
+        collection: the collection that was searched.
+        index_version: the version of its index.
+        model_id: the model of the index.
+        neighbors: the nearest items, nearest first.
+        matching: how many items pass the query's filter, near or far.
+        next_cursor: the cursor of the next page; empty when there is none.
     """
 
     collection: str
@@ -159,7 +194,7 @@ class Neighbors:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The answer to a query that can't be answered; `code` is one of `shared.errors`."""
+    """The answer to a query that failed; `code` is one of `shared.errors`."""
 
     code: str
     detail: str
@@ -167,10 +202,14 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One query's outcome, addressed by correlation id.
+    """The outcome of a query.
 
-    vector: the query's (float32 little-endian), where its slip asked for it. batch_images: as in
-    Embedding.
+    Attributes:
+        correlation_id: names the query.
+        outcome: the answer, or the failure.
+        stages: the seconds of the stages.
+        vector: the query's vector (float32 little-endian), where its slip asks for it.
+        batch_images: as in `Embedding`.
     """
 
     correlation_id: str
@@ -182,7 +221,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Replies:
-    """Up to `MAX_ITEMS` outcomes for one waiting replica; refused: as in Embeddings."""
+    """At most `MAX_ITEMS` outcomes for one waiting replica; `refused` is as in `Embeddings`."""
 
     items: tuple[Reply, ...]
     refused: tuple[str, ...] = ()

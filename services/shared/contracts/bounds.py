@@ -1,7 +1,7 @@
-"""Bounds on what a message may hold, checked before anything is made of it.
+"""Checks a message against its bounds before it costs memory.
 
-Parsing protobuf can take 40 times the memory of the bytes, in objects for empty parts. So the
-size and the number of parts of a large body are looked at first, without making objects.
+Parsing protobuf can take 40 times the memory of the bytes, in objects for empty parts. Therefore
+the size and the number of parts of a large body are checked first, without creating objects.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _MAX_BODY_BYTES: Final[Mapping[str, int]] = {
     "simile.v1.Replies": 16 * 2**20,
 }
 _SMALL_BYTES: Final = 256 * 2**10
-"""A body that parses into at most 10 MiB, whatever it holds."""
+"""A body of at most this size parses into at most 10 MiB, whatever it holds."""
 
 _MAX_PARTS: Final = 256
 _MAX_FACTS_BYTES: Final = 64 * 2**10
-"""Bytes of an item beside its image, vector or neighbours: of its slip and its stages."""
+"""Bytes of an item's slip and stages, that is without its image, vector or neighbours."""
 
 MAX_TEXT_BYTES: Final = 255
-"""Bytes of a name: AMQP carries no longer ones as a queue's."""
+"""Bytes of a name: AMQP carries no longer name of a queue."""
 
 _SHORT: Final = MAX_TEXT_BYTES // 4
-"""A text of so few characters is within the bound, whatever they are."""
+"""A text of at most so many characters is within the bound, whatever the characters are."""
 
 MAX_DETAIL_BYTES: Final = 4096
 _MAX_FILTER_BYTES: Final = 4096
@@ -47,13 +47,13 @@ _ITEMS: Final = {"simile.v1.Embeddings": 3, "simile.v1.Replies": 1}
 
 
 def check_body(type_name: str, body: bytes) -> None:
-    """Look at a body's size and its number of parts.
+    """Check a body's size and its number of parts.
 
     Raises:
-        UndecodableMessage: an honest message is never like this.
+        UndecodableMessage: a bound is exceeded; no service sends such a message.
     """
-    most = _MAX_BODY_BYTES.get(type_name, 0)
-    require(len(body) <= most, f"a {type_name} message has {len(body)} bytes, more than {most}")
+    limit = _MAX_BODY_BYTES.get(type_name, 0)
+    require(len(body) <= limit, f"a {type_name} message has {len(body)} bytes, more than {limit}")
     if len(body) <= _SMALL_BYTES:
         return
     if type_name == "simile.v1.EmbedRequest":
@@ -89,12 +89,12 @@ def check_slip(slip: contracts.Slip) -> None:
         "excluded id": question.exclude,
     }
     if max(map(len, texts.values())) > _SHORT:
-        for what, text in texts.items():
-            check_text(what, text)
+        for name, text in texts.items():
+            check_text(name, text)
     require(len(question.cursor) <= contracts.MAX_CURSOR, "a slip has a cursor that is too long")
     for distance in (question.max_distance, question.collapse):
-        sound = distance is None or 0.0 <= distance <= _FARTHEST
-        require(sound, "a slip has a distance that is not within 0 to 2")
+        valid = distance is None or 0.0 <= distance <= _FARTHEST
+        require(valid, "a slip has a distance that is not within 0 to 2")
     if question.filter is not None:
         _check_filter(question.filter)
     if slip.box is not None:
@@ -114,7 +114,7 @@ def check_stages(stages: contracts.Stages, count: int) -> None:
     for stage in stages:
         check_text("stage", stage)
     if not math.isfinite(sum(stages.values())):
-        message = "a stage took a time that is no number"
+        message = "the seconds of a stage are not a number"
         raise UndecodableMessage(message)
 
 
@@ -129,29 +129,29 @@ def check_answer(found: pb.Neighbors) -> None:
 
 def check_neighbors(neighbors: Iterable[contracts.Neighbor]) -> None:
     """Check the neighbours of an answer. Raises UndecodableMessage."""
-    for one in neighbors:
-        if not math.isfinite(one.distance + one.similarity):
+    for neighbor in neighbors:
+        if not math.isfinite(neighbor.distance + neighbor.similarity):
             message = "a distance is not a number"
             raise UndecodableMessage(message)
-        if len(one.duplicates) > _MAX_DUPLICATES:
+        if len(neighbor.duplicates) > _MAX_DUPLICATES:
             message = "a neighbour has too many duplicates"
             raise UndecodableMessage(message)
 
 
-def check_text(what: str, text: str, most: int = MAX_TEXT_BYTES) -> None:
+def check_text(name: str, text: str, limit: int = MAX_TEXT_BYTES) -> None:
     """Check the length of a text, in bytes of UTF-8. Raises UndecodableMessage."""
-    # A character has at most four bytes: the short ones need not be encoded.
-    if 4 * len(text) > most:
+    # A character has at most four bytes: a short text need not be encoded.
+    if 4 * len(text) > limit:
         size = len(text.encode())
-        require(size <= most, f"a {what} has {size} bytes, more than {most}")
+        require(size <= limit, f"a {name} has {size} bytes, more than {limit}")
 
 
-def cut(text: str, most: int = MAX_DETAIL_BYTES) -> str:
-    """Return as much of a text as `most` bytes hold."""
-    return text if 4 * len(text) <= most else text.encode()[:most].decode(errors="ignore")
+def truncate(text: str, limit: int = MAX_DETAIL_BYTES) -> str:
+    """Return the beginning of a text, at most `limit` bytes of it."""
+    return text if 4 * len(text) <= limit else text.encode()[:limit].decode(errors="ignore")
 
 
-def require(condition: bool, message: str) -> None:  # noqa: FBT001 (an assertion's condition)
+def require(condition: bool, message: str) -> None:  # noqa: FBT001 (the condition of an assertion)
     """Raise UndecodableMessage unless the condition holds."""
     if not condition:
         raise UndecodableMessage(message)
@@ -167,7 +167,7 @@ def _check_filter(wanted: contracts.Filter) -> None:
 
 
 _Part = tuple[int, int, int]
-"""A field's number, and where its content starts and ends."""
+"""A field's number, and the offsets where its content starts and ends."""
 
 
 def _check_facts(parts: Iterable[_Part], payloads: set[int]) -> None:
@@ -181,7 +181,7 @@ def _exhaust(parts: Iterator[_Part]) -> None:
 
 
 def _parts(body: bytes, start: int, end: int) -> Iterator[_Part]:
-    """Yield the fields between two places. Raises UndecodableMessage for too many of them."""
+    """Yield the fields between two offsets. Raises UndecodableMessage for too many fields."""
     for _ in range(_MAX_PARTS):
         if start == end:
             return
@@ -205,12 +205,12 @@ def _parts(body: bytes, start: int, end: int) -> Iterator[_Part]:
 
 
 def _varint(body: bytes, start: int, end: int) -> tuple[int, int]:
-    """Return a number and the place after it."""
+    """Return a number and the offset after it."""
     number = 0
-    for place in range(start, min(start + 10, end)):
-        byte = body[place]
-        number |= (byte & 0x7F) << 7 * (place - start)
-        if byte < 0x80:  # noqa: PLR2004 (the bit that says there is more)
-            return number, place + 1
+    for offset in range(start, min(start + 10, end)):
+        byte = body[offset]
+        number |= (byte & 0x7F) << 7 * (offset - start)
+        if byte < 0x80:  # noqa: PLR2004 (the bit that marks a continuation)
+            return number, offset + 1
     message = "a message ends in the middle of a number"
     raise UndecodableMessage(message)

@@ -1,4 +1,4 @@
-"""Messages to protobuf bytes and back: the only module that knows the generated classes."""
+"""Encodes messages as protobuf and decodes them; no other module uses the generated classes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _TYPES: Final[Mapping[type[contracts.AnyMessage], str]] = {
 
 
 def encode(message: contracts.AnyMessage) -> tuple[str, bytes]:
-    """The message's type name (the AMQP property `type`) and its body."""
+    """Return the message's type name (the AMQP property `type`) and its body."""
     body: Message
     match message:
         case contracts.EmbedRequest():
@@ -38,10 +38,11 @@ def encode(message: contracts.AnyMessage) -> tuple[str, bytes]:
 
 
 def decode(type_name: str, body: bytes) -> contracts.AnyMessage:
-    """The message that `body` holds.
+    """Return the message that `body` holds.
 
-    Raises UndecodableMessage for an unknown type, bytes that don't parse, or values that break
-    the contract (no correlation id, a vector of the wrong length, a text beyond its bound).
+    Raises:
+        UndecodableMessage: the type is unknown, the bytes don't parse, or values break the
+            contract (no correlation id, a vector of the wrong length, a text beyond its bound).
     """
     if type_name in _TYPES.values():
         bounds.check_body(type_name, body)
@@ -110,7 +111,7 @@ def _slip_in(slip: pb.Slip) -> contracts.Slip:
 
 
 def _newer_fields(slip: pb.Slip) -> bytes:
-    """What this version's messages.proto doesn't know."""
+    """Return the fields that messages.proto of this release doesn't know."""
     if len(UnknownFieldSet(slip)) == 0:
         return b""
     rest = pb.Slip()
@@ -170,7 +171,7 @@ def _embeddings_out(message: contracts.Embeddings) -> pb.Embeddings:
 def _embeddings_in(message: pb.Embeddings) -> contracts.Embeddings:
     bounds.require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
     bounds.check_text("model id", message.model_id)
-    items, refused = _sound(partial(_embedding_in, message.dimension), message.items)
+    items, refused = _valid(partial(_embedding_in, message.dimension), message.items)
     return contracts.Embeddings(message.model_id, message.dimension, items, refused)
 
 
@@ -181,25 +182,25 @@ def _embedding_in(dimension: int, item: pb.Embedding) -> contracts.Embedding:
     )
 
 
-def _sound(
+def _valid(
     decode_one: Callable[[_In], _Out], items: Collection[_In]
 ) -> tuple[tuple[_Out, ...], tuple[str, ...]]:
-    """Decode items, each alone. Raises UndecodableMessage when none of them is sound."""
-    sound, refused = list[_Out](), list[str]()
+    """Decode items one by one. Raises UndecodableMessage when none of them is valid."""
+    valid, refused = list[_Out](), list[str]()
     for item in items:
         try:
-            sound.append(decode_one(item))
+            valid.append(decode_one(item))
         except UndecodableMessage as error:
             refused.append(str(error))
-    bounds.require(bool(sound) or not refused, "; ".join(refused[:1]))
-    return tuple(sound), tuple(refused)
+    bounds.require(bool(valid) or not refused, "; ".join(refused[:1]))
+    return tuple(valid), tuple(refused)
 
 
 def _reply_out(reply: contracts.Reply) -> pb.Reply:
     stages = _stages_out(reply.stages)
     match reply.outcome:
         case contracts.Failure(code, detail):
-            failure = pb.Failure(code=code, detail=bounds.cut(detail))
+            failure = pb.Failure(code=code, detail=bounds.truncate(detail))
             return pb.Reply(
                 correlation_id=reply.correlation_id,
                 failure=failure,
@@ -232,7 +233,7 @@ def _neighbor_out(neighbor: contracts.Neighbor) -> pb.Neighbor:
         similarity=neighbor.similarity,
         duplicates=neighbor.duplicates,
     )
-    # As an argument a mapping goes through generic Python code: twice the time, ten times a query.
+    # As an argument a mapping goes through generic Python code, which takes twice as long.
     attributes = message.attributes
     for name, value in neighbor.attributes.items():
         attributes[name] = value
@@ -241,7 +242,7 @@ def _neighbor_out(neighbor: contracts.Neighbor) -> pb.Neighbor:
 
 def _replies_in(message: pb.Replies) -> contracts.Replies:
     bounds.require(len(message.items) <= contracts.MAX_ITEMS, "a message has too many items")
-    return contracts.Replies(*_sound(_reply_in, message.items))
+    return contracts.Replies(*_valid(_reply_in, message.items))
 
 
 def _reply_in(reply: pb.Reply) -> contracts.Reply:
@@ -267,8 +268,8 @@ def _reply_in(reply: pb.Reply) -> contracts.Reply:
 
 def _failure_in(failure: pb.Failure) -> contracts.Failure:
     bounds.check_text("failure's code", failure.code)
-    # Cut rather than refused: a peer of an older release sends the whole of it.
-    return contracts.Failure(failure.code, bounds.cut(failure.detail))
+    # Truncated instead of refused: a peer of an older release sends all of it.
+    return contracts.Failure(failure.code, bounds.truncate(failure.detail))
 
 
 def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:

@@ -1,1 +1,1 @@
-"""How the services reach each other: one port (`broker`), two adapters (`amqp`, `memory`)."""
+"""Connects the services: one port (`broker`) and two adapters (`rabbitmq`, `memory`)."""

@@ -1,8 +1,8 @@
-"""The port to the message broker: what every service may ask of it, and nothing more.
+"""Defines the port to the message broker: all operations that the services use.
 
-Two adapters keep it, `memory` and `amqp`; one contract suite holds both to the same behaviour.
-A lost connection is never hidden: a consumer that lost its queue raises ConsumerLost, and its
-owner consumes again. So the owner always knows what was in flight.
+Two adapters implement it, `memory` and `rabbitmq`; one contract suite tests both for the same
+behaviour. A lost connection is never hidden: a consumer that lost its queue raises ConsumerLost,
+and its owner consumes again. Therefore the owner always knows which deliveries were in flight.
 """
 
 from __future__ import annotations
@@ -16,24 +16,29 @@ from services.shared.contracts import codec
 from services.shared.errors import Unsendable
 
 _MAX_NAME_BYTES: Final = 255
-"""AMQP carries names of queues, types and headers as strings of at most so many bytes."""
+"""AMQP carries names of queues, types and headers as strings of at most this size."""
 
 _MAX_HEADERS_BYTES: Final = 16 * 2**10
-"""Headers travel in one frame, which can't be larger than 128 KiB; ours need some 2 KiB."""
+"""Headers travel in one frame, which can't be larger than 128 KiB; a record needs some 2 KiB."""
 
 _MAX_BODY_BYTES: Final = 128 * 2**20
-"""RabbitMQ 3 takes no larger message unless it is configured to; RabbitMQ 4 takes 16 MiB."""
+"""RabbitMQ 3 accepts no larger message by default; RabbitMQ 4 accepts 16 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """A queue and everything about it that can't change once it is declared.
+    """A queue and its arguments, which can't change once it is declared.
 
-    kind: classic | quorum. max_length and max_length_bytes bound the ready messages; a full
-    queue refuses, or drops its oldest (drops_oldest).
-    message_ttl_seconds: after that in the queue a message is dropped (or dead-lettered).
-    delivery_limit: redeliveries before a quorum queue dead-letters. dead_letter_to: queue name.
-    exclusive: of this connection only, gone with it (implies auto-delete, not durable).
+    Attributes:
+        name: the queue's name.
+        kind: classic | quorum.
+        exclusive: the queue belongs to this connection and is deleted with it.
+        max_length: at most so many ready messages; None is no bound.
+        max_length_bytes: at most so many bytes of ready messages; None is no bound.
+        message_ttl_seconds: a message that is ready for longer is dropped, or dead-lettered.
+        delivery_limit: a quorum queue dead-letters a message after so many redeliveries.
+        dead_letter_to: the name of the queue for dead letters.
+        drops_oldest: a full queue drops its oldest message instead of refusing the new one.
     """
 
     name: str
@@ -49,7 +54,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class QueueState:
-    """How many messages of a queue nobody has taken, and how many consumers it has."""
+    """The number of a queue's ready messages, and of its consumers."""
 
     messages: int
     consumers: int
@@ -57,7 +62,7 @@ class QueueState:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is published: `type` names the body's contract (see codec)."""
+    """A message to publish; `type` names the contract of the body (see `codec`)."""
 
     type: str
     body: bytes
@@ -66,13 +71,13 @@ class Message:
 
     @classmethod
     def of(cls, message: contracts.AnyMessage, *, persistent: bool = False) -> Message:
-        """The encoded contract message."""
+        """Encode a contract message."""
         type_name, body = codec.encode(message)
         return cls(type_name, body, persistent=persistent)
 
 
 class Delivery(Protocol):
-    """One received message. Settle it exactly once; settling after a lost connection is a no-op."""
+    """A received message. Settle it exactly once; settling after a lost connection is a no-op."""
 
     @property
     def type(self) -> str:
@@ -88,21 +93,21 @@ class Delivery(Protocol):
 
     @property
     def redelivered(self) -> bool:
-        """Whether it was handed out before and not settled."""
+        """Whether it was delivered before and not settled."""
 
     @property
     def redeliveries(self) -> int:
-        """How often it came back unsettled; a classic queue tells no more than 0 or 1."""
+        """How often it returned to the queue unsettled; a classic queue counts only 0 or 1."""
 
     @property
     def received(self) -> float:
-        """When it came into this process, by `time.perf_counter()`: its wait here began then."""
+        """When this process received it, by `time.perf_counter()`."""
 
     def ack(self) -> None:
-        """It is done. Acks are gathered and sent as `multiple` where that is safe; never blocks."""
+        """Acknowledge it; never blocks. Acks are gathered and sent as `multiple` where possible."""
 
     def reject(self, *, requeue: bool) -> None:
-        """Give it back (requeue) or drop it (dead-letter where the queue has one)."""
+        """Return it to the queue (requeue), or drop it (dead-letter where the queue does that)."""
 
 
 class Consumer(Protocol):
@@ -113,21 +118,22 @@ class Consumer(Protocol):
         """The queue's name."""
 
     async def take(self, limit: int) -> Sequence[Delivery]:
-        """At least one delivery, and up to `limit` of those already here; waits only for the first.
+        """Wait for a delivery, and return it with those already received, at most `limit`.
 
-        Raises ConsumerLost when the connection, the channel or the queue is gone.
+        Raises:
+            ConsumerLost: the connection, the channel or the queue is gone.
         """
 
     async def close(self) -> None:
-        """Stop receiving: what was received and not settled goes back to its queue; twice is fine.
+        """Stop receiving; unsettled deliveries return to the queue. It may be called twice.
 
-        Deliveries already taken can't be settled afterwards: `cancel` first where they must be.
+        Deliveries can't be settled afterwards: call `cancel` first where they must be.
         """
 
     async def cancel(self) -> None:
-        """Take no more, and give back what is here untaken; what was taken can still be settled.
+        """Stop receiving; deliveries that `take` has returned can still be settled.
 
-        A pending or later `take` raises ConsumerLost.
+        The others return to the queue. A pending or later `take` raises ConsumerLost.
         """
 
 
@@ -135,56 +141,63 @@ class Broker(Protocol):
     """A connection to the broker; every method may be called from one event loop only."""
 
     async def start(self, queues: Sequence[Queue]) -> None:
-        """Connect and declare; returns when the first connection is up, and keeps it up after.
+        """Connect and declare the queues; afterwards the connection is kept up.
 
-        Raises BrokerUnavailable when the broker refuses the credentials or a declaration.
+        Raises:
+            BrokerUnavailable: the broker refuses the credentials or a declaration.
         """
 
     async def close(self) -> None:
-        """Flush acks, close every consumer and connection; twice is fine."""
+        """Flush acks, close every consumer and connection. It may be called twice."""
 
     @property
     def ready(self) -> bool:
-        """Whether a publish can be expected to succeed now: connected, declared, not blocked."""
+        """Whether a publish should succeed now: connected, declared, not blocked."""
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker said that it takes no publishes now (memory or disk alarm)."""
+        """Whether the broker reports that it accepts no messages now (memory or disk alarm)."""
 
     @property
     def refusal(self) -> str | None:
         """The reason why the broker refuses this process alone (credentials, trust), or None."""
 
     async def publish(self, queue: str, message: Message) -> None:
-        """Hand the message to the queue; returns once the broker has confirmed it.
+        """Publish the message to the queue; returns once the broker has confirmed it.
 
-        Raises Overloaded (the queue refused), Unroutable (no such queue), BrokerUnavailable
-        (away, blocked, or no confirm within the timeout: then it may or may not have arrived),
-        Unsendable (no broker can carry it: it is not sent, and nothing else is disturbed).
+        Raises:
+            Overloaded: the queue is full.
+            Unroutable: there is no such queue.
+            BrokerUnavailable: the broker is away or blocked, or has not confirmed in time: then
+                the message may or may not be in the queue.
+            Unsendable: AMQP can't carry the message, which is therefore not sent.
         """
 
     async def consume(self, queue: Queue, *, prefetch: int, auto_ack: bool = False) -> Consumer:
-        """Declare the queue if it is missing and consume; waits, with backoff, for a connection.
+        """Declare the queue if it is missing and consume it; waits for a connection.
 
-        prefetch bounds the unsettled deliveries. With auto_ack nothing needs settling.
+        Args:
+            queue: the queue.
+            prefetch: at most so many unsettled deliveries; 0 is no bound.
+            auto_ack: deliveries count as acknowledged once they are sent.
         """
 
     async def depth(self, queue: str) -> int:
-        """Ready messages in the queue. Raises Unroutable or BrokerUnavailable."""
+        """Return the number of ready messages. Raises Unroutable or BrokerUnavailable."""
 
     async def state(self, queue: str) -> QueueState:
-        """The queue as it is now. Raises Unroutable or BrokerUnavailable."""
+        """Return the present state of the queue. Raises Unroutable or BrokerUnavailable."""
 
 
 def require_sendable(queue: str, message: Message) -> None:
-    """Check that AMQP can carry a message: a broker closes the connection over one that it can't.
+    """Check that AMQP can carry a message; over any other a broker closes the connection.
 
     Raises:
-        Unsendable: the queue's name, the type, a header or the body is too long, or no text.
+        Unsendable: the queue's name, the type, a header or the body is too long or not Unicode.
     """
     _require_short("the name of its queue", queue)
     _require_short("its type", message.type)
-    size = sum(len(_utf8(one)) for header in message.headers.items() for one in header)
+    size = sum(len(_utf8(text)) for header in message.headers.items() for text in header)
     if size > _MAX_HEADERS_BYTES:
         reason = f"its headers have {size} bytes, more than {_MAX_HEADERS_BYTES}"
         raise _unsendable(reason)
@@ -195,9 +208,9 @@ def require_sendable(queue: str, message: Message) -> None:
         raise _unsendable(reason)
 
 
-def _require_short(what: str, text: str) -> None:
+def _require_short(name: str, text: str) -> None:
     if (size := len(_utf8(text))) > _MAX_NAME_BYTES:
-        reason = f"{what} has {size} bytes, more than {_MAX_NAME_BYTES}"
+        reason = f"{name} has {size} bytes, more than {_MAX_NAME_BYTES}"
         raise _unsendable(reason)
 
 

@@ -1,6 +1,6 @@
-"""The broker in memory: RabbitMQ's semantics inside one event loop, for one process and for tests.
+"""Implements the broker in memory, with RabbitMQ's semantics, for one process and for tests.
 
-Expiry is looked at whenever a queue is touched, as for a queue's head in RabbitMQ.
+Expiry is checked whenever a queue is used, as RabbitMQ does at the head of a queue.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from services.shared.errors import (
 from services.shared.messaging.broker import Message, Queue, QueueState, require_sendable
 
 REASON_HEADER: Final = "x-first-death-reason"
-"""Why it was dead-lettered, as RabbitMQ says it: rejected, expired, delivery_limit, maxlen."""
+"""The reason of a dead letter, in RabbitMQ's terms: rejected, expired, delivery_limit, maxlen."""
 
 
 @dataclass(slots=True)
 class _Stored:
-    """One message: its place in line, when it expires, how often it came back, when handed out."""
+    """A message in a queue: its position, expiry, returns to the queue, and time of delivery."""
 
     message: Message
-    place: int
+    position: int
     expires_at: float | None
     returns: int = 0
-    handed: float = 0.0
+    delivered: float = 0.0
 
 
 class _MemoryDelivery:
-    """One message handed to a consumer."""
+    """A message delivered to a consumer."""
 
     __slots__ = ("_consumer", "_stored", "received", "redelivered")
 
@@ -45,7 +45,7 @@ class _MemoryDelivery:
         self._consumer = consumer
         self._stored = stored
         self.redelivered = stored.returns > 0
-        self.received = stored.handed
+        self.received = stored.delivered
 
     @property
     def type(self) -> str:
@@ -64,24 +64,24 @@ class _MemoryDelivery:
 
     @property
     def redeliveries(self) -> int:
-        """As a quorum queue counts them; else 0 or 1."""
+        """The count of a quorum queue; otherwise 0 or 1."""
         quorum = self._consumer.store.queue.kind == "quorum"
         return self._stored.returns if quorum else int(self.redelivered)
 
     def ack(self) -> None:
-        """Forget the message and make room for the next."""
+        """Forget the message, so that the next can be delivered."""
         if self._consumer.settle(self._stored):
             self._consumer.store.pump()
 
     def reject(self, *, requeue: bool) -> None:
-        """Put it back in its old place, or drop it (dead-letter)."""
+        """Return it to its old position, or drop it (dead-letter)."""
         if self._consumer.settle(self._stored):
-            self._consumer.store.take_back(self._stored, requeue=requeue)
+            self._consumer.store.return_message(self._stored, requeue=requeue)
             self._consumer.store.pump()
 
 
 class _Store:
-    """One queue: ready messages in order, and the consumers that share them."""
+    """A queue: ready messages in order, and the consumers that share them."""
 
     def __init__(self, broker: MemoryBroker, queue: Queue) -> None:
         self.queue = queue
@@ -91,19 +91,19 @@ class _Store:
         self._bytes = 0
 
     def put(self, message: Message) -> None:
-        """Append; at a bound raise Overloaded, or drop what is oldest."""
+        """Append a message; at a bound raise Overloaded, or drop the oldest."""
         self._expire()
         if not self.queue.drops_oldest and self._full(1, len(message.body)):
             reason = f"queue {self.queue.name} is full: try again later, or add workers"
             raise Overloaded(reason)
         ttl = self.queue.message_ttl_seconds
         expires_at = None if ttl is None else self._broker.clock() + ttl
-        self._insert(_Stored(message, self._broker.next_place(), expires_at))
+        self._insert(_Stored(message, self._broker.next_position(), expires_at))
         self.pump()
         self._drop_oldest()
 
     def _full(self, more: int, more_bytes: int) -> bool:
-        """Whether so much more would be too much."""
+        """Return whether so many more messages and bytes would exceed a bound."""
         length, size = self.queue.max_length, self.queue.max_length_bytes
         return (length is not None and len(self._ready) + more > length) or (
             size is not None and self._bytes + more_bytes > size
@@ -113,45 +113,45 @@ class _Store:
         while self.queue.drops_oldest and self._ready and self._full(0, 0):
             stored = self._ready.popleft()
             self._bytes -= len(stored.message.body)
-            self._bury(stored, "maxlen")
+            self._dead_letter(stored, "maxlen")
 
-    def take_back(self, stored: _Stored, *, requeue: bool) -> None:
-        """What a consumer did not keep: back to its place in line, dropped, or dead-lettered."""
+    def return_message(self, stored: _Stored, *, requeue: bool) -> None:
+        """Return a message to its position, drop it, or dead-letter it."""
         limit = self.queue.delivery_limit
         if not requeue:
-            self._bury(stored, "rejected")
+            self._dead_letter(stored, "rejected")
             return
         stored.returns += 1
         if limit is not None and stored.returns > limit:
-            self._bury(stored, "delivery_limit")
+            self._dead_letter(stored, "delivery_limit")
         else:
             self._insert(stored)
             self._drop_oldest()
 
     def depth(self) -> int:
-        """Ready messages."""
+        """Count the ready messages."""
         self._expire()
         return len(self._ready)
 
     def pump(self) -> None:
-        """Hand ready messages to the consumers in turn, as far as their prefetch allows."""
+        """Deliver ready messages to the consumers in turn, as far as their prefetch allows."""
         self._expire()
         while self._ready and (consumer := self._next_consumer()) is not None:
             stored = self._ready.popleft()
             self._bytes -= len(stored.message.body)
-            consumer.hand(stored)
+            consumer.deliver(stored)
 
     def _next_consumer(self) -> MemoryConsumer | None:
         for _ in range(len(self.consumers)):
             self.consumers.rotate(-1)
-            if self.consumers[-1].has_room:
+            if self.consumers[-1].can_receive:
                 return self.consumers[-1]
         return None
 
     def _insert(self, stored: _Stored) -> None:
         later = 0
         for waiting in reversed(self._ready):
-            if waiting.place < stored.place:
+            if waiting.position < stored.position:
                 break
             later += 1
         self._ready.insert(len(self._ready) - later, stored)
@@ -165,12 +165,14 @@ class _Store:
                 return
             stored = self._ready.popleft()
             self._bytes -= len(stored.message.body)
-            self._bury(stored, "expired")
+            self._dead_letter(stored, "expired")
 
-    def _bury(self, stored: _Stored, reason: str) -> None:
+    def _dead_letter(self, stored: _Stored, reason: str) -> None:
         if self.queue.dead_letter_to is not None:
             headers = {**stored.message.headers, REASON_HEADER: reason}
-            self._broker.bury(self.queue.dead_letter_to, replace(stored.message, headers=headers))
+            self._broker.dead_letter(
+                self.queue.dead_letter_to, replace(stored.message, headers=headers)
+            )
 
 
 class MemoryConsumer:
@@ -191,24 +193,24 @@ class MemoryConsumer:
         return self.store.queue.name
 
     @property
-    def has_room(self) -> bool:
-        """Whether prefetch lets another message in; 0 is no bound, as in RabbitMQ."""
+    def can_receive(self) -> bool:
+        """Whether prefetch allows another message; 0 is no bound, as in RabbitMQ."""
         return self._auto_ack or not self._prefetch or len(self._unsettled) < self._prefetch
 
-    def hand(self, stored: _Stored) -> None:
-        """Take a message from the store."""
-        stored.handed = time.perf_counter()
+    def deliver(self, stored: _Stored) -> None:
+        """Receive a message from the queue."""
+        stored.delivered = time.perf_counter()
         self._untaken.append(stored)
         if not self._auto_ack:
-            self._unsettled[stored.place] = stored
+            self._unsettled[stored.position] = stored
         self._arrived.set()
 
     def settle(self, stored: _Stored) -> bool:
-        """Whether the delivery was still unsettled; now it is settled."""
-        return self._unsettled.pop(stored.place, None) is not None
+        """Settle the delivery; return whether it was unsettled."""
+        return self._unsettled.pop(stored.position, None) is not None
 
     async def take(self, limit: int) -> Sequence[_MemoryDelivery]:
-        """At least one delivery, at most `limit`. Raises ConsumerLost."""
+        """Wait for a delivery, and return at most `limit`. Raises ConsumerLost."""
         while self._ended is None and not self._untaken:
             self._arrived.clear()
             await self._arrived.wait()
@@ -218,11 +220,11 @@ class MemoryConsumer:
         return [_MemoryDelivery(self, self._untaken.popleft()) for _ in range(count)]
 
     async def cancel(self) -> None:
-        """Take no more; what was taken can still be settled."""
+        """Stop receiving; deliveries that `take` has returned can still be settled."""
         self._leave(f"the consumer of {self.queue} was cancelled", self._untaken)
 
     async def close(self) -> None:
-        """Give everything unsettled back."""
+        """Return all unsettled deliveries to the queue."""
         self.lose(f"the consumer of {self.queue} was closed")
 
     def lose(self, reason: str) -> None:
@@ -236,23 +238,23 @@ class MemoryConsumer:
             self.store.consumers.remove(self)
         for stored in list(returned):
             if self.settle(stored):
-                self.store.take_back(stored, requeue=True)
+                self.store.return_message(stored, requeue=True)
         self._untaken.clear()
         self.store.pump()
 
 
 class MemoryBroker:
-    """Every queue of one process; `sever`, `block` and `delete` cause the faults of a real one."""
+    """Holds all queues of one process; `sever`, `block` and `delete` cause faults."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
         self._stores: dict[str, _Store] = {}
-        self._places = itertools.count()
+        self._positions = itertools.count()
         self._started = False
         self._blocked = False
 
     async def start(self, queues: Sequence[Queue]) -> None:
-        """Declare the queues; BrokerUnavailable when one exists with other arguments."""
+        """Declare the queues. Raises BrokerUnavailable when one exists with other arguments."""
         for queue in queues:
             self._declare(queue)
         self._started = True
@@ -274,13 +276,13 @@ class MemoryBroker:
 
     @property
     def refusal(self) -> None:
-        """None: nobody is refused."""
+        """None: a broker in memory refuses no process."""
         return
 
     async def publish(self, queue: str, message: Message) -> None:
-        """Put the message into the queue, as the port says."""
+        """Put the message into the queue, as the port defines it."""
         if not self.ready:
-            reason = "the broker takes no messages now"
+            reason = "the broker accepts no messages now"
             raise BrokerUnavailable(reason)
         require_sendable(queue, message)
         self._store(queue).put(message)
@@ -288,7 +290,7 @@ class MemoryBroker:
     async def consume(
         self, queue: Queue, *, prefetch: int, auto_ack: bool = False
     ) -> MemoryConsumer:
-        """A consumer of the queue, which is declared if it is missing."""
+        """Consume the queue, which is declared if it is missing."""
         if not self._started:
             reason = "the broker is closed"
             raise BrokerUnavailable(reason)
@@ -299,23 +301,23 @@ class MemoryBroker:
         return consumer
 
     async def depth(self, queue: str) -> int:
-        """Ready messages in the queue."""
+        """Return the number of ready messages in the queue."""
         return (await self.state(queue)).messages
 
     async def state(self, queue: str) -> QueueState:
-        """Ready messages and consumers of the queue."""
+        """Return the ready messages and the consumers of the queue."""
         if not self._started:
             reason = "the broker is closed"
             raise BrokerUnavailable(reason)
         store = self._store(queue)
         return QueueState(store.depth(), len(store.consumers))
 
-    def next_place(self) -> int:
-        """A place in line, later than every other."""
-        return next(self._places)
+    def next_position(self) -> int:
+        """Return a position behind every other."""
+        return next(self._positions)
 
-    def bury(self, queue: str, message: Message) -> None:
-        """Dead-letter: dropped where the target is missing or full, as RabbitMQ does."""
+    def dead_letter(self, queue: str, message: Message) -> None:
+        """Put a dead letter into a queue; dropped where that is missing or full, as in RabbitMQ."""
         store = self._stores.get(queue)
         if store is not None:
             try:
@@ -324,13 +326,13 @@ class MemoryBroker:
                 return
 
     def sever(self) -> None:
-        """Cut every connection: consumers are lost, exclusive queues gone, the unsettled back."""
+        """Cut every connection: consumers are lost, unsettled messages return to their queues."""
         lost = [consumer for store in self._stores.values() for consumer in store.consumers]
-        # All leave before anything goes back: a message must not pass from one to the next.
+        # Consumers leave first: a message that returns must not go to another one that is lost.
         for store in self._stores.values():
             store.consumers.clear()
         for consumer in lost:
-            consumer.lose(f"the connection under {consumer.queue} is gone")
+            consumer.lose(f"the connection of the consumer of {consumer.queue} is lost")
 
     def delete(self, queue: str) -> None:
         """Delete a queue under its consumers."""
@@ -339,11 +341,11 @@ class MemoryBroker:
             consumer.lose(f"queue {queue} was deleted")
 
     def block(self) -> None:
-        """Refuse publishes, as under a memory or disk alarm."""
+        """Refuse messages, as under a memory or disk alarm."""
         self._blocked = True
 
     def unblock(self) -> None:
-        """Take publishes again."""
+        """Accept messages again."""
         self._blocked = False
 
     def _store(self, queue: str) -> _Store:

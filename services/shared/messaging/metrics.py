@@ -1,4 +1,4 @@
-"""What a process sees of its broker: the connection, and how long the queues are."""
+"""Metrics of the broker as a process sees it: the connection, and the length of the queues."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from services.shared.errors import BrokerUnavailable, Unroutable
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Queue
 
-_LOOK_SECONDS: Final = 15.0
-"""As often as Prometheus looks, by custom; each look is a passive declare of each queue."""
+_POLL_SECONDS: Final = 15.0
+"""The usual interval of Prometheus; each poll is a passive declare of each queue."""
 
-_LEAVE_SECONDS: Final = 1.0
+_CANCEL_SECONDS: Final = 1.0
 
 
 class BrokerMetrics:
-    """The broker as this process sees it."""
+    """Shows the broker as this process sees it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.ready = Gauge(
@@ -30,19 +30,19 @@ class BrokerMetrics:
         )
         self.blocked = Gauge(
             "simile_broker_blocked",
-            "1 while the broker takes no messages: it is short of memory or disk.",
+            "1 while the broker accepts no messages: it is short of memory or disk.",
             registry=registry,
         )
         self.reconnects = Counter(
             "simile_broker_reconnects_total",
-            "Connections made anew, by what they are for: publishes or consumes.",
+            "Connections opened again after a loss, by their use: publishes or consumes.",
             ["link"],
             registry=registry,
         )
         self.queue_messages = Gauge(
             "simile_broker_queue_messages",
-            "Messages in the queue that nobody has taken, as of the last 15 seconds. All processes "
-            "see the same: take the largest, not the sum.",
+            "Ready messages in the queue, as of the last 15 seconds. All processes report the "
+            "same: use the largest value, not the sum.",
             ["queue"],
             registry=registry,
         )
@@ -50,35 +50,35 @@ class BrokerMetrics:
             self.reconnects.labels(link)
 
     def reconnected(self, link: str) -> None:
-        """A connection was made anew."""
+        """Count a connection that was opened again."""
         self.reconnects.labels(link).inc()
 
     @contextlib.asynccontextmanager
     async def watching(
         self, broker: Broker, queues: Sequence[Queue] = topology.ALL
     ) -> AsyncIterator[None]:
-        """Show the broker and its queues while inside."""
+        """Show the broker and its queues inside the context."""
         self.ready.set_function(lambda: broker.ready)
         self.blocked.set_function(lambda: broker.blocked)
-        looking = asyncio.create_task(self._look_for_ever(broker, queues), name="queue lengths")
+        polling = asyncio.create_task(self._poll(broker, queues), name="queue lengths")
         try:
             yield
         finally:
-            looking.cancel()
-            # Not until it has ended: aiormq answers a cancel by closing the channel, and a broker
-            # that is away never agrees to that. What is left ends with the connection.
-            await asyncio.wait({looking}, timeout=_LEAVE_SECONDS)
+            polling.cancel()
+            # With a timeout: on a cancel aiormq closes the channel, which a broker that is away
+            # never confirms. The task then ends with the connection.
+            await asyncio.wait({polling}, timeout=_CANCEL_SECONDS)
 
-    async def _look_for_ever(self, broker: Broker, queues: Sequence[Queue]) -> None:
+    async def _poll(self, broker: Broker, queues: Sequence[Queue]) -> None:
         while True:
             for queue in queues:
-                await self._look(broker, queue.name)
-            await asyncio.sleep(_LOOK_SECONDS)
+                await self.show_queue(broker, queue.name)
+            await asyncio.sleep(_POLL_SECONDS)
 
-    async def _look(self, broker: Broker, queue: str) -> None:
-        """Show a queue; what can't be seen is not shown, rather than as it was."""
+    async def show_queue(self, broker: Broker, queue: str) -> None:
+        """Show the length of a queue; a length that is unknown is not shown."""
         try:
-            async with asyncio.timeout(_LOOK_SECONDS):
+            async with asyncio.timeout(_POLL_SECONDS):
                 depth = await broker.depth(queue)
         except (BrokerUnavailable, Unroutable, TimeoutError):
             self.queue_messages.remove(queue)

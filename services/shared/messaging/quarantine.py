@@ -1,8 +1,8 @@
-"""The quarantine: what broke a worker is set aside there, with all that is known of it.
+"""Quarantines messages that broke a worker or can't be decoded, with all known facts.
 
-A record is a message in one bounded queue: facts in its headers, the culprit's own message as its
-body where an operator wants that kept. The oldest is dropped; so that a few large messages don't
-push out all others, a record keeps at most `MAX_KEPT_BYTES` of one.
+A record is a message in one bounded queue: facts in its headers, and the quarantined message as
+its body where the operator keeps those. The queue drops its oldest record; a record keeps at most
+`MAX_KEPT_BYTES` of a message, so that a few large messages don't push out all others.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from services.shared.telemetry.log_limit import LogLimit
 _log = structlog.get_logger(__name__)
 
 MAX_KEPT_BYTES: Final = 16 * 2**20
-"""A sixteenth of what the queue holds. A larger message leaves only its facts."""
+"""A sixteenth of the queue's bound. Of a larger message only the facts are kept."""
 
 HEAD_BYTES: Final = 4096
-"""The first bytes of a message that can't be decoded are kept: enough to see what it is."""
+"""Of a message that can't be decoded the first bytes are kept, enough to identify it."""
 
 _LONG_BYTES: Final = 2**20
 _TRIES: Final = 5
@@ -49,10 +49,21 @@ _NUMBERS: Final = ("set_aside_unix_ms", "size_bytes", "deaths")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """Why something was set aside, when, where, and what it was.
+    """The facts about a quarantined message.
 
-    reason: an error's code. queue: where its message came from. format, size_bytes and sha256 are
-    the image's, or the message's where it holds none. deaths: embedders that died with it.
+    Attributes:
+        record_id: names the record.
+        reason: the code of the error.
+        detail: the message of the error.
+        queue: the queue that the message was received from.
+        set_aside_unix_ms: when it was quarantined, in Unix time.
+        replica: the process that quarantined it.
+        model_id: the model of that process; empty where it has none.
+        correlation_id: the query's; empty where the message can't be decoded.
+        format: the format of the image, or of the message where it holds no image.
+        size_bytes: its size.
+        sha256: its hash, in hex.
+        deaths: how many embedders crashed with it.
     """
 
     record_id: str
@@ -75,7 +86,7 @@ class Record:
 
     @classmethod
     def of(cls, headers: Mapping[str, str]) -> Self:
-        """The record in these headers; what is missing or odd has its default."""
+        """Return the record in these headers; missing or invalid values have their default."""
         known: dict[str, Any] = {"record_id": "?"}
         for name in (field.name for field in dataclasses.fields(cls)):
             value = headers.get(name)
@@ -87,12 +98,19 @@ class Record:
 
 
 class Quarantine:
-    """Sets things aside."""
+    """Publishes records to the quarantine queue."""
 
     def __init__(
         self, broker: Broker, *, replica: str, model_id: str = "", keeps_messages: bool
     ) -> None:
-        """keeps_messages: whether a record holds the message, and so the image."""
+        """Create a quarantine.
+
+        Args:
+            broker: the broker that holds the queue.
+            replica: the name of this process.
+            model_id: the model of this process.
+            keeps_messages: a record holds the message, and with it the image.
+        """
         self._broker = broker
         self._replica = replica
         self._model_id = model_id
@@ -100,11 +118,11 @@ class Quarantine:
         self._undecodable = LogLimit()
 
     async def put(
-        self, culprit: Delivery, queue: Queue, error: SimileError, *, deaths: int = 0
+        self, delivery: Delivery, queue: Queue, error: SimileError, *, deaths: int = 0
     ) -> None:
-        """Set a message of the queue aside. Where the broker takes nothing, a log line is left."""
-        correlation_id, content = _content(culprit)
-        # Hashing a hundred megabytes would hold up the event loop.
+        """Quarantine a message of the queue; where the broker accepts none, only log it."""
+        correlation_id, content = _content(delivery)
+        # Hashing a hundred megabytes would block the event loop.
         digest = (
             await asyncio.to_thread(hashlib.sha256, content)
             if len(content) > _LONG_BYTES
@@ -119,30 +137,30 @@ class Quarantine:
             replica=self._replica,
             model_id=self._model_id,
             correlation_id=correlation_id,
-            # By its first bytes alone: whatever it broke, it must not break again.
+            # By its first bytes alone: a decoder could crash on the content.
             format=imaging.format_of(content),
             size_bytes=len(content),
             sha256=digest.hexdigest(),
             deaths=deaths,
         )
-        self._tell(error, record)
-        body = self._kept(culprit, error) if self._keeps_messages else b""
-        await self._publish(Message(culprit.type, body, persistent=True, headers=record.headers))
+        self._log_record(error, record)
+        body = self._kept(delivery, error) if self._keeps_messages else b""
+        await self._publish(Message(delivery.type, body, persistent=True, headers=record.headers))
 
-    def _tell(self, error: SimileError, record: Record) -> None:
-        """Log the record; of messages that can't be decoded only some, lest they fill the log."""
+    def _log_record(self, error: SimileError, record: Record) -> None:
+        """Log the record; of messages that can't be decoded only some, to keep the log short."""
         left_out: int | None = 0
         if isinstance(error, UndecodableMessage):
             left_out = self._undecodable.left_out()
         if left_out is not None:
             facts = dataclasses.asdict(record)
-            _log.error("set aside", action="quarantined", left_out=left_out, **facts)
+            _log.error("message quarantined", action="quarantined", left_out=left_out, **facts)
 
-    def _kept(self, culprit: Delivery, error: SimileError) -> bytes:
-        """As much of the message as its record keeps."""
+    def _kept(self, delivery: Delivery, error: SimileError) -> bytes:
+        """Return the part of the message that its record keeps."""
         if isinstance(error, UndecodableMessage):
-            return culprit.body[:HEAD_BYTES]
-        return culprit.body if len(culprit.body) <= MAX_KEPT_BYTES else b""
+            return delivery.body[:HEAD_BYTES]
+        return delivery.body if len(delivery.body) <= MAX_KEPT_BYTES else b""
 
     async def _publish(self, message: Message) -> None:
         for _ in range(_TRIES):
@@ -159,12 +177,12 @@ class Quarantine:
         _log.error(str(failed), action="quarantine_failed", **message.headers)
 
 
-def _content(culprit: Delivery) -> tuple[str, bytes]:
-    """The correlation id and the image, or no id and the body."""
+def _content(delivery: Delivery) -> tuple[str, bytes]:
+    """Return the correlation id and the image, or an empty id and the body."""
     try:
-        message = codec.decode(culprit.type, culprit.body)
+        message = codec.decode(delivery.type, delivery.body)
     except UndecodableMessage:
-        return "", culprit.body
+        return "", delivery.body
     if isinstance(message, EmbedRequest):
         return message.slip.correlation_id, message.image
-    return "", culprit.body
+    return "", delivery.body

@@ -1,6 +1,7 @@
-"""Every queue name and argument. A queue's arguments can't change once it is declared.
+"""Defines the name and the arguments of every queue.
 
-What operators tune goes into broker policies; a changed argument needs a new queue name.
+A queue's arguments can't change once it is declared: a changed argument needs a new name. Values
+for operators to tune belong in broker policies.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from typing import Final
 
 from services.shared.messaging.broker import Queue
 
-LONGEST_DEADLINE_SECONDS: Final = 60.0
-"""No query may wait longer; the interactive queues drop what is older."""
+MAX_DEADLINE_SECONDS: Final = 60.0
+"""No query may wait longer; the interactive queues drop older messages."""
 
 
-# Classic, since looking into it gives everything back: a quorum queue counts that, and drops what
-# came back too often.
+# Classic, since `simile quarantine list` requeues every record: a quorum queue counts that, and
+# drops a message that was requeued too often.
 QUARANTINE: Final = Queue(
     name="simile.quarantine",
     max_length=1_000,
@@ -23,7 +24,7 @@ QUARANTINE: Final = Queue(
     drops_oldest=True,
 )
 
-# Only what no embedder could set aside gets here.
+# Holds only messages that no embedder could quarantine.
 EMBED_BULK_DEAD: Final = Queue(name="simile.embed.bulk.dead", kind="quorum", max_length=10_000)
 
 # Interactive queues have no dead-letter exchange: expiry would fill it with images.
@@ -31,7 +32,7 @@ EMBED: Final = Queue(
     name="simile.embed",
     max_length=1_000,
     max_length_bytes=512 * 2**20,
-    message_ttl_seconds=LONGEST_DEADLINE_SECONDS,
+    message_ttl_seconds=MAX_DEADLINE_SECONDS,
 )
 EMBED_BULK: Final = Queue(
     name="simile.embed.bulk",
@@ -41,8 +42,8 @@ EMBED_BULK: Final = Queue(
     delivery_limit=3,
     dead_letter_to=EMBED_BULK_DEAD.name,
 )
-# Quorum, since it counts how often a message came back: an embedder takes one at a time, so each
-# return is a death with this one in hand. The limit is far above what an embedder lets pass.
+# Quorum, since it counts how often a message was requeued: an embedder takes one message of it at
+# a time, so that each return is a crash with this message. The limit is far above an embedder's.
 EMBED_SUSPECTS: Final = Queue(
     name="simile.embed.suspects",
     kind="quorum",
@@ -51,16 +52,16 @@ EMBED_SUSPECTS: Final = Queue(
     delivery_limit=20,
 )
 SEARCH: Final = Queue(
-    name="simile.search", max_length=10_000, message_ttl_seconds=LONGEST_DEADLINE_SECONDS
+    name="simile.search", max_length=10_000, message_ttl_seconds=MAX_DEADLINE_SECONDS
 )
 
 ALL: Final = (QUARANTINE, EMBED_BULK_DEAD, EMBED_SUSPECTS, EMBED, EMBED_BULK, SEARCH)
-"""What every service declares at start, dead-letter queues first."""
+"""The queues that every service declares at start, dead-letter queues first."""
 
 
 def reply_queue(replica: str) -> Queue:
-    """A replica's own queue for answers, under a fresh name at every call.
+    """Return a replica's own queue for answers, with a fresh name at every call.
 
-    Fresh, since after a half-open connection the broker holds the old exclusive queue locked.
+    After a half-open connection the broker keeps the old exclusive queue locked.
     """
     return Queue(name=f"simile.reply.{replica}.{secrets.token_hex(4)}", exclusive=True)

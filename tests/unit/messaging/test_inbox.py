@@ -1,4 +1,4 @@
-"""The inbox: answers reach their futures, late ones are counted, lost queues fail at once."""
+"""The inbox: answers resolve their requests, late answers are counted, a lost queue fails all."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from services.shared.contracts import (
     Reply,
     Slip,
 )
-from services.shared.errors import BrokerUnavailable, ReplyQueueLost
+from services.shared.errors import BrokerUnavailable, NoIndex, ReplyQueueLost, Unroutable
 from services.shared.lifecycle import cancel
-from services.shared.messaging.broker import Message
+from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.memory import MemoryBroker
-from services.shared.messaging.request_reply import Embedded, Inbox
+from services.shared.messaging.request_reply import Embedded, Inbox, open_inbox
 from services.shared.telemetry import logs
 
 
 @dataclass
-class Desk:
-    """An inbox that receives, its broker, and how many answers came late."""
+class Caller:
+    """An inbox with its broker, and its late and undecodable answers."""
 
     broker: MemoryBroker
     late: list[None] = field(default_factory=list)
-    junk: list[None] = field(default_factory=list)
+    bad: list[None] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.inbox = Inbox(
             self.broker,
             "replica",
             on_late=lambda: self.late.append(None),
-            on_undecodable=lambda: self.junk.append(None),
+            on_undecodable=lambda: self.bad.append(None),
         )
 
     async def send(self, *replies: Reply) -> None:
@@ -48,14 +48,14 @@ class Desk:
 
 
 @pytest.fixture
-async def desk() -> AsyncIterator[Desk]:
+async def caller() -> AsyncIterator[Caller]:
     """A running inbox on a broker in memory."""
     broker = MemoryBroker()
     await broker.start([])
-    desk = Desk(broker)
-    receiving = asyncio.create_task(desk.inbox.run())
-    await desk.inbox.opened()
-    yield desk
+    caller = Caller(broker)
+    receiving = asyncio.create_task(caller.inbox.run())
+    await caller.inbox.opened()
+    yield caller
     await cancel(receiving)
     await broker.close()
 
@@ -64,77 +64,115 @@ def _reply(correlation_id: str) -> Reply:
     return Reply(correlation_id, Failure("no_index", "why"))
 
 
-async def test_each_reply_of_a_list_reaches_its_own_future(desk: Desk) -> None:
+async def test_each_reply_of_a_list_reaches_its_own_future(caller: Caller) -> None:
     """One message resolves several futures; a Failure is an answer like any other."""
-    first, second = desk.inbox.expect("first"), desk.inbox.expect("second")
-    await desk.send(_reply("second"), _reply("first"))
+    first, second = caller.inbox.expect("first"), caller.inbox.expect("second")
+    await caller.send(_reply("second"), _reply("first"))
     assert (await first).answer == _reply("first")
     assert (await second).answer == _reply("second")
-    assert desk.inbox.pending == 0
+    assert caller.inbox.pending == 0
 
 
-async def test_a_vector_is_an_answer_too(desk: Desk) -> None:
-    """Embeddings sent straight back resolve the future of their slip."""
-    future = desk.inbox.expect("vector")
+async def test_a_vector_is_an_answer_too(caller: Caller) -> None:
+    """Embeddings on the reply queue resolve the future of their slip."""
+    future = caller.inbox.expect("vector")
     slip = Slip(correlation_id="vector", reply_to="r", final_reply_to="r")
     item = Embedding(slip, struct.pack("<f", 1.0))
-    await desk.broker.publish(desk.inbox.queue, Message.of(Embeddings("m", 1, (item,))))
+    await caller.broker.publish(caller.inbox.queue, Message.of(Embeddings("m", 1, (item,))))
     assert (await future).answer == Embedded("m", 1, item)
 
 
-async def test_an_answer_that_nobody_waits_for_is_counted(desk: Desk) -> None:
-    """A forgotten id's answer is late, and harms no other."""
-    desk.inbox.expect("gone")
-    desk.inbox.forget("gone")
-    waiting = desk.inbox.expect("waiting")
-    await desk.send(_reply("gone"), _reply("waiting"))
+async def test_an_answer_that_nobody_waits_for_is_counted(caller: Caller) -> None:
+    """The answer to a forgotten id is late, and affects no other."""
+    caller.inbox.expect("gone")
+    caller.inbox.forget("gone")
+    waiting = caller.inbox.expect("waiting")
+    await caller.send(_reply("gone"), _reply("waiting"))
     await waiting
-    assert len(desk.late) == 1
+    assert len(caller.late) == 1
 
 
-async def test_undecodable_messages_are_dropped(desk: Desk) -> None:
-    """Rubbish, and a message of the wrong kind, leave the inbox receiving."""
-    waiting = desk.inbox.expect("waiting")
+async def test_undecodable_messages_are_dropped(caller: Caller) -> None:
+    """After random bytes and a message of the wrong type the inbox still receives."""
+    waiting = caller.inbox.expect("waiting")
     slip = Slip(correlation_id="waiting", reply_to="r", final_reply_to="r")
-    await desk.broker.publish(desk.inbox.queue, Message("simile.v1.Replies", b"\xff"))
-    await desk.broker.publish(desk.inbox.queue, Message.of(EmbedRequest(slip, b"")))
-    await desk.send(_reply("waiting"))
+    await caller.broker.publish(caller.inbox.queue, Message("simile.v1.Replies", b"\xff"))
+    await caller.broker.publish(caller.inbox.queue, Message.of(EmbedRequest(slip, b"")))
+    await caller.send(_reply("waiting"))
     assert (await waiting).answer == _reply("waiting")
-    assert len(desk.junk) == 2
+    assert len(caller.bad) == 2
 
 
 async def test_a_flood_of_junk_is_counted_and_logged_once(
-    desk: Desk, capsys: pytest.CaptureFixture[str]
+    caller: Caller, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each message of it counts in the metric; the log gets one line, not one a message."""
+    """The metric counts each message; the log gets one line for all."""
     logs.configure("info", "json")
-    waiting = desk.inbox.expect("waiting")
+    waiting = caller.inbox.expect("waiting")
     for _ in range(200):
-        await desk.broker.publish(desk.inbox.queue, Message("simile.v1.Replies", b"\xff"))
-    await desk.send(_reply("waiting"))
+        await caller.broker.publish(caller.inbox.queue, Message("simile.v1.Replies", b"\xff"))
+    await caller.send(_reply("waiting"))
     await waiting
-    assert len(desk.junk) == 200
+    assert len(caller.bad) == 200
     assert capsys.readouterr().out.count("undecodable_message") == 1
 
 
-async def test_a_lost_queue_fails_what_waits_and_a_fresh_one_opens(desk: Desk) -> None:
-    """No future hangs when the connection goes; the next query has a new way back."""
-    future, before = desk.inbox.expect("waiting"), desk.inbox.queue
-    desk.broker.sever()
+async def test_a_lost_queue_fails_what_waits_and_a_fresh_one_opens(caller: Caller) -> None:
+    """No future hangs when the connection is lost; the next request has a new reply queue."""
+    future, before = caller.inbox.expect("waiting"), caller.inbox.queue
+    caller.broker.sever()
     with pytest.raises(ReplyQueueLost):
         await future
-    await desk.inbox.opened()
-    assert desk.inbox.queue != before
-    again = desk.inbox.expect("again")
-    await desk.send(_reply("again"))
+    await caller.inbox.opened()
+    assert caller.inbox.queue != before
+    again = caller.inbox.expect("again")
+    await caller.send(_reply("again"))
     await again
 
 
 async def test_without_a_queue_nothing_can_be_expected() -> None:
-    """Before the first queue is open a query is refused by name."""
+    """Before the first queue is open a request fails with BrokerUnavailable."""
     inbox = Inbox(MemoryBroker(), "replica")
     assert not inbox.ready
     with pytest.raises(BrokerUnavailable):
         inbox.expect("too early")
     with pytest.raises(BrokerUnavailable):
         _ = inbox.queue
+
+
+async def test_a_request_returns_its_answer_and_when_it_arrived(caller: Caller) -> None:
+    """`reply` holds the stages of the answer, and `result` raises the error of a failure."""
+    slip = Slip(correlation_id="query", reply_to="r", final_reply_to=caller.inbox.queue)
+    sent: list[None] = []
+    arrival = await caller.inbox.request(
+        caller.inbox.queue,  # so that the request is its own answer
+        slip,
+        Message.of(Replies((_reply("query"),))),
+        20,
+        on_sent=lambda: sent.append(None),
+    )
+    assert arrival.reply == _reply("query")
+    assert len(sent) == 1
+    with pytest.raises(NoIndex, match="why"):
+        arrival.result()
+
+
+async def test_a_request_without_an_answer_times_out_and_is_forgotten(caller: Caller) -> None:
+    """Its answer counts as late from then on."""
+    slip = Slip(correlation_id="query", reply_to="r", final_reply_to=caller.inbox.queue)
+    await caller.broker.start([Queue(name="ignored")])
+    with pytest.raises(TimeoutError):
+        await caller.inbox.request("ignored", slip, Message("a.Type", b""), 0.001)
+    assert caller.inbox.pending == 0
+
+
+async def test_an_open_inbox_has_a_queue_until_its_end() -> None:
+    """Its reply queue is deleted when the context ends."""
+    broker = MemoryBroker()
+    await broker.start([])
+    async with open_inbox(broker, "replica") as inbox:
+        queue = inbox.queue
+        assert await inbox.loopback_ok(20)
+    assert not inbox.ready
+    with pytest.raises(Unroutable):
+        await broker.publish(queue, Message.of(Replies((_reply("query"),))))

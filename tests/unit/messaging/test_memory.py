@@ -1,4 +1,4 @@
-"""The broker in memory, where a fake clock and faults at will show more than the contract can."""
+"""The broker in memory, with a fake clock and faults that the contract suite can't cause."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ QUEUE = Queue(name="work")
 
 
 class Clock:
-    """A time that passes when a test says so."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -41,7 +41,7 @@ def _bodies(deliveries: Sequence[Delivery]) -> list[int]:
 
 
 async def test_consumers_take_turns() -> None:
-    """Each consumer of a queue gets its fair share, in turn."""
+    """Messages are delivered to the consumers of a queue in turn."""
     broker = await _broker(QUEUE)
     consumers = [await broker.consume(QUEUE, prefetch=16) for _ in range(3)]
     for number in range(9):
@@ -62,7 +62,7 @@ async def test_what_comes_back_stands_in_its_old_place() -> None:
 
 
 async def test_an_expired_message_is_never_delivered() -> None:
-    """What is over its time goes to the dead-letter queue, also before the first consumer."""
+    """An expired message is dead-lettered, also before the first consumer."""
     clock, dead = Clock(), Queue(name="dead")
     queue = Queue(name="short", message_ttl_seconds=10.0, dead_letter_to="dead")
     broker = await _broker(dead, queue, clock=clock, count=1)
@@ -75,7 +75,7 @@ async def test_an_expired_message_is_never_delivered() -> None:
 
 
 async def test_a_full_dead_letter_queue_drops() -> None:
-    """Dead letters never push back into the queue that they come from."""
+    """A full dead-letter queue does not keep messages in the queue that they come from."""
     dead = Queue(name="dead", max_length=1)
     queue = Queue(name="queue", dead_letter_to="dead")
     broker = await _broker(dead, queue, count=2)
@@ -86,7 +86,7 @@ async def test_a_full_dead_letter_queue_drops() -> None:
 
 
 async def test_a_cut_counts_once_however_many_consume() -> None:
-    """When all connections go, no message passes from one lost consumer to the next."""
+    """When all connections are cut, no message passes from a lost consumer to the next."""
     dead = Queue(name="dead", kind="quorum")
     queue = Queue(name="queue", kind="quorum", delivery_limit=1, dead_letter_to="dead")
     broker = await _broker(dead, queue, count=1)
@@ -100,7 +100,7 @@ async def test_a_cut_counts_once_however_many_consume() -> None:
 
 
 async def test_a_blocked_broker_refuses_publishes_and_delivers_on() -> None:
-    """As under RabbitMQ's memory alarm: what is there can be taken and settled."""
+    """As during RabbitMQ's memory alarm, ready messages can be received and settled."""
     broker = await _broker(QUEUE, count=1)
     broker.block()
     assert broker.blocked
@@ -118,7 +118,7 @@ STEPS = st.lists(st.sampled_from(["publish", "take", "ack", "requeue", "drop", "
 
 @given(steps=STEPS, prefetch=st.integers(1, 4))
 def test_no_message_is_lost_or_doubled(steps: list[str], prefetch: int) -> None:
-    """Whatever is done, each message is settled, in a consumer's hands, or ready: exactly once."""
+    """After any steps each message is settled, unsettled in a consumer, or ready: exactly once."""
     asyncio.run(_walk(steps, prefetch))
 
 

@@ -224,7 +224,7 @@ async def test_a_defect_in_a_canary_ends_nothing(cage: Cage) -> None:
     assert lines[0]["action"] == "internal"
 
 
-async def test_the_loopback_of_an_inbox_works_while_its_queue_is_there(cage: Cage) -> None:
+async def test_an_inbox_hears_itself_while_its_queue_is_there(cage: Cage) -> None:
     """The loopback needs no other service; it fails with a blocked broker or a lost queue."""
     assert await cage.inbox.loopback_ok(5)
     cage.broker.block()

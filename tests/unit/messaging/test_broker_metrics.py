@@ -1,4 +1,4 @@
-"""What a process shows of its broker."""
+"""Metrics of the broker: its state, and the lengths of its queues."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from services.shared.messaging.memory import MemoryBroker
 from services.shared.messaging.metrics import BrokerMetrics
 
 QUEUE = Queue(name="queue")
-GONE = Queue(name="gone")
+MISSING = Queue(name="missing")
 
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """Where the metrics are."""
+    """The registry of the metrics."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> BrokerMetrics:
-    """The metrics."""
+    """The broker's metrics."""
     return BrokerMetrics(registry)
 
 
@@ -34,32 +34,32 @@ def _length(registry: CollectorRegistry, queue: Queue) -> float | None:
 async def test_queues_are_shown_with_their_length(
     registry: CollectorRegistry, metrics: BrokerMetrics
 ) -> None:
-    """What waits is counted; a queue that is not there is not shown, least of all as empty."""
+    """Ready messages are counted; a queue that does not exist is not shown, not even as empty."""
     broker = MemoryBroker()
     await broker.start([QUEUE])
     for _ in range(3):
         await broker.publish(QUEUE.name, Message("type", b""))
-    async with metrics.watching(broker, [GONE, QUEUE]), asyncio.timeout(10):
+    async with metrics.watching(broker, [MISSING, QUEUE]), asyncio.timeout(10):
         while _length(registry, QUEUE) is None:
             await asyncio.sleep(0)
-    assert (_length(registry, QUEUE), _length(registry, GONE)) == (3.0, None)
+    assert (_length(registry, QUEUE), _length(registry, MISSING)) == (3.0, None)
 
 
 async def test_a_length_that_cannot_be_seen_any_more_is_not_shown(
     registry: CollectorRegistry, metrics: BrokerMetrics
 ) -> None:
-    """While the broker is away an old length would be a lie."""
+    """While the broker is away an old length would be wrong."""
     broker = MemoryBroker()
     await broker.start([QUEUE])
-    await metrics._look(broker, QUEUE.name)
+    await metrics.show_queue(broker, QUEUE.name)
     assert _length(registry, QUEUE) == 0.0
     await broker.close()
-    await metrics._look(broker, QUEUE.name)
+    await metrics.show_queue(broker, QUEUE.name)
     assert _length(registry, QUEUE) is None
 
 
 async def test_a_blocked_broker_shows(registry: CollectorRegistry, metrics: BrokerMetrics) -> None:
-    """Ready and blocked are as the broker is when they are asked for."""
+    """Ready and blocked show the broker's state at the time of the scrape."""
     broker = MemoryBroker()
     await broker.start([])
     names = ("simile_broker_ready", "simile_broker_blocked")
@@ -69,28 +69,28 @@ async def test_a_blocked_broker_shows(registry: CollectorRegistry, metrics: Brok
         assert [registry.get_sample_value(name) for name in names] == [0.0, 1.0]
 
 
-class _Stubborn(MemoryBroker):
-    """Is asked for a length, and does not end when it is cancelled."""
+class _UncancellableBroker(MemoryBroker):
+    """A broker whose `depth` does not end when it is cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked, self.let_go = asyncio.Event(), asyncio.Event()
+        self.asked, self.released = asyncio.Event(), asyncio.Event()
 
     async def depth(self, queue: str) -> int:
         del queue
         self.asked.set()
         try:
-            await self.let_go.wait()
+            await self.released.wait()
         except asyncio.CancelledError:
-            await self.let_go.wait()
+            await self.released.wait()
             raise
         return 0
 
 
 async def test_an_answer_that_never_comes_holds_up_no_end(metrics: BrokerMetrics) -> None:
-    """A process leaves although its broker answers neither the question nor that it is over."""
-    broker = _Stubborn()
+    """A process ends although its broker answers neither the question nor its cancel."""
+    broker = _UncancellableBroker()
     async with asyncio.timeout(10):
         async with metrics.watching(broker, [QUEUE]):
             await broker.asked.wait()
-    broker.let_go.set()
+    broker.released.set()
