@@ -246,7 +246,9 @@ def _described(plan: Plan) -> str:
     if plan.method.startswith("reduced"):
         parts.append(f"{plan.dimension} dimensions")
     if plan.trees:
-        parts.append(f"{plan.trees} trees, search_k {plan.search_k:,}")
+        parts.append(f"{plan.trees} trees")
+    if plan.search_k:
+        parts.append(f"search_k {plan.search_k:,}")
     if plan.lists:
         parts.append(f"{plan.probes} of {plan.lists:,} lists")
     if plan.rerank:
