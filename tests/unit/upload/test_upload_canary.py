@@ -156,7 +156,7 @@ async def test_without_an_embedder_it_fails_and_the_replica_stays_ready(tried: T
     assert tried.canary.unready is None
 
 
-async def test_a_replica_that_does_not_hear_itself_is_unready(
+async def test_a_replica_whose_reply_queue_gets_nothing_is_unready(
     tried: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fault is in its own half of the path: another replica works better."""
