@@ -37,30 +37,30 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,dev]'
 	touch $@
 
-system: ## Install what tests need from the system: RabbitMQ, Chromium, Prometheus
+system: ## Install the tests' system packages: RabbitMQ, Chromium, Prometheus
 	sh tools/system.sh test
 
-# Through the environment and unexpanded: no shell and no make reads a space, a quote or a $ in it.
-# Most shells leave the tilde of IMAGES=~/Pictures as it is: `simile up` reads it.
+# Passed through the environment, unexpanded: neither a shell nor make interprets a space, a quote or a $.
+# Most shells do not expand the tilde of IMAGES=~/Pictures: `simile up` expands it.
 run: export RUN_IMAGES := $(value IMAGES)
 run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images, PORT=8080
 	$(BIN)/simile up $(if $(PORT),--port $(PORT)) $(if $(value IMAGES),--images "$$RUN_IMAGES")
 
-# Tests that start whole systems and watch how they do have the machine to themselves.
+# Tests that start whole systems and measure them run one at a time.
 ALONE := $(addprefix tests/,browser dashboards e2e faults first_minute fuzz hostile integration)
 
 test: setup system check ## Run every check and every test
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile --durations=25 $(ALONE:%=--ignore=%)
 	$(BIN)/pytest --durations=25 $(ALONE)
 
-test-hostile: setup ## Decode 10,000 broken images and every bomb (10 minutes)
+test-hostile: setup ## Decode 10,000 broken images and every decompression bomb (10 minutes)
 	HOSTILE_LONG=1 $(BIN)/pytest tests/hostile/test_decoding.py
 
 test-faults: setup system ## Kill services at random under load (15 minutes); KILLS=20 SEED=7
 	$(BIN)/pytest tests/faults -m long --timeout 3600 \
 		$(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED))
 
-bench: setup ## Measure Simile beside other ways to serve, and its parts (40 minutes)
+bench: setup ## Benchmark Simile beside other servers, and its parts (40 minutes)
 	sh tools/system.sh bench
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,rivals]'
 	$(BIN)/python -m tests.benchmarks.runtimes
@@ -69,7 +69,7 @@ bench: setup ## Measure Simile beside other ways to serve, and its parts (40 min
 	$(BIN)/python -m tests.benchmarks.telemetry
 	$(BIN)/python -m tests.benchmarks.serving
 
-bench-search: setup ## Measure search beside other engines, and swaps under load (an hour)
+bench-search: setup ## Benchmark search beside other engines, and swaps under load (an hour)
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,rivals]'
 	$(BIN)/python -m tests.benchmarks.search
 	$(BIN)/python -m tests.benchmarks.swaps
@@ -85,24 +85,24 @@ lint: setup ## Check style, formatting, imports between services, messages
 typecheck: setup ## Check the types
 	$(BIN)/mypy
 
-format: setup ## Format the code, repair what can be
+format: setup ## Format the code, and fix lint errors where possible
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Write the generated tables in docs/ anew
+docs: setup ## Write the generated tables in docs/
 	$(BIN)/python -m tools.reference
 
 .PHONY: manifests images-load
-manifests: setup ## Write the chart's generated files and k8s/ anew
+manifests: setup ## Write the chart's generated files and k8s/
 	$(BIN)/python -m tools.chart
 
-# First whether they can be loaded: building takes half an hour.
+# Check the cluster first: building the images takes half an hour.
 images-load: ## Build the images and load them into kind, k3d or minikube
 	sh tools/load_images.sh
 	$(PYTHON) tools/images.py $(IMAGE_OPTIONS)
 	sh tools/load_images.sh $$($(PYTHON) tools/images.py $(IMAGE_OPTIONS) --names)
 
-dashboards: setup ## Write the Grafana dashboards of the chart anew
+dashboards: setup ## Write the Grafana dashboards of the chart
 	$(BIN)/python -m tools.dashboards
 
 dashboard-pictures: setup system ## Draw the dashboards of docs/ over a Simile under load
@@ -127,7 +127,7 @@ proto-compiled: setup
 audit: $(VENV)/.installed-audit ## Look up known vulnerabilities of every pinned dependency
 	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
-sbom: $(VENV)/.installed-audit ## Write what is installed in .venv to build/sbom.json (CycloneDX)
+sbom: $(VENV)/.installed-audit ## Write the packages of .venv to build/sbom.json (CycloneDX)
 	mkdir -p build
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		--no-validate --output-file build/sbom.json $(VENV)
@@ -139,7 +139,7 @@ $(VENV)/.installed-audit: $(VENV)/.installed
 images: ## Build the images with podman or docker; BASE=image, DEVICE=cuda
 	$(PYTHON) tools/images.py $(IMAGE_OPTIONS)
 
-# No registry is asked: the base is made of Debian's packages.
+# Uses no registry: the base is made of Debian's packages.
 test-images: setup ## Build the images, and run Simile on them with podman (root; 20 minutes)
 	sh tools/system.sh images
 	$(BIN)/python tools/images.py --base local

@@ -1,4 +1,4 @@
-"""Builds Simile's images with podman or docker: `make images`; docs/images.md tells the rest.
+"""Builds Simile's images with podman or docker: `make images`; see docs/images.md.
 
 Standard library only: building images needs none of Simile's dependencies.
 """

@@ -1,6 +1,6 @@
 """The tables in docs/ that come from the code: settings, metrics, errors, queues, commands.
 
-`python -m tools.reference` writes them anew between their markers; a test finds drift.
+`python -m tools.reference` writes them between their markers; a test finds drift.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ def _default(field: FieldInfo) -> str:
 
 
 class _Recorder(CollectorRegistry):
-    """A registry that tells what was registered, labelled or not."""
+    """A registry that lists what was registered, labelled or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
 
 
 def render(page: str) -> str:
-    """The page with every generated block made anew; an unknown name is a KeyError."""
+    """Return the page with every generated block replaced; an unknown name is a KeyError."""
 
     def made_anew(block: re.Match[str]) -> str:
         return f"{block['start']}{BLOCKS[block['name']]()}\n{block['end']}"
@@ -301,7 +301,7 @@ def blocks_in(page: str) -> list[str]:
 
 
 def main() -> None:
-    """Write every page of docs/ anew, and the names of all settings."""
+    """Write the generated blocks of every page of docs/, and the names of all settings."""
     SETTING_NAMES.write_text(setting_names(), encoding="utf-8")
     for path in sorted(DOCS.glob("*.md")):
         page = path.read_text(encoding="utf-8")

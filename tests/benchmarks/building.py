@@ -59,7 +59,7 @@ def _folder(dataset: Dataset) -> Path:
 
 
 def main(engine: str, folder: str, count: str, dimension: str) -> None:
-    """The child: build, and tell how long it took."""
+    """Build in the child process, and report how long the build took."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

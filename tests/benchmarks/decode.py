@@ -1,7 +1,7 @@
 """`python -m tests.benchmarks.decode`: what decoding costs, and what its short cuts change.
 
 Writes decode.json, a section of benchmarks.md and a picture. CPU time is the process's, each way
-on one thread. What is kept of the top 10 is told by the default network, on real photographs.
+on one thread. The default network measures how much of the top 10 is kept, on real photographs.
 """
 
 from __future__ import annotations

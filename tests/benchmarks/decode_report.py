@@ -92,8 +92,8 @@ def _kept(figures: Figures) -> Iterator[str]:
     yield "|---" * (len(sizes) + 1) + "|"
     for name, way in figures["ways"].items():
         shares = (way["top10_kept"][size] for size in sizes)
-        told = " | ".join(f"{one['queries']:.3f} / {one['both']:.3f}" for one in shares)
-        yield f"| {name} | {told} |"
+        kept = " | ".join(f"{one['queries']:.3f} / {one['both']:.3f}" for one in shares)
+        yield f"| {name} | {kept} |"
     yield ""
     yield "Drafts of no more than the pixels needed lose most at the sizes where libjpeg's own"
     yield "filter does nearly all of the scaling: of 6 MP an eighth is 258 high. Drafts of twice"

@@ -161,7 +161,7 @@ class FaissHnsw:
 
 
 class Exact:
-    """One matrix product of the queries at hand with all vectors."""
+    """One matrix product of all waiting queries with all vectors."""
 
     title = "exact (numpy)"
 

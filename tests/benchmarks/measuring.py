@@ -70,7 +70,7 @@ class Point:
     """An effort whose speed is measured; why: it is the default, reaches 0.99, or 0.999.
 
     Without a reason it is only a place on the curve: of those, `together` is all that is measured.
-    together: queries a second of one thread with 32 at hand, a figure a round. threaded: of two
+    together: queries a second of one thread in batches of 32, a figure a round. threaded: of two
     such threads. alone: the seconds of each query asked by itself.
     """
 
@@ -210,7 +210,7 @@ def _measure(point: Point, queries: Vectors, number: int) -> None:
 
 
 def _together(search: Search, queries: Vectors, number: int) -> float:
-    """Queries a second with 32 at hand; whole batches only."""
+    """Queries a second in batches of 32; whole batches only."""
     starts = range(0, max(1, len(queries) - AT_ONCE + 1), AT_ONCE)
     started = time.perf_counter()
     for asked in itertools.count(1):

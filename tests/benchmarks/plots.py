@@ -79,7 +79,7 @@ _GROWTH: Final = (
     ("build_peak_anonymous_bytes", "MiB held by a build, at most", 2.0**20),
     ("bytes", "MiB mapped", 2.0**20),
     ("one_query_ms_p50", "ms for one query", 1.0),
-    ("queries_per_second", "queries/s, 32 at hand", 1.0),
+    ("queries_per_second", "queries/s, batches of 32", 1.0),
 )
 
 

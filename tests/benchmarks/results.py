@@ -23,7 +23,7 @@ Figures = dict[str, Any]
 _VECTORS: Final = {
     "amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2",
 }  # fmt: skip
-"""What a model's speed depends on most, widest first, by the flag that tells of it."""
+"""What a model's speed depends on most, widest first, by the CPU flag that shows it."""
 
 
 def machine() -> Figures:

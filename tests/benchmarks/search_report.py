@@ -16,7 +16,7 @@ _ALONE: Final = "one_query_ms_p50"
 
 _METHOD: Final = """\
 Recall@10 is against exact search, and ties count as right. One thread searches unless a column
-says two; builds use every core, as each library does by default. "32 at hand" is a batch, as a
+says two; builds use every core, as each library does by default. "Batches of 32" are sent as a
 searcher under load has it; Annoy has no batch, and is asked in a loop. Speeds are medians of
 rounds in which every engine has its turn, so that the ratios hold even where the machine is
 shared. The queries are in none of the indexes. hnswlib and faiss have 16 links and an
@@ -55,7 +55,7 @@ def written(sets: Mapping[str, Figures], growth: Figures | None) -> str:
 def _ratios(sets: Mapping[str, Figures]) -> Iterator[str]:
     yield "### Simile over others"
     yield ""
-    yield "Times as many queries a second with 32 at hand / with one query alone, of one thread."
+    yield "Times as many queries a second in batches of 32 / with one query alone, of one thread."
     yield "The others at the smallest effort that reaches the recall, and Annoy also as it comes."
     yield ""
     others = ("Annoy, as it comes", *(ENGINES[name].title for name in _OTHERS))
@@ -75,7 +75,8 @@ def _ratios(sets: Mapping[str, Figures]) -> Iterator[str]:
 def _speeds(figures: Figures) -> Iterator[str]:
     yield f"### {figures['title']}"
     yield ""
-    yield "| engine | recall@10 | queries/s, 32 at hand | two threads | one query, ms p50 | p99 |"
+    batched = "queries/s, batches of 32"
+    yield f"| engine | recall@10 | {batched} | two threads | one query, ms p50 | p99 |"
     yield "|---|---|---|---|---|---|"
     for engine, table in figures["engines"].items():
         for point in table["points"]:
@@ -146,7 +147,7 @@ def _losses(figures: Figures) -> Iterator[str]:
             if min(together, alone) < 1:
                 yield (
                     f"- {title}, recall {target:g}: {together:.2f} times the queries of "
-                    f"{ENGINES[name].title} with 32 at hand, {alone:.2f} times with one."
+                    f"{ENGINES[name].title} in batches of 32, {alone:.2f} times with one."
                 )
     builds = {name: table["build_seconds"] for name, table in figures["engines"].items()}
     for name in ("annoy", "hnswlib", "faiss"):
@@ -166,7 +167,7 @@ def _growth(rows: Sequence[Figures]) -> Iterator[str]:
     yield ""
     yield (
         "| vectors | plan | build, s | held, MiB | mapped, MiB | recall@10 | one query, ms p50 "
-        "| queries/s, 32 at hand | two threads |"
+        "| queries/s, batches of 32 | two threads |"
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in rows:

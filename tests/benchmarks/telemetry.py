@@ -186,7 +186,7 @@ def _house(folder: Path, node: Node, broker: psutil.Process, embedder: str) -> I
 def _model_id(embedder: Process) -> str:
     found = re.search(r'model_workers{[^}]*model_id="([^"]+)"', embedder.metrics())
     if found is None:
-        message = "the embedder does not tell its model"
+        message = "the embedder does not report its model"
         raise click.ClickException(message)
     return found[1]
 

@@ -1,7 +1,7 @@
 """Services whose metrics and logs can be turned off and on while they run, for the benchmark.
 
 `python -m tests.benchmarks.telemetry_switch SERVICE`: SIGUSR1 turns them off, SIGUSR2 on again.
-Times are taken either way: answers tell them.
+Times are taken either way: answers contain them.
 """
 
 from __future__ import annotations

@@ -111,9 +111,9 @@ def test_more_bytes_than_a_request_holds_take_several(page: Page, pictures: list
 
     def lower(route: Route) -> None:
         answer = route.fetch()
-        told = answer.json()
-        told["limits"]["batch_max_bytes"] = sum(one.stat().st_size for one in pictures[:2])
-        route.fulfill(response=answer, body=json.dumps(told))
+        limits = answer.json()
+        limits["limits"]["batch_max_bytes"] = sum(one.stat().st_size for one in pictures[:2])
+        route.fulfill(response=answer, body=json.dumps(limits))
 
     page.route("**/v1/collections", lower)
     page.reload()

@@ -193,7 +193,7 @@ def test_show_more_goes_on_to_the_end(page: Page, picture: Path) -> None:
 
 
 def test_a_changed_collection_says_so_and_starts_again(page: Page, picture: Path) -> None:
-    """What was found stays; a button asks anew."""
+    """The results stay; a button searches again."""
     pick(page, picture)
     page.route("**/v1/search?*cursor=*", lambda route: _refuse(route, 410, "cursor_expired"))
     page.get_by_role("button", name="Show more").click()

@@ -96,7 +96,7 @@ def test_an_operator_sees_how_it_is(status: Page) -> None:
 
 
 def test_what_fails_is_said_in_words(status: Page, api: Api) -> None:
-    """Not by a colour alone; and it is told once more when it is well again."""
+    """A failure is announced in words, not by colour alone, and so is its end."""
     failing = {"reason": "the broker is away"}
     api.telemetry.health.ready_when("broker", lambda: failing.get("reason"))
     _refresh(status)

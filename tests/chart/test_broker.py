@@ -59,7 +59,7 @@ def test_a_rabbitmq_cluster_survives_a_node() -> None:
 
 
 def test_brokers_of_the_chart_take_the_largest_image() -> None:
-    """Where larger images are let in than RabbitMQ takes by itself, it is told; else it isn't."""
+    """The chart raises RabbitMQ's message limit only when larger images are permitted."""
     large = ("--set", "imageMaxBytes=50000000")
     (dev,) = of_kind(manifests.render(charts.SCENARIOS / "dev.yaml", options=large), "ConfigMap",
                      "broker")  # fmt: skip

@@ -251,7 +251,7 @@ def test_secrets_are_named_never_shown(scenario: str) -> None:
             for name, value in environment(container).items() if "env" in container else ():
                 if isinstance(value, str):
                     assert not name.endswith(("_PASSWORD", "_PASS"))
-                    # Who asks is named by a reference to another variable, if at all.
+                    # A caller is named by a reference to another variable, if at all.
                     assert not re.search(r"://[^/$@]*:[^/$@]*@", value)
 
 

@@ -1,4 +1,4 @@
-"""The room that the docs tell people to leave is what the pods ask for."""
+"""The resources that the docs ask users to leave free are those that the pods request."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _room(workloads: Sequence[Manifest]) -> dict[str, float]:
     return total
 
 
-def _told(workloads: Sequence[Manifest]) -> str:
+def _described(workloads: Sequence[Manifest]) -> str:
     room = {key: f"{amount:.3g}" for key, amount in _room(workloads).items()}
     return (
         f"{room['requests.cpu']} cores and {room['requests.memory']} GiB"
@@ -65,15 +65,15 @@ def test_the_overlay_asks_for_as_little_as_the_example() -> None:
 
 
 def test_the_readme_says_how_large_a_node_is_enough() -> None:
-    """Whoever makes a cluster for it knows before."""
+    """README and the Kubernetes page name the size of a node."""
     for page in (ROOT / "README.md", ROOT / "docs" / "kubernetes.md"):
         assert "2 CPUs and 4 GiB" in " ".join(page.read_text().split())
 
 
-def test_the_docs_tell_what_an_upgrade_needs() -> None:
+def test_the_docs_say_what_an_upgrade_needs() -> None:
     """The example for one node, and one pod more of each service, in requests and limits."""
     page = " ".join((ROOT / "docs" / "kubernetes.md").read_text().split())
     objects = [one for one in charts.rendered("example-dev") if one["kind"] != "Pod"]
-    assert f"while its index is built it asks for {_told(charts.workloads(objects))}" in page
+    assert f"while its index is built it asks for {_described(charts.workloads(objects))}" in page
     services = [charts.the(objects, "Deployment", name) for name in charts.SERVICES]
-    assert f"one pod more of each service is {_told(services)}" in page
+    assert f"one pod more of each service is {_described(services)}" in page

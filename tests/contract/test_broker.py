@@ -251,7 +251,7 @@ async def test_a_look_into_a_queue_changes_nothing(port: Port) -> None:
 
 
 async def test_a_quorum_queue_counts_what_comes_back(port: Port) -> None:
-    """Each return of a consumer that ended with the message in hand is told to the next."""
+    """Each redelivery after a consumer's end is reported to the next consumer."""
     queue = Queue(name=port.name(), kind="quorum", delivery_limit=10)
     broker = await port.connect([queue])
     await broker.publish(queue.name, Message("a.Type", b"poison", persistent=True))
@@ -373,7 +373,7 @@ async def test_a_deleted_queue_is_told_to_its_consumer(port: Port) -> None:
 
 
 async def test_cancel_gives_back_the_untaken_and_lets_the_taken_settle(port: Port) -> None:
-    """A drain: nothing more is taken, what is in hand is finished, the rest goes to others."""
+    """A draining consumer finishes the messages in flight; other consumers get the rest."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 3)

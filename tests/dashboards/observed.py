@@ -44,7 +44,7 @@ class Observed:
     amqp_url: str
 
     async def load(self, seconds: float, *, clients: int, copies: int) -> None:
-        """Queries in waves, now and then a bad image; meanwhile all that dashboards tell of.
+        """Send queries in waves, now and then a bad image, and cause all that dashboards show.
 
         A third of the seconds passes before, and a third after it. clients: the most that ask at
         once, but for the rush. copies: of each picture, in the second version of the index.

@@ -67,7 +67,7 @@ def _events(points: list[tuple[float, float]]) -> list[float]:
 
 
 def main() -> None:
-    """Draw every dashboard anew."""
+    """Draw every dashboard."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "rabbitmq").mkdir()

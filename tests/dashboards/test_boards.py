@@ -58,7 +58,7 @@ def test_every_panel_says_what_it_shows(board: boards.Board) -> None:
 
 @EACH
 def test_a_number_that_is_none_is_not_written_as_nan(board: boards.Board) -> None:
-    """A share of no queries is 0 / 0: it is told as "none", and not in the colour of the worst."""
+    """A share of no queries is 0 / 0: the panel shows "none", not in the worst colour."""
     for panel in board.panels:
         if panel.kind == "stat":
             defaults = panel.spec["fieldConfig"]["defaults"]

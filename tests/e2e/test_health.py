@@ -71,10 +71,10 @@ class House:
 def _failing(process: Process, path: str) -> dict[str, str]:
     try:
         with urllib.request.urlopen(f"{process.admin}{path}", timeout=5) as answer:
-            told = json.load(answer)
+            reply = json.load(answer)
     except urllib.error.HTTPError as error:
-        told = json.load(error)
-    failing: dict[str, str] = told["failing"]
+        reply = json.load(error)
+    failing: dict[str, str] = reply["failing"]
     return failing
 
 
@@ -178,14 +178,14 @@ async def test_canaries_fail_with_the_embedder_and_recover_with_it(house: House)
         upload.total("simile_upload_requests_total", route="/v1/search", status="200", code="ok")
         == 0
     )
-    told = [line["code"] for line in log_lines(upload.log) if line.get("action") == "canary"]
-    assert told[-2:] == [late, "ok"]
+    codes = [line["code"] for line in log_lines(upload.log) if line.get("action") == "canary"]
+    assert codes[-2:] == [late, "ok"]
     embedder = house.processes["embedder"]
     assert embedder.total("simile_embedder_images_total", code="ok", intake="canary") > 0
 
 
 async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
-    """Somebody who asks twice waits for no drain, though a body is still on its way."""
+    """A second signal ends the process without a drain, though a body is still arriving."""
     process = house.processes["upload"]
     host, _, port = house.url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, port)

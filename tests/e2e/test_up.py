@@ -40,7 +40,7 @@ async def test_up_draws_a_sample_and_answers(root: Path) -> None:
 
 
 async def test_up_again_reuses_the_index(root: Path) -> None:
-    """A second start embeds nothing anew and publishes no other version."""
+    """A second start embeds no image again and publishes no other version."""
     versions = sorted(path.name for path in (root / "sample" / "versions").iterdir())
     with simile_up(root / "second.log", "--root", str(root)) as (url, process):
         async with aiohttp.ClientSession() as session:

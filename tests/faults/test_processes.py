@@ -37,7 +37,7 @@ async def test_a_worker_killed_with_queries_in_hand_costs_no_answer(
     both = (f"{service}-1", f"{service}-2")
     async with asked.running():
         await asked.answered()
-        house.pause(*both)  # so that it surely has some in hand
+        house.pause(*both)  # so that messages are in flight in both
         try:
             await asked.until(lambda: asked.waiting >= 6)
             await asyncio.to_thread(house.processes[both[0]].kill)
@@ -65,7 +65,7 @@ async def test_a_killed_upload_is_told_by_its_sockets(
         await asyncio.to_thread(house.processes["upload-1"].kill)
         moment = time.monotonic()
         house.resume("embedder-1", "embedder-2")
-        await asked.until(lambda: asked.told(moment))
+        await asked.until(lambda: asked.settled(moment))
         house.start("upload-1")
         await asked.answered()
     # Between its socket and its first connection to the broker it says so.

@@ -43,7 +43,7 @@ def _with_contents(described: dict[str, Any]) -> dict[str, Any]:
 
 SCHEMA = schemathesis.openapi.from_dict(_with_contents(OPENAPI))
 
-# The same cases every time: a failure must be of the change at hand.
+# The same cases every time: a failure must come from the change under test.
 BOUNDED = settings(
     max_examples=20,
     derandomize=True,
@@ -80,7 +80,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def _patient(case: AnyCase) -> None:
-    """Wait long where so much is left to the caller: who waits a moment is rightly told 504."""
+    """Set a long Request-Timeout: a caller that waits only a moment rightly gets 504."""
     headers = case.headers
     if headers is None:
         return

@@ -70,13 +70,13 @@ def main() -> None:
         outcome, status = _outcome(image, limits, int(target) or None)
         now = pids | set(confined.pool().pids)
         peak = _memory("VmHWM") + sum(_memory("VmHWM", pid) for pid in now)
-        told = {
+        result = {
             "outcome": outcome,
             "status": status,
             "peak_bytes": peak - before,
             "cpu_seconds": _cpu_seconds() - started,
         }
-        print(json.dumps(told), flush=True)  # noqa: T201 (to who asked)
+        print(json.dumps(result), flush=True)  # noqa: T201 (to the parent)
 
 
 if __name__ == "__main__":

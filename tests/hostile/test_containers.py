@@ -20,10 +20,10 @@ def _check_refused(files: Iterable[Path]) -> None:
     """Sniff and decode each in one process, which lives on."""
     with child() as process:
         for path in files:
-            told = process.decode(path)
-            assert 400 <= told["status"] < 500, (path.name, told)
-            assert told["cpu_seconds"] <= MAX_CPU_SECONDS, (path.name, told)
-            assert told["peak_bytes"] <= MAX_BYTES, (path.name, told)
+            result = process.decode(path)
+            assert 400 <= result["status"] < 500, (path.name, result)
+            assert result["cpu_seconds"] <= MAX_CPU_SECONDS, (path.name, result)
+            assert result["peak_bytes"] <= MAX_BYTES, (path.name, result)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -58,8 +58,8 @@ class Child:
         self.popen.stdin.flush()
         line = self.popen.stdout.readline()
         assert line, f"the process died of {path.name}: {self.popen.wait(30)}"
-        told: dict[str, Any] = json.loads(line)
-        return told
+        result: dict[str, Any] = json.loads(line)
+        return result
 
 
 @contextlib.contextmanager
@@ -83,10 +83,10 @@ def test_a_bomb_takes_no_more_memory_than_was_foreseen(name: str, tmp_path: Path
     for target in TARGETS:
         foreseen = 0 if name in REFUSED else imaging.memory_of(header, target or None)
         with child() as process:
-            told = process.decode(path, target)
-        assert told["outcome"] == REFUSED.get(name, "decoded")
-        assert told["peak_bytes"] <= foreseen + SLACK, told
-        assert told["cpu_seconds"] <= MAX_CPU_SECONDS, told
+            result = process.decode(path, target)
+        assert result["outcome"] == REFUSED.get(name, "decoded")
+        assert result["peak_bytes"] <= foreseen + SLACK, result
+        assert result["cpu_seconds"] <= MAX_CPU_SECONDS, result
 
 
 @pytest.mark.timeout(3600)
@@ -96,10 +96,10 @@ def test_broken_images_end_in_a_picture_or_a_named_error(tmp_path: Path) -> None
     with child(max_pixels) as process:
         for image in mutated(MUTATIONS, SEED):
             path.write_bytes(image)
-            told = process.decode(path, 358)
-            seen.add(told["outcome"])
-            assert told["status"] < 500, told
-            assert told["peak_bytes"] <= 16 * max_pixels + SLACK, told
+            result = process.decode(path, 358)
+            seen.add(result["outcome"])
+            assert result["status"] < 500, result
+            assert result["peak_bytes"] <= 16 * max_pixels + SLACK, result
     assert seen >= {"decoded", "undecodable_image", "unsupported_format", "too_many_pixels"}
 
 

@@ -259,7 +259,7 @@ async def _in_quarantine(broker: Broker, count: int) -> None:
 async def test_forged_cursors_and_long_slips_fail_no_honest_query(
     rabbitmq: Node, tmp_path: Path
 ) -> None:
-    """Forged cursors are `malformed_request`, the rest is set aside once; nobody else notices."""
+    """Forged cursors are `malformed_request`, the rest is quarantined once; other queries work."""
     async with _searcher(rabbitmq, tmp_path) as served, _caller(rabbitmq) as caller:
         first = await caller.search("first", 0)
         assert isinstance(first, Reply)
@@ -289,7 +289,7 @@ async def test_forged_cursors_and_long_slips_fail_no_honest_query(
 
 
 async def test_long_slips_and_junk_fail_no_honest_image(rabbitmq: Node) -> None:
-    """A slip beyond its bounds ends no embedder and is set aside once; the rest is embedded."""
+    """A slip beyond its bounds ends no embedder and is quarantined once; the rest is embedded."""
     async with _embedder(rabbitmq) as served, _caller(rabbitmq) as caller:
         sound = caller.slip("hostile", "nowhere", Question())
         hostile = [

@@ -90,7 +90,7 @@ def embedders(rabbitmq: Node, tmp_path: Path) -> Iterator[Embedders]:
 
 @pytest.fixture
 async def broker(rabbitmq: Node) -> AsyncIterator[Broker]:
-    """Who asks."""
+    """Connect a broker that sends the requests."""
     broker = AmqpBroker(rabbitmq.url, name="asker", publish_timeout_seconds=10)
     await broker.start(topology.ALL)
     # Other tests share the node.
@@ -131,7 +131,7 @@ class Asker:
 async def test_a_poisonous_image_kills_few_embedders_and_no_neighbour(
     embedders: Embedders, broker: Broker, queue: Queue
 ) -> None:
-    """Three deaths, then it is answered and set aside; every neighbour has its vector."""
+    """The image ends three embedders, then is answered and quarantined; all others get vectors."""
     asker = Asker(broker)
     tasks = [asyncio.create_task(asker.listen()), asyncio.create_task(embedders.look_after())]
     await asyncio.sleep(0.2)  # the reply queue is there
@@ -209,14 +209,14 @@ async def test_the_quarantine_is_listed_shown_replayed_and_emptied(
     assert "deadline_exceeded" in late.output
 
     environment = {"SIMILE_AMQP_URL": rabbitmq.url, ANTIDOTE: "taken"}
-    mended = start(
-        "mended", ["-m", "tests.support.poison_embedder"], tmp_path / "mended.log", environment
+    repaired = start(
+        "repaired", ["-m", "tests.support.poison_embedder"], tmp_path / "repaired.log", environment
     )
     try:
-        await asyncio.to_thread(wait_until, mended.ready, "ready", mended)
+        await asyncio.to_thread(wait_until, repaired.ready, "ready", repaired)
         again = await asyncio.to_thread(_run, rabbitmq, "replay", "first")
     finally:
-        mended.stop()
+        repaired.stop()
     assert again.output.endswith("embedded: first by fake@0/mean/3; dropped from quarantine\n")
     assert (await asyncio.to_thread(lines))[2:] == ["second", "third", "?", "3"]
     kept = await asyncio.to_thread(_run, rabbitmq, "drop", "second", answer="n\n")

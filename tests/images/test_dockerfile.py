@@ -71,7 +71,7 @@ def test_the_version_is_the_projects() -> None:
 
 
 def test_the_default_model_is_baked() -> None:
-    """An embedder that is told nothing finds its model in the image."""
+    """An embedder without settings finds its model in the image."""
     model = EmbedderSettings.model_fields["model"].default
     assert f"ARG MODELS={model}" in STAGES["export"]
 

@@ -116,7 +116,7 @@ async def test_no_parameter_of_the_url_turns_the_check_off(
 async def test_without_a_client_certificate_the_node_refuses(
     url: str, authority: Authority
 ) -> None:
-    """The node's alert is told as what it is."""
+    """The error names the alert that the node sent."""
     broker = _broker(url, AmqpTls(authority.file))
     with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_CERT_FILE"):
         await broker.start([QUEUE])

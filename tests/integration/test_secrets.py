@@ -127,7 +127,7 @@ def test_a_process_writes_no_secret(tmp_path: Path) -> None:
         },
     )
     try:
-        wait_until(lambda: "broker_away" in log.read_text(), "told of the broker", process)
+        wait_until(lambda: "broker_away" in log.read_text(), "broker_away in the log", process)
     finally:
         process.stop()
     assert PASSWORD not in log.read_text()

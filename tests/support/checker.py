@@ -102,8 +102,8 @@ class Load:
 
         await self.until(good)
 
-    def told(self, moment: float) -> bool:
-        """Whether no query from before that moment is on its way any more."""
+    def settled(self, moment: float) -> bool:
+        """Return true when no query from before that moment is in flight any more."""
         return all(begun > moment for begun in self._waiting.values())
 
     def judge(self, *allowed: str) -> Counter[str]:
@@ -125,7 +125,7 @@ class Load:
         assert good, "the service never came back"
         return good[-1].begun - moment
 
-    def told_after(self, moment: float) -> float:
+    def settled_after(self, moment: float) -> float:
         """Seconds from then until the last query that was on its way had failed by name."""
         caught = [one for one in self.outcomes if one.begun < moment < one.ended]
         assert caught, "no query was on its way"

@@ -8,7 +8,7 @@ from typing import Self
 
 
 class CutProxy:
-    """Forwards to a port of this machine until it is told not to."""
+    """Forwards to a port of this machine until it is cut."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port

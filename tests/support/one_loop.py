@@ -30,7 +30,7 @@ _ITEMS = 40
 
 @dataclass(frozen=True, slots=True)
 class House:
-    """The running services: the front's address, and what they tell."""
+    """The running services: upload's address, and their telemetry."""
 
     url: str
     telemetry: Telemetry

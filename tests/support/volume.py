@@ -74,7 +74,7 @@ def publish_version(  # noqa: PLR0913 (the parts of a version, each with a defau
     shard_items: int = 10**6,
     activate: bool = True,
 ) -> Manifest:
-    """Write, publish and activate a version; `number` tells versions of one second apart."""
+    """Write, publish and activate a version; `number` distinguishes versions of the same second."""
     version = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{number:08x}"
     staging = volume.home(collection) / "building" / version
     staging.mkdir(parents=True)

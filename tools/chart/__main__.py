@@ -1,4 +1,4 @@
-"""`python -m tools.chart`: writes the chart's generated files and k8s/ anew.
+"""`python -m tools.chart`: writes the chart's generated files and k8s/.
 
 `files()` says what they should hold, so that a test can find drift.
 """

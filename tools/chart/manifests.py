@@ -19,7 +19,7 @@ _BASE: Final = K8S / "values" / "base.yaml"
 
 HEADER: Final = "# Rendered from helm/simile by `make manifests`; change the chart instead.\n"
 
-# Labels that tell how an object came about: not by Helm, here.
+# Labels that name Helm as the creator of an object, which it isn't here.
 _LABELS_OF_HELM: Final = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 
 Manifest = dict[str, Any]

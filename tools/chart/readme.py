@@ -20,7 +20,7 @@ def with_values(
     paths: Iterable[values.Path],
     comments: Mapping[values.Path, str],
 ) -> str:
-    """The page with its tables made anew, one for each part of the chart."""
+    """Return the page with new tables, one for each part of the chart."""
     tables: dict[str, list[str]] = {}
     for path in paths:
         section = path[0] if isinstance(defaults[path[0]], dict) and len(path) > 1 else ""

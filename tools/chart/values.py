@@ -23,7 +23,7 @@ Path = tuple[str, ...]
 
 
 def with_settings(text: str, found: Iterable[Setting]) -> str:
-    """values.yaml with its generated blocks made anew; what is written by hand stays as it is."""
+    """Return values.yaml with new generated blocks; hand-written parts stay unchanged."""
     by_hand = yaml.safe_load(_BLOCK.sub("", text))
     settings = list(found)
 

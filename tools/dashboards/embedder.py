@@ -184,10 +184,10 @@ def _replicas() -> list[AnyPanel]:
         ),
         _gpu(),
         timeseries(
-            "What went wrong",
-            "Images that nobody waited for, redelivered after an embedder died, given back "
-            "since the broker took no results, set aside as culprits; batches that broke the "
-            "model; results nobody awaits; messages in no known format.",
+            "Failures",
+            "Images past their deadline, redelivered after an embedder died, returned to the queue "
+            "because the broker took no results, or quarantined; batches that failed in the model; "
+            "results without a caller; messages in an unknown format.",
             *rises(
                 "embedder",
                 "expired",

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a base for images where no registry is at hand: Debian with Python, as root: base.sh NAME
+# Makes a base for images without a registry: Debian with Python, as root: base.sh NAME
 set -eu
 
 folder=$(mktemp -d)

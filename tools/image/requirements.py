@@ -1,7 +1,7 @@
 """Writes what each extra of pyproject.toml requires: requirements.py PYPROJECT FOLDER EXTRA...
 
-So that an image's libraries are installed before Simile's own code is looked at, and are installed
-anew only when they change.
+An image's libraries are then installed before Simile's own code is copied, and are installed again
+only when they change.
 """
 
 from __future__ import annotations

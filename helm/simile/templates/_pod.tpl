@@ -160,7 +160,7 @@ annotations:
 {{- end }}
 {{- end -}}
 
-{{/* Longer than the drain, so that nobody is killed with work in hand. */}}
+{{/* Longer than the drain, so that no pod is killed while work is in flight. */}}
 {{- define "simile.graceSeconds" -}}
 {{- add 10 (ceil .Values.drainTimeoutSeconds) -}}
 {{- end -}}

@@ -68,7 +68,7 @@ class Slip(_message.Message):
     exclude: _builtins.str
     """Id of an item that must not be in the answer: the one that asks for others like it."""
     return_vector: _builtins.bool
-    """The answer is to carry the query's vector back, for who asks by the same image again."""
+    """The answer carries the query's vector back, so that upload can cache it by the image's bytes."""
     canary: _builtins.bool
     """It is a replica's trial of the whole path, which is not counted among people's queries."""
     @_builtins.property

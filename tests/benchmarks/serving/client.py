@@ -25,7 +25,7 @@ _TIMEOUT_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """What to measure. patient: who is refused waits as told."""
+    """The parameters of a measurement. patient: refused clients wait for Retry-After."""
 
     concurrency: int
     seconds: float

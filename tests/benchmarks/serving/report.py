@@ -19,7 +19,7 @@ with its ten nearest neighbours. Systems have their turns one after another, in 
 medians over the rounds.
 
 *The limit* is what the machine can do: decode, model and search in a loop without a server, one
-process a core with one thread each; it is measured anew all through a round. *E* is a system's
+process a core with one thread each; it is measured again all through a round. *E* is a system's
 images/s over the limit's, *overhead* its CPU time an image (broker and Redis included, client not)
 beyond the limit's.
 

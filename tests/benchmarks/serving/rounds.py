@@ -42,7 +42,7 @@ class Schedule:
 def turns(
     schedule: Schedule, systems: Sequence[System], bench: Bench, client: Client, display: Display
 ) -> Iterator[tuple[System, Turn]]:
-    """Each system's turns as they are measured; the limit is measured anew for every few."""
+    """Each system's turns as they are measured; the limit is measured again for every few."""
     run = time.strftime("%Y%m%dT%H%M%S")
     display.expect(schedule.rounds * len(systems))
     for number in range(1, schedule.rounds + 1):
