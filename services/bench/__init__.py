@@ -1,1 +1,1 @@
-"""The load generator behind `simile bench`: asks over HTTP, measures, judges, recommends."""
+"""Generates load for `simile bench` over HTTP, measures, and recommends settings."""

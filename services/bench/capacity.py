@@ -30,15 +30,20 @@ _Meets = Callable[[float], Awaitable[bool]]
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What must hold at a rate. error_share: fewer of the requests than this are not served."""
+    """Defines the goal of a rate.
+
+    Attributes:
+        p99_seconds: the maximum 99th percentile of the latency.
+        error_share: the share of unserved requests must be lower than this.
+    """
 
     p99_seconds: float
     error_share: float = 0.001
 
     def fault(self, run: Run) -> str | None:
-        """Why a run misses it; None when it doesn't."""
+        """Return why a run misses the goal; None when it meets the goal."""
         if run.error_share >= self.error_share:
-            worst = next((code for code in run.by_code if code != "200"), "nothing was asked")
+            worst = next((code for code in run.by_code if code != "200"), "no request was sent")
             return f"{run.error_share:.1%} not served ({worst})"
         if not run.p99 <= self.p99_seconds:
             late = run.behind_seconds > self.p99_seconds / 2
@@ -49,7 +54,7 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One try of a rate; fault is None when the goal was met."""
+    """Holds a trial of a rate; `fault` is None when the goal was met."""
 
     rate: float
     measured: Measured
@@ -58,9 +63,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """ceiling: images a second with ever more clients. rate: the highest that met the goal, or 0.
+    """Holds the result of the search.
 
-    best: the run at that rate.
+    Attributes:
+        goal: the goal of all steps.
+        ceiling: images per second with a growing number of clients.
+        rate: the highest rate that met the goal; 0 without one.
+        steps: every trial.
     """
 
     goal: Goal
@@ -70,18 +79,18 @@ class Capacity:
 
     @property
     def best(self) -> Measured | None:
-        """The run that is believed."""
+        """The last run at `rate` that met the goal."""
         met = [one for one in self.steps if one.fault is None and one.rate == self.rate]
         return met[-1].measured if met else None
 
 
 def step_seconds(rate: float) -> float:
-    """Long enough for SAMPLES requests, within 5 to 60 s."""
+    """Return the duration of a step: long enough for SAMPLES requests, from 5 to 60 s."""
     return min(_MAX_STEP_SECONDS, max(_MIN_STEP_SECONDS, SAMPLES / rate))
 
 
 async def find_ceiling(measure: MeasureClients) -> float:
-    """Images a second, served to ever more clients until more of them bring no tenth more."""
+    """Add clients until the served images per second grow by less than a tenth; return them."""
     ceiling = 0.0
     for clients in _PROBE_CLIENTS:
         goodput = (await measure(clients)).run.goodput
@@ -92,12 +101,17 @@ async def find_ceiling(measure: MeasureClients) -> float:
 
 
 async def find_capacity(
-    measure: MeasureRate, ceiling: float, goal: Goal, told: Callable[[Step], None]
+    measure: MeasureRate, ceiling: float, goal: Goal, on_step: Callable[[Step], None]
 ) -> Capacity:
-    """The highest rate that meets the goal, to about 5 %; each step is told.
+    """Find the highest rate that meets the goal, to about 5 %.
 
-    A step that fails is tried once more before it is believed: a pause of a shared machine must
-    not cost half of the answer.
+    A step that fails is repeated once, since a pause of a shared machine may be the cause.
+
+    Args:
+        measure: measures a rate for some seconds.
+        ceiling: the images per second to start from.
+        goal: what a rate must meet.
+        on_step: gets each trial.
     """
     steps: list[Step] = []
 
@@ -105,7 +119,7 @@ async def find_capacity(
         for _ in range(_ATTEMPTS):
             measured = await measure(rate, step_seconds(rate))
             steps.append(Step(rate, measured, goal.fault(measured.run)))
-            told(steps[-1])
+            on_step(steps[-1])
             if steps[-1].fault is None:
                 return True
         return False
@@ -118,7 +132,7 @@ async def find_capacity(
 
 
 async def _bracket(meets: _Meets, ceiling: float) -> tuple[float, float]:
-    """A rate that meets the goal (0: none does) and one that doesn't."""
+    """Return a rate that meets the goal (0 without one), and one that doesn't."""
     rate = rounded(_FIRST * ceiling)
     low = 0.0
     while await meets(rate):
@@ -148,5 +162,5 @@ async def _bisect(meets: _Meets, low: float, high: float) -> float:
 
 
 def rounded(rate: float) -> float:
-    """To three digits: more would claim what no run can tell."""
+    """Round to three digits, the precision of a run."""
     return float(f"{rate:.3g}")

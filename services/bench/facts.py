@@ -1,4 +1,4 @@
-"""What was measured, and where: the target's collection, and the machine of the generator."""
+"""Describes a measurement: the target's collection and the generator's machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ _GIBIBYTE: Final = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Of one measurement; the target's are as they were before the first run.
+    """Describes a measurement; the target's facts are from before the first run.
 
-    images, image_bytes: how many were sent in turn, and their mean size. seconds: of a run that
-    isn't a step of the search for capacity. generator: its machine. begun: UTC, ISO 8601.
+    Attributes:
+        count: the items of the collection.
+        images: how many images were sent in turn.
+        image_bytes: their mean size.
+        seconds: of a run outside the search for capacity.
+        generator: the machine that sent the requests.
+        begun: the start, in UTC and ISO 8601.
     """
 
     url: str
@@ -37,12 +42,12 @@ class Facts:
     begun: str
 
     def to_json(self) -> Mapping[str, Any]:
-        """By name."""
+        """Return the facts by name."""
         return asdict(self)
 
 
 def machine() -> str:
-    """Cores, processor, memory, system and Python of the generator's machine."""
+    """Describe this machine: cores, processor, memory, system and Python."""
     cores = os.cpu_count()
     memory = psutil.virtual_memory().total / _GIBIBYTE
     return (

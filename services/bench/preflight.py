@@ -1,4 +1,4 @@
-"""Before any load: is there a Simile, what does it serve, and does it take these images?"""
+"""Checks before any load that Simile answers, and that it accepts the images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=10)
 async def look_up(
     url: str, collection: str | None, headers: Mapping[str, str]
 ) -> Mapping[str, Any]:
-    """What the target says of the collection; None is its only one.
+    """Fetch the description of the collection; None takes the only one.
 
     Raises Unreachable, CollectionRequired where it serves several and none is named, or the
     error that the target names.
@@ -48,7 +48,7 @@ async def look_up(
 
 
 def facts_of(found: Mapping[str, Any], target: Target, plan: Plan) -> Facts:
-    """What the report tells of a measurement that begins now."""
+    """Return the facts of a measurement that begins now."""
     bodies = target.bodies
     return Facts(
         url=target.url,
@@ -68,7 +68,7 @@ def facts_of(found: Mapping[str, Any], target: Target, plan: Plan) -> Facts:
 
 
 async def _get(url: str, headers: Mapping[str, str], path: str, expected: str) -> Mapping[str, Any]:
-    """A JSON object that has what is expected; anything else is not Simile's."""
+    """Fetch a JSON object with the expected name. Raises Unreachable for any other answer."""
     try:
         async with (
             aiohttp.ClientSession(timeout=_TIMEOUT, headers=headers) as session,
@@ -85,25 +85,25 @@ async def _get(url: str, headers: Mapping[str, str], path: str, expected: str) -
 
 
 async def check_served(target: Target, timeout_seconds: float) -> None:
-    """Ask with a few images, so that a load of nothing but refusals is never measured.
+    """Send a few images, so that a load of refusals only is never measured.
 
     Raises the error that the target names when it takes none of them, or Unreachable.
     """
     requests = target.requests()
     status, body = 0, b""
     for _ in range(min(_TRIED, len(target.bodies))):
-        answer = await _ask(target, *next(requests), timeout_seconds)
+        answer = await _send(target, *next(requests), timeout_seconds)
         status, body = answer.status, answer.body
         if not _final(status):
             return
     try:
-        told = read_json(body)
+        problem = read_json(body)
     except ValueError:
-        told = None
-    raise _named(target.url, status, told)
+        problem = None
+    raise _named(target.url, status, problem)
 
 
-async def _ask(target: Target, head: bytes, body: bytes, timeout_seconds: float) -> Answer:
+async def _send(target: Target, head: bytes, body: bytes, timeout_seconds: float) -> Answer:
     connection: Connection | None = None
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -121,13 +121,13 @@ async def _ask(target: Target, head: bytes, body: bytes, timeout_seconds: float)
 
 
 def _final(status: int) -> bool:
-    """Whether asking again with such an image can't help: 4xx, but for "too many requests"."""
+    """Return whether a retry can't help: 4xx, except for "too many requests"."""
     client_fault = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
     return client_fault and status != HTTPStatus.TOO_MANY_REQUESTS
 
 
 def _named(url: str, status: int, body: object) -> SimileError:
-    """The error of a problem body; a stranger's answer means that no Simile is there."""
+    """Return the error of a problem body, or Unreachable for another server's answer."""
     if isinstance(body, dict) and body.get("code") in by_code():
         return from_code(str(body["code"]), str(body.get("detail")))
     return Unreachable(

@@ -1,4 +1,4 @@
-"""All that was measured in one go, and its JSON."""
+"""Holds all results of a call, and converts them to JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERCENTILES: Final = (50.0, 90.0, 99.0, 99.9)
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """The runs in the order in which they were made; those of the search for capacity too."""
+    """Holds the runs in their order, with those of the search for capacity."""
 
     facts: Facts
     measured: Sequence[Measured]
@@ -28,7 +28,7 @@ class Results:
     advice: Sequence[Advice] = ()
 
     def to_json(self) -> Mapping[str, Any]:
-        """Seconds everywhere; null where there is nothing to tell."""
+        """Return the results as JSON values: seconds, null for unknown values."""
         return {
             "format": FORMAT,
             "facts": self.facts.to_json(),
@@ -39,7 +39,7 @@ class Results:
 
 
 def of_measured(measured: Measured) -> Mapping[str, Any]:
-    """One run's figures."""
+    """Return the figures of a run as JSON values."""
     run, spent = measured.run, measured.spent
     return {
         "load": run.name,
@@ -97,5 +97,5 @@ def _of_step(step: Step) -> Mapping[str, Any]:
 
 
 def _number(value: float) -> float | None:
-    """JSON has no NaN."""
+    """Replace NaN, which JSON lacks, by None."""
     return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""What a run measured: a sample a request, and what follows from them."""
+"""Holds the samples of a run, one for each request, and computes its figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ Seconds = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One request. at_seconds: when it was due, from the run's start. stages: seconds by name."""
+    """Holds the measurement of a request.
+
+    Attributes:
+        at_seconds: when it was due, from the run's start.
+        latency_seconds: until its answer or failure.
+        code: the status and the problem's code.
+        stages: seconds by name.
+    """
 
     at_seconds: float
     latency_seconds: float
@@ -30,11 +37,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The samples of one load, warm-up left out.
+    """Holds the samples of a load, without those of the warm-up.
 
-    One of concurrency (closed loop) and rate (open loop, requests a second) is set.
-    client_cpu_seconds: what the generator used. behind_seconds: how late it was with a request, at
-    most. full_seconds: how long, in all, no connection was free for a request that was due.
+    Attributes:
+        seconds: the measured time.
+        samples: of the requests.
+        client_cpu_seconds: CPU seconds of the generator.
+        concurrency: the number of clients of a closed loop; None for an open loop.
+        rate: requests per second of an open loop; None for a closed loop.
+        behind_seconds: by how much the generator was late with a request, at most.
+        full_seconds: how long no connection was free for a request that was due.
     """
 
     seconds: float
@@ -47,7 +59,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """How it was loaded, for tables."""
+        """The name of the load, for tables."""
         if self.concurrency is not None:
             return clients(self.concurrency)
         return f"{self.rate:g}/s"
@@ -78,7 +90,7 @@ class Run:
 
     @property
     def refused(self) -> Seconds:
-        """Latencies of those answered 503 or 429: told to come back."""
+        """Latencies of the requests that were answered with 503 or 429."""
         return np.array(
             [one.latency_seconds for one in self.samples if kind_of(one.code) == "refused"]
         )
@@ -90,27 +102,27 @@ class Run:
 
     @property
     def by_code(self) -> Mapping[str, int]:
-        """How many got which status, with the problem's code: `503 overloaded`; most first."""
+        """The number of requests by status and problem code, such as `503 overloaded`."""
         return dict(Counter(one.code for one in self.samples).most_common())
 
     @property
     def error_share(self) -> float:
-        """The share of the requests that were not served; 1 when there was none."""
+        """The share of unserved requests; 1 without requests."""
         if not self.samples:
             return 1.0
         return sum(one.code != SERVED for one in self.samples) / len(self.samples)
 
     @property
     def client_cpu_seconds_per_request(self) -> float:
-        """What one request took of the generator."""
+        """The generator's CPU seconds for a request."""
         return self.client_cpu_seconds / max(1, len(self.samples))
 
     def percentile(self, percent: float) -> float:
-        """Of the served latencies, in seconds; NaN when nothing was served."""
+        """Return a percentile of the served latencies in seconds; NaN without any."""
         return percentile(self.served, percent)
 
     def refusal_percentile(self, percent: float) -> float:
-        """Of the refusals' latencies, in seconds; NaN when nothing was refused."""
+        """Return a percentile of the refusals' latencies in seconds; NaN without any."""
         return percentile(self.refused, percent)
 
     @property
@@ -124,7 +136,7 @@ class Run:
         return self.percentile(99)
 
     def stage_medians(self) -> Mapping[str, float]:
-        """Seconds of each stage that the answers tell of, in their order."""
+        """Return the median seconds of each stage in the answers, in their order."""
         by_stage: dict[str, list[float]] = {}
         for one in self.samples:
             for stage, seconds in one.stages.items():
@@ -133,17 +145,17 @@ class Run:
 
 
 def clients(count: int) -> str:
-    """So many, as they are named in tables and on screens."""
+    """Return the name of a closed loop, such as `8 clients`."""
     return f"{count} client{'s' if count != 1 else ''}"
 
 
 def kind_of(code: str) -> Kind:
-    """What became of a request with that code: refused is told to come back."""
+    """Return the kind of a code: served, refused (may be retried) or failed."""
     if code == SERVED:
         return "served"
     return "refused" if code.startswith(_REFUSED) else "failed"
 
 
 def percentile(latencies: Seconds, percent: float) -> float:
-    """NaN of none."""
+    """Return a percentile; NaN without latencies."""
     return float(np.percentile(latencies, percent)) if len(latencies) else float("nan")

@@ -1,4 +1,4 @@
-"""One call of `simile bench`: look, measure, judge, show, write."""
+"""Runs a call of `simile bench`: checks, measures, prints and writes the results."""
 
 from __future__ import annotations
 
@@ -31,10 +31,14 @@ from services.shared.event_loop import loop_factory
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What was options for on the command line.
+    """Holds the options of the command line.
 
-    concurrency, rates: the runs, one after another. goal: look for the capacity instead.
-    max_images: how many are read. embedders: how many answer; None counts those in the metrics.
+    Attributes:
+        concurrency: the closed loops, one after another.
+        rates: the open loops, one after another.
+        goal: find the capacity for this goal instead.
+        max_images: how many images are read.
+        embedders: the number of embedders; None counts those in the metrics.
     """
 
     url: str
@@ -54,7 +58,7 @@ class BenchOptions:
 
 
 def run(options: BenchOptions, console: Console, errors: Console) -> None:
-    """Do all of it. Raises the errors of the preflight, of the metrics, and OSError."""
+    """Measure, print and write. Raises the errors of the preflight and the metrics, and OSError."""
     session = Session(options, errors)
     with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
         results = runner.run(session.results())
@@ -72,7 +76,7 @@ def run(options: BenchOptions, console: Console, errors: Console) -> None:
 
 
 class Session:
-    """The runs of one call; what is measured so far survives an interruption."""
+    """Measures the runs of a call; an interruption keeps the finished runs."""
 
     def __init__(self, options: BenchOptions, errors: Console) -> None:
         self._options = options
@@ -80,10 +84,10 @@ class Session:
         self._display = Display(errors)
         self._measured: list[Measured] = []
         self.fault: Unreachable | None = None
-        """What ended the measuring early, if a service did."""
+        """The error of a service that ended the measurement early."""
 
     async def results(self) -> Results:
-        """Measure everything; after Ctrl-C or a fault, what there is."""
+        """Measure all runs; after Ctrl-C or an error return the finished ones."""
         options = self._options
         bodies = read_images(options.images, options.max_images)
         found = await preflight.look_up(options.url, options.collection, options.headers)
@@ -107,11 +111,11 @@ class Session:
             else:
                 await self._run_all(meter)
         except asyncio.CancelledError:
-            # Ctrl-C: minutes of measuring must not be lost for the last of them.
-            self._errors.print("interrupted: these are the runs that were over", style="yellow")
+            # Ctrl-C keeps the finished runs, which may have taken minutes.
+            self._errors.print("interrupted: these runs were finished", style="yellow")
         except Unreachable as error:
             self.fault = error
-            self._errors.print(cell(f"{error}: these are the runs that were over", "yellow"))
+            self._errors.print(cell(f"{error}: these runs were finished", "yellow"))
         return Results(facts, self._measured, **rest)
 
     async def _run_all(self, meter: Meter) -> None:
@@ -131,12 +135,14 @@ class Session:
             return await self._open(meter, rate, seconds)
 
         ceiling = await capacity.find_ceiling(closed)
-        found = await capacity.find_capacity(opened, ceiling, Goal(goal.p99_seconds), self._tell)
+        found = await capacity.find_capacity(
+            opened, ceiling, Goal(goal.p99_seconds), self._show_step
+        )
         seen = sizing.seen_at(found, self._measured, self._options.embedders)
         advice = sizing.advise(goal, seen) if seen is not None else ()
         return {"capacity": found, "advice": advice}
 
-    def _tell(self, step: Step) -> None:
+    def _show_step(self, step: Step) -> None:
         self._errors.print(tables.of_step(step))
 
     async def _closed(self, meter: Meter, concurrency: int) -> Measured:

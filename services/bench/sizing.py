@@ -1,4 +1,4 @@
-"""What to set, from what was measured: replicas, batches, thresholds; each with its reason."""
+"""Recommends replicas, batch sizes and thresholds from measurements, with reasons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from services.bench.load.meter import Measured
 from services.bench.load.scrape import Batches
 
 _CORE_SHARE: Final = 0.7
-"""Of one core: what a process with one event loop may use before its queue grows."""
+"""The share of a core that a process with one event loop can use before its queue grows."""
 _MIN_REPLICAS: Final = 2
 _BATCH_SHARE: Final = 0.95
 _FULL_SHARE: Final = 0.9
@@ -21,10 +21,13 @@ _MIN_PREFETCH: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class SizingGoal:
-    """What is wanted. rate: images a second, None when only thresholds are asked for.
+    """Holds the goal of the sizing.
 
-    headroom: the share of an embedder's capacity that stays free. wait_share: how much of the
-    latency's target an image may wait in the queue.
+    Attributes:
+        p99_seconds: the target of the 99th percentile.
+        rate: images per second; None recommends only thresholds.
+        headroom: the share of an embedder's capacity that stays free.
+        wait_share: the share of the target that an image may wait in the queue.
     """
 
     p99_seconds: float
@@ -35,10 +38,13 @@ class SizingGoal:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was measured; CPU is per served image at capacity, NaN where it isn't known.
+    """Holds the measurements; CPU is per served image at capacity, NaN where not known.
 
-    embedders: the replicas that answered. workers: of the model, in all of them, 0 if unknown.
-    batches: under the most load.
+    Attributes:
+        capacity: images per second.
+        embedders: the number of replicas.
+        batches: at the highest load.
+        workers: model workers of all embedders; 0 where not known.
     """
 
     capacity: float
@@ -50,13 +56,13 @@ class Seen:
 
     @property
     def pod_rate(self) -> float:
-        """Images a second of one embedder."""
+        """Images per second of one embedder."""
         return self.capacity / self.embedders
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """What to set to what, and one sentence of why."""
+    """Recommends a value of a setting, with the reason in a sentence."""
 
     setting: str
     value: str
@@ -64,9 +70,15 @@ class Advice:
 
 
 def seen_at(capacity: Capacity, measured: Sequence[Measured], embedders: int | None) -> Seen | None:
-    """What the best run tells, and of batches the run that served most; None without a best run.
+    """Collect the measurements of the best run, and the batches of the run that served most.
 
-    embedders: how many answered; None takes the number of endpoints that have an embedder.
+    Args:
+        capacity: the result of the search.
+        measured: all runs.
+        embedders: their number; None takes the number of endpoints with an embedder.
+
+    Returns:
+        The measurements; None without a best run.
     """
     best = capacity.best
     if best is None:
@@ -84,14 +96,14 @@ def seen_at(capacity: Capacity, measured: Sequence[Measured], embedders: int | N
 
 
 def _fullest(measured: Sequence[Measured]) -> Batches | None:
-    """Of the run that served most: at a comfortable rate few images meet in a batch."""
-    told = [one for one in measured if one.spent is not None and one.spent.batches.count]
-    most = max(told, key=lambda one: one.run.goodput, default=None)
+    """Return the batches of the run that served most, since low rates fill no batches."""
+    known = [one for one in measured if one.spent is not None and one.spent.batches.count]
+    most = max(known, key=lambda one: one.run.goodput, default=None)
     return most.spent.batches if most is not None and most.spent is not None else None
 
 
 def advise(goal: SizingGoal, seen: Seen) -> Sequence[Advice]:
-    """Everything that the figures allow to be said."""
+    """Return all recommendations that the measurements allow."""
     advice: list[Advice] = []
     if goal.rate is not None:
         advice += [
@@ -108,7 +120,7 @@ def advise(goal: SizingGoal, seen: Seen) -> Sequence[Advice]:
 
 
 def embedders(rate: float, pod_rate: float, headroom: float) -> Advice:
-    """Replicas of the embedder for that many images a second."""
+    """Recommend the replicas of the embedder for a rate."""
     usable = pod_rate * (1 - headroom)
     replicas = math.ceil(rate / usable)
     return Advice(
@@ -120,7 +132,7 @@ def embedders(rate: float, pod_rate: float, headroom: float) -> Advice:
 
 
 def front(service: str, rate: float, cpu_seconds: float) -> Advice:
-    """Replicas of a service whose work is one event loop's; two at least, for restarts."""
+    """Recommend the replicas of a service with one event loop: at least two, for restarts."""
     setting = f"{service} replicas"
     if math.isnan(cpu_seconds):
         return Advice(
@@ -141,7 +153,7 @@ def front(service: str, rate: float, cpu_seconds: float) -> Advice:
 
 
 def queue_length(pod_rate: float, goal: SizingGoal) -> Advice:
-    """KEDA's target of waiting messages for each embedder."""
+    """Recommend KEDA's target of waiting messages for each embedder."""
     wait_seconds = goal.p99_seconds * goal.wait_share
     length = max(1, math.floor(pod_rate * wait_seconds))
     return Advice(
@@ -154,7 +166,7 @@ def queue_length(pod_rate: float, goal: SizingGoal) -> Advice:
 
 
 def batch_size(batches: Batches) -> Advice:
-    """The most images in a batch: what the load fills, or more where it fills all."""
+    """Recommend the maximum batch size from the batches under load."""
     filled = sorted(limit for limit, count in batches.by_limit.items() if count)
     finite = [limit for limit in filled if math.isfinite(limit)]
     limit = batches.limit_of(_BATCH_SHARE) or 1.0
@@ -176,7 +188,7 @@ def batch_size(batches: Batches) -> Advice:
 
 
 def prefetch(limit: int, workers: int) -> Advice:
-    """What an embedder takes from the queue at once; it follows from the batches."""
+    """Explain the prefetch of an embedder, which follows from the batch size."""
     taken = max(_MIN_PREFETCH, 2 * limit * workers)
     return Advice(
         "embedder prefetch",

@@ -1,4 +1,4 @@
-"""What is asked, and where: an address, a path, and image after image."""
+"""Describes the target of a load, and generates its requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NUMBER: Final = struct.Struct(">Q")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a server listens."""
+    """Holds the address of a server."""
 
     host: str
     port: int
@@ -29,9 +29,14 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to post what. unique: no two bodies have the same bytes, so that no cache flatters.
+    """Describes the target of a load.
 
-    url: scheme://host:port; a path in it (an ingress's prefix) goes before `path`.
+    Attributes:
+        url: scheme://host:port; a path in it (an ingress's prefix) goes before `path`.
+        bodies: the images.
+        path: of the route.
+        headers: of every request.
+        unique: change each body's bytes, so that no cache helps.
     """
 
     url: str
@@ -42,17 +47,17 @@ class Target:
 
     @property
     def address(self) -> Address:
-        """Host and port; those of the scheme where the URL names none."""
+        """Host and port, by default the port of the scheme."""
         parts = urlsplit(self.url)
         port = parts.port or _PORTS.get(parts.scheme, _PORTS["http"])
         return Address(parts.hostname or "127.0.0.1", port, tls=parts.scheme == "https")
 
     def requests(self) -> Iterator[tuple[bytes, bytes]]:
-        """Heads and bodies for ever, in a shuffled order that is always the same."""
+        """Yield heads and bodies for ever, in a shuffled order that is always the same."""
         head = self._head()
         order = list(range(len(self.bodies)))
         shuffler = random.Random(_SEED)  # noqa: S311 (an order, not a secret)
-        # The time, since the next run must not send the bytes of this one.
+        # From the time on, so that the next run sends other bytes.
         numbers = itertools.count(time.time_ns())
         while True:
             shuffler.shuffle(order)
@@ -63,7 +68,7 @@ class Target:
                 yield b"%b%d\r\n\r\n" % (head, len(body)), body
 
     def _head(self) -> bytes:
-        """The request's head up to the body's length, which ends it."""
+        """Return the request's head up to the body's length, which ends it."""
         parts = urlsplit(self.url)
         lines = [
             f"POST {parts.path.rstrip('/')}{self.path} HTTP/1.1",

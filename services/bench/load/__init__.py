@@ -1,1 +1,1 @@
-"""Asks a running Simile and measures its answers."""
+"""Sends queries to a running Simile, and measures its answers."""

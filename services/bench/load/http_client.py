@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection that posts bodies, for as little of the CPU as can be.
+"""Posts bodies over a keep-alive HTTP/1.1 connection with little CPU.
 
 The generator often shares its machine with what it measures. An answer may come before its body
 was sent; it may have a Content-Length, come in chunks, or end with the connection.
@@ -21,7 +21,7 @@ from services.bench.target import Address
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back; the names of headers are in lower case."""
+    """Holds an HTTP response; the names of headers are in lower case."""
 
     status: int
     headers: Mapping[bytes, bytes]
@@ -29,7 +29,7 @@ class Answer:
 
 
 class Connection(asyncio.Protocol):
-    """A connection to one server; one request at a time."""
+    """Connects to a server, for one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
@@ -50,11 +50,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be sent."""
+        """True while the connection can send another request."""
         return not self._lost
 
     async def post(self, head: bytes, body: bytes) -> Answer:
-        """Send and wait. Raises ConnectionError when the connection ends without an answer."""
+        """Send a request and return its answer. Raises ConnectionError."""
         if self._transport is None or self._lost:
             raise ConnectionResetError
         self._answer = asyncio.get_running_loop().create_future()
@@ -67,19 +67,19 @@ class Connection(asyncio.Protocol):
             raise
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._lost = True
         if self._transport is not None:
             self._transport.abort()
 
-    # What asyncio calls.
+    # Callbacks of asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection is up."""
+        """Keep the transport."""
         self._transport = cast("asyncio.Transport", transport)  # as TCP and TLS have
 
     def data_received(self, data: bytes) -> None:
-        """Some of an answer."""
+        """Parse a part of an answer."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError:
@@ -87,29 +87,29 @@ class Connection(asyncio.Protocol):
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The server hung up, which may be how it ends a body."""
+        """End the answer, whose body may end with the connection."""
         self._lost = True
         unbounded = self._headers.keys().isdisjoint((b"content-length", b"transfer-encoding"))
         if exc is None and self._in_body and unbounded:
             self._finish()
         self._fail(exc if isinstance(exc, ConnectionError) else ConnectionResetError())
 
-    # What the parser calls.
+    # Callbacks of the parser.
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
+        """Keep a header."""
         self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """The last header was read."""
+        """Note that the body follows."""
         self._in_body = True
 
     def on_body(self, body: bytes) -> None:
-        """A part of the body."""
+        """Keep a part of the body."""
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        """The answer is here, or a word before it (100 Continue, 103 Early Hints)."""
+        """Finish the answer; ignore interim answers (100 Continue, 103 Early Hints)."""
         if self._parser.get_status_code() < HTTPStatus.OK:
             self._headers, self._in_body = {}, False
             return
@@ -130,5 +130,5 @@ class Connection(asyncio.Protocol):
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    """The system's authorities, read once: that takes longer than many a request."""
+    """Return a context with the system's authorities, read once, since that takes long."""
     return ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""The images to ask with: some of a folder, chosen by a seed, read before the clock starts."""
+"""Reads the query images: some of a folder, chosen by a seed, before the measurement."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _SUFFIXES: Final = frozenset(
 )
 
 
-def read_images(folder: Path, most: int) -> Sequence[bytes]:
-    """Up to `most` images of the folder and those in it; the same ones every time.
+def read_images(folder: Path, max_images: int) -> Sequence[bytes]:
+    """Read at most `max_images` images of the folder and its sub-folders, always the same ones.
 
     Raises MalformedRequest where there is none.
     """
@@ -40,11 +40,11 @@ def read_images(folder: Path, most: int) -> Sequence[bytes]:
         message = f"no image in {folder}: give a folder of JPEG, PNG, WebP, HEIC... with --images"
         raise MalformedRequest(message)
     chooser = random.Random(_SEED)  # noqa: S311 (a choice, not a secret)
-    return [file.read_bytes() for file in chooser.sample(found, min(most, len(found)))]
+    return [file.read_bytes() for file in chooser.sample(found, min(max_images, len(found)))]
 
 
 def _image_files(folder: Path) -> Iterator[Path]:
-    """By their names, the empty left out: whether the target takes them is the target's to say."""
+    """Yield the files with a suffix of an image, without empty ones."""
     for inside, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:

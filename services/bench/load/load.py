@@ -1,7 +1,7 @@
-"""Puts load on a server and measures: so many clients, or so many requests a second.
+"""Puts load on a server by a number of clients or a rate, and measures.
 
-With a rate, a request's latency counts from the moment when it was due: a server that stalls is
-not spared the requests that a waiting client would not have sent (coordinated omission).
+With a rate, a request's latency counts from the time when it was due, so that a stalled server is
+charged for the requests that a waiting client would not have sent (coordinated omission).
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ async def closed_loop(
     timeout_seconds: float = 10.0,
     watch: Watch | None = None,
 ) -> Run:
-    """So many clients, each asking anew when it has its answer.
+    """Run clients that send the next request when they have an answer.
 
-    A patient client that is refused waits as long as Retry-After says, and a little. What is
-    answered within the time counts.
+    A patient client that is refused waits for Retry-After and a random addition. Requests that are
+    answered within the measured time count.
     """
     recorder = Recorder(seconds=seconds, warmup_seconds=warmup_seconds, by_due=False, watch=watch)
     requests = target.requests()
     chance = random.Random()  # noqa: S311 (clients must not come back as one)
 
-    async def ask_for_ever() -> None:
+    async def run_client() -> None:
         with contextlib.closing(_Client(target.address, requests, timeout_seconds)) as client:
             while recorder.left:
                 began = recorder.now
@@ -55,7 +55,7 @@ async def closed_loop(
 
     async with asyncio.TaskGroup() as clients:
         for _ in range(concurrency):
-            clients.create_task(ask_for_ever())
+            clients.create_task(run_client())
     return recorder.run(concurrency=concurrency)
 
 
@@ -69,10 +69,10 @@ async def open_loop(
     max_connections: int = 1024,
     watch: Watch | None = None,
 ) -> Run:
-    """So many requests a second, whatever becomes of them; due at even distances.
+    """Send requests at fixed intervals, whatever their outcome.
 
-    When all connections are busy a request waits for one, and its latency says so. What was due
-    within the time counts, whenever it ends.
+    While all connections are busy a request waits for one, which adds to its latency. Requests that
+    were due within the measured time count, whenever they end.
     """
     recorder = Recorder(seconds=seconds, warmup_seconds=warmup_seconds, by_due=True, watch=watch)
     requests = target.requests()
@@ -90,7 +90,7 @@ async def open_loop(
         for at in _schedule(rate, recorder.end):
             if (early := at - recorder.now) > 0:
                 await asyncio.sleep(early)
-            # What the server holds up by keeping every connection busy is not the generator's.
+            # A delay by busy connections is the server's, not the generator's.
             recorder.behind(recorder.now - max(at, freed_at))
             if limit.locked():
                 since = recorder.now
@@ -106,12 +106,12 @@ async def open_loop(
 
 
 def _schedule(rate: float, end: float) -> Iterator[float]:
-    """When requests are due, in seconds from the start."""
+    """Yield when requests are due, in seconds from the start."""
     return itertools.takewhile(lambda at: at < end, (number / rate for number in itertools.count()))
 
 
 class _Client:
-    """Asks, one request at a time, on a connection that is opened anew when it is spent."""
+    """Sends one request at a time, and reconnects where the connection was closed."""
 
     def __init__(
         self, address: Address, requests: Iterator[tuple[bytes, bytes]], timeout_seconds: float
@@ -122,7 +122,7 @@ class _Client:
         self._connection: Connection | None = None
 
     async def ask(self) -> Outcome:
-        """One request and its outcome; never raises for what the server does."""
+        """Send a request and return its outcome, errors included."""
         head, body = next(self._requests)
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -137,6 +137,6 @@ class _Client:
             return unconnected(error)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection is not None:
             self._connection.close()

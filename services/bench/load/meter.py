@@ -1,4 +1,4 @@
-"""Takes one measurement after another: the load, and what the services used meanwhile."""
+"""Measures runs: their load, and the resources that the services used meanwhile."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from services.shared.lifecycle import cancel
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to measure. metrics: the /metrics of the services, where they are to be had."""
+    """Describes how to measure; `metrics` are the admin addresses of services."""
 
     seconds: float
     warmup_seconds: float
@@ -29,21 +29,21 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One run and what it took; spent is None where no metrics were given."""
+    """Holds a run and the used resources; `spent` is None without metrics."""
 
     run: Run
     spent: Spent | None = None
 
     @property
     def cpu_seconds_per_image(self) -> Mapping[str, float]:
-        """Of each process for one served image: refusals are paid for by what is served."""
+        """CPU seconds of each process for a served image; refusals are included."""
         served = len(self.run.served)
         if self.spent is None or not served:
             return {}
         return {name: seconds / served for name, seconds in self.spent.cpu_seconds.items()}
 
     def cpu_seconds_of(self, service: str) -> float:
-        """The same of one service, all its replicas; NaN when no process of its own is known."""
+        """Return the CPU seconds of a service for a served image; NaN where they are not known."""
         seconds = self.spent.of_service(service) if self.spent is not None else None
         served = len(self.run.served)
         return math.nan if seconds is None or not served else seconds / served
@@ -51,14 +51,14 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """Measures one target by one plan. watch: told every sample."""
+    """Measures a target by a plan; `watch` gets every sample."""
 
     target: Target
     plan: Plan
     watch: Watch | None = None
 
     async def closed(self, concurrency: int) -> Measured:
-        """So many clients."""
+        """Measure with a number of clients."""
         plan = self.plan
         return await self._measured(
             closed_loop(
@@ -73,7 +73,7 @@ class Meter:
         )
 
     async def open(self, rate: float, seconds: float | None = None) -> Measured:
-        """So many requests a second; for the plan's time where none is given."""
+        """Measure a rate in requests per second, for the plan's time by default."""
         plan = self.plan
         return await self._measured(
             open_loop(
@@ -88,7 +88,7 @@ class Meter:
         )
 
     async def _measured(self, load: Awaitable[Run]) -> Measured:
-        """What is used in the warm-up doesn't count, so the first reading comes after it.
+        """Run the load, and read the metrics after the warm-up and at the end.
 
         Raises Unreachable where a service can't be read any more.
         """

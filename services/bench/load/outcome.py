@@ -1,4 +1,4 @@
-"""What became of a request: its code, when to come back, and the stages that the answer tells."""
+"""Reads the outcome of a request: its code, when to retry, and its stages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _RECONNECT_SECONDS: Final = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """code: the status and the problem's code. stages: seconds by name.
+    """Holds the outcome of a request.
 
-    retry_seconds: how long a patient client waits; None when it needn't. broken: there was no
-    connection, and asking again at once would only spin.
+    Attributes:
+        code: the status and the problem's code.
+        retry_seconds: how long a patient client waits; None where it need not wait.
+        broken: the connection failed; a retry at once would only use CPU.
+        stages: seconds by name.
     """
 
     code: str
@@ -32,18 +35,18 @@ class Outcome:
 
 
 def timed_out() -> Outcome:
-    """No answer came in time."""
+    """Return the outcome of a timeout."""
     return Outcome(TIMED_OUT)
 
 
 def unconnected(error: OSError) -> Outcome:
-    """No connection could be had, or it broke before the answer was whole."""
+    """Return the outcome of a failed connection."""
     kind = type(error).__name__.removesuffix("Error")
     return Outcome(f"no answer ({kind})", _RECONNECT_SECONDS, broken=True)
 
 
 def answered(answer: Answer) -> Outcome:
-    """What an answer says."""
+    """Return the outcome of an answer."""
     if answer.status == HTTPStatus.OK:
         return Outcome(SERVED, stages=_stages(answer.headers.get(b"server-timing", b"")))
     code = _code(answer)
@@ -65,7 +68,7 @@ def _code(answer: Answer) -> str:
 
 
 def _stages(server_timing: bytes) -> Mapping[str, float]:
-    """Seconds by stage, from the header Server-Timing: name;dur=milliseconds."""
+    """Parse the header Server-Timing (name;dur=milliseconds) to seconds by stage."""
     stages = {}
     for entry in server_timing.decode("latin-1").split(","):
         name, _, duration = entry.strip().partition(";dur=")

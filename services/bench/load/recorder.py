@@ -1,4 +1,4 @@
-"""Keeps a run's samples: those of the time that counts, warm-up left out."""
+"""Records the samples of a run without those of the warm-up."""
 
 from __future__ import annotations
 
@@ -10,16 +10,23 @@ from services.bench.load.outcome import Outcome
 from services.bench.run import Run, Sample
 
 Watch = Callable[[Sample], None]
-"""Told every sample as it comes, for a progress bar."""
+"""Gets every sample at once, for a progress bar."""
 
 
 class Recorder:
-    """The clock and the samples of one run."""
+    """Records the samples of a run by its clock."""
 
     def __init__(
         self, *, seconds: float, warmup_seconds: float, by_due: bool, watch: Watch | None
     ) -> None:
-        """by_due: what was due in the time counts, whenever it ends; else what ends in it."""
+        """Start the clock.
+
+        Args:
+            seconds: the measured time.
+            warmup_seconds: the time before it.
+            by_due: count requests that were due in the measured time; by default those that ended.
+            watch: gets every sample.
+        """
         # Not the loop's clock: uvloop's goes by milliseconds.
         self._clock = time.perf_counter
         self._begin = self._clock()
@@ -49,16 +56,16 @@ class Recorder:
         return max(0.0, self.end - self.now)
 
     def behind(self, seconds: float) -> None:
-        """The generator itself is so late with a request."""
+        """Record by how many seconds the generator itself was late."""
         if self.now >= self._warmup_seconds:
             self._behind_seconds = max(self._behind_seconds, seconds)
 
     def full(self, seconds: float) -> None:
-        """No connection was free for so long, until now."""
+        """Record for how many seconds no connection was free, until now."""
         self._full_seconds += min(seconds, max(0.0, self.now - self._warmup_seconds))
 
     def record(self, at: float, outcome: Outcome) -> None:
-        """A request that began, or was due, at that time has ended now."""
+        """Record a request that began, or was due, at `at`, and has ended now."""
         now = self.now
         counted = at if self._by_due else now
         if self._warmup_seconds <= counted <= self.end:
@@ -68,7 +75,7 @@ class Recorder:
                 self._watch(sample)
 
     def run(self, *, concurrency: int | None = None, rate: float | None = None) -> Run:
-        """All of it."""
+        """Return the run."""
         self._warm.cancel()
         return Run(
             seconds=self._seconds,

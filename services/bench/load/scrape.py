@@ -19,7 +19,7 @@ _WORKERS: Final = "simile_embedder_model_workers"
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """The embedders' batches. by_limit: how many had at most so many images, not cumulative."""
+    """Counts the embedders' batches; `by_limit` has batches by upper limit, not cumulative."""
 
     count: float = 0.0
     images: float = 0.0
@@ -27,11 +27,11 @@ class Batches:
 
     @property
     def mean_images(self) -> float:
-        """NaN when there was no batch."""
+        """The mean images of a batch; NaN without batches."""
         return self.images / self.count if self.count else float("nan")
 
     def limit_of(self, share: float) -> float | None:
-        """The smallest limit that this share of the batches kept to; None of no batches."""
+        """Return the smallest limit for this share of the batches; None without batches."""
         seen = 0.0
         for limit, count in sorted(self.by_limit.items()):
             seen += count
@@ -42,7 +42,7 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one endpoint told. services: those that its process holds; workers: of the model."""
+    """Holds the metrics of an endpoint: its services, its CPU, batches and model workers."""
 
     services: Sequence[str]
     cpu_seconds: float | None
@@ -52,7 +52,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What the processes used between two readings: CPU seconds by process, and the batches."""
+    """Holds the resources used between two readings: CPU seconds by process, and batches."""
 
     cpu_seconds: Mapping[str, float]
     services: Mapping[str, Sequence[str]]
@@ -60,7 +60,7 @@ class Spent:
     workers: int = 0
 
     def of_service(self, service: str) -> float | None:
-        """CPU seconds of the processes that hold this service alone; None when there is none."""
+        """Return the CPU seconds of the processes that run only this service; None without one."""
         found = [
             seconds
             for process, seconds in self.cpu_seconds.items()
@@ -69,14 +69,14 @@ class Spent:
         return sum(found) if found else None
 
     def replicas(self, service: str) -> int:
-        """How many processes hold this service."""
+        """Count the processes that run this service."""
         return sum(service in held for held in self.services.values())
 
 
 async def fetch(urls: Sequence[str]) -> Mapping[str, str]:
-    """Every endpoint's text, by URL; read later, since that takes the generator's CPU.
+    """Fetch every endpoint's text by URL; it is parsed later, which takes the generator's CPU.
 
-    Raises Unreachable for one that doesn't answer.
+    Raises Unreachable for an endpoint that doesn't answer.
     """
     async with admin.session() as session:
         texts = await asyncio.gather(*(admin.metrics(session, url) for url in urls))
@@ -84,7 +84,7 @@ async def fetch(urls: Sequence[str]) -> Mapping[str, str]:
 
 
 def spent(before: Mapping[str, str], after: Mapping[str, str]) -> Spent:
-    """The difference; a process that was restarted between counts from zero.
+    """Return the difference; a process that was restarted counts from zero.
 
     Raises Unreachable for a text that isn't Prometheus's.
     """
@@ -102,7 +102,7 @@ def spent(before: Mapping[str, str], after: Mapping[str, str]) -> Spent:
 
 
 def read(url: str, text: str) -> Reading:
-    """What an endpoint's text says. Raises Unreachable when it isn't Prometheus's."""
+    """Parse an endpoint's text. Raises Unreachable when it is not Prometheus's."""
     return _reading(admin.parsed(url, text))
 
 

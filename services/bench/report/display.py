@@ -1,6 +1,6 @@
-"""Shows a run while it lasts: time, images a second, what was not served.
+"""Shows the progress of a run: time, images per second, unserved requests.
 
-Drawn once a second and not from a thread, since drawing takes the CPU that sends requests.
+The bar is drawn only once a second, since drawing takes CPU from the requests.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _REFRESH_SECONDS: Final = 1.0
 
 
 class Display:
-    """A bar on a terminal's standard error; on anything else it stays silent."""
+    """Draws a bar on a terminal's standard error, and nothing elsewhere."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -28,7 +28,7 @@ class Display:
         self._others = 0
 
     def watch(self, sample: Sample) -> None:
-        """Count one."""
+        """Count a sample."""
         if sample.code == SERVED:
             self._served += 1
         else:
@@ -36,7 +36,7 @@ class Display:
 
     @contextlib.asynccontextmanager
     async def run(self, name: str, seconds: float) -> AsyncIterator[None]:
-        """Around one run that takes about so long, warm-up included."""
+        """Draw the bar while inside, for a run of about so many seconds with its warm-up."""
         self._served = self._others = 0
         bar = Progress(
             TextColumn("{task.description}"),

@@ -44,14 +44,14 @@ _DECADES: Final = (1,)
 
 
 def throughput(runs: Sequence[Run]) -> str:
-    """Images a second by run; a mark where a rate was asked for."""
+    """Plot images per second by run, with a mark at the offered rate."""
     with _drawing(3.0) as (figure, axes):
         places = range(len(runs))
         bars = axes.bar(places, [run.goodput for run in runs], color=_ACCENT, width=0.5)
         axes.bar_label(bars, fmt="{:,.1f}", padding=3, color=_INK)
         asked = [(place, run.rate) for place, run in enumerate(runs) if run.rate is not None]
         if asked:
-            axes.plot(*zip(*asked, strict=True), "_", ms=30, mew=2, color=_WARN, label="asked for")
+            axes.plot(*zip(*asked, strict=True), "_", ms=30, mew=2, color=_WARN, label="offered")
             axes.legend(loc="upper left", bbox_to_anchor=(0.01, 1.06))
         _name_runs(axes, runs)
         axes.set_ylabel("served, images/s")
@@ -74,7 +74,7 @@ def percentiles(runs: Sequence[Run]) -> str:
 
 
 def distribution(runs: Sequence[Run]) -> str:
-    """What share of the served came within a time."""
+    """Plot the share of requests served within a time."""
     with _drawing(3.4) as (figure, axes):
         shares = np.linspace(0, 100, _CDF_POINTS)
         for run, color in zip(runs, _shades(len(runs)), strict=True):
@@ -182,7 +182,7 @@ def search(capacity: Capacity) -> str:
         if capacity.rate:
             axes.axvline(capacity.rate, color=_ACCENT, ls=":", label="capacity")
         _log_scale(axes, "y")
-        axes.set_xlabel("asked for, images/s")
+        axes.set_xlabel("offered, images/s")
         axes.set_ylabel("p99, ms")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         return _svg(figure)

@@ -34,7 +34,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """A table's texts."""
+    """Holds the texts of a table."""
 
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -42,7 +42,7 @@ class Cells:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """A part of a bar."""
+    """Holds a part of a bar."""
 
     code: str
     count: int
@@ -51,7 +51,7 @@ class Share:
 
 
 def write_report(results: Results, out: Path) -> None:
-    """Write it. Raises OSError."""
+    """Write the page. Raises OSError."""
     environment = Environment(
         loader=PackageLoader("services.bench.report", ""),
         autoescape=True,
@@ -79,7 +79,7 @@ def write_report(results: Results, out: Path) -> None:
 
 
 def _headline(results: Results) -> Sequence[tuple[str, str, str]]:
-    """The figures that matter most: number, unit, what it is."""
+    """Return the main figures as number, unit and description."""
     if results.capacity is not None and results.capacity.best is not None:
         chosen = results.capacity.best
         first = (f"{results.capacity.rate:g}", "images/s", "capacity within the target")
@@ -111,17 +111,17 @@ def _charts(results: Results) -> Iterator[Chart]:
     yield _chart("Over time", "latency of each request by when it began", plots.over_time(runs))
     yield from _bars(measured)
     if results.capacity is not None and results.capacity.steps:
-        yield _chart("Search", "p99 by the rate asked for", plots.search(results.capacity))
+        yield _chart("Search", "p99 by the offered rate", plots.search(results.capacity))
 
 
 def _charted(measured: Sequence[Measured]) -> Sequence[Measured]:
-    """The last run of each load, by load; not more than can be told apart."""
+    """Return the last run of each load, ordered by load, and at most _MAX_CHARTED."""
     last = {one.run.name: one for one in measured}
     return sorted(list(last.values())[-_MAX_CHARTED:], key=_load)
 
 
 def _load(measured: Measured) -> tuple[float, float]:
-    """Clients before rates."""
+    """Order clients before rates."""
     return measured.run.rate or 0.0, measured.run.concurrency or 0
 
 
@@ -141,13 +141,13 @@ def _bars(measured: Sequence[Measured]) -> Iterator[Chart]:
 
 
 def _parts(measured: Measured) -> dict[str, float]:
-    """`total` is no stage."""
+    """Return the stages' medians without `total`."""
     medians = measured.run.stage_medians()
     return {stage: seconds for stage, seconds in medians.items() if stage != "total"}
 
 
 def _chart(title: str, alt: str, svg: str) -> Chart:
-    """As a data URI: inline, the drawings' ids would meet."""
+    """Return a chart as data URI, since the ids of inline drawings would collide."""
     encoded = base64.b64encode(svg.encode()).decode()
     return Chart(title, alt, f"data:image/svg+xml;base64,{encoded}")
 
@@ -162,7 +162,7 @@ def _shares(run: Run) -> Sequence[Share]:
 
 
 def _cells(table: Table) -> Cells:
-    """What the terminal shows, for the page: one place makes the figures."""
+    """Convert a terminal's table, so that both have the same figures."""
     columns = [[_plain(cell) for cell in column.cells] for column in table.columns]
     heads = [_plain(column.header) for column in table.columns]
     return Cells(heads, list(zip(*columns, strict=True)))

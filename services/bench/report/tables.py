@@ -1,4 +1,4 @@
-"""What `simile bench` prints: tables that fit 80 columns."""
+"""Prints the results of `simile bench` as tables for 80 columns."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from services.bench.run import Run, percentile
 from services.cli.tables import add_row, cell, new_table
 
 _LATE_SECONDS: Final = 0.05
-"""A generator that is later than this with a request is said to be."""
+"""A note is printed when the generator is later than this with a request."""
 
 
 def show(results: Results, console: Console) -> None:
-    """Print all of it."""
+    """Print all results."""
     facts = results.facts
     console.print(
         cell(f"{facts.collection} {facts.index_version}: {facts.count:,} images, {facts.model_id}")
@@ -43,7 +43,7 @@ def show(results: Results, console: Console) -> None:
 
 
 def of_runs(measured: Sequence[Measured]) -> Table:
-    """A run a row: what was answered, and how fast; what was not served where there is any."""
+    """Return a table of the runs: served images, latencies, and unserved requests if any."""
     lost = any(one.run.error_share for one in measured)
     table = _table("load", "images/s", *(f"p{percent:g} ms" for percent in PERCENTILES), "max ms",
                    *(["not served"] if lost else []))  # fmt: skip
@@ -59,7 +59,7 @@ def of_runs(measured: Sequence[Measured]) -> Table:
 
 
 def of_codes(measured: Sequence[Measured]) -> Table:
-    """How often which answer came, and how soon; empty when all were served."""
+    """Return a table of the codes and their latencies; empty when all requests were served."""
     table = _table("load", "answers", "share", "p50 ms", "p99 ms", Column("code", no_wrap=True))
     runs = [one.run for one in measured]
     if any(run.error_share for run in runs):
@@ -79,7 +79,7 @@ def of_codes(measured: Sequence[Measured]) -> Table:
 
 
 def of_stages(measured: Sequence[Measured]) -> Table:
-    """The median time of each stage; empty when the answers tell of none."""
+    """Return a table of the median time of each stage; empty without stages."""
     medians = [one.run.stage_medians() for one in measured]
     stages = list(dict.fromkeys(stage for median in medians for stage in median))
     table = _table("median ms", *stages)
@@ -91,7 +91,7 @@ def of_stages(measured: Sequence[Measured]) -> Table:
 
 
 def of_cpu(measured: Sequence[Measured]) -> Table:
-    """CPU for one served image by service, the generator's own for one request, the batches."""
+    """Return a table of the CPU for a served image by service, and of the batches."""
     by_service = [_by_service(one.cpu_seconds_per_image) for one in measured]
     services = list(dict.fromkeys(name for cpu in by_service for name in cpu))
     fills = [one.spent.batches.mean_images if one.spent else math.nan for one in measured]
@@ -110,7 +110,7 @@ def of_cpu(measured: Sequence[Measured]) -> Table:
 
 
 def _by_service(by_process: Mapping[str, float]) -> Mapping[str, float]:
-    """The replicas of a service added up: `embedder a:9090` and `embedder b:9090`."""
+    """Add up the replicas of a service: `embedder a:9090` and `embedder b:9090`."""
     found: dict[str, float] = {}
     for process, seconds in by_process.items():
         service = process.rpartition(" ")[0] or process
@@ -119,7 +119,7 @@ def _by_service(by_process: Mapping[str, float]) -> Mapping[str, float]:
 
 
 def notes(measured: Sequence[Measured]) -> Iterator[str]:
-    """What makes a figure worth less than it looks."""
+    """Yield notes on what distorts the results."""
     runs = [one.run for one in measured]
     if late := [run for run in runs if run.behind_seconds > _LATE_SECONDS]:
         worst = max(run.behind_seconds for run in late)
@@ -141,14 +141,14 @@ def _names(runs: Sequence[Run]) -> str:
 
 
 def of_step(step: Step) -> Text:
-    """One line for a step of the search for capacity."""
+    """Return a line for a step of the search for capacity."""
     run = step.measured.run
-    told = f"{run.name:>9}  p99 {milliseconds(run.p99):>7} ms  {len(run.samples):>6,} requests  "
-    return Text.assemble(told, ("met", "green") if step.fault is None else (step.fault, "red"))
+    text = f"{run.name:>9}  p99 {milliseconds(run.p99):>7} ms  {len(run.samples):>6,} requests  "
+    return Text.assemble(text, ("met", "green") if step.fault is None else (step.fault, "red"))
 
 
 def verdict(capacity: Capacity) -> str:
-    """What was found, in one sentence."""
+    """Return the result of the search in one sentence."""
     wanted = capacity.goal
     goal = f"p99 within {wanted.p99_seconds:g} s and under {wanted.error_share:.1%} errors"
     if not capacity.rate:
@@ -160,7 +160,7 @@ def verdict(capacity: Capacity) -> str:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits are enough; nothing for NaN."""
+    """Format seconds as milliseconds with three digits; empty for NaN."""
     if math.isnan(seconds):
         return ""
     shown = 1000 * seconds
@@ -168,11 +168,11 @@ def milliseconds(seconds: float) -> str:
 
 
 def share(part: float) -> str:
-    """As a percentage; nothing for none."""
+    """Format a share as percentage; empty for zero."""
     return f"{part:.2%}" if part else ""
 
 
 def _table(first: str, *rest: str | Column) -> Table:
-    """Names to the left, figures to the right."""
+    """Return a table with names to the left and figures to the right."""
     columns = [one if isinstance(one, Column) else Column(one, justify="right") for one in rest]
     return new_table(Column(first, no_wrap=True), *columns)

@@ -1,4 +1,4 @@
-"""The only image decoder: `probe` reads headers, `decode` makes pixels, under the same limits."""
+"""Reads headers (`probe`) and pixels (`decode`) of images, under the same limits."""
 
 from __future__ import annotations
 

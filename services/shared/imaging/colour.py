@@ -71,7 +71,7 @@ def _convert(picture: Image.Image, profile: bytes) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _is_far(profile: bytes) -> bool:
-    """Tell whether an RGB profile, as far as it can be read, is far from sRGB."""
+    """Return whether an RGB profile can be read and is far from sRGB."""
     if not _is_plain(profile, b"RGB "):
         return False
     grid = Image.new("RGB", (len(_LEVELS) ** 2, len(_LEVELS)))
@@ -87,7 +87,7 @@ def _is_far(profile: bytes) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _grey_levels(profile: bytes) -> tuple[int, ...] | None:
-    """What a grey profile makes of each level; None where that is nearly the same, or unread."""
+    """Return each level after a grey profile; None where they hardly change, or can't be read."""
     if not _is_plain(profile, b"GRAY"):
         return None
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
@@ -100,7 +100,7 @@ def _grey_levels(profile: bytes) -> tuple[int, ...] | None:
 
 @functools.lru_cache(maxsize=64)
 def _gamma_levels(gamma: float) -> tuple[int, ...] | None:
-    """What PNG's gAMA makes of each level; None where that is nearly the same, or nonsense."""
+    """Return each level after PNG's gAMA; None where they hardly change, or it is invalid."""
     if not _GAMMAS[0] <= gamma <= _GAMMAS[1]:
         return None
     lights = ((level / 255) ** (1 / gamma) for level in range(256))
@@ -137,7 +137,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 
 
 def _is_plain(profile: bytes, space: bytes) -> bool:
-    """Tell whether littlecms may read it: short, of that colour space, of tables and curves."""
+    """Return whether littlecms may read it: short, of that space, with tables and curves only."""
     if not _HEADER_BYTES + 4 <= len(profile) <= _MAX_PROFILE_BYTES:
         return False
     (tags,) = struct.unpack_from(">L", profile, _HEADER_BYTES)

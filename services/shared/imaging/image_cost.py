@@ -1,6 +1,6 @@
-"""Counts what an image may cost a decoder beyond its bytes and pixels: reads, scans, memory.
+"""Limits the cost of decoding beyond bytes and pixels: reads, scans, memory.
 
-Some formats let a few bytes buy much work. Here is what is counted before the work is done.
+In some formats a few bytes cause much work, which is counted before it is done.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _MAX_BYTES_A_PIXEL: Final = 16
 
 
 class Reader(io.BytesIO):
-    """An image's bytes, readable in so many pieces and no more.
+    """Reads an image's bytes in a limited number of reads.
 
-    Millions of empty chunks, comments or segments would each be a turn of a Python loop, and
-    some would be kept.
+    Millions of empty chunks, comments or segments would each take a turn of a Python loop, and some
+    would be kept.
     """
 
     _reads = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to so many bytes. Raises UndecodableImage."""
+        """Read at most `size` bytes. Raises UndecodableImage."""
         self._reads += 1
         if self._reads > _MAX_READS:
             message = f"the image is made of more than {_MAX_READS} pieces"
@@ -48,7 +48,7 @@ class Reader(io.BytesIO):
 
 
 def in_scans(opened: ImageFile.ImageFile, image: bytes) -> bool:
-    """Whether it is a JPEG in several scans, or may be; its header has just been read.
+    """Return whether the image, whose header was just read, is or may be a JPEG in several scans.
 
     libjpeg holds all of its coefficients, and visits all of them for each scan.
     """
@@ -59,19 +59,19 @@ def in_scans(opened: ImageFile.ImageFile, image: bytes) -> bool:
 
 
 def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
-    """Refuse a JPEG in countless scans; its header has just been read."""
+    """Raise UndecodableImage for a JPEG in too many scans; its header was just read."""
     # Marker bytes may also be in what follows the picture: where there is one scan they say
     # nothing.
     scans = image.count(jpeg.SCAN_START) if in_scans(opened, image) else 1
     is_large = opened.width * opened.height > _LARGE_PIXELS
-    most = _MAX_SCANS_OF_LARGE if is_large else _MAX_SCANS
-    if scans > most:
-        message = f"the JPEG is made of {scans} scans; {most} are accepted"
+    limit = _MAX_SCANS_OF_LARGE if is_large else _MAX_SCANS
+    if scans > limit:
+        message = f"the JPEG is made of {scans} scans; {limit} are accepted"
         raise UndecodableImage(message)
 
 
 def decoding_bytes(name: str, pixels: int, *, progressive: bool) -> int:
-    """The most memory, in bytes, that decoding so many pixels of that format takes, as measured."""
+    """Return the maximum memory, in bytes, that decoding these pixels takes, as measured."""
     bytes_a_pixel = _MAX_BYTES_A_PIXEL
     if not progressive:  # whose coefficients are all held
         bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MAX_BYTES_A_PIXEL)

@@ -1,4 +1,4 @@
-"""How an image is stored, and how a person sees it: EXIF's eight ways of turning a picture."""
+"""Applies EXIF orientations: eight ways in which an image is stored turned or mirrored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UPRIGHT: Final[dict[int, Image.Transpose]] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What undoes each orientation."""
+"""The operation that undoes each orientation."""
 
 _TURNED_BY_ITSELF: Final = "HEIF"
 
@@ -33,7 +33,7 @@ _MIRRORED_Y: Final = frozenset({3, 4, 6, 7})
 
 
 def orientation_of(opened: Image.Image) -> int:
-    """1 (upright) to 8; 1 where nothing sound is said.
+    """Return the orientation from 1 (upright) to 8; 1 where the file has no valid one.
 
     A HEIF is turned by its own properties (irot, imir) when it is decoded; the standard calls its
     EXIF orientation informative, and libheif's tools heed it no more than this does.
@@ -47,19 +47,19 @@ def orientation_of(opened: Image.Image) -> int:
 
 
 def upright(stored: Image.Image, orientation: int) -> Image.Image:
-    """The picture, or a part of it, as a person sees it."""
+    """Turn a stored image, or a part of it, upright."""
     turn = _UPRIGHT.get(orientation)
     return stored if turn is None else stored.transpose(turn)
 
 
 def upright_size(stored: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Width and height as a person sees them."""
+    """Return width and height of the upright image."""
     width, height = stored
     return (height, width) if orientation in _SIDEWAYS else stored
 
 
 def stored_edges(upright: Edges, stored: tuple[int, int], orientation: int) -> Edges:
-    """Where a part of the upright picture lies in the stored one of that width and height."""
+    """Convert the edges of a part of the upright image to those in the stored image."""
     left, top, right, bottom = upright
     width, height = stored
     if orientation in _SIDEWAYS:

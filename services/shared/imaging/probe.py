@@ -49,12 +49,12 @@ _MEDIA_TYPES: Final[Mapping[str, str]] = {
 }
 
 _MANY_KINDS: Final = frozenset({"", "TIFF"})
-"""A TIFF, or no accepted format: there the kind is looked for."""
+"""A TIFF, or no accepted format: for these the error names the kind of file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the first bytes of an image say; width and height as stored, before the EXIF turn."""
+    """Describes an image; width and height are as stored, before the EXIF orientation."""
 
     format: str
     media_type: str
@@ -67,20 +67,20 @@ class Header:
 
 
 def formats() -> tuple[str, ...]:
-    """The formats accepted here, by Pillow's names."""
+    """Return the accepted formats by Pillow's names."""
     return tuple(_openers())
 
 
 def format_of(image: bytes) -> str:
-    """The format that the first bytes claim, nothing read beyond them; empty when it is none."""
+    """Return the format that the first bytes claim; empty where it is not accepted."""
     names = (name for name, accept in _openers().items() if accept(image[:16]) is True)
     return next(names, "")
 
 
 def memory_of(header: Header, target: int | None = None) -> int:
-    """The most memory that `decode` takes for this image and target, in bytes, as measured."""
+    """Return the maximum memory of `decode` for this image and target, in bytes, as measured."""
     shrunk = 1
-    # One in several scans is held whole, however small it is wanted.
+    # All coefficients of an image in several scans are held, whatever its target size.
     if target is not None and header.format == "JPEG" and not header.progressive:
         short = min(header.width, header.height)
         shrunk = next((scale for scale in (8, 4, 2) if short >= scale * target), 1)
@@ -90,7 +90,7 @@ def memory_of(header: Header, target: int | None = None) -> int:
 
 
 def sniff(image: bytes, limits: Limits) -> Header:
-    """The image's header; reads no pixels, and opens no HEIC or AVIF: their boxes are enough.
+    """Read the image's header without its pixels; of a HEIC or AVIF only the boxes are read.
 
     Raises EmptyImage, ImageTooLarge, UnsupportedFormat, UndecodableImage, TooManyPixels or
     ExtremeAspect.
@@ -107,9 +107,9 @@ def sniff(image: bytes, limits: Limits) -> Header:
 
 
 def sniff_start(image: bytes, limits: Limits) -> Header | None:
-    """The header of a JPEG as most are; None where that takes `sniff`, or it would refuse it.
+    """Read the header of a usual JPEG; return None where `sniff` is needed, or would refuse it.
 
-    A tenth of what `sniff` takes, however much stands before the size: an event loop can afford it.
+    This takes a tenth of the time of `sniff`, short enough for an event loop.
     """
     if len(image) > limits.max_bytes or (frame := jpeg.frame(image)) is None:
         return None
@@ -122,13 +122,13 @@ def sniff_start(image: bytes, limits: Limits) -> Header | None:
 
 @functools.cache
 def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
-    """The accepted formats with Pillow's tests of a file's first bytes; prepares Pillow once."""
+    """Return the accepted formats with Pillow's tests of a file's first bytes; prepare Pillow."""
     for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K"):
         importlib.import_module(f"PIL.{name}ImagePlugin")
     with suppress(ImportError):  # no wheel for this platform: HEIC answers `unsupported_format`
         importlib.import_module("pi_heif").register_heif_opener()
     # Once and for the process, since warnings.catch_warnings isn't safe among threads. The rest of
-    # what Pillow warns of is broken metadata, which nobody here reads.
+    # what Pillow warns of is broken metadata, which is not used.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
     _silence_libtiff()
@@ -143,7 +143,7 @@ def _silence_libtiff() -> None:
     Where libtiff is linked into Pillow statically, as on Windows, it can't be reached.
     """
     with suppress(AttributeError, OSError):
-        # A look-up in Pillow's module also finds what that module is linked to.
+        # A look-up in Pillow's module also finds the libraries it is linked to.
         handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
         handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
         handler(None)
@@ -151,12 +151,12 @@ def _silence_libtiff() -> None:
 
 @contextmanager
 def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
-    """The image, its header read and within the limits; what breaks inside is named."""
+    """Open the image with its header read and its limits checked; name the errors raised inside."""
     _check_bytes(image, limits)
     _contained(image, limits)
     openers = _openers()
-    # Pillow's own bound also guards what a header alone makes it allocate. It is a global: raise
-    # it to what the settings allow, never lower it.
+    # Pillow's own bound also guards what a header alone makes it allocate. This global is
+    # only raised, to the limit of the settings.
     if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
@@ -184,7 +184,7 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
 
 
 def _contained(image: bytes, limits: Limits) -> heif.Picture | None:
-    """What the boxes of a HEIC or AVIF say of it, within the limits; None for other formats."""
+    """Read the boxes of a HEIC or AVIF, and check its limits; return None for other formats."""
     if format_of(image) not in {"AVIF", "HEIF"}:
         return None
     picture = heif.read(image, limits.max_pixels)

@@ -19,18 +19,18 @@ _SCALES: Final = (8, 4, 2)
 
 
 def target_of(model_id: str) -> int | None:
-    """To how many pixels on the short side the model wants a JPEG decoded at least.
+    """Return the minimum short side, in pixels, at which the model wants a JPEG decoded.
 
-    None for a model whose pixels are made in another way than here.
+    None for a model with another preprocessing.
     """
     found = _DRAFT.search(model_id)
     return int(found[1]) if found else None
 
 
 def decoded_size(header: Header, target: int) -> tuple[int, int]:
-    """Width and height at which an image is decoded: a JPEG's at a fraction of its own.
+    """Return width and height at which an image is decoded: a fraction of a JPEG's own.
 
-    Not that of a progressive one: all of its coefficients have to be held.
+    A progressive JPEG is decoded whole, since all of its coefficients are held anyway.
     """
     if header.format != "JPEG" or header.progressive:
         return header.width, header.height
@@ -40,7 +40,7 @@ def decoded_size(header: Header, target: int) -> tuple[int, int]:
 
 
 def as_bitmap(image: bytes, limits: Limits, target: int) -> bytes | None:
-    """The decoded image as an uncompressed file; None where that is not within the limits.
+    """Decode an image, and return it as an uncompressed file; None beyond the limits.
 
     Raises what `decode` raises.
     """

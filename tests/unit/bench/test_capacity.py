@@ -120,7 +120,7 @@ async def test_more_clients_are_tried_as_long_as_they_bring_more() -> None:
         (run_of(0.1, served=1999, lost=1), None),
         (run_of(0.1, served=999, lost=1), "0.1% not served (503 overloaded)"),
         (run_of(0.1, served=0, lost=5), "100.0% not served (503 overloaded)"),
-        (run_of(0.1, served=0), "100.0% not served (nothing was asked)"),
+        (run_of(0.1, served=0), "100.0% not served (no request was sent)"),
     ],
 )
 def test_the_goal_is_latency_and_errors(run: Run, fault: str | None) -> None:

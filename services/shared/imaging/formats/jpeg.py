@@ -1,4 +1,4 @@
-"""What a JPEG says before its first scan, read from its bytes: no pixels, no library.
+"""Reads the segments of a JPEG before its first scan, without a library.
 
 Only of a JPEG as cameras and encoders write it. What is odd is left to the decoder, which looks at
 every image anew.

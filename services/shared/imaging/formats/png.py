@@ -1,4 +1,4 @@
-"""Takes the text out of a PNG before it is read: nobody here reads it, and Pillow bounds it."""
+"""Removes the text of a PNG before it is read: the text is not used, and Pillow limits it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _is_dropped(name: bytes, body: bytes, wanted: set[bytes]) -> bool:
 
 
 def _is_small(name: bytes, rest: bytes) -> bool:
-    """Tell whether what follows a text's keyword unpacks to something small."""
+    """Return whether the data after a text's keyword unpacks to a small size."""
     if name == b"zTXt":
         return _unpacks(rest[1:])
     if name == b"iTXt" and rest[:1] != b"\0":
@@ -67,7 +67,7 @@ def _is_small(name: bytes, rest: bytes) -> bool:
 
 
 def _unpacks(packed: bytes) -> bool:
-    """Tell whether the bytes unpack to less than Pillow's bound; unpacks no more than that."""
+    """Return whether the bytes unpack to less than Pillow's limit; unpack no more than that."""
     try:
         return len(zlib.decompressobj().decompress(packed, _MAX_UNPACKED)) < _MAX_UNPACKED
     except zlib.error:

@@ -27,7 +27,7 @@ _LENGTH: Final = 4
 
 
 def ends_early(image: bytes) -> bool:
-    """Tell whether a JPEG has no end marker behind its first scan's start: a quick look.
+    """Return whether a JPEG has no end marker after its first scan's start: a quick check.
 
     A file without it can still have others behind it, such as that of a second picture.
     """
@@ -75,7 +75,7 @@ def _small(image: bytes) -> tuple[int, Image.Image]:
 
 
 def _all_scans(image: bytes, frame: jpeg.Frame) -> bool:
-    """Tell whether every coefficient of every component has come, the last scan perhaps in part."""
+    """Return whether every coefficient has arrived, the last scan perhaps only in part."""
     if not frame.in_scans:
         return True
     starts = {segment.marker: segment.start for segment in jpeg.segments(image)}

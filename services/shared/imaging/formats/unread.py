@@ -152,7 +152,7 @@ def _strange_tiff(image: bytes) -> str | None:
 
 
 def _reason(tags: _Tags) -> str | None:
-    """What of a TIFF is not read; None where all of it may be."""
+    """Return the error of a kind of TIFF that is not read; None for other kinds."""
     compression = tags.get(_COMPRESSION, (1,))[0]
     if compression not in _READ_COMPRESSIONS:
         return f"{_COMPRESSIONS.get(compression, f'compression {compression}')} compression"

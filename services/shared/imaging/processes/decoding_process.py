@@ -65,7 +65,7 @@ def _answered_next(tasks: BinaryIO, answers: BinaryIO) -> bool:
 
 
 def _give_back_memory() -> None:
-    """Hand what the last image took back to the system, where glibc runs."""
+    """Return the memory of the last image to the system, with glibc."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
