@@ -21,26 +21,25 @@ from services.shared.telemetry import Telemetry
 from services.shared.telemetry.health import lasting
 from services.shared.volume.volume import Volume
 from services.upload.canary import CanaryChoice, ReplyPathCheck
-from services.upload.collections import Library
+from services.upload.collections import CollectionReader
 from services.upload.handlers import Handlers
 from services.upload.http.bodies import Bodies, BodyBounds
+from services.upload.http.fair_queue import FairQueue
 from services.upload.http.listener import Listener
-from services.upload.http.observed import observed
-from services.upload.http.present import Present
-from services.upload.http.retry_pacing import Refusals
+from services.upload.http.observed import InFlightRequests, observed
+from services.upload.http.retry_pacing import RetryPacing
 from services.upload.http.server import TimedRunner
-from services.upload.http.turns import Turns
 from services.upload.metrics import UploadMetrics
 from services.upload.query.body import FORM_OVERHEAD_BYTES, BodyLimits
 from services.upload.query.remote_image import RemoteImages, SystemNames
 from services.upload.query.shrink import Shrinker
-from services.upload.search.embedding_cache import EmbeddingMemory
+from services.upload.search.embedding_cache import EmbeddingCache
 from services.upload.search.search_client import SearchClient
 from services.upload.search.workers import Workers
-from services.upload.security.guard import Guard
+from services.upload.security.security import Security
 from services.upload.security.session import SessionHandlers
 from services.upload.settings import UploadSettings
-from services.upload.status import Recent, StatusHandlers
+from services.upload.status import RecentMetrics, StatusHandlers
 from services.upload.stored_images import StoredImages
 
 _log = structlog.get_logger(__name__)
@@ -80,28 +79,28 @@ async def run(
     client = _search_client(settings, broker, inbox, workers, metrics)
     health = telemetry.health
     health.live_when("reply queue", lasting(lambda: _deaf(broker, inbox), _DEAF_SECONDS))
-    library = _library(settings, shared)
-    present, guard = Present(), Guard.of(settings, metrics)
+    collections = _collections(settings, shared)
+    in_flight, security = InFlightRequests(), Security.of(settings, metrics)
     tracer = telemetry.tracing.tracer("upload")
     app = application(
         settings,
         shared,
         client,
-        library,
-        guard,
-        observed(client, metrics, present, tracer),
+        collections,
+        security,
+        observed(client, metrics, in_flight, tracer),
         metrics,
     )
-    recent = Recent(telemetry.registry)
+    recent = RecentMetrics(telemetry.registry)
     version, now_unix_ms = metadata.version("simile-search"), time.time_ns() // 1_000_000
-    status = StatusHandlers(shared.replica, version, health, recent, library, now_unix_ms)
+    status = StatusHandlers(shared.replica, version, health, recent, collections, now_unix_ms)
     app.add_routes(status.routes())
     runner = TimedRunner(
         app,
         header_timeout_seconds=settings.header_timeout_seconds,
         shutdown_timeout_seconds=_LAST_SECONDS,
     )
-    listener = Listener(runner, settings, guard.tls)
+    listener = Listener(runner, settings, security.tls)
     # In place of the host's check: without a broker each replica is as good as the next, and an
     # answer that says why and when to come again is better than a Service without endpoints.
     health.ready_when("broker", lambda: broker.refusal)
@@ -120,20 +119,20 @@ async def run(
         client.draining = True
         # aiohttp's own end comes last: it reads no more of the bodies that are still on their way.
         # The inbox runs until then.
-        await present.leave(shared.drain_timeout_seconds)
+        await in_flight.wait_idle(shared.drain_timeout_seconds)
         await listener.close()
 
     stages = {
         "inbox": inbox.run(),
         "workers": workers.run(),
-        **guard.stages(),
+        **security.stages(),
         "recent": recent.run(),
     }
     if shared.canary_seconds > 0:
         canary = Canary(
             inbox,
             metrics.canary,
-            CanaryChoice(library, shared.replica, shared.image_limits).choose,
+            CanaryChoice(collections, shared.replica, shared.image_limits).choose,
             ReplyPathCheck(broker, inbox).judge,
             period_seconds=shared.canary_seconds,
             timeout_seconds=settings.deadline_seconds,
@@ -150,8 +149,8 @@ def application(
     settings: UploadSettings,
     shared: SharedSettings,
     client: SearchClient,
-    library: Library,
-    guard: Guard,
+    collections: CollectionReader,
+    security: Security,
     around: Middleware,
     metrics: UploadMetrics,
 ) -> web.Application:
@@ -168,22 +167,22 @@ def application(
     )
     handlers = Handlers(
         client,
-        library,
+        collections,
         metrics,
         limits,
         bodies,
         shrinker,
         remote if settings.query_by_url else None,
     )
-    turns = Turns(metrics.count_admission)
+    turns = FairQueue(metrics.count_admission)
     metrics.waiting_reads.set_function(lambda: turns.waiting)
     app = web.Application(
         middlewares=[
-            Refusals(metrics.held_refusals.inc).middleware(),
+            RetryPacing(metrics.held_refusals.inc).middleware(),
             around,
-            guard.heads.middleware(),
-            guard.headers.middleware(),
-            guard.access.middleware(),
+            security.header_checks.middleware(),
+            security.headers.middleware(),
+            security.access.middleware(),
             turns.middleware(),
         ],
         client_max_size=max(shared.image_max_bytes, settings.batch_max_bytes) + FORM_OVERHEAD_BYTES,
@@ -191,13 +190,13 @@ def application(
     app.add_routes(
         [
             *handlers.routes(),
-            *SessionHandlers(guard.access, bodies).routes(),
+            *SessionHandlers(security.access, bodies).routes(),
             web.get("/openapi.json", _openapi),
             web.get("/", _page),
             web.static("/static", _PAGES),
         ]
     )
-    app.on_response_prepare.append(guard.headers.add)
+    app.on_response_prepare.append(security.headers.add)
     return app
 
 
@@ -208,7 +207,7 @@ def _search_client(
     workers: Workers,
     metrics: UploadMetrics,
 ) -> SearchClient:
-    embeddings = EmbeddingMemory(settings.embedding_cache_bytes, metrics.embeddings)
+    embeddings = EmbeddingCache(settings.embedding_cache_bytes, metrics.embeddings)
     metrics.embedding_cache_bytes.set_function(lambda: embeddings.held_bytes)
     client = SearchClient(
         broker,
@@ -221,8 +220,8 @@ def _search_client(
         on_admission=metrics.count_admission,
     )
     metrics.in_flight.set_function(lambda: client.in_flight)
-    metrics.in_flight_limit.set_function(lambda: client.door.embedding.limit)
-    metrics.waiting.set_function(lambda: client.door.embedding.waiting)
+    metrics.in_flight_limit.set_function(lambda: client.admission.embedding.limit)
+    metrics.waiting.set_function(lambda: client.admission.embedding.waiting)
     return client
 
 
@@ -243,8 +242,8 @@ def _bodies(settings: UploadSettings, limits: BodyLimits, metrics: UploadMetrics
     return bodies
 
 
-def _library(settings: UploadSettings, shared: SharedSettings) -> Library:
-    return Library(
+def _collections(settings: UploadSettings, shared: SharedSettings) -> CollectionReader:
+    return CollectionReader(
         Volume(shared.root),
         default_collection=settings.default_collection,
         images=StoredImages(

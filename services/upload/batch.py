@@ -13,7 +13,7 @@ from aiohttp import web
 
 from services.shared.errors import ImageTooLarge, SimileError
 from services.shared.telemetry.tracing import sampled, trace_id
-from services.upload.collections import Library
+from services.upload.collections import CollectionReader
 from services.upload.http import responses
 from services.upload.http.bodies import Bodies
 from services.upload.http.context import (
@@ -22,15 +22,14 @@ from services.upload.http.context import (
     QUERY_ID,
     TIMELINE,
     TRACEPARENT,
-    give_up_at,
+    caller_deadline,
 )
 from services.upload.http.problems import problem_body
 from services.upload.metrics import UploadMetrics
-from services.upload.query.body import BodyLimits, Upload, read_batch
+from services.upload.query.body import BodyLimits, Upload, read_batch, read_header
 from services.upload.query.parameters import BATCH_QUERY, parse_search
 from services.upload.query.shrink import Shrinker
-from services.upload.query.sniffing import sniffed
-from services.upload.search.queries import Query, new_query_id
+from services.upload.search.queries import SearchQuery, new_query_id
 from services.upload.search.search_client import SearchClient
 
 _log = structlog.get_logger(__name__)
@@ -50,7 +49,7 @@ class BatchHandler:
     """POST /v1/search/batch."""
 
     client: SearchClient
-    library: Library
+    collections: CollectionReader
     metrics: UploadMetrics
     limits: BodyLimits
     bodies: Bodies
@@ -61,7 +60,7 @@ class BatchHandler:
         caller, announced = request[ALLOWANCE].caller, request.content_length or 0
         announced = min(announced, self.limits.batch_bytes)
         with self.bodies.arriving(caller, announced) as body:
-            with self.client.arriving(caller, give_up_at(request)):
+            with self.client.reserve(caller, caller_deadline(request)):
                 # The head was charged as one query.
                 uploads, fields = await read_batch(
                     request, self.limits, body, on_another=request[ALLOWANCE].take
@@ -69,28 +68,28 @@ class BatchHandler:
             body.arrived()
             timeline = request[TIMELINE]
             timeline.lap("receive")
-            until = time.monotonic() + self.client.left_seconds(give_up_at(request))
-            asked = parse_search(fields, BATCH_QUERY)
-            shelf = await self.library.shelf(asked.question.collection)
-            collection = shelf.manifest.collection
-            question = replace(asked.question, collection=collection)
+            until = time.monotonic() + self.client.left_seconds(caller_deadline(request))
+            question, box = parse_search(fields, BATCH_QUERY)
+            opened = await self.collections.open(question.collection)
+            collection = opened.manifest.collection
+            question = replace(question, collection=collection)
             # One batch leaves half of the places to others.
-            at_once = asyncio.Semaphore(max(1, self.client.door.embedding.limit // 2))
+            places = asyncio.Semaphore(max(1, self.client.admission.embedding.limit // 2))
             async with asyncio.TaskGroup() as group:
                 tasks = [
                     group.create_task(
                         self._outcome(
                             upload,
-                            shelf.manifest.model_id,
-                            Query(
+                            opened.manifest.model_id,
+                            SearchQuery(
                                 query_id=new_query_id(),
                                 traceparent=request[TRACEPARENT],
                                 timeline=timeline.copy(),
                                 question=question,
-                                box=asked.box,
-                                give_up_at=until,
+                                box=box,
+                                deadline=until,
                             ),
-                            at_once,
+                            places,
                         )
                     )
                     for upload in uploads
@@ -112,29 +111,31 @@ class BatchHandler:
             "collection": collection,
             "results": [outcome.body for outcome in outcomes],
         }
-        return responses.told(answer)
+        return responses.json_response(answer)
 
     async def _outcome(
-        self, upload: Upload, model_id: str, query: Query, at_once: asyncio.Semaphore
+        self, upload: Upload, model_id: str, query: SearchQuery, places: asyncio.Semaphore
     ) -> _Outcome:
         try:
-            async with at_once:
+            async with places:
                 answer = await self._answer(upload.content, model_id, query)
         except SimileError as error:
-            told = problem_body(error, query.query_id)
-            outcome = _Outcome(query.query_id, {"name": upload.name, "problem": told}, error.code)
+            problem = problem_body(error, query.query_id)
+            outcome = _Outcome(
+                query.query_id, {"name": upload.name, "problem": problem}, error.code
+            )
         else:
             outcome = _Outcome(query.query_id, {"name": upload.name, "answer": answer})
         _record(query, upload, outcome.code)
         return outcome
 
     async def _answer(
-        self, content: bytes | ImageTooLarge, model_id: str, query: Query
+        self, content: bytes | ImageTooLarge, model_id: str, query: SearchQuery
     ) -> dict[str, Any]:
         if isinstance(content, ImageTooLarge):
             raise content
         self.metrics.image_bytes.observe(len(content))
-        header = await sniffed(content, self.limits.image)
+        header = await read_header(content, self.limits.image)
         query.timeline.lap("sniff")
 
         async def shrunk(whole: bytes) -> bytes:
@@ -147,10 +148,10 @@ class BatchHandler:
         seconds = query.timeline.seconds()
         example = trace_id(query.traceparent) if sampled(query.traceparent) else ""
         self.metrics.observe_stages(seconds, example)
-        return responses.of_found(query.query_id, found, seconds)
+        return responses.search_body(query.query_id, found, seconds)
 
 
-def _record(query: Query, upload: Upload, code: str) -> None:
+def _record(query: SearchQuery, upload: Upload, code: str) -> None:
     """An image of a batch is a query, and has its line."""
     size = {} if isinstance(upload.content, ImageTooLarge) else {"bytes": len(upload.content)}
     seconds = query.timeline.seconds()

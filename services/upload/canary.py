@@ -12,7 +12,7 @@ from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.request_reply import Inbox
 from services.shared.volume.items import Item
-from services.upload.collections import Library
+from services.upload.collections import CollectionReader
 from services.upload.search.embedding_cache import Vector
 
 _CANDIDATES: Final = 8
@@ -22,29 +22,29 @@ _LOOPBACK_SECONDS: Final = 2.0
 class CanaryChoice:
     """Chooses from the collection that was asked for last, so that none is opened for a canary."""
 
-    def __init__(self, library: Library, replica: str, limits: Limits) -> None:
+    def __init__(self, collections: CollectionReader, replica: str, limits: Limits) -> None:
         """Take the limits of callers: a build lets in larger images than the embedders accept."""
-        self._library = library
+        self._collections = collections
         self._replica = replica
         self._limits = limits
 
     async def choose(self) -> Known | None:
         """An item's image through the embedders; where no image is to be had, its vector."""
-        shelf = await self._library.recent()
-        if shelf is None:
+        opened = await self._collections.recent()
+        if opened is None:
             return None
-        manifest = shelf.manifest
+        manifest = opened.manifest
         names = (f"{self._replica} {manifest.version} {n}" for n in range(_CANDIDATES))
         positions = sorted({_drawn(name, manifest.count) for name in names})
-        items = await self._library.items_at(shelf, positions)
+        items = await self._collections.items_at(opened, positions)
         # The smallest first: a canary should cost next to nothing.
         items = sorted(items, key=lambda item: item.width * item.height)
         for item in items:
-            image = await self._library.images.original(manifest, item)
+            image = await self._collections.images.original(manifest, item)
             is_small = item.width * item.height <= self._limits.max_pixels
             if image is not None and is_small and len(image) <= self._limits.max_bytes:
                 return _by_image(manifest.collection, item, image)
-        vector = await self._library.vector(shelf, items[0])
+        vector = await self._collections.vector(opened, items[0])
         return _by_vector(manifest.collection, items[0], vector)
 
 

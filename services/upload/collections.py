@@ -38,7 +38,7 @@ _MAX_FACETS: Final = 200
 
 
 @dataclass(frozen=True)
-class Shelf:
+class OpenCollection:
     """One collection's active version, open for reading; nobody removes it meanwhile."""
 
     manifest: Manifest
@@ -62,11 +62,11 @@ class Listed:
     """Holds a collection as it is listed: its active version, and the build that runs now."""
 
     name: str
-    shelf: Shelf | None
+    opened: OpenCollection | None
     build: BuildProgress | None
 
 
-class Library:
+class CollectionReader:
     """Read access to every collection of the volume; `images` are the files of their items."""
 
     def __init__(
@@ -80,13 +80,13 @@ class Library:
         self._volume = volume
         self.images = images
         self._names = CollectionNames(volume, default_collection, hidden)
-        self._shelves: dict[str, Shelf] = {}
+        self._opened: dict[str, OpenCollection] = {}
         self._refused: dict[str, str] = {}
-        self._looked: dict[str | None, tuple[float, Shelf]] = {}
+        self._looked: dict[str | None, tuple[float, OpenCollection]] = {}
         self._recent: str | None = None
         self._counting = asyncio.Lock()
 
-    async def shelf(self, collection: str | None) -> Shelf:
+    async def open(self, collection: str | None) -> OpenCollection:
         """The collection, or the default one.
 
         Raises CollectionRequired, UnknownCollection, NoIndex.
@@ -94,12 +94,12 @@ class Library:
         looked = self._looked.get(collection)
         if looked is not None and time.monotonic() < looked[0]:
             return looked[1]
-        shelf = await asyncio.to_thread(self._shelf, collection)
-        self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, shelf)
-        self._recent = shelf.manifest.collection
-        return shelf
+        opened = await asyncio.to_thread(self._current, collection)
+        self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, opened)
+        self._recent = opened.manifest.collection
+        return opened
 
-    async def recent(self) -> Shelf | None:
+    async def recent(self) -> OpenCollection | None:
         """The collection that was asked for last; before any was, the default or the first."""
         names = await asyncio.to_thread(self._names.indexed)
         wanted = (self._recent, self._names.wanted, *names)
@@ -107,11 +107,11 @@ class Library:
         if name is None:
             return None
         try:
-            return await asyncio.to_thread(self._shelf, name)
+            return await asyncio.to_thread(self._current, name)
         except SimileError:
             return None  # its searchers report it
 
-    async def shelves(self) -> Sequence[Shelf]:
+    async def opened(self) -> Sequence[OpenCollection]:
         """Every collection that can be read."""
         return await asyncio.to_thread(self._readable)
 
@@ -123,56 +123,56 @@ class Library:
         """Return one collection as it is listed. Raises UnknownCollection, NoIndex."""
         build = await asyncio.to_thread(self._names.build_of, collection)
         try:
-            return Listed(collection, await self.shelf(collection), build)
+            return Listed(collection, await self.open(collection), build)
         except IndexBuilding:
             return Listed(collection, None, build)
 
-    async def item(self, shelf: Shelf, item_id: str) -> Item:
+    async def item(self, opened: OpenCollection, item_id: str) -> Item:
         """An item. Raises UnknownItem."""
-        return await asyncio.to_thread(shelf.items.by_id, item_id)
+        return await asyncio.to_thread(opened.items.by_id, item_id)
 
-    async def items_at(self, shelf: Shelf, positions: Sequence[int]) -> Sequence[Item]:
+    async def items_at(self, opened: OpenCollection, positions: Sequence[int]) -> Sequence[Item]:
         """The items at these positions."""
-        return await asyncio.to_thread(shelf.items.at, positions)
+        return await asyncio.to_thread(opened.items.at, positions)
 
-    async def sample(self, shelf: Shelf, count: int) -> Sequence[Item]:
+    async def sample(self, opened: OpenCollection, count: int) -> Sequence[Item]:
         """Items spread over the collection."""
-        return await asyncio.to_thread(shelf.items.sample, count)
+        return await asyncio.to_thread(opened.items.sample, count)
 
-    async def facets(self, shelf: Shelf) -> Facets:
+    async def facets(self, opened: OpenCollection) -> Facets:
         """What a filter of the collection can ask for."""
         async with self._counting:
-            return await asyncio.to_thread(lambda: shelf.facets)
+            return await asyncio.to_thread(lambda: opened.facets)
 
-    async def vector(self, shelf: Shelf, item: Item) -> Vector:
+    async def vector(self, opened: OpenCollection, item: Item) -> Vector:
         """An item's stored vector."""
-        manifest = shelf.manifest
+        manifest = opened.manifest
         raw = await asyncio.to_thread(
-            read_vector, shelf.directory, item.position, manifest.dimension
+            read_vector, opened.directory, item.position, manifest.dimension
         )
         return Vector(manifest.model_id, manifest.dimension, raw)
 
-    def _shelf(self, collection: str | None) -> Shelf:
+    def _current(self, collection: str | None) -> OpenCollection:
         name = collection or self._names.default()
         self._names.require_served(name)
-        shelf, version = self._shelves.get(name), ""
+        opened, version = self._opened.get(name), ""
         try:
             version = self._volume.active(name)
-            known = {self._refused.get(name), None if shelf is None else shelf.manifest.version}
-            if shelf is None or version not in known:
-                shelf = self._shelves[name] = self._opened(name, version)
+            known = {self._refused.get(name), None if opened is None else opened.manifest.version}
+            if opened is None or version not in known:
+                opened = self._opened[name] = self._open(name, version)
         except IndexCorrupt as error:
-            if shelf is None:
+            if opened is None:
                 message = f"the active index of {name!r} can't be read: {error}"
                 raise NoIndex(message) from error
             self._refused[name] = version
             _log.error(str(error), action=error.code, collection=name, refused_version=version,
-                       answering_version=shelf.manifest.version)  # fmt: skip
+                       answering_version=opened.manifest.version)  # fmt: skip
         except NoIndex as error:
             raise self._names.explained(name, error) from error
-        return shelf
+        return opened
 
-    def _opened(self, name: str, version: str) -> Shelf:
+    def _open(self, name: str, version: str) -> OpenCollection:
         """The version, its files as large as they should be. Raises IndexCorrupt.
 
         Only searchers verify the hashes.
@@ -190,21 +190,21 @@ class Library:
             if size != expected.bytes:
                 message = f"{file} of {name} {version} has {size} bytes, not {expected.bytes}"
                 raise IndexCorrupt(message)
-        return Shelf(manifest, directory, ItemCatalog(directory / ITEMS), lease)
+        return OpenCollection(manifest, directory, ItemCatalog(directory / ITEMS), lease)
 
-    def _readable(self) -> list[Shelf]:
+    def _readable(self) -> list[OpenCollection]:
         readable = []
         for name in self._names.indexed():
             try:
-                readable.append(self._shelf(name))
+                readable.append(self._current(name))
             except SimileError:
                 continue  # its searchers report it; here it just isn't there to be searched
         return readable
 
     def _listing(self) -> tuple[list[Listed], str | None]:
-        shelves = {shelf.manifest.collection: shelf for shelf in self._readable()}
+        opened = {opened.manifest.collection: opened for opened in self._readable()}
         builds = self._names.builds()
-        names = sorted({*shelves, *builds})
+        names = sorted({*opened, *builds})
         known = self._names.wanted in names
         default = self._names.wanted if known else names[0] if len(names) == 1 else None
-        return [Listed(name, shelves.get(name), builds.get(name)) for name in names], default
+        return [Listed(name, opened.get(name), builds.get(name)) for name in names], default

@@ -1,20 +1,21 @@
-"""The routes: each reads its request, asks the library or the search client, and answers JSON."""
+"""Handles the routes: reads a request, asks collections or search client, answers with JSON."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 import orjson
 from aiohttp import web
+from cachetools import LRUCache
 
 from services.shared import imaging
 from services.shared.errors import UrlNotAllowed
 from services.shared.imaging import Header
 from services.shared.volume.items import Item
 from services.upload.batch import BatchHandler
-from services.upload.collections import Library, Shelf
+from services.upload.collections import CollectionReader, OpenCollection
 from services.upload.http import responses
 from services.upload.http.bodies import Bodies, Body
 from services.upload.http.context import (
@@ -23,10 +24,10 @@ from services.upload.http.context import (
     QUERY_ID,
     TIMELINE,
     TRACEPARENT,
-    give_up_at,
+    caller_deadline,
 )
 from services.upload.metrics import UploadMetrics
-from services.upload.query.body import BodyLimits, Fetch, read_image, single_values
+from services.upload.query.body import BodyLimits, Fetch, read_header, read_image, single_values
 from services.upload.query.parameters import (
     IMAGE_QUERY,
     ITEM_QUERY,
@@ -37,11 +38,9 @@ from services.upload.query.parameters import (
 )
 from services.upload.query.remote_image import RemoteImages
 from services.upload.query.shrink import Shrinker
-from services.upload.query.sniffing import sniffed
-from services.upload.search.lru import Memory
-from services.upload.search.queries import Found, Query
+from services.upload.search.queries import Found, SearchQuery
 from services.upload.search.search_client import SearchClient
-from services.upload.stored_images import Picture
+from services.upload.stored_images import EncodedImage
 
 _MAX_SAMPLE: Final = 200
 _SAMPLES_BYTES: Final = 4 * 2**20
@@ -58,26 +57,28 @@ class Handlers:
     """Every route of the API."""
 
     client: SearchClient
-    library: Library
+    collections: CollectionReader
     metrics: UploadMetrics
     limits: BodyLimits
     bodies: Bodies
     shrinker: Shrinker
     remote: RemoteImages | None = None
     """None where callers may not name an image by its address."""
-    samples: Memory[bytes] = field(default_factory=lambda: Memory(_SAMPLES_BYTES, len))
+    samples: LRUCache[tuple[str, str, int], bytes] = field(
+        default_factory=lambda: LRUCache(_SAMPLES_BYTES, len)
+    )
     """Samples as they were answered: the same until the collection's version changes."""
 
     def routes(self) -> list[web.RouteDef]:
         """The API's routes; GET routes answer HEAD too."""
         batch = BatchHandler(
-            self.client, self.library, self.metrics, self.limits, self.bodies, self.shrinker
+            self.client, self.collections, self.metrics, self.limits, self.bodies, self.shrinker
         )
         return [
             web.post("/v1/search", self.search),
             web.post("/v1/search/batch", batch.search),
             web.post("/v1/embed", self.embed),
-            web.get("/v1/collections", self.collections),
+            web.get("/v1/collections", self.list_collections),
             web.get("/v1/collections/{name}", self.collection),
             web.get("/v1/collections/{name}/facets", self.facets),
             web.get("/v1/collections/{name}/sample", self.sample),
@@ -89,75 +90,75 @@ class Handlers:
 
     async def search(self, request: web.Request) -> web.Response:
         """POST /v1/search: the neighbours of the image in the body, or of a part of it."""
-        until = give_up_at(request)
+        until = caller_deadline(request)
         caller = request[ALLOWANCE].caller
         with (
-            self.client.arriving(caller, until, may_be_known=True) as ticket,
+            self.client.reserve(caller, until, may_be_known=True) as reservation,
             self._arriving(request) as body,
         ):
             image, header, fields = await self._image_of(request, body, self._fetch)
             self.client.left_seconds(until)
-            asked = parse_search(fields, IMAGE_QUERY)
-            shelf = await self.library.shelf(asked.question.collection)
-            query = Query(
+            question, box = parse_search(fields, IMAGE_QUERY)
+            opened = await self.collections.open(question.collection)
+            query = SearchQuery(
                 query_id=request[QUERY_ID],
                 traceparent=request[TRACEPARENT],
                 timeline=request[TIMELINE],
-                question=replace(asked.question, collection=shelf.manifest.collection),
-                box=asked.box,
-                give_up_at=until,
+                question=replace(question, collection=opened.manifest.collection),
+                box=box,
+                deadline=until,
             )
             query.timeline.lap("sniff")
 
             async def shrunk(whole: bytes) -> bytes:
-                model_id = shelf.manifest.model_id
-                sent = await self.shrinker.shrunk(whole, header, model_id, asked.box)
+                model_id = opened.manifest.model_id
+                sent = await self.shrinker.shrunk(whole, header, model_id, box)
                 request[FACTS]["sent_bytes"] = len(sent)
                 query.timeline.lap("sniff")
                 return sent
 
-            found = await self.client.search(query, image, ticket, shrunk)
+            found = await self.client.search(query, image, reservation, shrunk)
         return self._answer_found(request, found)
 
     async def similar(self, request: web.Request) -> web.Response:
         """GET .../similar: the neighbours of an item of the collection, itself left out."""
-        question = parse_search(single_values(request), ITEM_QUERY).question
-        until = give_up_at(request)
+        question, _ = parse_search(single_values(request), ITEM_QUERY)
+        until = caller_deadline(request)
         self.client.require_open()
-        shelf, item = await self._item_of(request)
-        vector = await self.library.vector(shelf, item)
+        opened, item = await self._item_of(request)
+        vector = await self.collections.vector(opened, item)
         request[TIMELINE].lap("lookup")
-        query = Query(
+        query = SearchQuery(
             query_id=request[QUERY_ID],
             traceparent=request[TRACEPARENT],
             timeline=request[TIMELINE],
-            question=replace(question, collection=shelf.manifest.collection, exclude=item.item_id),
-            give_up_at=until,
+            question=replace(question, collection=opened.manifest.collection, exclude=item.item_id),
+            deadline=until,
         )
         found = await self.client.similar(query, vector)
         return self._answer_found(request, found)
 
     async def embed(self, request: web.Request) -> web.Response:
         """POST /v1/embed: the vector of the image in the body."""
-        until = give_up_at(request)
+        until = caller_deadline(request)
         caller = request[ALLOWANCE].caller
-        with self.client.arriving(caller, until) as ticket, self._arriving(request) as body:
+        with self.client.reserve(caller, until) as reservation, self._arriving(request) as body:
             image, _, fields = await self._image_of(request, body)
             require_known(fields, _NONE)
-            query = Query(
+            query = SearchQuery(
                 query_id=request[QUERY_ID],
                 traceparent=request[TRACEPARENT],
                 timeline=request[TIMELINE],
-                give_up_at=until,
+                deadline=until,
             )
             query.timeline.lap("sniff")
-            embedded = await self.client.embed(query, image, ticket)
+            embedded = await self.client.embed(query, image, reservation)
         query.timeline.lap("reply")
         seconds = query.timeline.seconds()
-        answer = responses.of_embedded(query.query_id, embedded, seconds)
-        return responses.told(answer, headers=responses.server_timing(seconds))
+        answer = responses.embedding_body(query.query_id, embedded, seconds)
+        return responses.json_response(answer, headers=responses.server_timing(seconds))
 
-    async def collections(self, request: web.Request) -> web.Response:
+    async def list_collections(self, request: web.Request) -> web.Response:
         """GET /v1/collections: what there is to search, and what an image may be."""
         require_known(single_values(request), _NONE)
         limits = {
@@ -167,10 +168,10 @@ class Handlers:
             "batch_max_bytes": self.limits.batch_bytes,
             "formats": list(imaging.formats()),
         }
-        listing, default = await self.library.listing()
-        return responses.told(
+        listing, default = await self.collections.listing()
+        return responses.json_response(
             {
-                "collections": [responses.of_collection(listed) for listed in listing],
+                "collections": [responses.collection_body(listed) for listed in listing],
                 "default_collection": default,
                 "limits": limits,
             }
@@ -179,52 +180,57 @@ class Handlers:
     async def collection(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}."""
         require_known(single_values(request), _NONE)
-        listed = await self.library.listed(request.match_info["name"])
-        return responses.told(responses.of_collection(listed))
+        listed = await self.collections.listed(request.match_info["name"])
+        return responses.json_response(responses.collection_body(listed))
 
     async def facets(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/facets: what a filter can ask for."""
         require_known(single_values(request), _NONE)
-        shelf = await self.library.shelf(request.match_info["name"])
-        return responses.told(responses.of_facets(shelf, await self.library.facets(shelf)))
+        opened = await self.collections.open(request.match_info["name"])
+        return responses.json_response(
+            responses.facets_body(opened, await self.collections.facets(opened))
+        )
 
     async def sample(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/sample: items spread over the collection."""
         fields = single_values(request)
         require_known(fields, frozenset({"count"}))
         count = parse_int(fields, "count", default=_DEFAULT_SAMPLE, low=1, high=_MAX_SAMPLE)
-        shelf = await self.library.shelf(request.match_info["name"])
-        key = shelf.manifest.collection, shelf.manifest.version, count
+        opened = await self.collections.open(request.match_info["name"])
+        key = opened.manifest.collection, opened.manifest.version, count
         body = self.samples.get(key)
         if body is None:
-            items = await self.library.sample(shelf, count)
-            listed = [responses.of_item(shelf, item) for item in items]
-            body = orjson.dumps({**responses.of_version(shelf), "items": listed})
-            self.samples.put(key, body)
-        return responses.encoded(body)
+            items = await self.collections.sample(opened, count)
+            listed = [responses.item_body(opened, item) for item in items]
+            body = orjson.dumps({**responses.version_body(opened), "items": listed})
+            with suppress(ValueError):  # of a sample that is larger than the cache
+                self.samples[key] = body
+        return responses.json_bytes_response(body)
 
     async def item(self, request: web.Request) -> web.Response:
         """GET /v1/items/{collection}/{item_id}: the item's facts."""
         require_known(single_values(request), _NONE)
-        shelf, item = await self._item_of(request)
-        return responses.told({**responses.of_version(shelf), **responses.of_item(shelf, item)})
+        opened, item = await self._item_of(request)
+        return responses.json_response(
+            {**responses.version_body(opened), **responses.item_body(opened, item)}
+        )
 
     async def image(self, request: web.Request) -> web.StreamResponse:
         """GET .../image: the stored file as it is now."""
-        shelf, item = await self._item_of(request)
-        if (unchanged := await self._unchanged(request, shelf, item, _IMAGE_TAG)) is not None:
+        opened, item = await self._item_of(request)
+        if (unchanged := await self._unchanged(request, opened, item, _IMAGE_TAG)) is not None:
             return unchanged
-        picture = await self.library.images.image(shelf.manifest, item)
-        return _picture(request, picture, _IMAGE_TAG)
+        picture = await self.collections.images.image(opened.manifest, item)
+        return _image_response(request, picture, _IMAGE_TAG)
 
     async def thumbnail(self, request: web.Request) -> web.StreamResponse:
         """GET .../thumbnail: a small JPEG."""
-        shelf, item = await self._item_of(request)
-        if (unchanged := await self._unchanged(request, shelf, item, _THUMBNAIL_TAG)) is not None:
+        opened, item = await self._item_of(request)
+        if (unchanged := await self._unchanged(request, opened, item, _THUMBNAIL_TAG)) is not None:
             return unchanged
-        picture, cached = await self.library.images.thumbnail(shelf.manifest, item)
+        picture, cached = await self.collections.images.thumbnail(opened.manifest, item)
         self.metrics.thumbnails.labels(source="cache" if cached else "made").inc()
-        return _picture(request, picture, _THUMBNAIL_TAG)
+        return _image_response(request, picture, _THUMBNAIL_TAG)
 
     def _arriving(self, request: web.Request) -> AbstractContextManager[Body]:
         announced = min(request.content_length or 0, self.limits.image.max_bytes)
@@ -238,7 +244,7 @@ class Handlers:
         request[TIMELINE].lap("receive")
         self.metrics.image_bytes.observe(len(image))
         request[FACTS]["bytes"] = len(image)
-        header = await sniffed(image, self.limits.image)
+        header = await read_header(image, self.limits.image)
         request[FACTS]["format"] = header.format
         return image, header, fields
 
@@ -249,28 +255,28 @@ class Handlers:
         return await self.remote.fetch(address)
 
     async def _unchanged(
-        self, request: web.Request, shelf: Shelf, item: Item, form: str
+        self, request: web.Request, opened: OpenCollection, item: Item, form: str
     ) -> web.Response | None:
         """304 where the file's times show that the caller holds it; None where it must be read."""
         if not request.if_none_match:
             return None
-        sha256 = await self.library.images.known_sha256(shelf.manifest, item)
+        sha256 = await self.collections.images.known_sha256(opened.manifest, item)
         if sha256 is None or not _holds(request, form.format(sha256)):
             return None
         return _not_modified(form.format(sha256))
 
-    async def _item_of(self, request: web.Request) -> tuple[Shelf, Item]:
-        shelf = await self.library.shelf(request.match_info["collection"])
-        return shelf, await self.library.item(shelf, request.match_info["item_id"])
+    async def _item_of(self, request: web.Request) -> tuple[OpenCollection, Item]:
+        opened = await self.collections.open(request.match_info["collection"])
+        return opened, await self.collections.item(opened, request.match_info["item_id"])
 
     def _answer_found(self, request: web.Request, found: Found) -> web.Response:
         request[TIMELINE].lap("reply")
         seconds = request[TIMELINE].seconds()
-        body = responses.of_found(request[QUERY_ID], found, seconds)
+        body = responses.search_body(request[QUERY_ID], found, seconds)
         told = ("collection", "index_version", "model_id", "matching")
         request[FACTS].update({name: body[name] for name in told})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)
-        return responses.told(body, headers=responses.server_timing(seconds))
+        return responses.json_response(body, headers=responses.server_timing(seconds))
 
 
 def _holds(request: web.Request, tag: str) -> bool:
@@ -290,7 +296,7 @@ def _not_modified(tag: str) -> web.Response:
     return web.Response(status=304, headers=_caching(tag))
 
 
-def _picture(request: web.Request, picture: Picture, form: str) -> web.Response:
+def _image_response(request: web.Request, picture: EncodedImage, form: str) -> web.Response:
     """The picture, or 304; Range is not looked at, so no answer mixes two states of a file."""
     tag = form.format(picture.sha256)
     if _holds(request, tag) or _holds_any(request):

@@ -16,9 +16,9 @@ class UploadMetrics:
     """What the HTTP front counts and measures."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self._tell_of_requests(registry)
-        self._tell_of_queries(registry)
-        self._tell_of_images(registry)
+        self._add_requests_metrics(registry)
+        self._add_queries_metrics(registry)
+        self._add_images_metrics(registry)
 
     def count(self, route: str, status: int, code: str, seconds: float, trace: str) -> None:
         """Count an answer; trace: the id of its trace, empty without one."""
@@ -38,7 +38,7 @@ class UploadMetrics:
             if stage != "total":
                 self._stages.of(stage).observe(spent, trace)
 
-    def _tell_of_requests(self, registry: CollectorRegistry) -> None:
+    def _add_requests_metrics(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "simile_upload_requests_total",
             "Requests by route, status and code (ok, or an error's).",
@@ -89,7 +89,7 @@ class UploadMetrics:
         for what, result in itertools.product(("keys", "certificate"), ("ok", "refused")):
             self.reloads.labels(what, result)
 
-    def _tell_of_queries(self, registry: CollectorRegistry) -> None:
+    def _add_queries_metrics(self, registry: CollectorRegistry) -> None:
         self._admitted = Counter(
             "simile_upload_admitted_total",
             "Queries that were let in.",
@@ -155,7 +155,7 @@ class UploadMetrics:
             registry=registry,
         )
 
-    def _tell_of_images(self, registry: CollectorRegistry) -> None:
+    def _add_images_metrics(self, registry: CollectorRegistry) -> None:
         self.image_bytes = Histogram(
             "simile_upload_image_bytes",
             "Size of the images received.",

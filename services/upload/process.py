@@ -13,7 +13,7 @@ from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.upload.app import run
 from services.upload.metrics import UploadMetrics
-from services.upload.security.guard import Guard
+from services.upload.security.security import Security
 from services.upload.settings import UploadSettings
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(UploadSettings), load(SharedSettings)
     # A file that can't be read ends the process now, not after a wait for RabbitMQ.
-    Guard.of(settings, UploadMetrics(CollectorRegistry()))
+    Security.of(settings, UploadMetrics(CollectorRegistry()))
 
     async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
         await run(settings, shared, broker, stop=stop, telemetry=telemetry)

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 from services.shared.telemetry import metric_names
 from services.shared.telemetry.health import Health
 from services.shared.telemetry.samples import Histogram, Samples
-from services.upload.collections import Library
+from services.upload.collections import CollectionReader
 from services.upload.http import responses
 from services.upload.query.body import single_values
 from services.upload.query.parameters import require_known
@@ -39,7 +39,7 @@ _COUNTED: Final = (
 _MEASURED: Final = (metric_names.REQUEST_SECONDS, metric_names.STAGE_SECONDS)
 
 
-class Recent:
+class RecentMetrics:
     """What the process's metrics were in the last minutes; `run` is a stage."""
 
     def __init__(
@@ -78,8 +78,8 @@ class StatusHandlers:
     replica: str
     version: str
     health: Health
-    recent: Recent
-    library: Library
+    recent: RecentMetrics
+    collections: CollectionReader
     started_unix_ms: int
 
     def routes(self) -> list[web.RouteDef]:
@@ -95,7 +95,7 @@ class StatusHandlers:
         """GET /v1/status: whether this replica is ready, and how its last minutes were."""
         require_known(single_values(request), _NONE)
         risen, seconds = self.recent.risen()
-        listing, _ = await self.library.listing()
+        listing, _ = await self.collections.listing()
         not_live, not_ready = self.health.not_live(), self.health.not_ready()
         body = {
             "replica": self.replica,
@@ -112,9 +112,9 @@ class StatusHandlers:
             ],
             "canary": _canary(risen),
             "queues": metric_names.queue_messages([risen]),
-            "collections": [responses.of_collection(one) for one in listing],
+            "collections": [responses.collection_body(one) for one in listing],
         }
-        return responses.told(body, headers={"Cache-Control": "no-store"})
+        return responses.json_response(body, headers={"Cache-Control": "no-store"})
 
 
 def _queries(risen: Samples, seconds: float) -> Mapping[str, Any]:

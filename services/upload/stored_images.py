@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from cachetools import LRUCache
+
 from services.shared import imaging
 from services.shared.errors import ImageGone, SimileError, TooManyPixels
 from services.shared.volume.items import Item
 from services.shared.volume.manifest import Manifest
-from services.upload.search.lru import Memory
 
 _STORED_LIMITS: Final = imaging.Limits(
     max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
@@ -41,7 +42,7 @@ _WAY_OUT: Final = "put it back, or build the index again"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class EncodedImage:
     """An encoded image, its media type, and the SHA-256 of the file that it shows, as hex."""
 
     content: bytes
@@ -81,8 +82,8 @@ class StoredImages:
         """max_thumbnail_memory: bytes that decoding for one thumbnail may take."""
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
-        self._thumbnails = Memory[bytes](thumbnail_cache_bytes, len)
-        self._seen = Memory[_Seen](_MAX_SEEN, lambda _: 1)
+        self._thumbnails = LRUCache[str, bytes](thumbnail_cache_bytes, len)
+        self._seen = LRUCache[tuple[str, str], _Seen](_MAX_SEEN)
         self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
         self._max_memory = max_thumbnail_memory
         self._one_large = threading.Lock()
@@ -98,11 +99,11 @@ class StoredImages:
         state = await asyncio.to_thread(self._state, manifest, item)
         return seen.sha256 if seen.state == state else None
 
-    async def image(self, manifest: Manifest, item: Item) -> Picture:
+    async def image(self, manifest: Manifest, item: Item) -> EncodedImage:
         """Return an item's image as stored now. Raises ImageGone."""
         content, sha256 = await self._content(manifest, item)
         media_type = await asyncio.to_thread(self._media_type, item, content)
-        return Picture(content, media_type, sha256)
+        return EncodedImage(content, media_type, sha256)
 
     async def original(self, manifest: Manifest, item: Item) -> bytes | None:
         """Return the image that was indexed; None when it is not there, or another by now."""
@@ -112,7 +113,7 @@ class StoredImages:
             return None
         return content if sha256 == item.sha256 else None
 
-    async def thumbnail(self, manifest: Manifest, item: Item) -> tuple[Picture, bool]:
+    async def thumbnail(self, manifest: Manifest, item: Item) -> tuple[EncodedImage, bool]:
         """Return a small JPEG of the file as it is now, and whether it was in memory.
 
         Raises ImageGone, or TooManyPixels where it would take too much memory to make.
@@ -120,22 +121,23 @@ class StoredImages:
         sha256 = await self.known_sha256(manifest, item)
         known = None if sha256 is None else self._thumbnails.get(sha256)
         if sha256 is not None and known is not None:
-            return Picture(known, "image/jpeg", sha256), True
+            return EncodedImage(known, "image/jpeg", sha256), True
         # Read one after the other, too: large files would take as much memory as callers ask for.
         async with self._making:
             content, sha256 = await self._content(manifest, item)
             known = self._thumbnails.get(sha256)
             if known is not None:
-                return Picture(known, "image/jpeg", sha256), True
+                return EncodedImage(known, "image/jpeg", sha256), True
             small = await asyncio.to_thread(self._shrunk, item, content)
-        self._thumbnails.put(sha256, small)
-        return Picture(small, "image/jpeg", sha256), False
+        with contextlib.suppress(ValueError):  # of a thumbnail that is larger than the cache
+            self._thumbnails[sha256] = small
+        return EncodedImage(small, "image/jpeg", sha256), False
 
     async def _content(self, manifest: Manifest, item: Item) -> tuple[bytes, str]:
         """The file's bytes and their hash, which is remembered."""
         content, sha256, state = await asyncio.to_thread(self._read, manifest, item)
         if state is not None:
-            self._seen.put(_key(manifest, item), _Seen(state, sha256))
+            self._seen[_key(manifest, item)] = _Seen(state, sha256)
         return content, sha256
 
     def _state(self, manifest: Manifest, item: Item) -> _State:

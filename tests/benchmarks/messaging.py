@@ -37,8 +37,8 @@ from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import Telemetry
 from services.shared.volume.volume import Volume
 from services.upload.metrics import UploadMetrics
-from services.upload.search.embedding_cache import EmbeddingMemory
-from services.upload.search.queries import Query, new_query_id
+from services.upload.search.embedding_cache import EmbeddingCache
+from services.upload.search.queries import SearchQuery, new_query_id
 from services.upload.search.search_client import SearchClient
 from services.upload.search.workers import Workers
 from tests.benchmarks import messaging_report, results
@@ -199,7 +199,7 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
     await inbox.opened()
     metrics = UploadMetrics(Telemetry().registry)
     client = SearchClient(
-        broker, inbox, EmbeddingMemory(0, metrics.embeddings), Workers(broker),
+        broker, inbox, EmbeddingCache(0, metrics.embeddings), Workers(broker),
         deadline_seconds=_DEADLINE_SECONDS, max_in_flight=concurrency,
         on_expired=lambda: None,
     )  # fmt: skip
@@ -207,7 +207,8 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
 
     async def ask_for_ever() -> None:
         while (started := time.perf_counter()) < end:
-            query = Query(query_id=new_query_id(), question=Question(collection=_COLLECTION, k=10))
+            question = Question(collection=_COLLECTION, k=10)
+            query = SearchQuery(query_id=new_query_id(), question=question)
             await client.search(query, image)
             latencies.append(time.perf_counter() - started)
 

@@ -141,7 +141,7 @@ class Body:
         self._timer: asyncio.Timeout | None = None
         self.held_bytes = 0
 
-    def took(self, count: int) -> None:
+    def add_bytes(self, count: int) -> None:
         """Count bytes that have come. Raises Overloaded or RateLimited when they are too many."""
         self._bodies.hold(self._caller, count)
         self.held_bytes += count
@@ -157,7 +157,7 @@ class Body:
             self._bodies.end(self._caller)
 
     @asynccontextmanager
-    async def in_time(self) -> AsyncIterator[None]:
+    async def time_limit(self) -> AsyncIterator[None]:
         """Bound the time to read the body in.
 
         Raises:

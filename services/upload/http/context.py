@@ -24,7 +24,7 @@ TRACEPARENT: Final = web.RequestKey("traceparent", str)
 """The W3C context that who works for this request gets; empty without one."""
 
 
-def give_up_at(request: web.Request) -> float | None:
+def caller_deadline(request: web.Request) -> float | None:
     """When the caller waits no more, on the monotonic clock; None where it does not say.
 
     Raises MalformedRequest.

@@ -60,7 +60,7 @@ class Listener:
             self._site = None
         loop = asyncio.get_running_loop()
         latest = loop.time() + _FIRST_HEAD_SECONDS
-        while self._runner.unasked and loop.time() < latest:  # noqa: ASYNC110 (aiohttp has no event)
+        while self._runner.without_request and loop.time() < latest:  # noqa: ASYNC110 (aiohttp has no event)
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def close(self) -> None:

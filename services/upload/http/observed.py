@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Final
 
 import structlog
@@ -11,12 +13,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from services.shared.errors import Disconnected, Internal, ShuttingDown, SimileError
+from services.shared.lifecycle import wait_idle
 from services.shared.telemetry import tracing
 from services.shared.telemetry.tracing import Trace, Tracer
 from services.upload.http import responses
 from services.upload.http.context import BEGUN, FACTS, QUERY_ID, TIMELINE, TRACEPARENT
-from services.upload.http.present import Present
-from services.upload.http.problems import of_http, problem
+from services.upload.http.problems import from_http_exception, problem
 from services.upload.metrics import UploadMetrics
 from services.upload.search.queries import new_query_id
 from services.upload.search.search_client import SearchClient
@@ -32,8 +34,33 @@ _TRACED: Final = ("collection", "index_version", "bytes", "format", "batch_image
 """The facts that a span tells, too."""
 
 
+class InFlightRequests:
+    """Counts requests from their headers until their answers are made."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    @contextlib.contextmanager
+    def track(self) -> Iterator[None]:
+        """Count a request while the block runs."""
+        self._count += 1
+        self._none.clear()
+        try:
+            yield
+        finally:
+            self._count -= 1
+            if self._count == 0:
+                self._none.set()
+
+    async def wait_idle(self, timeout_seconds: float) -> None:
+        """Wait until no request is being answered, or the timeout."""
+        await wait_idle(self._none.wait(), timeout_seconds, lambda: self._count)
+
+
 def observed(
-    client: SearchClient, metrics: UploadMetrics, present: Present, tracer: Tracer
+    client: SearchClient, metrics: UploadMetrics, in_flight: InFlightRequests, tracer: Tracer
 ) -> Middleware:
     """The middleware that is around all handlers."""
 
@@ -43,10 +70,10 @@ def observed(
         query_id = request[QUERY_ID]
         code = "ok"
         try:
-            with present.one():
+            with in_flight.track():
                 response = await handler(request)
         except web.HTTPException as error:
-            named = of_http(error, request.path)
+            named = from_http_exception(error, request.path)
             code, response = named.code, problem(named, query_id)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]

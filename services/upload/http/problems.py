@@ -56,7 +56,7 @@ def problem(error: SimileError, correlation_id: str) -> web.Response:
     )
 
 
-def of_http(error: web.HTTPException, path: str) -> SimileError:
+def from_http_exception(error: web.HTTPException, path: str) -> SimileError:
     """The named error behind an aiohttp exception of status 4xx or 5xx."""
     if error.status >= _SERVER_FAULT:
         return Internal("the request failed; the log says why")

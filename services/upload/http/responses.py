@@ -13,7 +13,7 @@ from services.shared.contracts import Neighbor
 from services.shared.messaging.request_reply import Embedded
 from services.shared.volume.build_progress import BuildProgress
 from services.shared.volume.items import Facet, Facets, Item
-from services.upload.collections import Listed, Shelf
+from services.upload.collections import Listed, OpenCollection
 from services.upload.search.queries import Found
 
 _FACTS_OF_AN_INDEX: Final = (
@@ -27,19 +27,21 @@ _FACTS_OF_AN_INDEX: Final = (
 )
 
 
-def told(body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> web.Response:
+def json_response(
+    body: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> web.Response:
     """The answer with that body."""
-    return encoded(orjson.dumps(body), headers)
+    return json_bytes_response(orjson.dumps(body), headers)
 
 
-def encoded(body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
+def json_bytes_response(body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
     """The answer with a body that is JSON already."""
     return web.Response(
         body=body, headers=headers, content_type="application/json", charset="utf-8"
     )
 
 
-def of_found(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
+def search_body(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
     """The answer to a search; no next_cursor where nothing comes after it. seconds: by stage."""
     answer = found.neighbors
     return {
@@ -54,7 +56,9 @@ def of_found(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[
     }
 
 
-def of_embedded(query_id: str, embedded: Embedded, seconds: Mapping[str, float]) -> dict[str, Any]:
+def embedding_body(
+    query_id: str, embedded: Embedded, seconds: Mapping[str, float]
+) -> dict[str, Any]:
     """The vector of an image."""
     return {
         "query_id": query_id,
@@ -65,17 +69,17 @@ def of_embedded(query_id: str, embedded: Embedded, seconds: Mapping[str, float])
     }
 
 
-def of_collection(listed: Listed) -> dict[str, Any]:
+def collection_body(listed: Listed) -> dict[str, Any]:
     """A collection as it is listed; one without an index yet has no facts of it."""
-    building = None if listed.build is None else _of_build(listed.build)
-    if listed.shelf is None:
+    building = None if listed.build is None else _build_body(listed.build)
+    if listed.opened is None:
         return {
             "name": listed.name,
             "count": 0,
             **dict.fromkeys(_FACTS_OF_AN_INDEX),
             "building": building,
         }
-    manifest = listed.shelf.manifest
+    manifest = listed.opened.manifest
     return {
         "name": manifest.collection,
         "count": manifest.count,
@@ -90,7 +94,7 @@ def of_collection(listed: Listed) -> dict[str, Any]:
     }
 
 
-def _of_build(build: BuildProgress) -> dict[str, Any]:
+def _build_body(build: BuildProgress) -> dict[str, Any]:
     return {
         "stage": build.stage,
         "done": build.done,
@@ -100,16 +104,16 @@ def _of_build(build: BuildProgress) -> dict[str, Any]:
     }
 
 
-def of_facets(shelf: Shelf, facets: Facets) -> dict[str, Any]:
+def facets_body(opened: OpenCollection, facets: Facets) -> dict[str, Any]:
     """What a filter of the collection can ask for."""
     return {
-        **of_version(shelf),
+        **version_body(opened),
         "labels": _facets(facets.labels),
         "attributes": {name: _facets(values) for name, values in facets.attributes.items()},
     }
 
 
-def of_item(shelf: Shelf, item: Item) -> dict[str, Any]:
+def item_body(opened: OpenCollection, item: Item) -> dict[str, Any]:
     """An item's facts."""
     return {
         "item_id": item.item_id,
@@ -117,15 +121,15 @@ def of_item(shelf: Shelf, item: Item) -> dict[str, Any]:
         "attributes": dict(item.attributes),
         "width": item.width,
         "height": item.height,
-        **_urls(shelf.manifest.collection, item.item_id),
+        **_urls(opened.manifest.collection, item.item_id),
     }
 
 
-def of_version(shelf: Shelf) -> dict[str, Any]:
+def version_body(opened: OpenCollection) -> dict[str, Any]:
     """Which version an answer is about."""
     return {
-        "collection": shelf.manifest.collection,
-        "index_version": shelf.manifest.version,
+        "collection": opened.manifest.collection,
+        "index_version": opened.manifest.version,
     }
 
 

@@ -17,17 +17,17 @@ from aiohttp.typedefs import Handler, Middleware
 _PER_SECOND: Final = 250.0
 """Some 5 % of a core."""
 
-_AT_ONCE: Final = 250
-"""Go out at once after a quiet second; callers that wait as told hardly come faster."""
+_BURST: Final = 250
+"""Refusals that go out without delay after a quiet second."""
 
-_LONGEST_SECONDS: Final = 1.0
+_MAX_SECONDS: Final = 1.0
 """The shortest time that Retry-After asks for."""
 
-_MOST_HELD: Final = 1000
+_MAX_HELD: Final = 1000
 """Each holds a connection, and what has come of its body."""
 
 
-class Refusals:
+class RetryPacing:
     """The order in which they go out."""
 
     def __init__(
@@ -35,17 +35,17 @@ class Refusals:
         on_held: Callable[[], None],
         *,
         per_second: float = _PER_SECOND,
-        at_once: int = _AT_ONCE,
-        longest_seconds: float = _LONGEST_SECONDS,
-        most_held: int = _MOST_HELD,
+        burst: int = _BURST,
+        max_seconds: float = _MAX_SECONDS,
+        max_held: int = _MAX_HELD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """on_held: called for each that does not go out at once. Clock in seconds."""
         self._on_held = on_held
         self._every_seconds = 1 / per_second
-        self._saved_seconds = at_once / per_second
-        self._longest_seconds = longest_seconds
-        self._most_held = most_held
+        self._saved_seconds = burst / per_second
+        self._max_seconds = max_seconds
+        self._max_held = max_held
         self._clock = clock
         self._next = -self._saved_seconds
         self._held = 0
@@ -53,7 +53,7 @@ class Refusals:
     def wait_seconds(self) -> float:
         """Take the next turn; how long until it comes."""
         now = self._clock()
-        latest = now + self._longest_seconds
+        latest = now + self._max_seconds
         turn = min(max(self._next, now - self._saved_seconds) + self._every_seconds, latest)
         self._next = turn
         return max(0.0, turn - now)
@@ -72,7 +72,7 @@ class Refusals:
 
     async def _hold(self) -> None:
         seconds = self.wait_seconds()
-        if seconds == 0 or self._held >= self._most_held:
+        if seconds == 0 or self._held >= self._max_held:
             return
         self._on_held()
         self._held += 1

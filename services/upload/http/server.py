@@ -10,6 +10,7 @@ import asyncio
 from http import HTTPStatus
 from typing import Final
 
+import aiohttp
 import structlog
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -18,12 +19,33 @@ from services.shared.errors import Internal, MalformedRequest, SimileError
 from services.upload.http.problems import problem
 from services.upload.http.security_headers import SECURITY, SERVER
 from services.upload.search.queries import new_query_id
-from services.upload.security.heads import without_hidden
+from services.upload.security.header_checks import hide_headers
 
 _log = structlog.get_logger(__name__)
 
 _MAX_LINE_BYTES: Final = 32 * 1024
 """A query string may carry a filter and a cursor, percent-encoded."""
+
+
+_HANDLER_ATTRIBUTES: Final = ("_loop", "_request_count", "_waiter")
+_SERVER_ATTRIBUTES: Final = ("_kwargs",)
+
+
+def require_private_attributes(handler: object, server: object) -> None:
+    """Check that this version of aiohttp has the private attributes that are used here.
+
+    Raises:
+        Internal: an attribute is missing, so that requests could not be timed.
+    """
+    wanted = [(handler, name) for name in _HANDLER_ATTRIBUTES]
+    wanted += [(server, name) for name in _SERVER_ATTRIBUTES]
+    missing = [name for owner, name in wanted if not hasattr(owner, name)]
+    if missing:
+        message = (
+            f"aiohttp {aiohttp.__version__} has no {', '.join(missing)}: install a version that "
+            "pyproject.toml allows"
+        )
+        raise Internal(message)
 
 
 class _TimedHandler(RequestHandler):
@@ -127,16 +149,17 @@ class TimedRunner(web.AppRunner):
         self._header_timeout_seconds = header_timeout_seconds
 
     @property
-    def unasked(self) -> int:
+    def without_request(self) -> int:
         """Connections on which no request has come yet."""
         connections = self.server.connections if self.server is not None else []
         return sum(one._request_count == 0 for one in connections)  # noqa: SLF001 (no other way)
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
+        require_private_attributes(RequestHandler(made, loop=asyncio.get_running_loop()), made)
         server = _TimedServer(
             made.request_handler,
-            request_factory=without_hidden(made.request_factory),
+            request_factory=hide_headers(made.request_factory),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001 (what the application gave it)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,7 +19,7 @@ from services.shared.errors import (
 )
 from services.upload.http.bodies import Body
 from services.upload.query.parameters import FIELD_BYTES, SHORT_FIELD_BYTES, Fields
-from services.upload.security.heads import ask_for_body
+from services.upload.security.header_checks import send_continue
 
 _FIELD: Final = "image"
 _ADDRESS: Final = "image_url"
@@ -74,8 +75,8 @@ async def read_image(
         _require_once(bool(image), "form field", _FIELD)
         image.extend(await _read_part(part, body, most, _too_large(most)))
 
-    await ask_for_body(request)
-    async with body.in_time():
+    await send_continue(request)
+    async with body.time_limit():
         if multipart:
             form = await _read_form(request, body, take)
         else:
@@ -86,7 +87,7 @@ async def read_image(
             message = f"send the image or {_ADDRESS}, not both"
             raise MalformedRequest(message)
         fetched = await fetch(fields.pop(_ADDRESS))
-        body.took(len(fetched))
+        body.add_bytes(len(fetched))
         return fetched, fields
     if not image:
         message = f"send the image as the body, or as the form field {_FIELD!r}"
@@ -124,8 +125,8 @@ async def read_batch(
         left -= size
         uploads.append(upload)
 
-    await ask_for_body(request)
-    async with body.in_time():
+    await send_continue(request)
+    async with body.time_limit():
         form = await _read_form(request, body, take)
     if not uploads:
         message = f"send 1 to {limits.batch_images} images as form fields named {_FIELD!r}"
@@ -133,14 +134,25 @@ async def read_batch(
     return uploads, {**form, **single_values(request)}
 
 
+async def read_header(image: bytes, limits: imaging.Limits) -> imaging.Header:
+    """The header, by a thread only where that can take long: a thread's hop costs more than most.
+
+    Raises what `imaging.sniff` raises.
+    """
+    header = imaging.sniff_start(image, limits)
+    if header is not None:
+        return header
+    return await asyncio.to_thread(imaging.sniff, image, limits)
+
+
 async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
     """Read a body that is no image. Raises MalformedRequest when it is too long, BodyTimeout."""
     _require_plain(request)
-    await ask_for_body(request)
+    await send_continue(request)
     content = bytearray()
-    async with body.in_time():
+    async with body.time_limit():
         async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-            body.took(len(chunk))
+            body.add_bytes(len(chunk))
             content += chunk
             if len(content) > max_bytes:
                 message = f"this body may have {max_bytes} bytes at most"
@@ -182,7 +194,7 @@ def _is_form(request: web.Request) -> bool:
 async def _read_body(request: web.Request, body: Body, max_bytes: int) -> bytearray:
     content = bytearray()
     async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
-        body.took(len(chunk))
+        body.add_bytes(len(chunk))
         content += chunk
         if len(content) > max_bytes:
             raise _too_large(max_bytes)
@@ -224,7 +236,7 @@ async def _take_field(form: dict[str, str], name: str, part: BodyPartReader, bod
 async def _read_part(part: BodyPartReader, body: Body, limit: int, too_long: Exception) -> bytes:
     content = bytearray()
     while chunk := await part.read_chunk(_CHUNK_BYTES):
-        body.took(len(chunk))
+        body.add_bytes(len(chunk))
         content += chunk
         if len(content) > limit:
             raise too_long
@@ -237,7 +249,7 @@ async def _read_upload(
     """Read an image of a batch, and count its bytes; none is kept over its limit."""
     content, size = bytearray(), 0
     while chunk := await part.read_chunk(_CHUNK_BYTES):
-        body.took(len(chunk))
+        body.add_bytes(len(chunk))
         size += len(chunk)
         if size > left:
             raise _batch_too_large(limits)

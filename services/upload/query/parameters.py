@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from services.shared.contracts import MAX_CURSOR, MAX_NEIGHBORS, Box, Question
@@ -20,7 +19,7 @@ BATCH_QUERY: Final = IMAGE_QUERY - {"cursor"}
 ITEM_QUERY: Final = IMAGE_QUERY - {"collection", "box"}
 
 _DEFAULT_K: Final = 10
-_FARTHEST: Final = 2.0
+_MAX_DISTANCE: Final = 2.0
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
 _BOX_NUMBERS: Final = 4
 _BOX_SLACK: Final = 1e-6
@@ -41,15 +40,7 @@ TIMEOUT_HEADER: Final = "Request-Timeout"
 Fields = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A question, its collection empty for the default one, and the part of the image it is by."""
-
-    question: Question
-    box: Box | None = None
-
-
-def parse_search(fields: Fields, known: frozenset[str]) -> Search:
+def parse_search(fields: Fields, known: frozenset[str]) -> tuple[Question, Box | None]:
     """The parameters of a search that takes those in `known`.
 
     Raises MalformedRequest, naming the one that is wrong.
@@ -63,7 +54,7 @@ def parse_search(fields: Fields, known: frozenset[str]) -> Search:
         filter=parse_filter(fields["filter"]) if "filter" in fields else None,
         cursor=_cursor(fields),
     )
-    return Search(question, _box(fields))
+    return question, _box(fields)
 
 
 def require_known(fields: Fields, known: frozenset[str]) -> None:
@@ -108,8 +99,8 @@ def _distance(fields: Fields, name: str) -> float | None:
     if text is None:
         return None
     distance = _number(text)
-    if not 0 <= distance <= _FARTHEST:
-        message = f"{name} must be a number from 0 to {_FARTHEST:g}, not {text[:40]!r}"
+    if not 0 <= distance <= _MAX_DISTANCE:
+        message = f"{name} must be a number from 0 to {_MAX_DISTANCE:g}, not {text[:40]!r}"
         raise MalformedRequest(message)
     return distance
 

@@ -21,15 +21,36 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from services.shared.errors import ImageTooLarge, UrlNotAllowed, UrlUnreachable
-from services.upload.security.addresses import is_public
 
 MAX_URL: Final = 2048
 
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_MOST_REDIRECTS: Final = 3
+_MAX_REDIRECTS: Final = 3
 _LOOK_UPS_AT_ONCE: Final = 4
 _CHUNK_BYTES: Final = 64 * 1024
+
+_NEVER: Final = tuple(
+    ipaddress.ip_network(network)
+    for network in (
+        "0.0.0.0/8",  # this network
+        "100.64.0.0/10",  # carriers' NAT; some clouds' metadata
+        "168.63.129.16/32",  # a cloud's metadata on a public address
+        "192.0.0.0/24",  # protocol assignments
+        "192.88.99.0/24",  # relays into 6to4
+        "198.18.0.0/15",  # benchmarks
+        "240.0.0.0/4",  # reserved, broadcast
+        "::/96",  # IPv4-compatible, unspecified, loopback
+        "::ffff:0:0/96",  # IPv4-mapped
+        "64:ff9b::/96",  # NAT64: an IPv4 address in disguise
+        "64:ff9b:1::/48",  # local NAT64
+        "100::/64",  # discard
+        "2001::/23",  # protocol assignments, Teredo
+        "2002::/16",  # 6to4
+        "fec0::/10",  # site-local
+    )
+)
+"""What the standard collections may take for public, by its version, or what leads elsewhere."""
 
 
 class Resolve(Protocol):
@@ -56,7 +77,7 @@ class RemoteImages:
         url = _parsed(address)
         try:
             async with asyncio.timeout(self.timeout_seconds):
-                for _ in range(_MOST_REDIRECTS + 1):
+                for _ in range(_MAX_REDIRECTS + 1):
                     answer = await self._ask(url)
                     if isinstance(answer, bytes):
                         return answer
@@ -64,7 +85,7 @@ class RemoteImages:
         except TimeoutError:
             message = f"the image at image_url did not arrive within {self.timeout_seconds:g} s"
             raise UrlUnreachable(message) from None
-        message = f"image_url leads on more than {_MOST_REDIRECTS} times; name the image itself"
+        message = f"image_url leads on more than {_MAX_REDIRECTS} times; name the image itself"
         raise UrlUnreachable(message)
 
     async def _ask(self, url: URL) -> bytes | URL:
@@ -207,3 +228,13 @@ def _led(url: URL, location: str) -> URL:
     except ValueError:
         message = "image_url leads on to something that is no address"
         raise UrlUnreachable(message) from None
+
+
+def is_public(address: str) -> bool:
+    """Whether the address (as a resolver gives it) is of the public internet."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    inside = any(parsed in network for network in _NEVER)  # another version is in none
+    return parsed.is_global and not parsed.is_multicast and not inside

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeVar
 
 from services.shared.errors import Overloaded, SimileError
-from services.upload.search.tickets import Ticket, Tickets
+from services.upload.search.reservations import Reservation, Reservations
 
 _Error = TypeVar("_Error", bound=SimileError)
 
@@ -31,11 +31,11 @@ _SHARE: Final = 0.8
 _CALLERS_SHARE: Final = 0.25
 """Of the places, at most, that are kept for the images of one caller which are on their way."""
 
-_ALWAYS: Final = 4
+_MIN_IN_FLIGHT: Final = 4
 """So many are let in however slow it seems: without answers the pace could never be seen again."""
 
 _WEIGHT: Final = 0.1
-_LONGEST_RETRY_SECONDS: Final = 30
+_MAX_RETRY_SECONDS: Final = 30
 _JITTER: Final = 0.5
 _LOOK_AGAIN_SECONDS: Final = 0.2
 """How soon a wait notices that the pace rose, or that a kept place was given up."""
@@ -59,7 +59,7 @@ class Admission:
         self._chance = chance
         self._pace: float | None = None
         self._asked = 0
-        self._tickets = Tickets(clock)
+        self._reservations = Reservations(clock)
         self._waiting: deque[asyncio.Future[None]] = deque()
         self.in_flight = 0
 
@@ -77,7 +77,7 @@ class Admission:
         if self._pace is None:
             return self._max_in_flight
         in_time = int(self._pace * min(seconds, self._deadline_seconds) * _SHARE)
-        return min(self._max_in_flight, max(_ALWAYS, in_time))
+        return min(self._max_in_flight, max(_MIN_IN_FLIGHT, in_time))
 
     @property
     def retry_after_seconds(self) -> int:
@@ -87,10 +87,10 @@ class Admission:
         """
         seconds = 0.0 if self._pace is None else self.in_flight / self._pace
         seconds *= 1 + self._chance() * _JITTER
-        return min(max(1, math.ceil(seconds)), _LONGEST_RETRY_SECONDS)
+        return min(max(1, math.ceil(seconds)), _MAX_RETRY_SECONDS)
 
     @contextmanager
-    def kept(self, caller: str, within_seconds: float = math.inf) -> Iterator[Ticket]:
+    def reserve(self, caller: str, within_seconds: float = math.inf) -> Iterator[Reservation]:
         """Keep a place while an image is on its way. Raises Overloaded where no place is free.
 
         Args:
@@ -99,19 +99,19 @@ class Admission:
         """
         self._require_place(within_seconds)
         at_most = max(1, int(self.limit * _CALLERS_SHARE))
-        ticket = self._tickets.keep(caller, at_most)
+        reservation = self._reservations.keep(caller, at_most)
         try:
-            yield ticket
+            yield reservation
         finally:
-            self.give_up(ticket)
+            self.release(reservation)
 
-    def give_up(self, ticket: Ticket) -> None:
-        """Keep no place for the ticket any more."""
-        if self._tickets.end(ticket):
+    def release(self, reservation: Reservation) -> None:
+        """Keep no place for the reservation any more."""
+        if self._reservations.end(reservation):
             self._let_in()
 
     @contextmanager
-    def admitted(self, within_seconds: float = math.inf) -> Iterator[None]:
+    def acquire_now(self, within_seconds: float = math.inf) -> Iterator[None]:
         """Take a place for a query that has all it needs. Raises Overloaded where none is free."""
         self._require_place(within_seconds)
         self.in_flight += 1
@@ -121,22 +121,22 @@ class Admission:
             self._leave()
 
     @asynccontextmanager
-    async def placed(self, ticket: Ticket, wait_seconds: float) -> AsyncIterator[None]:
-        """Take the place that was kept for the ticket, or else the next that comes free.
+    async def acquire(self, reservation: Reservation, wait_seconds: float) -> AsyncIterator[None]:
+        """Take the place that was kept for the reservation, or else the next that comes free.
 
-        Raises Overloaded where none comes within the time, or the ticket is one that may not wait.
+        Raises Overloaded where none comes within the time, or the reservation may not wait.
         """
-        if self._tickets.end(ticket):
+        if self._reservations.end(reservation):
             self.in_flight += 1
         else:
-            await self._take(wait_seconds if ticket.waits else 0.0)
+            await self._take(wait_seconds if reservation.waits else 0.0)
         try:
             yield
         finally:
             self._leave()
 
     @contextmanager
-    def paced(self) -> Iterator[None]:
+    def measure(self) -> Iterator[None]:
         """Around the asking of a worker, until its answer or the deadline."""
         self._asked += 1
         ahead, started = self._asked, self._clock()
@@ -166,12 +166,12 @@ class Admission:
         )
 
     def _require_place(self, within_seconds: float) -> None:
-        if self.in_flight + self._tickets.count >= self._limit_within(within_seconds):
+        if self.in_flight + self._reservations.count >= self._limit_within(within_seconds):
             raise self._full()
 
     @property
     def _free(self) -> bool:
-        return self.in_flight + self._tickets.count < self.limit
+        return self.in_flight + self._reservations.count < self.limit
 
     async def _take(self, wait_seconds: float) -> None:
         if self._free and not self._waiting:

@@ -1,21 +1,22 @@
-"""Remembers the vectors of images that were asked by: the same bytes need no embedder again."""
+"""Caches the vectors of query images: the same bytes need no embedder again."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
+from cachetools import LRUCache
 from prometheus_client import Counter
 
 from services.shared.contracts import Box
-from services.upload.search.lru import Memory
 
 _SMALL_BYTES: Final = 2**20
 _OVERHEAD_BYTES: Final = 500
-"""What the objects around a vector take."""
+"""Estimated size of the objects that hold a vector, and of its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,42 +28,50 @@ class Vector:
     raw: bytes
 
 
-class EmbeddingMemory:
-    """Vectors by what they were made of: an image's bytes, and the part of it."""
+class EmbeddingCache:
+    """Holds vectors by image content and box; evicts the least recently used first."""
 
     def __init__(self, max_bytes: int, results: Counter) -> None:
-        """0 turns it off. results: counts hits, misses, and stale entries."""
+        """Create an empty cache.
+
+        Args:
+            max_bytes: size limit of all vectors together; 0 turns the cache off.
+            results: counts hits, misses, and stale entries.
+        """
         self._hits, self._misses, self._stale = (
             results.labels(result=result) for result in ("hit", "miss", "stale")
         )
-        self._memory = Memory[Vector](max_bytes, lambda vector: len(vector.raw) + _OVERHEAD_BYTES)
+        self._vectors = LRUCache[Hashable, Vector](
+            max_bytes, lambda vector: len(vector.raw) + _OVERHEAD_BYTES
+        )
         self.on = max_bytes > 0
 
     @property
     def held_bytes(self) -> int:
-        """What it holds now."""
-        return self._memory.held_bytes
+        """Return the size of all cached vectors."""
+        return int(self._vectors.currsize)
 
     async def key(self, image: bytes, box: Box | None) -> Hashable:
-        """What the vector is known by; hashes a large image in a thread."""
+        """Return the cache key of an image; hashes a large image in a thread."""
         if len(image) <= _SMALL_BYTES:
             return _sha256(image), box
         return await asyncio.to_thread(_sha256, image), box
 
     def get(self, key: Hashable) -> Vector | None:
-        """The vector, if it is known."""
-        vector = self._memory.get(key)
+        """Return the cached vector, or None, and count a hit or a miss."""
+        vector = self._vectors.get(key)
         (self._misses if vector is None else self._hits).inc()
         return vector
 
     def put(self, key: Hashable, vector: Vector) -> None:
-        """Remember it."""
-        self._memory.put(key, vector)
+        """Store a vector, unless it is larger than the whole cache."""
+        with contextlib.suppress(ValueError):  # of a value that is larger than the cache
+            self._vectors[key] = vector
 
     def drop(self, key: Hashable) -> None:
-        """Forget it: it is of a model that isn't searched by any more."""
+        """Remove a vector whose model differs from that of the index."""
         self._stale.inc()
-        self._memory.drop(key)
+        self._vectors.pop(key, None)
 
 
 def _sha256(image: bytes) -> bytes:

@@ -11,10 +11,10 @@ from services.upload.search.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Query:
+class SearchQuery:
     """One query by its name: what is asked of which collection, by which part of an image.
 
-    give_up_at: when its caller waits no more, on the monotonic clock. timeline: gets what the
+    deadline: when its caller waits no more, on the monotonic clock. timeline: gets what the
     query's way takes.
     """
 
@@ -22,7 +22,7 @@ class Query:
     traceparent: str = ""
     question: Question = field(default_factory=Question)
     box: Box | None = None
-    give_up_at: float | None = None
+    deadline: float | None = None
     timeline: Timeline = field(default_factory=Timeline)
 
 

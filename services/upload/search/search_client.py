@@ -33,14 +33,14 @@ from services.shared.messaging.broker import Broker, Message
 from services.shared.messaging.request_reply import Answer, Embedded, Inbox
 from services.shared.telemetry.stopwatch import clock
 from services.upload.search.admission import Admission
-from services.upload.search.door import Door
-from services.upload.search.embedding_cache import EmbeddingMemory, Vector
-from services.upload.search.queries import Found, Query
-from services.upload.search.tickets import Ticket
+from services.upload.search.admission_control import AdmissionControl
+from services.upload.search.embedding_cache import EmbeddingCache, Vector
+from services.upload.search.queries import Found, SearchQuery
+from services.upload.search.reservations import Reservation
 from services.upload.search.workers import Workers
 
 _FLOAT_BYTES: Final = 4
-_MOST_OF_IT: Final = 0.8
+_SLOW_SHARE: Final = 0.8
 """Of the deadline: a query that waited that long and longer shows how slow the answers are."""
 
 Prepare = Callable[[bytes], Awaitable[bytes]]
@@ -54,7 +54,7 @@ class SearchClient:
         self,
         broker: Broker,
         inbox: Inbox,
-        embeddings: EmbeddingMemory,
+        embeddings: EmbeddingCache,
         workers: Workers,
         *,
         deadline_seconds: float,
@@ -72,7 +72,7 @@ class SearchClient:
         self._embeddings = embeddings
         self._workers = workers
         self._deadline_seconds = deadline_seconds
-        self.door = Door(
+        self.admission = AdmissionControl(
             max_in_flight=max_in_flight,
             deadline_seconds=deadline_seconds,
             require_open=self._require_open,
@@ -86,20 +86,20 @@ class SearchClient:
     @property
     def in_flight(self) -> int:
         """Queries being answered now."""
-        return self.door.embedding.in_flight + self.door.searching.in_flight
+        return self.admission.embedding.in_flight + self.admission.searching.in_flight
 
     @contextlib.contextmanager
-    def arriving(
-        self, caller: str, give_up_at: float | None = None, *, may_be_known: bool = False
-    ) -> Iterator[Ticket]:
-        """Keep a place while a query's image is on its way; give_up_at: on the monotonic clock.
+    def reserve(
+        self, caller: str, deadline: float | None = None, *, may_be_known: bool = False
+    ) -> Iterator[Reservation]:
+        """Keep a place while a query's image is on its way; deadline: on the monotonic clock.
 
         May_be_known: the image's vector may be remembered. Raises ShuttingDown, BrokerUnavailable
         or Overloaded, from the request's head.
         """
         known = may_be_known and self._embeddings.held_bytes > 0
-        with self.door.arriving(caller, _patience(give_up_at), may_be_known=known) as ticket:
-            yield ticket
+        with self.admission.reserve(caller, _patience(deadline), may_be_known=known) as reservation:
+            yield reservation
 
     def require_open(self) -> None:
         """Raise ShuttingDown or BrokerUnavailable where no query can be asked now."""
@@ -113,9 +113,9 @@ class SearchClient:
             message = "the message broker is away or blocked; try again soon"
             raise BrokerUnavailable(message)
 
-    def left_seconds(self, give_up_at: float | None) -> float:
+    def left_seconds(self, deadline: float | None) -> float:
         """How long an answer may take from now. Raises DeadlineExceeded when nobody waits."""
-        left = _patience(give_up_at)
+        left = _patience(deadline)
         if left <= 0:
             self._on_expired()
             message = "the Request-Timeout was over before the query could be sent on"
@@ -124,9 +124,9 @@ class SearchClient:
 
     async def search(
         self,
-        query: Query,
+        query: SearchQuery,
         image: bytes,
-        ticket: Ticket | None = None,
+        reservation: Reservation | None = None,
         prepare: Prepare | None = None,
     ) -> Found:
         """Find the neighbours of an image, whose vector may be remembered.
@@ -134,91 +134,99 @@ class SearchClient:
         Args:
             query: the query.
             image: its bytes.
-            ticket: the place that was kept for the query; without one the query waits for one.
+            reservation: the place that was kept for the query; without one the query waits for one.
             prepare: makes of the image what is sent; called when the query has its place.
 
         Raises: the named error that any stage answers with.
         """
-        ticket = ticket or Ticket()
+        reservation = reservation or Reservation()
         if not self._embeddings.on:
-            return await self._search(query, image, ticket, prepare)
+            return await self._search(query, image, reservation, prepare)
         key = await self._embeddings.key(image, query.box)
         vector = self._embeddings.get(key)
         query.timeline.lap("sniff")
         if vector is not None:
-            self.door.embedding.give_up(ticket)
+            self.admission.embedding.release(reservation)
             try:
                 return await self.similar(query, vector)
             except ModelMismatch:
                 self._embeddings.drop(key)
-        found = await self._search(query, image, ticket, prepare)
+        found = await self._search(query, image, reservation, prepare)
         if found.vector is not None:
             self._embeddings.put(key, found.vector)
         return found
 
     async def _search(
-        self, query: Query, image: bytes, ticket: Ticket, prepare: Prepare | None
+        self, query: SearchQuery, image: bytes, reservation: Reservation, prepare: Prepare | None
     ) -> Found:
-        async with self._placed(query, ticket) as placed:
+        async with self._placed(query, reservation) as placed:
             sent = image if prepare is None else await prepare(image)
 
             def request(slip: Slip) -> Message:
                 return Message.of(EmbedRequest(slip, sent))
 
-            with self.door.embedding.paced():
+            with self.admission.embedding.measure():
                 answer = await self._ask(
-                    self.door.embedding, placed, topology.EMBED.name, topology.SEARCH.name,
+                    self.admission.embedding, placed, topology.EMBED.name, topology.SEARCH.name,
                     request, return_vector=self._embeddings.on,
                 )  # fmt: skip
         return _found(answer)
 
-    async def similar(self, query: Query, vector: Vector) -> Found:
+    async def similar(self, query: SearchQuery, vector: Vector) -> Found:
         """Find the neighbours of a vector that is known already: no embedder needed."""
 
         def request(slip: Slip) -> Message:
             item = Embedding(slip, vector.raw)
             return Message.of(Embeddings(vector.model_id, vector.dimension, (item,)))
 
-        with self.door.searches(_patience(query.give_up_at)):
+        with self.admission.admit_search(_patience(query.deadline)):
             answer = await self._ask(
-                self.door.searching, query, topology.SEARCH.name, self._inbox.queue, request
+                self.admission.searching, query, topology.SEARCH.name, self._inbox.queue, request
             )
         return _found(answer)
 
-    async def embed(self, query: Query, image: bytes, ticket: Ticket | None = None) -> Embedded:
-        """Get an image's vector. Ticket: the place that was kept for the query."""
+    async def embed(
+        self, query: SearchQuery, image: bytes, reservation: Reservation | None = None
+    ) -> Embedded:
+        """Get an image's vector. Reservation: the place that was kept for the query."""
 
         def request(slip: Slip) -> Message:
             return Message.of(EmbedRequest(slip, image))
 
-        async with self._placed(query, ticket or Ticket()) as placed:
-            with self.door.embedding.paced():
+        async with self._placed(query, reservation or Reservation()) as placed:
+            with self.admission.embedding.measure():
                 answer = await self._ask(
-                    self.door.embedding, placed, topology.EMBED.name, self._inbox.queue, request
+                    self.admission.embedding,
+                    placed,
+                    topology.EMBED.name,
+                    self._inbox.queue,
+                    request,
                 )
         if not isinstance(answer, Embedded):
             raise _unexpected(answer)
         return answer
 
     @contextlib.asynccontextmanager
-    async def _placed(self, query: Query, ticket: Ticket) -> AsyncIterator[Query]:
+    async def _placed(
+        self, query: SearchQuery, reservation: Reservation
+    ) -> AsyncIterator[SearchQuery]:
         """Take a place for a query that needs an embedder; its deadline counts the wait."""
-        left = self.left_seconds(query.give_up_at)
-        give_up_at = time.monotonic() + left
-        async with self.door.embeds(ticket, left):
-            yield replace(query, give_up_at=give_up_at)
+        left = self.left_seconds(query.deadline)
+        deadline = time.monotonic() + left
+        async with self.admission.admit_embedding(reservation, left):
+            yield replace(query, deadline=deadline)
 
     async def _ask(
         self,
         admission: Admission,
-        query: Query,
+        query: SearchQuery,
         queue: str,
         reply_to: str,
         request: Callable[[Slip], Message],
         *,
         return_vector: bool = False,
     ) -> Answer:
-        timeout = self.left_seconds(query.give_up_at)
+        timeout = self.left_seconds(query.deadline)
         slip = Slip(
             correlation_id=query.query_id,
             reply_to=reply_to,
@@ -236,18 +244,18 @@ class SearchClient:
                 queue, slip, message, timeout, on_sent=lambda: query.timeline.lap("publish")
             )
             reply = arrival.reply
-            query.timeline.away(arrival.received, reply.stages, reply.batch_images)
+            query.timeline.add_remote_stages(arrival.received, reply.stages, reply.batch_images)
             return arrival.result()
         except Overloaded as error:
             raise admission.overloaded(str(error)) from error
         except Unsendable as error:
             raise ImageTooLarge(str(error)) from error
         except TimeoutError:
-            query.timeline.away(clock(), {}, 0)
+            query.timeline.add_remote_stages(clock(), {}, 0)
             await self._workers.require(queue)
             await self._workers.require(reply_to)
             # A caller's own, shorter patience says nothing about the pace.
-            if timeout >= _MOST_OF_IT * self._deadline_seconds:
+            if timeout >= _SLOW_SHARE * self._deadline_seconds:
                 admission.too_late()
             late = f"no answer within {timeout:.3g} s; try again, or add embedders"
             raise admission.later(DeadlineExceeded(late)) from None
@@ -262,8 +270,8 @@ class SearchClient:
         await self._workers.require(reply_to)
 
 
-def _patience(give_up_at: float | None) -> float:
-    return math.inf if give_up_at is None else give_up_at - time.monotonic()
+def _patience(deadline: float | None) -> float:
+    return math.inf if deadline is None else deadline - time.monotonic()
 
 
 def _found(answer: Answer) -> Found:

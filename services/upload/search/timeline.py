@@ -32,7 +32,7 @@ class Timeline:
         if stage == _PUBLISH:
             self._before_sent = len(self.watch.laps)
 
-    def away(self, until: float, stages: Stages, batch_images: int) -> None:
+    def add_remote_stages(self, until: float, stages: Stages, batch_images: int) -> None:
         """It was with the others until then, by `clock`; what they say of it."""
         away = self.watch.skip(until) - sum(stages.values())
         told = itertools.chain(stages.items(), [(_MESSAGING, away)])

@@ -20,7 +20,7 @@ _PREFIX: Final = "simile_"
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _HASH: Final = re.compile(r"sha256:([0-9a-f]{64})")
-_LONGEST_KEY: Final = 256
+_MAX_KEY_CHARACTERS: Final = 256
 _FIELDS: Final = 3
 _SHOWN: Final = 10
 
@@ -67,7 +67,7 @@ def digest_of(key: str) -> bytes:
 
 def find(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
     """The key that was given, if it is known; takes the same time whichever it is."""
-    if len(given) > _LONGEST_KEY:
+    if len(given) > _MAX_KEY_CHARACTERS:
         return None
     digest, found = digest_of(given), None
     for key in keys:

@@ -14,7 +14,7 @@ from typing import Final
 
 from services.shared.errors import RateLimited
 
-_MOST_CALLERS: Final = 10_000
+_MAX_CALLERS: Final = 10_000
 """Beyond, the caller who has been quiet for longest is forgotten, and starts with a full bucket."""
 
 
@@ -27,13 +27,13 @@ class RateLimit:
         burst: int,
         *,
         clock: Callable[[], float] = time.monotonic,
-        most_callers: int = _MOST_CALLERS,
+        max_callers: int = _MAX_CALLERS,
     ) -> None:
         """per_second: 0 is without a limit. burst: what a bucket holds. Clock in seconds."""
         self._per_second = per_second
         self._burst = burst
         self._clock = clock
-        self._most_callers = most_callers
+        self._max_callers = max_callers
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def __len__(self) -> int:
@@ -48,7 +48,7 @@ class RateLimit:
         tokens = min(self._burst, tokens + (now - since) * self._per_second)
         enough = tokens >= 1
         self._buckets[caller] = (tokens - 1 if enough else tokens, now)
-        if len(self._buckets) > self._most_callers:
+        if len(self._buckets) > self._max_callers:
             self._buckets.popitem(last=False)
         if not enough:
             message = (

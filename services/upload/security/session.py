@@ -23,7 +23,7 @@ from services.upload.security.access import (
     require_same_origin,
 )
 
-_MOST_BYTES: Final = 1024
+_MAX_BYTES: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class SessionHandlers:
             message = 'send {"key": "..."} as application/json'
             raise MalformedRequest(message)
         with self.bodies.arriving(address_of(request), 0) as body:
-            given = _key_in(await read_small(request, _MOST_BYTES, body))
+            given = _key_in(await read_small(request, _MAX_BYTES, body))
         answer = web.Response(status=204)
         if self.access.keys is not None:
             self.access.known(request, given)

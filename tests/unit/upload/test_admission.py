@@ -11,7 +11,7 @@ import pytest
 from services.shared.errors import Overloaded
 from services.shared.lifecycle import cancel
 from services.upload.search.admission import Admission
-from services.upload.search.tickets import Ticket
+from services.upload.search.reservations import Reservation
 
 
 @dataclass
@@ -39,7 +39,7 @@ def _door(clock: _Clock, *, max_in_flight: int = 100, chance: float = 0.0) -> Ad
 def _serve(door: Admission, clock: _Clock, *, together: int, seconds: float, turns: int) -> None:
     """So many queries at a time, each of which takes so long; turn after turn."""
     for _ in range(turns):
-        asked = [door.paced() for _ in range(together)]
+        asked = [door.measure() for _ in range(together)]
         for one in asked:
             one.__enter__()
         clock.now += seconds
@@ -50,9 +50,9 @@ def _serve(door: Admission, clock: _Clock, *, together: int, seconds: float, tur
 def test_at_first_only_the_setting_counts(clock: _Clock) -> None:
     """Nothing is known of the embedders yet: as many as were set are let in, and no more."""
     door = _door(clock, max_in_flight=2)
-    with door.admitted(), door.admitted():
+    with door.acquire_now(), door.acquire_now():
         assert door.in_flight == 2
-        with pytest.raises(Overloaded, match="2 queries"), door.admitted():
+        with pytest.raises(Overloaded, match="2 queries"), door.acquire_now():
             pytest.fail("one too many was let in")
     assert door.in_flight == 0
 
@@ -69,12 +69,12 @@ def test_who_waits_less_long_is_let_in_less_easily(clock: _Clock) -> None:
     door = _door(clock)
     _serve(door, clock, together=1, seconds=0.1, turns=50)
     door.in_flight = 8
-    with pytest.raises(Overloaded), door.admitted(1.0):
+    with pytest.raises(Overloaded), door.acquire_now(1.0):
         pytest.fail("it could not be answered in time")
-    with door.admitted(2.0), door.admitted(60.0), door.admitted():
+    with door.acquire_now(2.0), door.acquire_now(60.0), door.acquire_now():
         assert door.in_flight == 11
     door.in_flight = 3
-    with door.admitted(0.001):
+    with door.acquire_now(0.001):
         pass
 
 
@@ -113,7 +113,7 @@ def test_an_error_says_nothing_about_the_pace(clock: _Clock) -> None:
     _serve(door, clock, together=1, seconds=0.5, turns=100)
     before = door.limit
     for _ in range(100):
-        with pytest.raises(Overloaded), door.paced():
+        with pytest.raises(Overloaded), door.measure():
             raise Overloaded
     assert door.limit == before
 
@@ -135,10 +135,10 @@ def test_who_is_refused_is_told_when_to_come_back(clock: _Clock) -> None:
 async def test_a_kept_place_is_taken_when_the_image_is_there(clock: _Clock) -> None:
     """Nobody else gets it meanwhile, and its own query is not refused after it sent its image."""
     door = _door(clock, max_in_flight=1)
-    with door.kept("one") as ticket:
-        with pytest.raises(Overloaded), door.kept("other"):
+    with door.reserve("one") as reservation:
+        with pytest.raises(Overloaded), door.reserve("other"):
             pytest.fail("the only place was kept twice")
-        async with door.placed(ticket, 0):
+        async with door.acquire(reservation, 0):
             assert door.in_flight == 1
     assert door.in_flight == 0
 
@@ -146,10 +146,10 @@ async def test_a_kept_place_is_taken_when_the_image_is_there(clock: _Clock) -> N
 async def test_a_slow_image_keeps_its_place_for_a_second(clock: _Clock) -> None:
     """Others get the place then; the slow query takes the next one that comes free."""
     door = _door(clock, max_in_flight=1)
-    with door.kept("slow") as slow:
+    with door.reserve("slow") as slow:
         clock.now += 1.1
-        with door.kept("quick") as quick:
-            async with door.placed(quick, 0):
+        with door.reserve("quick") as quick:
+            async with door.acquire(quick, 0):
                 waiting = asyncio.create_task(_placed(door, slow))
                 await asyncio.sleep(0)
                 assert (door.waiting, door.in_flight) == (1, 1)
@@ -162,21 +162,21 @@ def test_one_callers_images_keep_a_quarter_of_the_places(clock: _Clock) -> None:
     door = _door(clock, max_in_flight=8)
     with contextlib.ExitStack() as arriving:
         for caller in ["many"] * 20 + [str(number) for number in range(6)]:
-            arriving.enter_context(door.kept(caller))
-        with pytest.raises(Overloaded), door.kept("late"):
+            arriving.enter_context(door.reserve(caller))
+        with pytest.raises(Overloaded), door.reserve("late"):
             pytest.fail("one too many was let in")
 
 
 async def test_who_waits_is_let_in_in_order_and_within_a_time(clock: _Clock) -> None:
     """Each gets the next free place; whose time is over is refused; some may not wait at all."""
     door = _door(clock, max_in_flight=1)
-    async with door.placed(Ticket(), 0):
-        first, second = (asyncio.create_task(_placed(door, Ticket())) for _ in range(2))
+    async with door.acquire(Reservation(), 0):
+        first, second = (asyncio.create_task(_placed(door, Reservation())) for _ in range(2))
         await asyncio.sleep(0)
         with pytest.raises(Overloaded):
-            await _placed(door, Ticket(), wait_seconds=0.01)
+            await _placed(door, Reservation(), wait_seconds=0.01)
         with pytest.raises(Overloaded):
-            await _placed(door, Ticket(waits=False))
+            await _placed(door, Reservation(waits=False))
         assert door.waiting == 1  # no more wait than may be in flight
         with pytest.raises(Overloaded):
             await second
@@ -187,20 +187,20 @@ async def test_who_waits_is_let_in_in_order_and_within_a_time(clock: _Clock) -> 
 async def test_who_leaves_while_waiting_takes_no_place(clock: _Clock) -> None:
     """A wait that is cancelled is forgotten, even when its place came at that moment."""
     door = _door(clock, max_in_flight=1)
-    async with door.placed(Ticket(), 0):
-        gone = asyncio.create_task(_placed(door, Ticket()))
+    async with door.acquire(Reservation(), 0):
+        gone = asyncio.create_task(_placed(door, Reservation()))
         await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, return_exceptions=True)
     assert (door.waiting, door.in_flight) == (0, 0)
-    async with door.placed(Ticket(), 0):
-        gone = asyncio.create_task(_placed(door, Ticket()))
+    async with door.acquire(Reservation(), 0):
+        gone = asyncio.create_task(_placed(door, Reservation()))
         await asyncio.sleep(0)
         await cancel(gone)
     assert (door.waiting, door.in_flight) == (0, 0)
 
 
-async def _placed(door: Admission, ticket: Ticket, wait_seconds: float = 10) -> int:
-    """The queries in flight when the ticket's query has its place."""
-    async with door.placed(ticket, wait_seconds):
+async def _placed(door: Admission, reservation: Reservation, wait_seconds: float = 10) -> int:
+    """The queries in flight when the reservation's query has its place."""
+    async with door.acquire(reservation, wait_seconds):
         return door.in_flight

@@ -17,8 +17,8 @@ from services.shared.errors import InvalidSettings
 from services.shared.lifecycle import cancel
 from services.shared.settings import load
 from services.upload.security.api_keys import ApiKey, Scope, find, new_key, read_keys
-from services.upload.security.guard import KeyFile
-from services.upload.security.reload import Watched
+from services.upload.security.reloading_file import ReloadingFile
+from services.upload.security.security import KeyFile
 from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Api, refused
 
@@ -305,7 +305,7 @@ def test_a_key_that_the_file_names_no_more_is_revoked(
     file, counted = tmp_path / "keys", list[tuple[str, str]]()
     file.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}")
     held = KeyFile(file)
-    watched = Watched("keys", [file], held.read, lambda *told: counted.append(told))
+    watched = ReloadingFile("keys", [file], held.read, lambda *told: counted.append(told))
     watched.refresh()
     assert (counted, held.faults) == ([], 0)
     kept = file.rename(tmp_path / "kept")
@@ -333,7 +333,7 @@ async def test_a_file_that_is_being_replaced_keeps_its_keys_until_it_rests(
     file, seen = tmp_path / "keys", set[int]()
     file.write_text(SHOP_KEY.line)
     held = KeyFile(file)
-    watched = Watched(
+    watched = ReloadingFile(
         "keys", [file], held.read, poll_seconds=0.01, rest_seconds=0.3, max_unrest_seconds=0.6
     )
     watching = asyncio.create_task(watched.watch())
@@ -361,7 +361,7 @@ def test_a_missing_file_is_a_wrong_setting(tmp_path: Path) -> None:
     """At the start there is nothing to keep: the process ends, and says which file."""
     held = KeyFile(tmp_path / "absent")
     with pytest.raises(InvalidSettings, match="absent"):
-        Watched("keys", [tmp_path / "absent"], held.read)
+        ReloadingFile("keys", [tmp_path / "absent"], held.read)
 
 
 def test_several_keys_may_share_a_name() -> None:

@@ -138,15 +138,15 @@ def test_bytes_count_from_their_arrival_to_the_answer() -> None:
     """What is announced is refused from the head, what comes beyond is refused as it comes."""
     bodies = _bodies()
     with bodies.arriving("a", 0) as one, bodies.arriving("b", 0) as other:
-        one.took(700)
+        one.add_bytes(700)
         with pytest.raises(RateLimited):
-            one.took(51)
+            one.add_bytes(51)
         with pytest.raises(Overloaded):
-            other.took(301)
+            other.add_bytes(301)
         with pytest.raises(Overloaded), bodies.arriving("b", 301):
             pytest.fail("so much can't be held")
         one.arrived()
-        other.took(300)
+        other.add_bytes(300)
         assert bodies.used.held_bytes == 1000
     assert (bodies.used.held_bytes, bodies._callers) == (0, {})
 
@@ -159,9 +159,9 @@ async def test_a_pace_is_measured_all_the_time(monkeypatch: pytest.MonkeyPatch) 
         ended = asyncio.Event()
 
         async def read() -> None:
-            async with body.in_time():
+            async with body.time_limit():
                 for _ in range(6):
-                    body.took(200)
+                    body.add_bytes(200)
                     await asyncio.sleep(0.05)
                 ended.set()
                 await asyncio.sleep(30)

@@ -12,7 +12,7 @@ from services.shared.errors import IndexBuilding, UnknownCollection
 from services.shared.volume.build_progress import BUILDING, PROGRESS, BuildProgress
 from services.shared.volume.volume import Volume
 from services.upload import collections
-from services.upload.collections import Library
+from services.upload.collections import CollectionReader
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import items, publish_version, unit_vectors
@@ -86,8 +86,8 @@ async def test_it_is_over_with_the_build(api: Api) -> None:
     refused(await api.search(PICTURE, "/v1/search?collection=pictures"), 503, "no_index")
 
 
-def _library(volume: Volume, default: str | None, *hidden: str) -> Library:
-    return Library(
+def _collections(volume: Volume, default: str | None, *hidden: str) -> CollectionReader:
+    return CollectionReader(
         volume,
         default_collection=default,
         images=StoredImages(None, thumbnail_pixels=32, thumbnail_cache_bytes=0),
@@ -99,11 +99,11 @@ async def test_the_default_collection_goes_before_the_only_one(tmp_path: Path) -
     """While the default one is being built, a query without a name is not answered from another."""
     volume = Volume(tmp_path)
     publish_version(volume, "sample", unit_vectors(3), items(3))
-    with_default = _library(volume, "pictures")
-    assert (await with_default.shelf(None)).manifest.collection == "sample"
+    with_default = _collections(volume, "pictures")
+    assert (await with_default.open(None)).manifest.collection == "sample"
     _build(volume, "pictures")
     with pytest.raises(IndexBuilding, match="'pictures'"):
-        await with_default.shelf(None)
+        await with_default.open(None)
     listed, default = await with_default.listing()
     assert ([one.name for one in listed], default) == (["pictures", "sample"], "pictures")
 
@@ -113,7 +113,7 @@ async def test_the_only_build_is_what_a_query_without_a_name_means(tmp_path: Pat
     volume = Volume(tmp_path)
     _build(volume, "pictures")
     with pytest.raises(IndexBuilding):
-        await _library(volume, None).shelf(None)
+        await _collections(volume, None).open(None)
 
 
 async def test_a_hidden_collection_is_not_there(tmp_path: Path) -> None:
@@ -121,12 +121,12 @@ async def test_a_hidden_collection_is_not_there(tmp_path: Path) -> None:
     volume = Volume(tmp_path)
     publish_version(volume, "sample", unit_vectors(3), items(3))
     publish_version(volume, "pictures", unit_vectors(3), items(3))
-    hiding = _library(volume, None, "sample")
+    hiding = _collections(volume, None, "sample")
     listed, default = await hiding.listing()
     assert ([one.name for one in listed], default) == (["pictures"], "pictures")
-    assert (await hiding.shelf(None)).manifest.collection == "pictures"
+    assert (await hiding.open(None)).manifest.collection == "pictures"
     with pytest.raises(UnknownCollection):
-        await hiding.shelf("sample")
+        await hiding.open("sample")
     _build(volume, "sample")
     with pytest.raises(UnknownCollection):
         await hiding.listed("sample")

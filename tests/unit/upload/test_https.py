@@ -11,10 +11,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from services.shared.errors import InvalidSettings
-from services.upload.http.certificate import Certificate
 from services.upload.metrics import UploadMetrics
-from services.upload.security.guard import Guard
-from services.upload.security.reload import Watched
+from services.upload.security.reloading_file import ReloadingFile
+from services.upload.security.security import Certificate, Security
 from services.upload.settings import UploadSettings
 from tests.support.certificates import Authority, Pair
 from tests.unit.upload.conftest import Api
@@ -74,7 +73,9 @@ def test_half_a_renewal_changes_nothing(authority: Authority, pair: Pair, tmp_pa
     results: list[str] = []
     certificate = Certificate(pair.cert, pair.key)
     files = [pair.cert, pair.key]
-    watched = Watched("certificate", files, certificate.read, lambda _, told: results.append(told))
+    watched = ReloadingFile(
+        "certificate", files, certificate.read, lambda _, told: results.append(told)
+    )
     other = Authority(tmp_path / "other").issue("server", "127.0.0.1")
     shutil.copy(other.cert, pair.cert)
     watched.refresh()
@@ -91,7 +92,7 @@ def test_a_certificate_that_can_not_be_used_ends_the_start(pair: Pair) -> None:
     pair.key.write_text("no key")
     settings = UploadSettings(tls_cert_file=pair.cert, tls_key_file=pair.key)
     with pytest.raises(InvalidSettings, match=r"server\.key"):
-        Guard.of(settings, UploadMetrics(CollectorRegistry()))
+        Security.of(settings, UploadMetrics(CollectorRegistry()))
 
 
 def _shakes_hands(server: ssl.SSLContext, trust: Authority) -> bool:

@@ -88,7 +88,7 @@ def test_zero_is_without_a_limit() -> None:
 
 def test_the_table_is_bounded() -> None:
     """Beyond its size the quietest caller is forgotten, never the one who is asking."""
-    limit = RateLimit(1.0, 2, clock=Clock(), most_callers=3)
+    limit = RateLimit(1.0, 2, clock=Clock(), max_callers=3)
     _taken(limit, "loud")
     for number in range(100):
         limit.take(f"passer-by {number}")

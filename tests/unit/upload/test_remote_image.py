@@ -12,8 +12,7 @@ from aiohttp import web
 
 from services.shared.errors import ImageTooLarge, SimileError, UrlNotAllowed, UrlUnreachable
 from services.upload.query import remote_image
-from services.upload.query.remote_image import RemoteImages
-from services.upload.security.addresses import is_public
+from services.upload.query.remote_image import RemoteImages, is_public
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
 from tests.unit.upload.conftest import Api, refused

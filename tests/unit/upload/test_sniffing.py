@@ -9,7 +9,7 @@ import pytest
 from services.shared import imaging
 from services.shared.errors import SimileError
 from services.shared.imaging import Header, Limits
-from services.upload.query.sniffing import sniffed
+from services.upload.query.body import read_header
 from tests.support.pictures import encoded, exif, scene
 
 LIMITS = Limits(max_bytes=2**20, max_pixels=100_000, max_aspect=100.0)
@@ -34,7 +34,7 @@ async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
     image = encoded(
         scene(), "JPEG", exif=exif(6), comment=b"x" * 60_000, icc_profile=b"y" * 200_000
     )
-    header = await sniffed(image + bytes(500_000), LIMITS)
+    header = await read_header(image + bytes(500_000), LIMITS)
     assert header == Header("JPEG", "image/jpeg", 96, 64)
     assert sniffing == []
 
@@ -50,7 +50,7 @@ async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
 )
 async def test_what_may_take_long_is_read_in_a_thread(image: bytes, sniffing: list[str]) -> None:
     """Other formats, and odd JPEGs, do not hold up the loop."""
-    header = await sniffed(image, LIMITS)
+    header = await read_header(image, LIMITS)
     assert (header.width, header.height) == (96, 64)
     assert sniffing[-1] != threading.main_thread().name
 
@@ -71,5 +71,5 @@ async def test_what_is_wrong_is_named_as_it_always_was(image: bytes) -> None:
     with pytest.raises(SimileError) as whole:
         imaging.sniff(image, LIMITS)
     with pytest.raises(type(whole.value)) as short:
-        await sniffed(image, LIMITS)
+        await read_header(image, LIMITS)
     assert str(short.value) == str(whole.value)

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter
 from services.shared.telemetry import metric_names
 from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
-from services.upload.status import Recent
+from services.upload.status import RecentMetrics
 from tests.unit.upload.conftest import Api, matches, refused
 
 
@@ -74,7 +74,7 @@ def test_the_last_minutes_are_the_last_ones() -> None:
     asked = Counter(
         metric_names.REQUESTS, "", ["route", "status", "code"], registry=registry
     ).labels("/v1/embed", "200", "ok")
-    recent = Recent(registry, clock=lambda: now[0])
+    recent = RecentMetrics(registry, clock=lambda: now[0])
     recent.look()
     asked.inc(100)
     for minute in range(1, 7):

@@ -31,7 +31,7 @@ def _checked(timeline: Timeline) -> dict[str, float]:
 def test_what_nobody_measures_is_messaging() -> None:
     """Of the time away, what the others do not name was spent on the way."""
     timeline = _sent()
-    timeline.away(4.5, {"decode": 0.5, "model": 1.5}, 3)
+    timeline.add_remote_stages(4.5, {"decode": 0.5, "model": 1.5}, 3)
     timeline.lap("reply", 5.0)
     assert _checked(timeline) == {
         "receive": 1.0, "sniff": 0.0, "publish": 0.5, "decode": 0.5, "model": 1.5,
@@ -43,14 +43,14 @@ def test_what_nobody_measures_is_messaging() -> None:
 def test_a_confirm_that_comes_late_counts_once() -> None:
     """While a slow confirm was on its way the others worked already: that time is theirs."""
     timeline = _sent(publish=2.0)
-    timeline.away(3.5, {"model": 1.0}, 1)
+    timeline.add_remote_stages(3.5, {"model": 1.0}, 1)
     assert _checked(timeline)["publish"] == pytest.approx(1.5)
 
 
 def test_an_answer_before_the_confirm_counts_once() -> None:
     """Even all of the work may be done by then."""
     timeline = _sent(publish=2.0)
-    timeline.away(2.0, {"model": 0.5}, 1)
+    timeline.add_remote_stages(2.0, {"model": 0.5}, 1)
     seconds = _checked(timeline)
     assert seconds["publish"] == pytest.approx(1.5)
     assert seconds["messaging"] == 0.0
@@ -59,9 +59,9 @@ def test_an_answer_before_the_confirm_counts_once() -> None:
 def test_a_query_asked_twice_adds_up() -> None:
     """A remembered vector that the index does not take costs a second way, in the same stages."""
     timeline = _sent()
-    timeline.away(2.5, {"search": 0.25}, 0)
+    timeline.add_remote_stages(2.5, {"search": 0.25}, 0)
     timeline.lap("publish", 3.0)
-    timeline.away(5.0, {"model": 1.0, "search": 0.5}, 1)
+    timeline.add_remote_stages(5.0, {"model": 1.0, "search": 0.5}, 1)
     timeline.lap("reply", 5.5)
     seconds = _checked(timeline)
     assert (seconds["publish"], seconds["search"]) == (1.0, 0.75)
@@ -70,7 +70,7 @@ def test_a_query_asked_twice_adds_up() -> None:
 def test_a_query_without_an_answer_tells_how_long_it_waited() -> None:
     """At the deadline, all of the wait is messaging: nobody has said more."""
     timeline = _sent()
-    timeline.away(9.0, {}, 0)
+    timeline.add_remote_stages(9.0, {}, 0)
     assert _checked(timeline)["messaging"] == pytest.approx(7.5)
 
 
@@ -100,6 +100,6 @@ def test_stages_are_the_total(
     """However confirm, work and answer overlap."""
     timeline = _sent(publish)
     answered = data.draw(st.floats(1.0 + model, 1.0 + model + publish + 1.0))
-    timeline.away(answered, {"model": model}, 1)
+    timeline.add_remote_stages(answered, {"model": model}, 1)
     timeline.lap("reply", timeline.watch.last + reply)
     _checked(timeline)

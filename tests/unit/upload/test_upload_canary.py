@@ -20,7 +20,7 @@ from services.shared.messaging.request_reply import Inbox
 from services.shared.volume.items import Item
 from services.shared.volume.volume import Volume
 from services.upload.canary import CanaryChoice, ReplyPathCheck
-from services.upload.collections import Library
+from services.upload.collections import CollectionReader
 from services.upload.settings import UploadSettings
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
@@ -39,8 +39,8 @@ def _true_items(images: Path) -> list[Item]:
     return true
 
 
-def _library(volume: Volume, default: str | None = None) -> Library:
-    return Library(
+def _collections(volume: Volume, default: str | None = None) -> CollectionReader:
+    return CollectionReader(
         volume,
         default_collection=default,
         images=StoredImages(None, thumbnail_pixels=64, thumbnail_cache_bytes=0),
@@ -55,7 +55,7 @@ class Tried:
     registry: CollectorRegistry
     inbox: Inbox
     canary: Canary
-    library: Library
+    collections: CollectionReader
 
     def count(self, asked_by: str, code: str) -> float:
         """How many there were."""
@@ -66,11 +66,11 @@ class Tried:
 def _canary(
     inbox: Inbox,
     metrics: CanaryMetrics,
-    library: Library,
+    collections: CollectionReader,
     check: ReplyPathCheck,
     timeout_seconds: float,
 ) -> Canary:
-    choose = CanaryChoice(library, "replica-1", LIMITS).choose
+    choose = CanaryChoice(collections, "replica-1", LIMITS).choose
     return Canary(
         inbox, metrics, choose, check.judge, period_seconds=1, timeout_seconds=timeout_seconds
     )
@@ -83,13 +83,13 @@ async def tried(api: Api) -> AsyncIterator[Tried]:
         api.volume, "birds", unit_vectors(COUNT), _true_items(api.images),
         images_root=api.images, number=1,
     )  # fmt: skip
-    registry, library = CollectorRegistry(), _library(api.volume)
+    registry, collections = CollectorRegistry(), _collections(api.volume)
     inbox = Inbox(api.broker, "replica-1")
     running = asyncio.create_task(inbox.run())
     await inbox.opened()
     check = ReplyPathCheck(api.broker, inbox)
-    canary = _canary(inbox, CanaryMetrics("upload", registry), library, check, 20)
-    yield Tried(api, registry, inbox, canary, library)
+    canary = _canary(inbox, CanaryMetrics("upload", registry), collections, check, 20)
+    yield Tried(api, registry, inbox, canary, collections)
     await cancel(running)
 
 
@@ -99,7 +99,7 @@ async def test_it_asks_by_no_image_that_embedders_refuse(tried: Tried) -> None:
         dataclasses.replace(LIMITS, max_bytes=10),
         dataclasses.replace(LIMITS, max_pixels=9),
     ):
-        known = await CanaryChoice(tried.library, "replica-9", limits).choose()
+        known = await CanaryChoice(tried.collections, "replica-9", limits).choose()
         assert known is not None
         assert known.asked_by == "vector"
 
@@ -113,8 +113,8 @@ async def test_it_asks_by_an_items_own_image(tried: Tried) -> None:
     assert first == second
     assert first in stored
     assert tried.count("image", "ok") == 2
-    other = await CanaryChoice(tried.library, "replica-9", LIMITS).choose()
-    again = await CanaryChoice(tried.library, "replica-9", LIMITS).choose()
+    other = await CanaryChoice(tried.collections, "replica-9", LIMITS).choose()
+    again = await CanaryChoice(tried.collections, "replica-9", LIMITS).choose()
     assert other is not None
     assert again is not None
     assert other.item_id == again.item_id
@@ -168,7 +168,7 @@ async def test_a_replica_whose_reply_queue_gets_nothing_is_unready(
 
     check = ReplyPathCheck(tried.api.broker, tried.inbox, timeout_seconds=0.05)
     metrics = CanaryMetrics("upload", CollectorRegistry())
-    canary = _canary(tried.inbox, metrics, tried.library, check, 0.05)
+    canary = _canary(tried.inbox, metrics, tried.collections, check, 0.05)
     with monkeypatch.context() as lossy:
         lossy.setattr(tried.api.broker, "publish", lose_replies)
         for _ in range(3):
@@ -194,19 +194,19 @@ async def test_it_follows_what_people_ask_for(tried: Tried) -> None:
     volume = tried.api.volume
     publish_version(volume, "apes", unit_vectors(4), items(4, prefix="ape"))
 
-    async def chosen(library: Library) -> str | None:
-        known = await CanaryChoice(library, "replica", LIMITS).choose()
+    async def chosen(collections: CollectionReader) -> str | None:
+        known = await CanaryChoice(collections, "replica", LIMITS).choose()
         return None if known is None else known.collection
 
-    assert await chosen(_library(volume)) == "apes"
-    library = _library(volume, "birds")
-    assert await chosen(library) == "birds"
-    await library.shelf("apes")
-    assert await chosen(library) == "apes"
+    assert await chosen(_collections(volume)) == "apes"
+    collections = _collections(volume, "birds")
+    assert await chosen(collections) == "birds"
+    await collections.open("apes")
+    assert await chosen(collections) == "apes"
     (volume.root / "apes" / "ACTIVE").unlink()
-    assert await chosen(library) == "birds"
+    assert await chosen(collections) == "birds"
     (volume.root / "birds" / "ACTIVE").unlink()
-    assert await chosen(library) is None
+    assert await chosen(collections) is None
 
 
 class TestDeaf:

@@ -43,7 +43,7 @@ _HIDDEN: Final = (
 RequestFactory = Callable[..., web.BaseRequest]
 
 
-def without_hidden(factory: RequestFactory) -> RequestFactory:
+def hide_headers(factory: RequestFactory) -> RequestFactory:
     """Hide from aiohttp the headers that it would answer itself, and not with a problem body.
 
     Expect it answers before any of our code runs: it would ask for the body of a request that is
@@ -66,7 +66,7 @@ def without_hidden(factory: RequestFactory) -> RequestFactory:
     return made
 
 
-async def ask_for_body(request: web.Request) -> None:
+async def send_continue(request: web.Request) -> None:
     """Let a caller that waits for it send the body now."""
     if request.get(EXPECTED, "").lower() == _CONTINUE:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -75,7 +75,7 @@ async def ask_for_body(request: web.Request) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Heads:
+class HeaderChecks:
     """Checks each request's head.
 
     Attributes:

@@ -21,7 +21,7 @@ from aiohttp.typedefs import Handler, Middleware
 from services.shared.errors import Overloaded
 from services.upload.http.context import ALLOWANCE
 
-_AT_ONCE: Final = 8
+_SLOTS: Final = 8
 _MAX_WAITING: Final = 500
 """Each is a connection; beyond, the one that asked most is refused."""
 
@@ -43,20 +43,20 @@ class _Waiting:
     turn: asyncio.Future[None] = field(compare=False)
 
 
-class Turns:
+class FairQueue:
     """The requests that are answered now, and those that wait."""
 
     def __init__(
         self,
         on_refused: Callable[[str], None] = lambda _code: None,
         *,
-        at_once: int = _AT_ONCE,
+        slots: int = _SLOTS,
         max_waiting: int = _MAX_WAITING,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """on_refused gets the code of each refusal. Clock in seconds."""
         self._on_refused = on_refused
-        self._free = at_once
+        self._free = slots
         self._max_waiting = max_waiting
         self._clock = clock
         self._numbers = itertools.count()
@@ -70,7 +70,7 @@ class Turns:
         return len(self._waiting)
 
     @asynccontextmanager
-    async def turn(self, caller: str, connection: int) -> AsyncIterator[None]:
+    async def slot(self, caller: str, connection: int) -> AsyncIterator[None]:
         """Wait for a turn: those whose caller and connection asked least lately come first.
 
         Raises Overloaded where too many wait, to those that asked most.
@@ -96,7 +96,7 @@ class Turns:
             reading = request.method in _READING and route.startswith(_API)
             if not reading or route.endswith(_SIMILAR):
                 return await handler(request)
-            async with self.turn(request[ALLOWANCE].caller, id(request.protocol)):
+            async with self.slot(request[ALLOWANCE].caller, id(request.protocol)):
                 return await handler(request)
 
         return in_turn

@@ -12,7 +12,7 @@ _KEPT_SECONDS: Final = 1.0
 
 
 @dataclass(slots=True, eq=False)
-class Ticket:
+class Reservation:
     """A query's claim to a place in flight.
 
     Attributes:
@@ -28,14 +28,14 @@ class Ticket:
     ends: float = 0.0
 
 
-class Tickets:
+class Reservations:
     """The places that are kept now."""
 
     def __init__(self, clock: Callable[[], float], *, kept_seconds: float = _KEPT_SECONDS) -> None:
         """Clock in seconds."""
         self._clock = clock
         self._kept_seconds = kept_seconds
-        self._tickets: deque[Ticket] = deque()
+        self._reservations: deque[Reservation] = deque()
         self._by_caller = Counter[str]()
         self._count = 0
 
@@ -43,29 +43,31 @@ class Tickets:
     def count(self) -> int:
         """How many places are kept."""
         now = self._clock()
-        while self._tickets and (not self._tickets[0].kept or self._tickets[0].ends <= now):
-            self.end(self._tickets.popleft())
+        while self._reservations and (
+            not self._reservations[0].kept or self._reservations[0].ends <= now
+        ):
+            self.end(self._reservations.popleft())
         return self._count
 
-    def keep(self, caller: str, at_most: int) -> Ticket:
+    def keep(self, caller: str, at_most: int) -> Reservation:
         """Keep a place for a query of the caller, unless so many are kept for that caller."""
-        ticket = Ticket(caller)
+        reservation = Reservation(caller)
         if self._by_caller[caller] < at_most:
-            ticket.kept, ticket.ends = True, self._clock() + self._kept_seconds
-            self._tickets.append(ticket)
+            reservation.kept, reservation.ends = True, self._clock() + self._kept_seconds
+            self._reservations.append(reservation)
             self._by_caller[caller] += 1
             self._count += 1
         elif not self._by_caller[caller]:
             del self._by_caller[caller]
-        return ticket
+        return reservation
 
-    def end(self, ticket: Ticket) -> bool:
+    def end(self, reservation: Reservation) -> bool:
         """Keep the place no longer; whether one was kept until now."""
-        if not ticket.kept:
+        if not reservation.kept:
             return False
-        ticket.kept = False
+        reservation.kept = False
         self._count -= 1
-        self._by_caller[ticket.caller] -= 1
-        if not self._by_caller[ticket.caller]:
-            del self._by_caller[ticket.caller]
+        self._by_caller[reservation.caller] -= 1
+        if not self._by_caller[reservation.caller]:
+            del self._by_caller[reservation.caller]
         return True

@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.shared.errors import InvalidSettings
-from services.upload.http.certificate import Certificate
 from services.upload.http.security_headers import AnswerHeaders
 from services.upload.metrics import UploadMetrics
 from services.upload.security.access import Access
 from services.upload.security.api_keys import ApiKey, parse_keys
-from services.upload.security.heads import Heads
+from services.upload.security.header_checks import HeaderChecks
 from services.upload.security.rate_limit import RateLimit
-from services.upload.security.reload import Watched
+from services.upload.security.reloading_file import ReloadingFile
 from services.upload.settings import UploadSettings
 
 _ONLY_NAMED: Final = "only the keys that can be read from it are good now"
@@ -58,28 +57,54 @@ class KeyFile:
         return self._file.read_bytes()
 
 
+class Certificate:
+    """A TLS context; new connections get the certificate that was read last."""
+
+    def __init__(self, cert_file: Path, key_file: Path) -> None:
+        """Nothing is read yet."""
+        self._cert_file = cert_file
+        self._key_file = key_file
+        self.context = _context()
+
+    def read(self) -> None:
+        """Read both. Raises OSError (ssl.SSLError is one), and then has changed nothing."""
+        # Tried elsewhere first: half a pair would leave the context without any key.
+        self._load(_context())
+        self._load(self.context)
+
+    def _load(self, context: ssl.SSLContext) -> None:
+        # A password, so that an encrypted key is an error and not a question on the terminal.
+        context.load_cert_chain(self._cert_file, self._key_file, password="")
+
+
+def _context() -> ssl.SSLContext:
+    return ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+
+
 @dataclass(frozen=True, slots=True)
-class Guard:
+class Security:
     """Who may ask, what browsers are told, the TLS of the port, and the files behind them."""
 
     access: Access
-    heads: Heads
+    header_checks: HeaderChecks
     headers: AnswerHeaders
     tls: ssl.SSLContext | None
-    files: tuple[Watched, ...]
+    files: tuple[ReloadingFile, ...]
 
     @classmethod
-    def of(cls, settings: UploadSettings, metrics: UploadMetrics) -> Guard:
+    def of(cls, settings: UploadSettings, metrics: UploadMetrics) -> Security:
         """Read the files. Raises InvalidSettings for one that can't be."""
 
         def count(what: str, result: str) -> None:
             metrics.reloads.labels(what=what, result=result).inc()
 
-        files, keys, tls = list[Watched](), None, None
+        files, keys, tls = list[ReloadingFile](), None, None
         if settings.api_keys_file is not None:
             held = KeyFile(settings.api_keys_file)
             files.append(
-                Watched("keys", [settings.api_keys_file], held.read, count, otherwise=_ONLY_NAMED)
+                ReloadingFile(
+                    "keys", [settings.api_keys_file], held.read, count, otherwise=_ONLY_NAMED
+                )
             )
             keys = held.keys
             metrics.api_keys.set_function(lambda: len(held.keys()))
@@ -87,13 +112,15 @@ class Guard:
         if settings.tls_cert_file is not None and settings.tls_key_file is not None:
             pair = settings.tls_cert_file, settings.tls_key_file
             certificate = Certificate(*pair)
-            files.append(Watched("certificate", pair, certificate.read, count))
+            files.append(ReloadingFile("certificate", pair, certificate.read, count))
             tls = certificate.context
         access = Access(
             keys, RateLimit(settings.rate_per_second, settings.rate_burst), _uses(metrics)
         )
-        heads = Heads(settings.hosts, settings.only_own_hosts, keys is None, settings.origins)
-        return cls(access, heads, AnswerHeaders(settings.origins), tls, tuple(files))
+        checks = HeaderChecks(
+            settings.hosts, settings.only_own_hosts, keys is None, settings.origins
+        )
+        return cls(access, checks, AnswerHeaders(settings.origins), tls, tuple(files))
 
     def stages(self) -> dict[str, Coroutine[Any, Any, None]]:
         """Return the stages that follow the files, by name."""

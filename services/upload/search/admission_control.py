@@ -8,7 +8,7 @@ from typing import Final
 
 from services.shared.errors import Overloaded, RateLimited, SimileError
 from services.upload.search.admission import Admission
-from services.upload.search.tickets import Ticket
+from services.upload.search.reservations import Reservation
 from services.upload.security.rate_limit import RateLimit
 
 _LOOKS_PER_SECOND: Final = 100
@@ -16,7 +16,7 @@ _LOOKS_PER_SECOND: Final = 100
 of a core."""
 
 
-class Door:
+class AdmissionControl:
     """The places of a replica, and the count of the queries that it admits and refuses."""
 
     def __init__(
@@ -46,9 +46,9 @@ class Door:
         self._looks = RateLimit(_LOOKS_PER_SECOND, _LOOKS_PER_SECOND)
 
     @contextlib.contextmanager
-    def arriving(
+    def reserve(
         self, caller: str, within_seconds: float, *, may_be_known: bool
-    ) -> Iterator[Ticket]:
+    ) -> Iterator[Reservation]:
         """Keep a place while a query's image is on its way.
 
         Args:
@@ -63,31 +63,35 @@ class Door:
             with self._refusing():
                 self._require_open(False)  # noqa: FBT003 (a callable takes it by place)
                 try:
-                    ticket = places.enter_context(self.embedding.kept(caller, within_seconds))
+                    reservation = places.enter_context(
+                        self.embedding.reserve(caller, within_seconds)
+                    )
                 except Overloaded:
                     if not (may_be_known and self._may_look()):
                         raise
-                    ticket = Ticket(caller, waits=False)
-            yield ticket
+                    reservation = Reservation(caller, waits=False)
+            yield reservation
 
     @contextlib.asynccontextmanager
-    async def embeds(self, ticket: Ticket, wait_seconds: float) -> AsyncIterator[None]:
+    async def admit_embedding(
+        self, reservation: Reservation, wait_seconds: float
+    ) -> AsyncIterator[None]:
         """Take a place for a query that needs an embedder, when one is free. Raises Overloaded."""
         async with contextlib.AsyncExitStack() as place:
             with self._refusing():
                 self._require_open(True)  # noqa: FBT003 (a callable takes it by place)
-                await place.enter_async_context(self.embedding.placed(ticket, wait_seconds))
+                await place.enter_async_context(self.embedding.acquire(reservation, wait_seconds))
             self._on_admission("ok")
             yield
 
     @contextlib.contextmanager
-    def searches(self, within_seconds: float) -> Iterator[None]:
+    def admit_search(self, within_seconds: float) -> Iterator[None]:
         """Take a place for a query that needs no embedder, at once. Raises Overloaded."""
         with contextlib.ExitStack() as place:
             with self._refusing():
-                place.enter_context(self.searching.admitted(within_seconds))
+                place.enter_context(self.searching.acquire_now(within_seconds))
             self._on_admission("ok")
-            with self.searching.paced():
+            with self.searching.measure():
                 yield
 
     def _may_look(self) -> bool:

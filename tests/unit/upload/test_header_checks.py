@@ -1,4 +1,4 @@
-"""Heads of requests: names that are not ours, other sites' pages, expectations, content codings."""
+"""Request headers are checked: Host, Origin, Expect, content codings."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ _MAX_UNREST_SECONDS: Final = 2.0
 _Stamp = tuple[str, int, int, int, int]
 
 
-class Watched:
+class ReloadingFile:
     """Some files that are read together."""
 
     def __init__(

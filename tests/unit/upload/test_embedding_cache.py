@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from prometheus_client import Counter
+from prometheus_client import CollectorRegistry, Counter
 
 from services.shared.contracts import Box
-from services.upload.search.embedding_cache import EmbeddingMemory
-from services.upload.search.lru import Memory
+from services.upload.search.embedding_cache import EmbeddingCache, Vector
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
-from tests.support.volume import DIMENSION
+from tests.support.volume import DIMENSION, MODEL
 from tests.unit.upload.conftest import Api
 
 RED = plain_jpeg((250, 0, 0))
@@ -83,35 +82,52 @@ class TestTurnedOff:
 
 async def test_a_large_image_is_known_by_its_bytes_too() -> None:
     """Whether a thread hashes or not, equal bytes are equal keys."""
-    memory = EmbeddingMemory(10_000, Counter("any", "any", ["result"], registry=None))
+    memory = EmbeddingCache(10_000, Counter("any", "any", ["result"], registry=None))
     large = b"x" * (2**20 + 1)
     assert await memory.key(large, None) == await memory.key(bytes(large), None)
     assert await memory.key(large, None) != await memory.key(large[1:], None)
     assert await memory.key(large, Box(0, 0, 1, 1)) != await memory.key(large, None)
 
 
-def test_the_least_recently_used_is_forgotten() -> None:
-    """The memory holds so many bytes; what was used last stays."""
-    memory = Memory[bytes](10, len)
-    memory.put("one", b"1234")
-    memory.put("two", b"1234")
-    assert memory.get("one") == b"1234"
-    memory.put("three", b"1234")
-    assert memory.get("two") is None
-    assert memory.get("one") == b"1234"
-    assert memory.held_bytes == 8
-    memory.put("one", b"12")
-    assert memory.held_bytes == 6
-    memory.drop("nothing")
+def _cache(vectors: int) -> EmbeddingCache:
+    """A cache with room for so many vectors of 500 bytes, each with 500 bytes of overhead."""
+    results = Counter("results", "", ["result"], registry=CollectorRegistry())
+    return EmbeddingCache(1000 * vectors, results)
 
 
-def test_what_is_larger_than_the_memory_drives_nothing_out() -> None:
-    """One huge value is not kept, and costs the others nothing."""
-    memory = Memory[bytes](10, len)
-    memory.put("one", b"1234")
-    memory.put("huge", b"1" * 11)
-    assert memory.get("huge") is None
-    assert memory.get("one") == b"1234"
-    memory.put("one", b"1" * 11)
-    assert memory.get("one") is None
-    assert memory.held_bytes == 0
+def _vector(size: int = 500) -> Vector:
+    return Vector(MODEL, size // 4, bytes(size))
+
+
+def test_the_least_recently_used_is_evicted() -> None:
+    """The cache stays within its size; the vector that was used last is kept."""
+    cache = _cache(2)
+    cache.put("one", _vector())
+    cache.put("two", _vector())
+    assert cache.get("one") == _vector()
+    cache.put("three", _vector())
+    assert cache.get("two") is None
+    assert cache.get("one") == _vector()
+    assert cache.held_bytes == 2000
+    cache.put("one", _vector(100))
+    assert cache.held_bytes == 1600
+    cache.drop("nothing")
+
+
+def test_a_vector_larger_than_the_cache_evicts_no_other() -> None:
+    """A vector that can't fit is not stored, and the other vectors stay."""
+    cache = _cache(1)
+    cache.put("one", _vector())
+    cache.put("huge", _vector(1000))
+    assert cache.get("huge") is None
+    assert cache.get("one") == _vector()
+    cache.drop("one")
+    assert cache.get("one") is None
+    assert cache.held_bytes == 0
+
+
+def test_a_cache_of_no_size_is_off() -> None:
+    """SIMILE_UPLOAD_EMBEDDING_CACHE_BYTES=0 stores nothing."""
+    cache = _cache(0)
+    cache.put("one", _vector())
+    assert (cache.on, cache.get("one"), cache.held_bytes) == (False, None, 0)

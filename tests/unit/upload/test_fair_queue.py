@@ -8,7 +8,7 @@ import pytest
 
 from services.shared.errors import Overloaded
 from services.shared.lifecycle import cancel
-from services.upload.http.turns import Turns
+from services.upload.http.fair_queue import FairQueue
 from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Api, connected, refused
 
@@ -16,8 +16,8 @@ from tests.unit.upload.conftest import Api, connected, refused
 class _Asked:
     """Asks by name; each holds its turn until it is let go, and the order is remembered."""
 
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
+    def __init__(self, turns: FairQueue) -> None:
+        self._queue = turns
         self.order = list[str]()
         self.go = asyncio.Event()
 
@@ -26,7 +26,7 @@ class _Asked:
         return asyncio.create_task(self._ask(name, caller, connection))
 
     async def _ask(self, name: str, caller: str, connection: int) -> None:
-        async with self._turns.turn(caller, connection):
+        async with self._queue.slot(caller, connection):
             self.order.append(name)
             await self.go.wait()
 
@@ -38,7 +38,7 @@ async def _settle() -> None:
 
 async def test_who_asked_least_comes_first() -> None:
     """A caller with one request passes one with many; of one caller, a new connection does."""
-    asked = _Asked(Turns(at_once=1))
+    asked = _Asked(FairQueue(slots=1))
     tasks = [asked.ask("first", "busy", 1)]
     await _settle()
     for name, caller, connection in (
@@ -57,7 +57,7 @@ async def test_who_asked_least_comes_first() -> None:
 async def test_those_who_asked_most_are_refused_when_too_many_wait() -> None:
     """The quiet one is still answered, and the refusals are counted."""
     codes = list[str]()
-    turns = Turns(codes.append, at_once=1, max_waiting=3)
+    turns = FairQueue(codes.append, slots=1, max_waiting=3)
     asked = _Asked(turns)
     tasks = [asked.ask(str(number), "busy", 1) for number in range(8)]
     await _settle()
@@ -73,7 +73,7 @@ async def test_those_who_asked_most_are_refused_when_too_many_wait() -> None:
 
 async def test_who_leaves_gives_the_turn_on() -> None:
     """While it waits, and when its turn has just come."""
-    turns = Turns(at_once=1)
+    turns = FairQueue(slots=1)
     asked = _Asked(turns)
     first, gone, second = (asked.ask(name, name, 1) for name in ("first", "gone", "second"))
     await _settle()

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from services.upload.http.retry_pacing import Refusals
+from services.upload.http.retry_pacing import RetryPacing
 
 
 class _Clock:
@@ -29,12 +29,12 @@ def clock() -> _Clock:
     return _Clock()
 
 
-def _waits(refusals: Refusals, count: int) -> list[float]:
+def _waits(refusals: RetryPacing, count: int) -> list[float]:
     return [round(refusals.wait_seconds(), 6) for _ in range(count)]
 
 
-def _refusals(clock: _Clock) -> Refusals:
-    return Refusals(lambda: None, per_second=10, at_once=3, longest_seconds=0.5, clock=clock)
+def _refusals(clock: _Clock) -> RetryPacing:
+    return RetryPacing(lambda: None, per_second=10, burst=3, max_seconds=0.5, clock=clock)
 
 
 def test_some_go_out_at_once_and_the_rest_in_turns(clock: _Clock) -> None:
@@ -59,7 +59,7 @@ def test_after_a_quiet_time_some_go_out_at_once_again(clock: _Clock) -> None:
 
 
 @asynccontextmanager
-async def _served(refusals: Refusals) -> AsyncIterator[str]:
+async def _served(refusals: RetryPacing) -> AsyncIterator[str]:
     async def answer(request: web.Request) -> web.Response:
         refused = request.path == "/refused"
         return web.Response(
@@ -88,7 +88,7 @@ async def _seconds(session: aiohttp.ClientSession, url: str) -> float:
 async def test_a_refusal_that_comes_thick_is_held_and_an_answer_is_not() -> None:
     """The second of two is answered no sooner than its turn, and is counted."""
     held = list[None]()
-    refusals = Refusals(lambda: held.append(None), per_second=2, at_once=1, longest_seconds=0.5)
+    refusals = RetryPacing(lambda: held.append(None), per_second=2, burst=1, max_seconds=0.5)
     async with _served(refusals) as url, aiohttp.ClientSession() as session:
         await _seconds(session, f"{url}/refused")
         assert held == []
@@ -104,8 +104,8 @@ async def test_a_refusal_that_comes_thick_is_held_and_an_answer_is_not() -> None
 async def test_no_more_are_held_than_a_front_has_memory_for() -> None:
     """The others are answered at once."""
     held = list[None]()
-    refusals = Refusals(
-        lambda: held.append(None), per_second=0.1, at_once=1, longest_seconds=60, most_held=1
+    refusals = RetryPacing(
+        lambda: held.append(None), per_second=0.1, burst=1, max_seconds=60, max_held=1
     )
     async with _served(refusals) as url, aiohttp.ClientSession() as session:
         await _seconds(session, f"{url}/refused")
