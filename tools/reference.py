@@ -34,7 +34,9 @@ from services.shared.telemetry.health import HealthMetrics
 from services.shared.telemetry.loop import ProcessMetrics
 from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload.metrics import UploadMetrics
+from services.upload.query.parameters import PARAMETERS, Parameter, Route
 from services.upload.settings import UploadSettings
+from tools import openapi
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = ROOT / "docs"
@@ -229,6 +231,17 @@ def _queue_row(queue: Queue) -> list[str]:
     ]
 
 
+def parameters() -> str:
+    """A row for every parameter of a search or an embedding: values, effect, routes."""
+    rows = [parameter for parameter in PARAMETERS if parameter.routes != (Route.SAMPLE,)]
+    return _table(["parameter", "values", "effect", "works on"], map(_parameter_row, rows))
+
+
+def _parameter_row(parameter: Parameter) -> list[str]:
+    routes = ", ".join(route.name.lower() for route in parameter.routes)
+    return [f"`{parameter.name}`", parameter.accepts, parameter.description, routes]
+
+
 def commands() -> str:
     """A section for every command: usage, what it does, its options."""
     with click.Context(cli.main, info_name="simile") as context:
@@ -283,6 +296,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "exit-codes": exit_codes,
     "queues": queues,
     "commands": commands,
+    "parameters": parameters,
 }
 
 
@@ -303,6 +317,8 @@ def blocks_in(page: str) -> list[str]:
 def main() -> None:
     """Write the generated blocks of every page of docs/, and the names of all settings."""
     SETTING_NAMES.write_text(setting_names(), encoding="utf-8")
+    api = openapi.FILE.read_text(encoding="utf-8")
+    openapi.FILE.write_text(openapi.render(api), encoding="utf-8")
     for path in sorted(DOCS.glob("*.md")):
         page = path.read_text(encoding="utf-8")
         path.write_text(render(page), encoding="utf-8")

@@ -31,6 +31,7 @@ from services.upload.http.retry_pacing import RetryPacing
 from services.upload.http.server import TimedRunner
 from services.upload.metrics import UploadMetrics
 from services.upload.query.body import FORM_OVERHEAD_BYTES, BodyLimits
+from services.upload.query.image_input import ImageInput
 from services.upload.query.remote_image import RemoteImages, SystemNames
 from services.upload.query.shrink import Shrinker
 from services.upload.search.embedding_cache import EmbeddingCache
@@ -165,15 +166,8 @@ def application(
     remote = RemoteImages(
         settings.fetch_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
     )
-    handlers = Handlers(
-        client,
-        collections,
-        metrics,
-        limits,
-        bodies,
-        shrinker,
-        remote if settings.query_by_url else None,
-    )
+    inputs = ImageInput(limits, bodies, shrinker, remote if settings.query_by_url else None)
+    handlers = Handlers(client, collections, metrics, inputs)
     turns = FairQueue(metrics.count_admission)
     metrics.waiting_reads.set_function(lambda: turns.waiting)
     app = web.Application(

@@ -11,11 +11,10 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from services.shared.errors import ImageTooLarge, SimileError
+from services.shared.errors import SimileError
 from services.shared.telemetry.tracing import sampled, trace_id
 from services.upload.collections import CollectionReader
 from services.upload.http import responses
-from services.upload.http.bodies import Bodies
 from services.upload.http.context import (
     ALLOWANCE,
     FACTS,
@@ -26,9 +25,10 @@ from services.upload.http.context import (
 )
 from services.upload.http.problems import problem_body
 from services.upload.metrics import UploadMetrics
-from services.upload.query.body import BodyLimits, Upload, read_batch, read_header
-from services.upload.query.parameters import BATCH_QUERY, parse_search
-from services.upload.query.shrink import Shrinker
+from services.upload.query.batch_body import BatchReader, Upload
+from services.upload.query.body import read_header
+from services.upload.query.image_input import ImageInput
+from services.upload.query.parameters import Route, parse_search
 from services.upload.search.queries import SearchQuery, new_query_id
 from services.upload.search.search_client import SearchClient
 
@@ -51,25 +51,24 @@ class BatchHandler:
     client: SearchClient
     collections: CollectionReader
     metrics: UploadMetrics
-    limits: BodyLimits
-    bodies: Bodies
-    shrinker: Shrinker
+    inputs: ImageInput
 
     async def search(self, request: web.Request) -> web.Response:
         """Each image's neighbours, or what is wrong with it, in the order of the form."""
         caller, announced = request[ALLOWANCE].caller, request.content_length or 0
-        announced = min(announced, self.limits.batch_bytes)
-        with self.bodies.arriving(caller, announced) as body:
+        announced = min(announced, self.inputs.limits.batch_bytes)
+        with self.inputs.bodies.arriving(caller, announced) as body:
             with self.client.reserve(caller, caller_deadline(request)):
                 # The head was charged as one query.
-                uploads, fields = await read_batch(
-                    request, self.limits, body, on_another=request[ALLOWANCE].take
+                reader = BatchReader(
+                    self.inputs.limits, body, self.inputs.fetch, request[ALLOWANCE].take
                 )
+                uploads, fields = await reader.read(request)
             body.arrived()
             timeline = request[TIMELINE]
             timeline.lap("receive")
             until = time.monotonic() + self.client.left_seconds(caller_deadline(request))
-            question, box = parse_search(fields, BATCH_QUERY)
+            question, box = parse_search(fields, Route.BATCH)
             opened = await self.collections.open(question.collection)
             collection = opened.manifest.collection
             question = replace(question, collection=collection)
@@ -130,16 +129,16 @@ class BatchHandler:
         return outcome
 
     async def _answer(
-        self, content: bytes | ImageTooLarge, model_id: str, query: SearchQuery
+        self, content: bytes | SimileError, model_id: str, query: SearchQuery
     ) -> dict[str, Any]:
-        if isinstance(content, ImageTooLarge):
+        if isinstance(content, SimileError):
             raise content
         self.metrics.image_bytes.observe(len(content))
-        header = await read_header(content, self.limits.image)
+        header = await read_header(content, self.inputs.limits.image)
         query.timeline.lap("sniff")
 
         async def shrunk(whole: bytes) -> bytes:
-            sent = await self.shrinker.shrunk(whole, header, model_id, query.box)
+            sent = await self.inputs.shrinker.shrunk(whole, header, model_id, query.box)
             query.timeline.lap("sniff")
             return sent
 
@@ -153,7 +152,7 @@ class BatchHandler:
 
 def _record(query: SearchQuery, upload: Upload, code: str) -> None:
     """An image of a batch is a query, and has its line."""
-    size = {} if isinstance(upload.content, ImageTooLarge) else {"bytes": len(upload.content)}
+    size = {} if isinstance(upload.content, SimileError) else {"bytes": len(upload.content)}
     seconds = query.timeline.seconds()
     _log.info(
         "image of a batch",

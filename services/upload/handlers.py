@@ -11,13 +11,12 @@ from aiohttp import web
 from cachetools import LRUCache
 
 from services.shared import imaging
-from services.shared.errors import UrlNotAllowed
 from services.shared.imaging import Header
 from services.shared.volume.items import Item
 from services.upload.batch import BatchHandler
 from services.upload.collections import CollectionReader, OpenCollection
 from services.upload.http import responses
-from services.upload.http.bodies import Bodies, Body
+from services.upload.http.bodies import Body
 from services.upload.http.context import (
     ALLOWANCE,
     FACTS,
@@ -27,24 +26,21 @@ from services.upload.http.context import (
     caller_deadline,
 )
 from services.upload.metrics import UploadMetrics
-from services.upload.query.body import BodyLimits, Fetch, read_header, read_image, single_values
+from services.upload.query.body import read_header, read_image, single_values
+from services.upload.query.image_input import ImageInput
 from services.upload.query.parameters import (
-    IMAGE_QUERY,
-    ITEM_QUERY,
+    DEFAULT_SAMPLE,
     Fields,
-    parse_int,
+    Route,
+    parse,
     parse_search,
     require_known,
 )
-from services.upload.query.remote_image import RemoteImages
-from services.upload.query.shrink import Shrinker
 from services.upload.search.queries import Found, SearchQuery
 from services.upload.search.search_client import SearchClient
 from services.upload.stored_images import EncodedImage
 
-_MAX_SAMPLE: Final = 200
 _SAMPLES_BYTES: Final = 4 * 2**20
-_DEFAULT_SAMPLE: Final = 24
 _ITEM_MAX_AGE_SECONDS: Final = 300
 _NONE: Final = frozenset[str]()
 _IMAGE_TAG: Final = '"{}"'
@@ -59,11 +55,7 @@ class Handlers:
     client: SearchClient
     collections: CollectionReader
     metrics: UploadMetrics
-    limits: BodyLimits
-    bodies: Bodies
-    shrinker: Shrinker
-    remote: RemoteImages | None = None
-    """None where callers may not name an image by its address."""
+    inputs: ImageInput
     samples: LRUCache[tuple[str, str, int], bytes] = field(
         default_factory=lambda: LRUCache(_SAMPLES_BYTES, len)
     )
@@ -71,21 +63,19 @@ class Handlers:
 
     def routes(self) -> list[web.RouteDef]:
         """The API's routes; GET routes answer HEAD too."""
-        batch = BatchHandler(
-            self.client, self.collections, self.metrics, self.limits, self.bodies, self.shrinker
-        )
+        batch = BatchHandler(self.client, self.collections, self.metrics, self.inputs)
         return [
-            web.post("/v1/search", self.search),
-            web.post("/v1/search/batch", batch.search),
-            web.post("/v1/embed", self.embed),
+            web.post(Route.SEARCH, self.search),
+            web.post(Route.BATCH, batch.search),
+            web.post(Route.EMBED, self.embed),
             web.get("/v1/collections", self.list_collections),
             web.get("/v1/collections/{name}", self.collection),
             web.get("/v1/collections/{name}/facets", self.facets),
-            web.get("/v1/collections/{name}/sample", self.sample),
+            web.get(Route.SAMPLE, self.sample),
             web.get("/v1/items/{collection}/{item_id}", self.item),
             web.get("/v1/items/{collection}/{item_id}/image", self.image),
             web.get("/v1/items/{collection}/{item_id}/thumbnail", self.thumbnail),
-            web.get("/v1/items/{collection}/{item_id}/similar", self.similar),
+            web.get(Route.SIMILAR, self.similar),
         ]
 
     async def search(self, request: web.Request) -> web.Response:
@@ -96,9 +86,9 @@ class Handlers:
             self.client.reserve(caller, until, may_be_known=True) as reservation,
             self._arriving(request) as body,
         ):
-            image, header, fields = await self._image_of(request, body, self._fetch)
+            image, header, fields = await self._image_of(request, body)
             self.client.left_seconds(until)
-            question, box = parse_search(fields, IMAGE_QUERY)
+            question, box = parse_search(fields, Route.SEARCH)
             opened = await self.collections.open(question.collection)
             query = SearchQuery(
                 query_id=request[QUERY_ID],
@@ -112,7 +102,7 @@ class Handlers:
 
             async def shrunk(whole: bytes) -> bytes:
                 model_id = opened.manifest.model_id
-                sent = await self.shrinker.shrunk(whole, header, model_id, box)
+                sent = await self.inputs.shrinker.shrunk(whole, header, model_id, box)
                 request[FACTS]["sent_bytes"] = len(sent)
                 query.timeline.lap("sniff")
                 return sent
@@ -122,7 +112,7 @@ class Handlers:
 
     async def similar(self, request: web.Request) -> web.Response:
         """GET .../similar: the neighbours of an item of the collection, itself left out."""
-        question, _ = parse_search(single_values(request), ITEM_QUERY)
+        question, _ = parse_search(single_values(request), Route.SIMILAR)
         until = caller_deadline(request)
         self.client.require_open()
         opened, item = await self._item_of(request)
@@ -144,7 +134,7 @@ class Handlers:
         caller = request[ALLOWANCE].caller
         with self.client.reserve(caller, until) as reservation, self._arriving(request) as body:
             image, _, fields = await self._image_of(request, body)
-            require_known(fields, _NONE)
+            parse(fields, Route.EMBED)
             query = SearchQuery(
                 query_id=request[QUERY_ID],
                 traceparent=request[TRACEPARENT],
@@ -162,10 +152,10 @@ class Handlers:
         """GET /v1/collections: what there is to search, and what an image may be."""
         require_known(single_values(request), _NONE)
         limits = {
-            "image_max_bytes": self.limits.image.max_bytes,
-            "image_max_pixels": self.limits.image.max_pixels,
-            "max_batch_images": self.limits.batch_images,
-            "batch_max_bytes": self.limits.batch_bytes,
+            "image_max_bytes": self.inputs.limits.image.max_bytes,
+            "image_max_pixels": self.inputs.limits.image.max_pixels,
+            "max_batch_images": self.inputs.limits.batch_images,
+            "batch_max_bytes": self.inputs.limits.batch_bytes,
             "formats": list(imaging.formats()),
         }
         listing, default = await self.collections.listing()
@@ -193,9 +183,7 @@ class Handlers:
 
     async def sample(self, request: web.Request) -> web.Response:
         """GET /v1/collections/{name}/sample: items spread over the collection."""
-        fields = single_values(request)
-        require_known(fields, frozenset({"count"}))
-        count = parse_int(fields, "count", default=_DEFAULT_SAMPLE, low=1, high=_MAX_SAMPLE)
+        count = parse(single_values(request), Route.SAMPLE).get("count", DEFAULT_SAMPLE)
         opened = await self.collections.open(request.match_info["name"])
         key = opened.manifest.collection, opened.manifest.version, count
         body = self.samples.get(key)
@@ -233,26 +221,18 @@ class Handlers:
         return _image_response(request, picture, _THUMBNAIL_TAG)
 
     def _arriving(self, request: web.Request) -> AbstractContextManager[Body]:
-        announced = min(request.content_length or 0, self.limits.image.max_bytes)
-        return self.bodies.arriving(request[ALLOWANCE].caller, announced)
+        announced = min(request.content_length or 0, self.inputs.limits.image.max_bytes)
+        return self.inputs.bodies.arriving(request[ALLOWANCE].caller, announced)
 
-    async def _image_of(
-        self, request: web.Request, body: Body, fetch: Fetch | None = None
-    ) -> tuple[bytes, Header, Fields]:
-        image, fields = await read_image(request, self.limits, body, fetch)
+    async def _image_of(self, request: web.Request, body: Body) -> tuple[bytes, Header, Fields]:
+        image, fields = await read_image(request, self.inputs.limits, body, self.inputs.fetch)
         body.arrived()
         request[TIMELINE].lap("receive")
         self.metrics.image_bytes.observe(len(image))
         request[FACTS]["bytes"] = len(image)
-        header = await read_header(image, self.limits.image)
+        header = await read_header(image, self.inputs.limits.image)
         request[FACTS]["format"] = header.format
         return image, header, fields
-
-    async def _fetch(self, address: str) -> bytes:
-        if self.remote is None:
-            message = "this Simile takes no image_url; send the image itself"
-            raise UrlNotAllowed(message)
-        return await self.remote.fetch(address)
 
     async def _unchanged(
         self, request: web.Request, opened: OpenCollection, item: Item, form: str

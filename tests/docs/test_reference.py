@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tools import reference
+from tools import openapi, reference
 
 PAGES = sorted(reference.DOCS.glob("*.md"))
 
@@ -27,3 +27,9 @@ def test_every_table_has_its_page() -> None:
 def test_the_names_of_the_settings_are_current() -> None:
     """Every setting is known when misspelt variables are looked for; else run `make docs`."""
     assert reference.SETTING_NAMES.read_text(encoding="utf-8") == reference.setting_names()
+
+
+def test_the_parameters_of_the_api_are_current() -> None:
+    """openapi.json describes the parameters of the upload service; else run `make docs`."""
+    text = openapi.FILE.read_text(encoding="utf-8")
+    assert openapi.render(text) == text

@@ -141,6 +141,11 @@ class Body:
         self._timer: asyncio.Timeout | None = None
         self.held_bytes = 0
 
+    @property
+    def timeout_seconds(self) -> float:
+        """Return how long a body may take to arrive."""
+        return self._bodies.bounds.timeout_seconds
+
     def add_bytes(self, count: int) -> None:
         """Count bytes that have come. Raises Overloaded or RateLimited when they are too many."""
         self._bodies.hold(self._caller, count)

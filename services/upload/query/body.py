@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,14 +18,14 @@ from services.shared.errors import (
     UnsupportedCoding,
 )
 from services.upload.http.bodies import Body
-from services.upload.query.parameters import FIELD_BYTES, SHORT_FIELD_BYTES, Fields
+from services.upload.query.parameters import Fields, max_field_bytes
 from services.upload.security.header_checks import send_continue
 
-_FIELD: Final = "image"
-_ADDRESS: Final = "image_url"
+IMAGE_FIELD: Final = "image"
+ADDRESS_FIELD: Final = "image_url"
 _MAX_FIELDS: Final = 8
 _MAX_NAME: Final = 255
-_CHUNK_BYTES: Final = 64 * 1024
+CHUNK_BYTES: Final = 64 * 1024
 _PLAIN: Final = frozenset({"", "identity"})
 _PLAIN_TRANSFER: Final = frozenset({"", "7bit", "8bit", "binary"})
 
@@ -42,96 +42,52 @@ class BodyLimits:
     batch_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """An image of a batch with its file's name; the error where it has too many bytes."""
-
-    name: str | None
-    content: bytes | ImageTooLarge
-
-
 Fetch = Callable[[str], Awaitable[bytes]]
 """Gets the image at an address."""
 
+TakePart = Callable[[BodyPartReader], Awaitable[None]]
+"""Reads one field of a form."""
+
 
 async def read_image(
-    request: web.Request, limits: BodyLimits, body: Body, fetch: Fetch | None = None
+    request: web.Request, limits: BodyLimits, body: Body, fetch: Fetch
 ) -> tuple[bytes, Fields]:
     """Read the image, and the parameters of query string and form (the query string wins).
 
-    The image is the form field `image` of a multipart body, or else the body itself; where there
-    is `fetch`, the parameter `image_url` may stand for it, and is left out of the parameters.
+    The image is the form field `image` of a multipart body, or the body itself. Where the parameter
+    `image_url` is given, `fetch` gets the image, and the parameters are without it.
     Raises ImageTooLarge (before reading, where Content-Length says so), BodyTimeout,
     EmptyImage, MalformedRequest, Overloaded, RateLimited, and what `fetch` raises.
     """
-    _require_plain(request)
-    most = limits.image.max_bytes
-    multipart = _is_form(request)
-    if (request.content_length or 0) > most + (FORM_OVERHEAD_BYTES if multipart else 0):
-        raise _too_large(most)
+    require_plain(request)
+    limit = limits.image.max_bytes
+    multipart = is_form(request)
+    if (request.content_length or 0) > limit + (FORM_OVERHEAD_BYTES if multipart else 0):
+        raise too_large(limit)
     image, form = bytearray(), dict[str, str]()
 
     async def take(part: BodyPartReader) -> None:
-        _require_once(bool(image), "form field", _FIELD)
-        image.extend(await _read_part(part, body, most, _too_large(most)))
+        _require_once(bool(image), "form field", IMAGE_FIELD)
+        image.extend(await read_part(part, body, limit, too_large(limit)))
 
     await send_continue(request)
     async with body.time_limit():
         if multipart:
-            form = await _read_form(request, body, take)
+            form = await read_form(request, body, {IMAGE_FIELD: take})
         else:
-            image = await _read_body(request, body, most)
+            image = await _read_body(request, body, limit)
     fields = {**form, **single_values(request)}
-    if fetch is not None and _ADDRESS in fields:
+    if ADDRESS_FIELD in fields:
         if image:
-            message = f"send the image or {_ADDRESS}, not both"
+            message = f"send the image or {ADDRESS_FIELD}, not both"
             raise MalformedRequest(message)
-        fetched = await fetch(fields.pop(_ADDRESS))
+        fetched = await fetch(fields.pop(ADDRESS_FIELD))
         body.add_bytes(len(fetched))
         return fetched, fields
     if not image:
-        message = f"send the image as the body, or as the form field {_FIELD!r}"
+        message = f"send the image as the body, or as the form field {IMAGE_FIELD!r}"
         raise EmptyImage(message)
     return bytes(image), fields
-
-
-async def read_batch(
-    request: web.Request, limits: BodyLimits, body: Body, on_another: Callable[[], None]
-) -> tuple[list[Upload], Fields]:
-    """Read the images of a form, in its order, and the parameters as `read_image` reads them.
-
-    on_another is called before every image but the first is read, and may raise to end it there.
-    An image of too many bytes is passed over; raises ImageTooLarge when all of them are too many,
-    BodyTimeout, EmptyImage when there is none, MalformedRequest.
-    """
-    _require_plain(request)
-    if not _is_form(request):
-        message = f"a batch is a multipart form with a field {_FIELD!r} for each image"
-        raise MalformedRequest(message)
-    if (request.content_length or 0) > limits.batch_bytes + FORM_OVERHEAD_BYTES:
-        raise _batch_too_large(limits)
-    uploads, left = list[Upload](), limits.batch_bytes
-
-    async def take(part: BodyPartReader) -> None:
-        nonlocal left
-        if len(uploads) == limits.batch_images:
-            message = (
-                f"a batch holds {limits.batch_images} images at most; send the rest in another"
-            )
-            raise MalformedRequest(message)
-        if uploads:
-            on_another()
-        upload, size = await _read_upload(part, body, limits, left)
-        left -= size
-        uploads.append(upload)
-
-    await send_continue(request)
-    async with body.time_limit():
-        form = await _read_form(request, body, take)
-    if not uploads:
-        message = f"send 1 to {limits.batch_images} images as form fields named {_FIELD!r}"
-        raise EmptyImage(message)
-    return uploads, {**form, **single_values(request)}
 
 
 async def read_header(image: bytes, limits: imaging.Limits) -> imaging.Header:
@@ -147,11 +103,11 @@ async def read_header(image: bytes, limits: imaging.Limits) -> imaging.Header:
 
 async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
     """Read a body that is no image. Raises MalformedRequest when it is too long, BodyTimeout."""
-    _require_plain(request)
+    require_plain(request)
     await send_continue(request)
     content = bytearray()
     async with body.time_limit():
-        async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
+        async for chunk in request.content.iter_chunked(CHUNK_BYTES):
             body.add_bytes(len(chunk))
             content += chunk
             if len(content) > max_bytes:
@@ -167,7 +123,7 @@ def single_values(request: web.Request) -> dict[str, str]:
     return dict(request.query)
 
 
-def _require_plain(request: web.Request) -> None:
+def require_plain(request: web.Request) -> None:
     """Raise UnsupportedCoding for a compressed body: nothing bounds what one may grow to."""
     coding = request.headers.get(hdrs.CONTENT_ENCODING, "")
     if coding.strip().lower() not in _PLAIN:
@@ -187,24 +143,28 @@ def _require_plain_part(part: BodyPartReader) -> None:
             raise MalformedRequest(message)
 
 
-def _is_form(request: web.Request) -> bool:
+def is_form(request: web.Request) -> bool:
+    """Return True for a multipart body."""
     return request.content_type.startswith("multipart/")
 
 
 async def _read_body(request: web.Request, body: Body, max_bytes: int) -> bytearray:
     content = bytearray()
-    async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
         body.add_bytes(len(chunk))
         content += chunk
         if len(content) > max_bytes:
-            raise _too_large(max_bytes)
+            raise too_large(max_bytes)
     return content
 
 
-async def _read_form(
-    request: web.Request, body: Body, take_image: Callable[[BodyPartReader], Awaitable[None]]
+async def read_form(
+    request: web.Request, body: Body, takers: Mapping[str, TakePart]
 ) -> dict[str, str]:
-    """The form's parameters; its images go to take_image. Raises MalformedRequest."""
+    """Return the form's parameters; fields named in takers go to their functions instead.
+
+    Raises MalformedRequest.
+    """
     form = dict[str, str]()
     try:
         async for part in await request.multipart():
@@ -212,8 +172,9 @@ async def _read_form(
                 message = "a part of the form has no name, or is a form itself"
                 raise MalformedRequest(message)
             _require_plain_part(part)
-            if part.name == _FIELD:
-                await take_image(part)
+            taker = takers.get(part.name)
+            if taker is not None:
+                await taker(part)
             else:
                 await _take_field(form, part.name, part, body)
     except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:
@@ -228,39 +189,20 @@ async def _take_field(form: dict[str, str], name: str, part: BodyPartReader, bod
     if len(form) == _MAX_FIELDS:
         message = f"the form has more than {_MAX_FIELDS} fields"
         raise MalformedRequest(message)
-    most = FIELD_BYTES.get(name, SHORT_FIELD_BYTES)
-    too_long = MalformedRequest(f"form field {name[:40]!r} has more than {most} bytes")
-    form[name] = (await _read_part(part, body, most, too_long)).decode()
+    limit = max_field_bytes(name)
+    too_long = MalformedRequest(f"form field {name[:40]!r} has more than {limit} bytes")
+    form[name] = (await read_part(part, body, limit, too_long)).decode()
 
 
-async def _read_part(part: BodyPartReader, body: Body, limit: int, too_long: Exception) -> bytes:
+async def read_part(part: BodyPartReader, body: Body, limit: int, too_long: Exception) -> bytes:
+    """Return the bytes of a form's field. Raises too_long where there are more than limit."""
     content = bytearray()
-    while chunk := await part.read_chunk(_CHUNK_BYTES):
+    while chunk := await part.read_chunk(CHUNK_BYTES):
         body.add_bytes(len(chunk))
         content += chunk
         if len(content) > limit:
             raise too_long
     return bytes(content)
-
-
-async def _read_upload(
-    part: BodyPartReader, body: Body, limits: BodyLimits, left: int
-) -> tuple[Upload, int]:
-    """Read an image of a batch, and count its bytes; none is kept over its limit."""
-    content, size = bytearray(), 0
-    while chunk := await part.read_chunk(_CHUNK_BYTES):
-        body.add_bytes(len(chunk))
-        size += len(chunk)
-        if size > left:
-            raise _batch_too_large(limits)
-        if size <= limits.image.max_bytes:
-            content += chunk
-        else:
-            content.clear()
-    name = (part.filename or "").encode(errors="replace").decode()[:_MAX_NAME] or None
-    if size > limits.image.max_bytes:
-        return Upload(name, _too_large(limits.image.max_bytes)), size
-    return Upload(name, bytes(content)), size
 
 
 def _require_once(again: bool, what: str, name: str) -> None:  # noqa: FBT001 (an assertion's condition)
@@ -269,9 +211,6 @@ def _require_once(again: bool, what: str, name: str) -> None:  # noqa: FBT001 (a
         raise MalformedRequest(message)
 
 
-def _too_large(max_bytes: int) -> ImageTooLarge:
+def too_large(max_bytes: int) -> ImageTooLarge:
+    """Return the error for an image with too many bytes."""
     return ImageTooLarge(f"an image may have {max_bytes} bytes at most; send a smaller one")
-
-
-def _batch_too_large(limits: BodyLimits) -> ImageTooLarge:
-    return ImageTooLarge(f"a batch may have {limits.batch_bytes} bytes at most; send fewer images")

@@ -9,15 +9,13 @@ import pytest
 from services.shared.contracts import Box, Filter, Question
 from services.shared.errors import MalformedRequest
 from services.upload.query.parameters import (
-    BATCH_QUERY,
-    IMAGE_QUERY,
-    ITEM_QUERY,
+    Route,
     parse_search,
 )
 
 
 def _parse(**fields: str) -> tuple[Question, Box | None]:
-    return parse_search(fields, IMAGE_QUERY)
+    return parse_search(fields, Route.SEARCH)
 
 
 def test_defaults_and_given_values() -> None:
@@ -56,7 +54,7 @@ def test_k_must_be_a_whole_number_in_range(k: str) -> None:
 def test_a_distance_must_be_a_number_in_range(name: str, distance: str) -> None:
     """NaN and infinity are no distances, nor is what only Python takes for a number."""
     with pytest.raises(MalformedRequest, match=f"{name} must be a number from 0 to 2"):
-        parse_search({name: distance}, IMAGE_QUERY)
+        parse_search({name: distance}, Route.SEARCH)
 
 
 def test_a_box_may_end_a_rounding_error_after_the_image() -> None:
@@ -137,15 +135,15 @@ def test_a_wrong_filter_says_what_is_wrong(text: str, fault: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known"),
+    ("name", "route"),
     [
-        ("max_distnace", IMAGE_QUERY),
-        ("cursor", BATCH_QUERY),
-        ("box", ITEM_QUERY),
-        ("collection", ITEM_QUERY),
+        ("max_distnace", Route.SEARCH),
+        ("cursor", Route.BATCH),
+        ("box", Route.SIMILAR),
+        ("collection", Route.SIMILAR),
     ],
 )
-def test_an_unknown_parameter_is_named(name: str, known: frozenset[str]) -> None:
+def test_an_unknown_parameter_is_named(name: str, route: Route) -> None:
     """A misspelt parameter, or one that means nothing here, is an error, not silence."""
     with pytest.raises(MalformedRequest, match=f"'{name}'; this address takes: .*k, max_distance"):
-        parse_search({name: "1"}, known)
+        parse_search({name: "1"}, route)

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
-from aiohttp import web
+from aiohttp import FormData, web
 
 from services.shared.errors import ImageTooLarge, SimileError, UrlNotAllowed, UrlUnreachable
 from services.upload.query import remote_image
 from services.upload.query.remote_image import RemoteImages, is_public
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
-from tests.unit.upload.conftest import Api, refused
+from tests.unit.upload.conftest import Api, form_of, matches, refused
 
 PICTURE = plain_jpeg((10, 200, 90))
 LOOPBACK = "127.0.0.1"
@@ -281,15 +281,16 @@ async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPa
 
 
 async def test_by_default_nothing_is_fetched(api: Api, picture: bytes) -> None:
-    """Query by URL is off: a 400 that says so, and no look-up; `embed` doesn't take it at all."""
+    """Query by URL is off: a 400 on each route; in a batch the other images are answered."""
     address = "http://127.0.0.1:1/a.jpg"
     answer = await api.ask("POST", "/v1/search", params={"image_url": address})
     refused(answer, 400, "url_not_allowed")
-    refused(
-        await api.search(picture, "/v1/embed", params={"image_url": address}),
-        400,
-        "malformed_request",
-    )
+    embedded = await api.ask("POST", "/v1/embed", params={"image_url": address})
+    refused(embedded, 400, "url_not_allowed")
+    batch = await api.ask("POST", "/v1/search/batch", data=form_of(picture, image_url=address))
+    assert batch.status == 200
+    codes = [one.get("problem", {}).get("code", "ok") for one in batch.json["results"]]
+    assert codes == ["url_not_allowed", "ok"]
 
 
 class TestQueryByUrl:
@@ -327,6 +328,40 @@ class TestQueryByUrl:
             422,
             "url_unreachable",
         )
+
+    async def test_every_route_by_image_takes_an_address(
+        self, api: Api, picture: bytes, unused_tcp_port: int
+    ) -> None:
+        """`embed` gives the vector; a batch takes several addresses, and each fails alone."""
+
+        async def image(request: web.BaseRequest) -> web.Response:
+            return web.Response(body=picture, status=200 if request.path == "/a.png" else 404)
+
+        address = f"http://{LOOPBACK}:{unused_tcp_port}/a.png"
+        runner = web.ServerRunner(web.Server(image))
+        await runner.setup()
+        await web.TCPSite(runner, LOOPBACK, unused_tcp_port).start()
+        embedded = await api.ask("POST", "/v1/embed", params={"image_url": address})
+        assert embedded.status == 200
+        form = form_of(picture)
+        for named in (address, f"{address}.gone", "http://169.254.169.254/"):
+            form.add_field("image_url", named)
+        answer = await api.ask("POST", "/v1/search/batch", data=form, params={"k": "3"})
+        await runner.cleanup()
+        assert answer.status == 200
+        matches("BatchAnswer", answer)
+        codes = [one.get("problem", {}).get("code", "ok") for one in answer.json["results"]]
+        assert codes == ["ok", "ok", "url_unreachable", "url_not_allowed"]
+        assert answer.json["results"][1]["name"] == address
+
+    async def test_the_addresses_of_a_batch_count_as_images(self, api: Api) -> None:
+        """More images and addresses than a batch may hold are refused; none is fetched."""
+        form = FormData(default_to_multipart=True)
+        for _ in range(17):
+            form.add_field("image_url", "http://images.example/a.png")
+        answer = await api.ask("POST", "/v1/search/batch", data=form)
+        refused(answer, 400, "malformed_request")
+        assert "16 images" in answer.json["detail"]
 
     async def test_inside_is_refused_by_name(self, api: Api) -> None:
         """The metadata address of clouds, the classic."""
