@@ -88,7 +88,7 @@ def export(*, models_dir: Path | None) -> None:
                       title=found.facts.model_id)  # fmt: skip
     for row in rows:
         speed = (
-            (f"{row.speed.images_per_second:.0f}", str(row.speed.at_once))
+            (f"{row.speed.images_per_second:.0f}", str(row.speed.chunk_images))
             if row.speed
             else ("", "")
         )

@@ -1,4 +1,4 @@
-"""How much of the GPUs is in use, as their driver says; read when the metrics are."""
+"""Shows the use of the GPUs as metrics, read from their driver at each scrape."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from services.embedder.metrics import EmbedderMetrics
 
 
 class Cuda(Protocol):
-    """What is asked of `torch.cuda`."""
+    """The part of `torch.cuda` that the metrics use."""
 
     def device_count(self) -> int:
-        """How many GPUs there are."""
+        """Return the number of GPUs."""
 
     def mem_get_info(self, device: int) -> tuple[int, int]:
-        """Bytes free, and in all."""
+        """Return the free and the total memory, in bytes."""
 
     def utilization(self, device: int) -> int:
-        """Percent. Raises what nvidia-ml-py raises, or that it is missing."""
+        """Return the utilization in percent. Raises any error of nvidia-ml-py."""
 
 
 def show_devices(metrics: EmbedderMetrics, cuda: Cuda) -> None:
-    """Show every GPU from now on."""
+    """Add the metrics of every GPU."""
     for index in range(cuda.device_count()):
         device = f"cuda:{index}"
         total = cuda.mem_get_info(index)[1]
@@ -38,7 +38,7 @@ def show_devices(metrics: EmbedderMetrics, cuda: Cuda) -> None:
 def _used_bytes(cuda: Cuda, index: int) -> float:
     try:
         free, total = cuda.mem_get_info(index)
-    except RuntimeError:  # a GPU that is lost must not take the other metrics along
+    except RuntimeError:  # a lost GPU must not break the scrape
         return math.nan
     return total - free
 
@@ -46,5 +46,5 @@ def _used_bytes(cuda: Cuda, index: int) -> float:
 def _utilization(cuda: Cuda, index: int) -> float:
     try:
         return cuda.utilization(index) / 100
-    except Exception:  # noqa: BLE001 (the driver's library has errors of its own, or is missing)
+    except Exception:  # noqa: BLE001 (the driver's library raises its own errors, or is missing)
         return math.nan

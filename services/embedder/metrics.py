@@ -59,21 +59,21 @@ class EmbedderMetrics:
         self._stages = Durations(
             "simile_embedder_stage_seconds",
             "Time of an image in each stage, by intake: embed_queue, decode, batch_wait, model "
-            "(that of its batch), publish.",
+            "(of its batch), publish.",
             ["intake", "stage"],
             registry,
         )
         self.decode_threads = Gauge(
             "simile_embedder_decode_threads",
-            "Images that can be decoded at a time.",
+            "Threads that decode images.",
             registry=registry,
         )
         self.stuck_decodes = Gauge(
             "simile_embedder_stuck_decode_threads",
-            "Threads that are still busy with an image that was given up.",
+            "Threads that are still busy with an image that was answered with decoding_too_slow.",
             registry=registry,
         )
-        self.in_hand = Gauge(
+        self.in_flight = Gauge(
             "simile_embedder_in_hand_images",
             "Images taken from the queues and not settled yet.",
             registry=registry,
@@ -88,13 +88,13 @@ class EmbedderMetrics:
         )
         self.batch_limit = Gauge(
             "simile_embedder_batch_limit_images",
-            "The most images in one batch.",
+            "Images in one batch, at most.",
             registry=registry,
         )
         batches = Counter(
             "simile_embedder_batches_total",
-            "Batches by the reason why they went: full; a worker was free; waited for more; alone, "
-            "as redelivered images go.",
+            "Batches by the reason why they started: full; free (a worker was free); waited (the "
+            "maximum wait was over); alone (a redelivered image).",
             ["reason"],
             registry=registry,
         )
@@ -102,61 +102,61 @@ class EmbedderMetrics:
         self.batches = {reason: batches.labels(reason) for reason in reasons}
         self.worker_busy = Counter(
             "simile_embedder_worker_busy_seconds_total",
-            "Time that the model's workers worked, decoding included where they decode for "
-            "themselves; over that of all workers, how busy they are.",
+            "Time that the workers were busy with their model, and with decoding where they decode "
+            "for themselves; divide by the number of workers for their utilization.",
             registry=registry,
         )
         self.model = Gauge(
             "simile_embedder_model_workers",
-            "Workers of the model that this embedder runs, and what runs it.",
+            "Workers of this embedder, by model, runtime, precision and device.",
             ["model_id", "runtime", "precision", "device"],
             registry=registry,
         )
         self.model_faults = Counter(
             "simile_embedder_model_faults_total",
-            "Batches that the model failed on; their images were then tried one by one.",
+            "Batches that the model failed on; they were halved and tried again.",
             registry=registry,
         )
 
     def _add_losses(self, registry: CollectorRegistry) -> None:
         self.expired = Counter(
             "simile_embedder_expired_total",
-            "Images dropped because nobody waited any more, by the stage that this saved.",
+            "Images dropped after their deadline, by the stage that was saved.",
             ["before"],
             registry=registry,
         )
         self.redelivered = Counter(
             "simile_embedder_redelivered_total",
-            "Images that another embedder had taken and not finished.",
+            "Images that an embedder took and did not finish.",
             registry=registry,
         )
         self.suspects = Counter(
             "simile_embedder_suspects_total",
-            "Redelivered images that were handed over to be tried one at a time.",
+            "Redelivered images that were moved to the suspects' queue, to be tried one at a time.",
             registry=registry,
         )
         self.given_back = Counter(
             "simile_embedder_given_back_total",
-            "Images given back to their queue: the broker did not take what was made of them.",
+            "Images given back to their queue, since the broker did not take their results.",
             registry=registry,
         )
         self.unanswerable = Counter(
             "simile_embedder_unanswerable_total",
-            "Results whose next queue was gone.",
+            "Results whose next queue no longer exists.",
             registry=registry,
         )
         self.undecodable = Counter(
             "simile_embedder_undecodable_total",
-            "Messages that could not be decoded and were set aside.",
+            "Messages that could not be decoded and were quarantined.",
             registry=registry,
         )
         self.quarantined = Counter(
             "simile_embedder_quarantined_total",
-            "Images and messages that were set aside, by the code of what they did.",
+            "Images and messages that were quarantined, by error code.",
             ["code"],
             registry=registry,
         )
-        # Born at 0: `increase` does not see the event that a counter begins with.
+        # Start at 0: PromQL's `increase` does not see the first event of a new series.
         for before in ("decode", "model"):
             self.expired.labels(before)
         for reason_of in _QUARANTINED:
@@ -165,7 +165,7 @@ class EmbedderMetrics:
     def _add_devices(self, registry: CollectorRegistry) -> None:
         self.device_memory_used = Gauge(
             "simile_embedder_device_memory_used_bytes",
-            "Memory of a GPU that is taken, by this process or another; absent without a GPU.",
+            "Memory of a GPU that is in use, by this process or another; absent without a GPU.",
             ["device"],
             registry=registry,
         )
@@ -177,8 +177,8 @@ class EmbedderMetrics:
         )
         self.device_utilization = Gauge(
             "simile_embedder_device_utilization_ratio",
-            "Share of the last second or less in which a GPU worked, 0 to 1; absent without a GPU, "
-            "or without nvidia-ml-py.",
+            "Share of the last second or less in which a GPU was busy, 0 to 1; absent without a "
+            "GPU or without nvidia-ml-py.",
             ["device"],
             registry=registry,
         )

@@ -113,7 +113,7 @@ class Embedder:
             max_images=self._batch_limit,
             max_wait_seconds=settings.max_batch_wait_seconds,
             workers=len(models),
-            chunk_images=model.at_once,
+            chunk_images=model.chunk_images,
         )
         self.queue = WorkQueue(
             policy, self._instruments.decoding, workers_decode=self._decode_threads == 0
@@ -213,7 +213,7 @@ class Embedder:
         ).set(workers)
         metrics.batch_limit.set(self._batch_limit)
         metrics.decode_threads.set(self._decode_threads or workers)
-        metrics.in_hand.set_function(lambda: self._in_flight.count)
+        metrics.in_flight.set_function(lambda: self._in_flight.count)
         metrics.stuck_decodes.set_function(lambda: self.queue.stuck)
         if runtime.device != "cpu":
             # Not at the top: importing torch takes seconds, and an image for CPUs holds none.

@@ -1,4 +1,4 @@
-"""What an operator can tune of an embedder."""
+"""The settings of an embedder."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ def _models_dir() -> Path:
 
 
 class EmbedderSettings(EnvironmentSettings):
-    """The model, where it runs, and how images are gathered for it."""
+    """The model, its device and runtime, and the batches of images."""
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_EMBEDDER_", protected_namespaces=())
 
     model: ModelName = Field(
         default="efficientnet_lite0",
-        description="The network that makes the vectors; another one needs another index.",
+        description="The network that makes the vectors; another network needs another index.",
     )
     weights: Literal["pretrained", "random"] = Field(
-        default="pretrained", description="random is for tests only: its neighbours mean nothing."
+        default="pretrained", description="random is for tests only: its results mean nothing."
     )
     weights_file: Path | None = Field(
         default=None, description="A state dict to use instead of the published weights."
     )
     models_dir: Path = Field(
         default_factory=_models_dir,
-        description="Where exported networks are kept, to start in seconds and without torch.",
+        description="The folder of exported networks, which start in seconds and without torch.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto is cuda where there is a GPU, else cpu."
+        default="auto", description="auto is cuda where there is a GPU, and cpu elsewhere."
     )
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
         default="auto",
-        description="What runs the network: auto is torch on a GPU; on a CPU the fastest of those "
-        "installed, measured at the first start.",
+        description="The library that runs the network: auto is torch on a GPU, and on a CPU the "
+        "fastest installed library, measured at the first start.",
     )
     precision: Precision = Field(
         default="fp32",
@@ -66,14 +66,15 @@ class EmbedderSettings(EnvironmentSettings):
         default=None,
         ge=1,
         le=256,
-        description="Batches in the model at a time; by default one a core, or two a GPU.",
+        description="Batches that run at the same time; by default one for each core, or two for "
+        "each GPU.",
     )
     decode_threads: int | None = Field(
         default=None,
         ge=1,
         le=64,
-        description="Threads that only decode; by default one a core beside a GPU, and none on a "
-        "CPU, where each worker decodes for itself.",
+        description="Threads that only decode; by default one for each core beside a GPU, and none "
+        "on a CPU, where each worker decodes for itself.",
     )
     decode_timeout_seconds: float = Field(
         default=20.0,
@@ -85,33 +86,34 @@ class EmbedderSettings(EnvironmentSettings):
         default=3,
         ge=2,
         le=20,
-        description="An image that so many embedders died with in hand is not tried again.",
+        description="An image is not tried again after so many embedders crashed while they held "
+        "it.",
     )
     quarantine_images: bool = Field(
         default=False,
-        description="Keep the bytes of what is set aside, to look at and to try again.",
+        description="Keep the bytes of quarantined images, to look at and to try again.",
     )
     max_batch_size: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="The most images in one batch; by default 8 on a CPU, which gains nothing from "
-        "more, and on a GPU what was measured as the fastest, up to 64.",
+        description="Images in one batch, at most; by default 8 on a CPU, which gains nothing from "
+        "more, and on a GPU the size that was measured as the fastest, up to 64.",
     )
     max_batch_wait_seconds: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="How long a decoded image waits for a fuller batch; 0 is best for almost all.",
+        description="How long a decoded image waits for a fuller batch; 0 is best nearly always.",
     )
     unready_after_seconds: float = Field(
         default=8.0,
         gt=0,
-        description="A stage (decode, model, results) that stands still for so long makes the "
+        description="A stage (decode, model, results) that stands still for this long makes the "
         "embedder unready.",
     )
     dead_after_seconds: float = Field(
         default=50.0,
         gt=0,
-        description="A stage that stands still for so long gets the embedder restarted.",
+        description="A stage that stands still for this long gets the embedder restarted.",
     )

@@ -24,7 +24,7 @@ import psutil
 
 from services.bench.load.load import Target, closed_loop
 from services.embedder import service as embedder
-from services.embedder.models.model import Pixels, Runs, Vectors
+from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box, Question
 from services.shared.lifecycle import cancel
@@ -73,8 +73,10 @@ class Stub:
     dimension: int = DIMENSION
     input_size: int = 8
     batch_limit: int = 16
-    at_once: int = 16
-    runtime: Runs = dataclasses.field(default_factory=lambda: Runs("stub", "fp32", "cpu"))
+    chunk_images: int = 16
+    runtime: RuntimeInfo = dataclasses.field(
+        default_factory=lambda: RuntimeInfo("stub", "fp32", "cpu")
+    )
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
         """Black."""

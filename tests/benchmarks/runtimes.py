@@ -23,7 +23,7 @@ from onnxruntime import quantization
 
 from services.embedder.models import cpu, parity
 from services.embedder.models.exported import INPUT, Exported
-from services.embedder.models.model import Pixels, Runs, Runtime, Vectors
+from services.embedder.models.model import Pixels, Runtime, RuntimeInfo, Vectors
 from services.embedder.models.networks import NETWORKS
 from services.embedder.models.runtimes.onnx_session import OnnxSession
 from services.embedder.models.runtimes.openvino_request import OpenVinoRequest
@@ -50,7 +50,7 @@ class _Candidate:
 class _TwoThreads:
     """ONNX Runtime with two threads on each batch: what two workers are compared with."""
 
-    runs = Runs("onnxruntime", "fp32", "cpu")
+    info = RuntimeInfo("onnxruntime", "fp32", "cpu")
 
     def __init__(self, graph: Path) -> None:
         options = onnxruntime.SessionOptions()

@@ -40,7 +40,7 @@ class SlowModel(FakeModel):
     """Takes its time, as a network does."""
 
     batch_limit: int = 2
-    at_once: int = 2
+    chunk_images: int = 2
 
     def embed(self, batch: Pixels) -> Vectors:
         """Mean colours, later."""

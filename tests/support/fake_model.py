@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from services.embedder.models.model import Pixels, Preprocessing, Runs, Vectors
+from services.embedder.models.model import Pixels, Preprocessing, RuntimeInfo, Vectors
 from services.shared.contracts import Box
 from services.shared.imaging import Limits
 from tests.support.pictures import Color
@@ -34,8 +34,8 @@ class FakeModel:
     dimension: int = 3
     input_size: int = 8
     batch_limit: int = 4
-    at_once: int = 4
-    runtime: Runs = field(default_factory=lambda: Runs("fake", "fp32", "cpu"))
+    chunk_images: int = 4
+    runtime: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("fake", "fp32", "cpu"))
 
     def __post_init__(self) -> None:
         self.gate.set()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from services.embedder.models.model import Model, Pixels, Preprocessing, Runs, Vectors
+from services.embedder.models.model import Model, Pixels, Preprocessing, RuntimeInfo, Vectors
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
@@ -39,8 +39,8 @@ class LightModel:
     dimension: int = 3 * SIDE * SIDE
     input_size: int = SIDE
     batch_limit: int = 4
-    at_once: int = 4
-    runtime: Runs = field(default_factory=lambda: Runs("light", "fp32", "cpu"))
+    chunk_images: int = 4
+    runtime: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("light", "fp32", "cpu"))
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
         """The image's pixels, by the real decoder."""

@@ -1,4 +1,4 @@
-"""The networks as torch builds them: the whole of each, its weights, its cut to an embedding."""
+"""Builds the networks in torch, loads their weights, and removes their last layer."""
 
 from __future__ import annotations
 
@@ -28,8 +28,10 @@ _ERROR_CHARACTERS: Final = 400
 class Architecture:
     """One network.
 
-    build: the whole network, as its published weights fit it. cut: the same network without the
-    layer that names classes. published: its trained weights.
+    Attributes:
+        build: makes the whole network, which its published weights fit.
+        cut: removes the layer that names classes.
+        published: loads the trained weights.
     """
 
     build: Callable[[], nn.Module]
@@ -38,7 +40,7 @@ class Architecture:
 
 
 class Normalised(nn.Module):
-    """A network fed with pixels as they are prepared: N,H,W,3 of 0..255 gives N,D float32."""
+    """A network that takes prepared pixels: N,H,W,3 of 0..255 gives N,D float32."""
 
     def __init__(self, network: nn.Module) -> None:
         """`network` takes N,3,H,W normalised by ImageNet's mean and deviation."""
@@ -49,7 +51,7 @@ class Normalised(nn.Module):
         self.register_buffer("_shift", -mean / std)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """N,D vectors, not of unit length yet."""
+        """Compute N,D vectors, not of unit length yet."""
         # N,H,W,3 in memory is what channels_last means, so permute moves nothing.
         image = pixels.permute(0, 3, 1, 2).float()
         scale, shift = self.get_buffer("_scale"), self.get_buffer("_shift")
@@ -59,14 +61,18 @@ class Normalised(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A network ready to embed. weights_sha256 names its values, whatever file they came in."""
+    """A network that is ready to embed.
+
+    Attributes:
+        weights_sha256: the hash of its values, independent of their file.
+    """
 
     network: Normalised
     weights_sha256: str
 
 
 def build(settings: EmbedderSettings) -> Built:
-    """The network that the settings name, with its weights. Raises WeightsUnavailable."""
+    """Build the network that the settings name, with its weights. Raises WeightsUnavailable."""
     architecture = ARCHITECTURES[settings.model]
     if settings.weights == "random":
         with torch.random.fork_rng(devices=[]):

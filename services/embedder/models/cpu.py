@@ -1,4 +1,4 @@
-"""Models on CPU cores: one worker a core, in the fastest runtime that computes what torch does."""
+"""Loads models for CPUs: a worker for each core, in the fastest runtime that matches torch."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import structlog
 
 from services.embedder.models import exported, parity, speed
 from services.embedder.models.exported import Exported
-from services.embedder.models.model import Model, NetworkModel, Runtime
-from services.embedder.models.networks import NETWORKS
+from services.embedder.models.model import Model, Runtime
+from services.embedder.models.networks import NETWORKS, NetworkModel
 from services.embedder.models.speed import Speed
 from services.embedder.settings import EmbedderSettings, Precision
 from services.shared import cores
@@ -32,32 +32,32 @@ PRECISIONS: Final[Mapping[str, Sequence[Precision]]] = {
     "openvino": ("fp32", "bf16"),
     _TORCH: ("fp32", "bf16"),
 }
-"""What each library computes in; where speeds are alike, the first is taken."""
+"""Precisions by library; where speeds are alike, the first library is chosen."""
 
-_TORCH_AT_ONCE: Final = 8
+_TORCH_CHUNK_IMAGES: Final = 8
 _BATCH_LIMIT: Final = 8
-"""A batch is a message: larger ones cost less of them, and images wait for the last of theirs."""
+"""A batch is one message. Larger batches cost fewer messages, but each image waits for all."""
 
 
 def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:
-    """A model for each worker.
+    """Load a model for each worker.
 
     Raises WeightsUnavailable, InvalidSettings, MissingExtra, RuntimeUnfit.
     """
     network, core_count = NETWORKS[settings.model], settings.workers or cores.available()
     libraries = candidates(settings)
     chosen = _Torch(settings) if libraries == [_TORCH] else _Exports(settings, libraries)
-    identity, at_once, runtimes = chosen.open(core_count)
+    identity, chunk_images, runtimes = chosen.open(core_count)
     return [
-        NetworkModel(
-            identity, network.dimension, network.preprocessing, limits, one, at_once, _BATCH_LIMIT
-        )
-        for one in runtimes
+        NetworkModel(identity, network, limits, one, chunk_images, _BATCH_LIMIT) for one in runtimes
     ]
 
 
 def candidates(settings: EmbedderSettings) -> list[str]:
-    """The installed libraries that the settings allow. Raises InvalidSettings, MissingExtra."""
+    """Return the installed libraries that the settings allow.
+
+    Raises InvalidSettings, MissingExtra.
+    """
     fit = [name for name, able in PRECISIONS.items() if settings.precision in able]
     if settings.runtime != "auto":
         fit = [name for name in fit if name == settings.runtime]
@@ -75,18 +75,18 @@ def candidates(settings: EmbedderSettings) -> list[str]:
 
 
 def installed(library: str) -> bool:
-    """Whether it can be imported; it is not imported for that."""
+    """Return whether a library can be imported, without importing it."""
     return importlib.util.find_spec(library) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class _Torch:
-    """The network in torch, nothing exported."""
+    """A network in torch, without an export."""
 
     settings: EmbedderSettings
 
     def open(self, workers: int) -> tuple[str, int, Sequence[Runtime]]:
-        """The model id, the images at once, and a runtime for each worker."""
+        """Return the model id, the images of a chunk, and a runtime for each worker."""
         from services.embedder.models import export  # noqa: PLC0415 (torch takes seconds to import)
 
         built = _built(self.settings)
@@ -94,11 +94,11 @@ class _Torch:
         reference = export.reference_vectors(built, pixels)
         runtime = _on_torch(self.settings)
         parity.check(runtime, pixels, reference)
-        return export.identity(built, self.settings), _TORCH_AT_ONCE, [runtime] * workers
+        return export.identity(built, self.settings), _TORCH_CHUNK_IMAGES, [runtime] * workers
 
 
 class _Exports:
-    """An exported network, in the fastest of some libraries."""
+    """An exported network in the fastest library."""
 
     def __init__(self, settings: EmbedderSettings, libraries: Sequence[str]) -> None:
         self._settings = settings
@@ -106,21 +106,21 @@ class _Exports:
         self._exported = exported_network(settings)
 
     def open(self, workers: int) -> tuple[str, int, Sequence[Runtime]]:
-        """The model id, the images at once, and a runtime for each worker."""
+        """Return the model id, the images of a chunk, and a runtime for each worker."""
         speeds = self._speeds()
         library = speed.fastest(speeds)
         runtimes = open_runtimes(library, self._exported, self._settings, workers)
         cosine = parity.check(runtimes[0], *self._exported.reference())
-        if runtimes[0].runs.precision != self._settings.precision:
+        if runtimes[0].info.precision != self._settings.precision:
             _log.warning("this CPU does not have that precision", action="precision_unavailable",
-                         asked=self._settings.precision, **asdict(runtimes[0].runs))  # fmt: skip
+                         asked=self._settings.precision, **asdict(runtimes[0].info))  # fmt: skip
         measured = {name: round(one.images_per_second, 1) for name, one in speeds.items()}
         _log.info("runtime chosen", action="runtime_chosen", library=library,
                   cosine=round(cosine, 6), images_per_second=measured)  # fmt: skip
-        return self._exported.facts.model_id, speeds[library].at_once, runtimes
+        return self._exported.facts.model_id, speeds[library].chunk_images, runtimes
 
     def _speeds(self) -> dict[str, Speed]:
-        """Of the libraries that are fit. Raises RuntimeUnfit when none is."""
+        """Return the speeds of the libraries that match torch. Raises RuntimeUnfit without one."""
         speeds: dict[str, Speed] = {}
         unfit: RuntimeUnfit | None = None
         for library in self._libraries:
@@ -145,7 +145,7 @@ class _Exports:
 def open_runtimes(
     library: str, network: Exported, settings: EmbedderSettings, workers: int
 ) -> Sequence[Runtime]:
-    """A runtime for each worker; where one serves several threads, it is the same one."""
+    """Open a runtime for each worker; a runtime for several threads is shared."""
     if library == "onnxruntime":
         from services.embedder.models.runtimes.onnx_session import OnnxSession  # noqa: PLC0415
 
@@ -165,14 +165,14 @@ def _on_torch(settings: EmbedderSettings) -> Runtime:
 
 @functools.lru_cache(maxsize=1)
 def _built(settings: EmbedderSettings) -> Built:
-    """The network in torch; kept, since to export and to measure it takes the same one."""
+    """Build the network in torch, once: the export and the measurement use the same network."""
     from services.embedder.models import architectures  # noqa: PLC0415
 
     return architectures.build(settings)
 
 
 def exported_network(settings: EmbedderSettings) -> Exported:
-    """The export of what the settings ask for, made now if need be.
+    """Return the export of the network that the settings select; export it if it is missing.
 
     Raises WeightsUnavailable, InvalidSettings.
     """
@@ -184,8 +184,8 @@ def _export(settings: EmbedderSettings) -> Exported:
     if not (installed(_TORCH) and installed("onnxscript")):
         message = (
             f"{folder} holds no export of {settings.model} with these weights, and there is no "
-            "torch here to make one: run `simile export` where there is, and bring that folder "
-            "along as SIMILE_EMBEDDER_MODELS_DIR"
+            "torch here to make one: run `simile export` where torch is installed, and copy that "
+            "folder to SIMILE_EMBEDDER_MODELS_DIR"
         )
         raise WeightsUnavailable(message)
     from services.embedder.models import export  # noqa: PLC0415

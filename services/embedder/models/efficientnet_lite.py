@@ -1,4 +1,4 @@
-"""EfficientNet-Lite: EfficientNet without squeeze-excite, ReLU6 for swish; fit for CPUs.
+"""EfficientNet-Lite for CPUs: EfficientNet without squeeze-excite, ReLU6 for swish.
 
 Parameter names and padding are those of the published weights, converted from TensorFlow.
 Source: Tan and Le, 2019, and tensorflow/tpu/models/official/efficientnet/lite.
@@ -39,7 +39,7 @@ _B0: Final = (
 
 
 class _SameConv(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: more at the far side when it can't be even."""
+    """A convolution with TensorFlow's SAME padding: the far side gets the odd pixel."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, *, stride: int, size: int, groups: int = 1
@@ -93,7 +93,7 @@ class _Block(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The network for square images of `size` pixels; gives 1000 classes until `_fc` is cut off."""
+    """A network for square images of `size` pixels, with 1000 classes until `_fc` is removed."""
 
     def __init__(self, *, size: int, width: float = 1.0, depth: float = 1.0) -> None:
         """Width and depth scale the stages; first and last stage keep their depth."""

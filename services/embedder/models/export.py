@@ -24,12 +24,12 @@ from services.embedder.settings import EmbedderSettings
 
 _log = structlog.get_logger(__name__)
 
-_MOST: Final = 256
+_MAX_BATCH: Final = 256
 """Images in a batch, at most: the bound that the exported graph is made for."""
 
 
 def identity(built: Built, settings: EmbedderSettings) -> str:
-    """The model id of a network with its weights."""
+    """Return the model id of a network with its weights."""
     network = NETWORKS[settings.model]
     name = settings.model if settings.weights == "pretrained" else f"{settings.model}-random"
     return model_id(name, built.weights_sha256, network.preprocessing, network.dimension)
@@ -55,7 +55,7 @@ def export(models_dir: Path, built: Built, settings: EmbedderSettings) -> Export
 
 
 def reference_vectors(built: Built, pixels: Pixels) -> Vectors:
-    """Torch's own, in float32 on the CPU."""
+    """Compute torch's own vectors, in float32 on the CPU."""
     with torch.inference_mode():
         vectors: Vectors = built.network(torch.from_numpy(pixels)).numpy()
         return vectors
@@ -70,7 +70,7 @@ def _write_graph(built: Built, pixels: Pixels, graph: Path) -> None:
             graph,
             input_names=[exported.INPUT],
             output_names=["vectors"],
-            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=_MOST)},),
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=_MAX_BATCH)},),
             external_data=False,
             dynamo=True,
             verbose=False,
@@ -79,7 +79,7 @@ def _write_graph(built: Built, pixels: Pixels, graph: Path) -> None:
 
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
-    """The exporter tells its own developers a lot, by three ways."""
+    """Silence the exporter, which logs, warns and prints."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

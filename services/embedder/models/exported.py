@@ -1,7 +1,7 @@
-"""Networks exported to files, so that other runtimes serve them and no torch is needed then.
+"""Reads and writes networks exported to files, which other runtimes serve without torch.
 
 <models_dir>/<model id, / as -->/ holds network.onnx, export.json, and reference.npz: some inputs
-with torch's own vectors, by which a runtime is checked before it is used. Written once, whole.
+with torch's own vectors, to check a runtime before it is used. A folder is written as a whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ _REFERENCE: Final = "reference.npz"
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What export.json says. source: which weights these are, found without loading them."""
+    """The content of export.json.
+
+    Attributes:
+        source: names the weights, and is found without loading them.
+        graph_sha256: of the ONNX file.
+        torch: the version that exported.
+    """
 
     format: int
     source: str
@@ -59,7 +65,7 @@ class Exported:
         return self.folder / _GRAPH
 
     def reference(self) -> tuple[Pixels, Vectors]:
-        """Some inputs and torch's float32 vectors of them. Raises WeightsUnavailable."""
+        """Return some inputs and torch's float32 vectors of them. Raises WeightsUnavailable."""
         try:
             with np.load(self.folder / _REFERENCE, allow_pickle=False) as stored:
                 return stored["pixels"], stored["vectors"]
@@ -69,7 +75,7 @@ class Exported:
 
 
 def source(settings: EmbedderSettings) -> str:
-    """A name of the weights that the settings ask for. Raises WeightsUnavailable."""
+    """Name the weights that the settings select. Raises WeightsUnavailable."""
     if settings.weights == "random":
         return f"{settings.model} random"
     if settings.weights_file is None:
@@ -82,7 +88,7 @@ def source(settings: EmbedderSettings) -> str:
 
 
 def find(models_dir: Path, settings: EmbedderSettings) -> Exported | None:
-    """The export of what the settings ask for; None when there is none, or only a damaged one."""
+    """Find the export of the network that the settings select; None without a sound one."""
     wanted = source(settings)
     network = NETWORKS[settings.model]
     suffix = f"/{network.preprocessing.name}/{network.dimension}"
@@ -100,7 +106,7 @@ def find(models_dir: Path, settings: EmbedderSettings) -> Exported | None:
 def write(
     models_dir: Path, graph: Path, facts: Facts, reference: tuple[Pixels, Vectors]
 ) -> Exported:
-    """Put an export in its place, whole or not at all; `graph` is moved. Raises OSError."""
+    """Write an export, as a whole or not at all; `graph` is moved. Raises OSError."""
     folder = models_dir / facts.model_id.replace("/", "--")
     models_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=models_dir) as partial:
@@ -115,14 +121,14 @@ def write(
         try:
             whole.rename(folder)
         except OSError:
-            # Another process was quicker; its export is as good as this one.
+            # Another process has written the same export.
             if _read(folder) is None:
                 raise
     return Exported(folder, facts)
 
 
 def facts_of(graph: Path, source: str, model_id: str, dimension: int, torch: str) -> Facts:
-    """What to write beside this graph."""
+    """Return the content of export.json for a graph."""
     return Facts(_FORMAT, source, model_id, dimension, _sha256(graph), torch)
 
 

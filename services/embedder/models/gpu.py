@@ -1,4 +1,4 @@
-"""Models on GPUs, some workers on each."""
+"""Loads models for GPUs, two workers for each by default."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Final
 
 from services.embedder.models import export, parity, speed
 from services.embedder.models.architectures import build
-from services.embedder.models.model import Model, NetworkModel
-from services.embedder.models.networks import NETWORKS
+from services.embedder.models.model import Model
+from services.embedder.models.networks import NETWORKS, NetworkModel
 from services.embedder.models.runtimes.torch_cuda import CudaGraphs, devices, placed, sizes
 from services.embedder.settings import EmbedderSettings
 from services.shared.imaging import Limits
 
 _MAX_BATCH: Final = 64
 _WORKERS: Final = 2
-"""Of each GPU: while one's batch is being copied, another's is computed."""
+"""For each GPU: while one copies its batch, the other computes."""
 
 
 def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:
-    """A model for each worker; none where torch finds no GPU.
+    """Load a model for each worker; none where torch finds no GPU.
 
     Raises WeightsUnavailable, RuntimeUnfit.
     """
@@ -28,7 +28,7 @@ def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:
         return []
     network, built = NETWORKS[settings.model], build(settings)
     size = network.preprocessing.crop
-    most = settings.max_batch_size or _MAX_BATCH
+    max_batch = settings.max_batch_size or _MAX_BATCH
     networks = {device: placed(built.network, device) for device in gpus}
     workers = settings.workers or _WORKERS * len(gpus)
     graphs = [
@@ -37,18 +37,18 @@ def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:
             gpus[worker % len(gpus)],
             settings.precision,
             input_size=size,
-            max_batch_size=most,
+            max_batch_size=max_batch,
         )
         for worker in range(workers)
     ]
     pixels = parity.reference_pixels(size)
     reference = export.reference_vectors(built, pixels)
-    for start in range(0, len(pixels), most):
+    for start in range(0, len(pixels), max_batch):
+        part = slice(start, start + max_batch)
         for one in graphs[: len(gpus)]:
-            parity.check(one, pixels[start : start + most], reference[start : start + most])
+            parity.check(one, pixels[part], reference[part])
     identity = export.identity(built, settings)
-    best = settings.max_batch_size or speed.measure(graphs[0], pixels, sizes(most)).at_once
-    return [
-        NetworkModel(identity, network.dimension, network.preprocessing, limits, one, most, best)
-        for one in graphs
-    ]
+    best = (
+        settings.max_batch_size or speed.measure(graphs[0], pixels, sizes(max_batch)).chunk_images
+    )
+    return [NetworkModel(identity, network, limits, one, max_batch, best) for one in graphs]

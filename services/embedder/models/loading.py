@@ -1,4 +1,4 @@
-"""From settings to a model for each worker: on GPUs by torch, else by what is fastest here."""
+"""Loads a model for each worker: in torch on GPUs, in the fastest runtime on CPUs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from services.shared.errors import InvalidSettings
 from services.shared.imaging import Limits
 
 _DEVICES: Final = ("nvidia[0-9]*", "dxg", "kfd")
-"""What a GPU looks like in /dev: NVIDIA's, through Windows, AMD's."""
+"""Device files of GPUs in /dev: NVIDIA's, those of WSL, AMD's."""
 
 
 def load(settings: EmbedderSettings, limits: Limits) -> Sequence[Model]:
-    """A model for each worker.
+    """Load a model for each worker.
 
     Raises WeightsUnavailable, InvalidSettings, MissingExtra, RuntimeUnfit.
     """
     if _may_have_gpu(settings):
-        # Not earlier: importing torch takes seconds, and an image for CPUs holds none.
+        # Not at the top: importing torch takes seconds, and an image for CPUs holds none.
         from services.embedder.models import gpu  # noqa: PLC0415
 
         if models := gpu.load(settings, limits):

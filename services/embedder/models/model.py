@@ -1,6 +1,6 @@
-"""What the pipeline asks of a model, whatever runs it, and the way from image bytes to its input.
+"""The ports for models and runtimes, and the way from image bytes to a model's input.
 
-No runtime is imported here: those are in `runtimes`.
+No runtime is imported here: `runtimes` has a module for each.
 """
 
 from __future__ import annotations
@@ -25,36 +25,42 @@ Vectors = npt.NDArray[np.float32]
 _DRAFT: Final = 1.4
 """A JPEG is decoded at least this many times as large as the model needs it.
 
-At 1 libjpeg's coarse filter does nearly all of the scaling of some sizes and loses one of 16
-neighbours there; at 2 a photograph of 12 megapixels takes a quarter more time, and keeps no more.
+At 1, libjpeg's coarse filter does nearly all of the scaling of some sizes, and one of 16
+neighbours is lost there; at 2, a photograph of 12 megapixels takes a quarter more time, and no
+more neighbours are kept.
 """
 
 _HASH_CHARACTERS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Runs:
-    """What runs a network: a library, in which precision, on which device."""
+class RuntimeInfo:
+    """Identifies a runtime.
+
+    Attributes:
+        library: torch, onnxruntime or openvino.
+        precision: fp32, bf16 or fp16.
+        device: cpu, or the GPU's name.
+    """
 
     library: str
     precision: str
     device: str
-    """cpu, or the GPU's name."""
 
 
 class Runtime(Protocol):
-    """Runs one network. Not for several threads at once, unless it says so."""
+    """Runs one network; for one thread at a time unless its class says otherwise."""
 
     @property
-    def runs(self) -> Runs:
-        """What it is."""
+    def info(self) -> RuntimeInfo:
+        """The library, precision and device."""
 
     def embed(self, batch: Pixels) -> Vectors:
-        """N vectors of N prepared images, of any length but 0."""
+        """Compute a vector for each of N prepared images; N,D, of any length but 0."""
 
 
 class Model(Protocol):
-    """Makes vectors of images, for one worker; `prepare` may be called from several threads."""
+    """Computes the vectors of images for one worker; `prepare` is for several threads."""
 
     @property
     def model_id(self) -> str:
@@ -66,49 +72,50 @@ class Model(Protocol):
 
     @property
     def input_size(self) -> int:
-        """The side of the square that the model looks at, in pixels."""
+        """The side of the model's square input, in pixels."""
 
     @property
     def batch_limit(self) -> int:
-        """More images in a batch gain nothing, unless an operator knows better."""
+        """The default for images in one batch, at most: larger batches gain nothing."""
 
     @property
-    def at_once(self) -> int:
-        """So many images are run together; a larger batch is run in parts."""
+    def chunk_images(self) -> int:
+        """Images that are computed together; a larger batch runs in chunks of this size."""
 
     @property
-    def runtime(self) -> Runs:
-        """What runs it, for logs and metrics."""
+    def runtime(self) -> RuntimeInfo:
+        """The runtime, for logs and metrics."""
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """The pixels of the encoded image, or of a box of it, as `embed` takes them.
+        """Decode an image, or a box of it, to H,W,3 as `embed` takes it.
 
-        Raises what `imaging.decode` raises.
+        Raises:
+            SimileError: every error of `imaging.decode`.
         """
 
     def embed(self, batch: Pixels) -> Vectors:
-        """A vector for each of the N prepared images, in their order, of any length but 0."""
+        """Compute a vector for each of N prepared images, in their order; N,D, no length is 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
-    """The short side scaled to `resize` pixels (bicubic), then the `crop` pixels in the middle."""
+    """Scales the short side to `resize` pixels (bicubic), and takes the middle `crop` pixels."""
 
     resize: int
     crop: int
 
     @property
     def draft(self) -> int:
-        """To how many pixels on the short side a JPEG is decoded at the least."""
+        """The pixels on the short side that a JPEG is decoded to, at least."""
         return round(_DRAFT * self.resize)
 
     @property
     def name(self) -> str:
-        """Names decoder, filter and crop, for the model id."""
+        """The name of decoder, filter and crop, for the model id."""
         return f"{imaging.PIXELS}-draft{self.draft}-bicubic-{self.resize}-{self.crop}"
 
     def prepare(self, image: bytes, limits: imaging.Limits, box: Box | None = None) -> Pixels:
-        """The pixels of an encoded image, or of a box of it.
+        """Decode an image, or a box of it, to crop,crop,3 (uint8).
 
         Scaling and cropping are one step, from the original.
         """
@@ -120,47 +127,17 @@ class Preprocessing:
         return np.asarray(square)
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkModel:
-    """A network in a runtime, fed as it was trained."""
-
-    model_id: str
-    dimension: int
-    preprocessing: Preprocessing
-    limits: imaging.Limits
-    runner: Runtime
-    at_once: int
-    """Larger batches are run in parts of so many images."""
-    batch_limit: int
-
-    @property
-    def input_size(self) -> int:
-        """The side of the network's input, in pixels."""
-        return self.preprocessing.crop
-
-    @property
-    def runtime(self) -> Runs:
-        """What runs it."""
-        return self.runner.runs
-
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """The pixels of the image, or of a box of it. Raises what `imaging.decode` raises."""
-        return self.preprocessing.prepare(image, self.limits, box)
-
-    def embed(self, batch: Pixels) -> Vectors:
-        """N vectors, not of unit length yet."""
-        starts = range(0, len(batch), self.at_once)
-        parts = [self.runner.embed(batch[start : start + self.at_once]) for start in starts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-
 def model_id(name: str, weights_sha256: str, preprocessing: Preprocessing, dimension: int) -> str:
-    """The one name of everything that decides what a vector is."""
+    """Name everything that determines a vector: network, weights, preprocessing, dimension."""
     return f"{name}@{weights_sha256[:_HASH_CHARACTERS]}/{preprocessing.name}/{dimension}"
 
 
 def unit_bytes(vector: Vectors) -> bytes:
-    """One vector at length 1, as float32 little-endian. Raises InvalidVector for NaN, inf or 0."""
+    """Scale a vector to length 1, as float32 little-endian.
+
+    Raises:
+        InvalidVector: the length is 0, infinite or NaN.
+    """
     length = float(np.linalg.norm(vector.astype(np.float64)))
     if not np.isfinite(length) or length == 0.0:
         message = f"the model made a vector of length {length}, which has no direction"

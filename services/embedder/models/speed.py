@@ -1,4 +1,4 @@
-"""Which runtime is the fastest here, and with how many images at once: measured, then kept."""
+"""Measures which runtime is the fastest on this machine, in chunks of how many images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Final
@@ -29,29 +29,34 @@ _MARGIN: Final = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What one thread of a runtime reaches. at_once: the images a call at which it does."""
+    """The speed of one thread of a runtime.
+
+    Attributes:
+        images_per_second: with `chunk_images` images in each call.
+        chunk_images: the smallest number of images in a call that reaches this speed.
+    """
 
     images_per_second: float
-    at_once: int
+    chunk_images: int
 
 
 def measure(runtime: Runtime, pixels: Pixels, sizes: Sequence[int] = _SIZES) -> Speed:
-    """The best speed, and the smallest batch that comes within 3 % of it; takes about a second."""
+    """Measure the best speed, and the smallest batch within 3 % of it; takes about a second."""
     found: dict[int, float] = {}
     for size in sizes:
         batch = pixels[[index % len(pixels) for index in range(size)]]
         once = _seconds(runtime, batch)
-        # Of a network this slow a call is long enough, and a larger batch is no quicker.
+        # One call of a network this slow is long enough, and a larger batch is no faster.
         found[size] = size / (once if once > _SECONDS else _median_seconds(runtime, batch))
         if once > _SECONDS:
             break
     best = max(found.values())
-    at_once = min(size for size, speed in found.items() if speed >= _ENOUGH * best)
-    return Speed(best, at_once)
+    chunk_images = min(size for size, speed in found.items() if speed >= _ENOUGH * best)
+    return Speed(best, chunk_images)
 
 
 def fastest(speeds: Mapping[str, Speed]) -> str:
-    """The fastest library; one named earlier is left only for a gain that is no mere noise."""
+    """Return the fastest library; an earlier one stays unless the gain is more than noise."""
     names = list(speeds)
     chosen = names[0]
     for name in names[1:]:
@@ -61,7 +66,7 @@ def fastest(speeds: Mapping[str, Speed]) -> str:
 
 
 def known(exported: Exported, library: str, precision: str, measured: Callable[[], Speed]) -> Speed:
-    """The speed as kept beside the export, else measured now and kept where that is possible."""
+    """Return the speed that is stored beside the export, or measure and store it."""
     file = exported.folder / "speeds.json"
     key = f"{library} {_version(library)} {precision} {_processor()}"
     kept = _read(file)
@@ -69,7 +74,7 @@ def known(exported: Exported, library: str, precision: str, measured: Callable[[
         return kept[key]
     speed = measured()
     _log.info("runtime measured", action="runtime_measured", library=library,
-              precision=precision, at_once=speed.at_once,
+              precision=precision, chunk_images=speed.chunk_images,
               images_per_second=round(speed.images_per_second, 1))  # fmt: skip
     _write(file, {**_read(file), key: speed})
     return speed
@@ -94,7 +99,7 @@ def _version(library: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's name: exports may be on a volume that unlike machines share."""
+    """Return the processor's name: different machines may share the folder of exports."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -105,16 +110,22 @@ def _processor() -> str:
 
 def _read(file: Path) -> dict[str, Speed]:
     try:
-        return {key: Speed(**speed) for key, speed in read_json(file.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        stored = read_json(file.read_text()).items()
+        return {key: Speed(one["images_per_second"], one["at_once"]) for key, one in stored}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return {}
 
 
+def _stored(speed: Speed) -> Mapping[str, float]:
+    """Return the fields of a speed as the file has them."""
+    return {"images_per_second": speed.images_per_second, "at_once": speed.chunk_images}
+
+
 def _write(file: Path, speeds: Mapping[str, Speed]) -> None:
-    """Replace the file; on a read-only volume it is measured at each start."""
+    """Replace the file; without one, as on a read-only volume, each start measures."""
     try:
         with tempfile.NamedTemporaryFile("w", dir=file.parent, delete=False) as partial:
-            json.dump({key: asdict(speed) for key, speed in speeds.items()}, partial, indent=2)
+            json.dump({key: _stored(speed) for key, speed in speeds.items()}, partial, indent=2)
         Path(partial.name).replace(file)
     except OSError as error:
-        _log.info("speeds can't be kept", action="speeds_not_kept", why=str(error))
+        _log.info("the speeds can't be stored", action="speeds_not_kept", why=str(error))

@@ -1,4 +1,4 @@
-"""Every runtime installed here on one exported network: its speed, and how near it is to torch."""
+"""Measures every installed runtime on one network: its speed, and its distance from torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from services.shared.errors import RuntimeUnfit
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One runtime in one precision; unfit: why it is not used."""
+    """One runtime in one precision.
+
+    Attributes:
+        cosine: to the vectors of torch.
+        unfit: the reason why the runtime is not used.
+    """
 
     library: str
     precision: Precision
@@ -24,7 +29,7 @@ class Row:
 
 
 def survey(settings: EmbedderSettings) -> tuple[Exported, Sequence[Row]]:
-    """The export, made now if need be, and what runs it. Raises what `cpu.load` raises."""
+    """Return the export, made now if it is missing, and its runtimes. Raises as `cpu.load`."""
     network = cpu.exported_network(settings)
     return network, [
         _row(network, settings.model_copy(update={"precision": precision}), library)

@@ -1,6 +1,6 @@
-"""Where weights come from: a package beside us, torchvision's hub, a file. Never code from a file.
+"""Loads weights from an installed package, torchvision's hub, or a file.
 
-All of them are plain state dicts, loaded with `weights_only`.
+All are plain state dicts, loaded with `weights_only`: no code in a file is run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ State = Mapping[str, torch.Tensor]
 
 
 def from_file(path: Path) -> State:
-    """The state dict in that file. Raises WeightsUnavailable."""
+    """Load the state dict in a file. Raises WeightsUnavailable."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
@@ -33,7 +33,7 @@ def from_file(path: Path) -> State:
 
 
 def from_package(package: str) -> State:
-    """The only .pth file in that package, whose code is not run. Raises WeightsUnavailable."""
+    """Load the only .pth file of a package without running its code. Raises WeightsUnavailable."""
     spec = importlib.util.find_spec(package)
     folders = spec.submodule_search_locations if spec is not None else None
     files = [file for folder in folders or () for file in Path(folder).glob("models/*.pth")]
@@ -45,7 +45,7 @@ def from_package(package: str) -> State:
 
 
 def from_hub(architecture: str, version: str) -> State:
-    """Torchvision's weights, downloaded once into TORCH_HOME. Raises WeightsUnavailable."""
+    """Load torchvision's weights, downloaded once into TORCH_HOME. Raises WeightsUnavailable."""
     weights = torchvision.models.get_model_weights(architecture)[version]
     try:
         state: State = weights.get_state_dict(progress=False, check_hash=True)
@@ -59,7 +59,7 @@ def from_hub(architecture: str, version: str) -> State:
 
 
 def sha256(state: State) -> str:
-    """The hash of every name and value, the same however the state was saved."""
+    """Return the hash of all names and values; the format of the file does not matter."""
     digest = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()

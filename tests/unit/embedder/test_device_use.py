@@ -1,4 +1,4 @@
-"""GPUs in the metrics: as the driver says, and never at the cost of the other metrics."""
+"""The metrics of GPUs, which never break the other metrics."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Cuda:
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """Where the metrics are."""
+    """A registry for the metrics."""
     return CollectorRegistry()
 
 
@@ -48,7 +48,7 @@ def _value(registry: CollectorRegistry, name: str, device: str) -> float | None:
 
 
 def test_every_gpu_is_shown(registry: CollectorRegistry) -> None:
-    """Memory in bytes, its use as a share."""
+    """Memory is in bytes, utilization is a ratio."""
     show_devices(EmbedderMetrics(registry), _Cuda())
     assert _value(registry, "memory_used_bytes", "cuda:0") == 4 * GIB
     assert _value(registry, "memory_used_bytes", "cuda:1") == 5 * GIB
@@ -57,14 +57,14 @@ def test_every_gpu_is_shown(registry: CollectorRegistry) -> None:
 
 
 def test_without_the_drivers_library_utilization_is_left_out(registry: CollectorRegistry) -> None:
-    """What can't be known is not shown, rather than as nothing."""
+    """An unknown utilization is absent, not 0."""
     show_devices(EmbedderMetrics(registry), _Cuda(watched=False))
     assert _value(registry, "utilization_ratio", "cuda:0") is None
     assert _value(registry, "memory_used_bytes", "cuda:0") == 4 * GIB
 
 
 def test_a_lost_gpu_does_not_end_the_metrics(registry: CollectorRegistry) -> None:
-    """Its use is unknown, and the rest is told."""
+    """The use of a lost GPU is NaN; the other metrics are still there."""
     cuda = _Cuda()
     show_devices(EmbedderMetrics(registry), cuda)
     cuda.lost = True

@@ -1,4 +1,4 @@
-"""The networks and their weights: shapes, the published weights, what happens without them."""
+"""The networks and their weights: shapes, published weights, and the errors without them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from services.embedder.models import weights
 from services.embedder.models.architectures import ARCHITECTURES
 from services.embedder.models.efficientnet_lite import EfficientNetLite
 from services.embedder.models.loading import load
-from services.embedder.models.model import NetworkModel
-from services.embedder.models.networks import NETWORKS
+from services.embedder.models.networks import NETWORKS, NetworkModel
 from services.embedder.settings import EmbedderSettings, ModelName
 from services.shared.errors import InvalidSettings, WeightsUnavailable
 from tests.support import pictures
@@ -51,7 +50,7 @@ def test_every_network_gives_its_dimension(name: str) -> None:
 
 
 def test_vgg16_ends_behind_its_second_dense_layer() -> None:
-    """The classic vector: what comes out of fc2 after its ReLU, so nothing is negative."""
+    """The vector of vgg16 is the output of fc2 after its ReLU: no value is negative."""
     architecture = ARCHITECTURES["vgg16"]
     with torch.device("meta"):
         network = architecture.cut(architecture.build()).eval()
@@ -76,7 +75,7 @@ def test_published_weights_fit_and_repeat(name: str) -> None:
 
 
 def test_a_vector_does_not_depend_on_its_batch() -> None:
-    """Alone or among others, an image has the same vector."""
+    """An image has the same vector alone and among others."""
     (model,) = load(_random(workers=1), LIMITS)
     inputs = _inputs(5)
     together = model.embed(inputs)
@@ -86,7 +85,7 @@ def test_a_vector_does_not_depend_on_its_batch() -> None:
 
 
 def test_random_weights_are_named_so_and_the_same_every_time() -> None:
-    """Asked for by name they are deterministic, and their id can't be taken for the real one."""
+    """Random weights are deterministic, and their model id differs from that of trained ones."""
     before = torch.random.get_rng_state()
     (one,), (two,) = load(_random(workers=1), LIMITS), load(_random(workers=1), LIMITS)
     assert one.model_id == two.model_id
@@ -136,7 +135,7 @@ def test_a_file_of_weights_is_used(tmp_path: Path) -> None:
 
 
 def test_wrong_weights_are_refused(tmp_path: Path) -> None:
-    """Weights of another network, no weights, code, or no file: each says what is wrong."""
+    """Weights of another network, no weights, code, or no file: the error names the fault."""
     file = tmp_path / "weights.pth"
     settings = EmbedderSettings(weights_file=file, device="cpu", runtime="torch", workers=1)
     with pytest.raises(WeightsUnavailable, match="can't be read"):
@@ -156,13 +155,13 @@ def test_wrong_weights_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named() -> None:
-    """Without the package of the weights the error says what to install."""
+    """The error names the package to install when the weights are missing."""
     with pytest.raises(WeightsUnavailable, match="pip install no-such-weights"):
         weights.from_package("no_such_weights")
 
 
 def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a network the error names the address and the setting for a file."""
+    """The error names the address and the setting for a file when the download fails."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
 
     def away(*_: object, **__: object) -> None:
@@ -176,7 +175,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_missing_gpu_is_said() -> None:
-    """Asked for a GPU where there is none, the embedder refuses instead of crawling."""
+    """An embedder that is set to a GPU refuses to start without one."""
     with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_DEVICE"):
         load(_random(device="cuda"), LIMITS)
 
@@ -184,7 +183,7 @@ def test_a_missing_gpu_is_said() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 def test_a_gpu_makes_the_vectors_of_a_cpu() -> None:
-    """The device doesn't decide what a vector is."""
+    """A GPU and a CPU compute the same vectors."""
     (cpu,), gpus = load(_random(workers=1), LIMITS), load(_random(device="cuda"), LIMITS)
     one, other = cpu.embed(_inputs(2)), gpus[0].embed(_inputs(2))
     cosine = (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
@@ -192,7 +191,7 @@ def test_a_gpu_makes_the_vectors_of_a_cpu() -> None:
 
 
 def test_the_hash_is_of_values_not_of_files() -> None:
-    """Order doesn't matter; a value, a name or a type does."""
+    """The hash depends on values, names and types, not on their order."""
     one, two = torch.ones(2), torch.zeros(3)
     states: list[weights.State] = [
         {"a": one, "b": two},
@@ -206,7 +205,7 @@ def test_the_hash_is_of_values_not_of_files() -> None:
 
 
 def test_neighbours_on_photographs_are_of_one_kind() -> None:
-    """With the published weights the nearest photograph mostly shows the same thing."""
+    """The nearest photograph mostly shows the same class with the published weights."""
     folders = sorted(collection_dir().iterdir())[:8]
     files = [file for folder in folders for file in sorted(folder.glob("*.jpg"))[:6]]
     (model,) = load(EmbedderSettings(device="cpu", runtime="torch", workers=1), LIMITS)
@@ -223,7 +222,7 @@ def test_neighbours_on_photographs_are_of_one_kind() -> None:
 
 
 def test_a_turned_picture_has_nearly_its_upright_vector() -> None:
-    """What the decoder turns upright is embedded as if it had always been so."""
+    """A turned image is embedded like its upright copy."""
     (model,) = load(EmbedderSettings(device="cpu", runtime="torch", workers=1), LIMITS)
     turned = pictures.scene(320, 240).transpose(Image.Transpose.ROTATE_90)
     images = [

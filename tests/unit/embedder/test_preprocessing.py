@@ -15,7 +15,7 @@ LITE0 = Preprocessing(resize=256, crop=224)
 
 
 def test_the_middle_is_cropped_at_scale() -> None:
-    """One step gives what scaling the short side and cropping the middle give."""
+    """One step gives the same as scaling the short side, then cropping the middle."""
     picture = pictures.scene(640, 400)
     pixels = LITE0.prepare(pictures.encoded(picture, "PNG"), LIMITS)
     assert pixels.shape == (224, 224, 3)
@@ -28,13 +28,13 @@ def test_the_middle_is_cropped_at_scale() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 90), (90, 1), (300, 4)])
 def test_small_and_thin_images_fill_the_input(size: tuple[int, int]) -> None:
-    """One pixel is enough for an input of the right shape."""
+    """An image of one pixel gives an input of the right shape."""
     pixels = LITE0.prepare(pictures.encoded(Image.new("RGB", size, "teal"), "PNG"), LIMITS)
     assert (pixels == np.array([0, 128, 128])).all()
 
 
 def test_a_large_jpeg_gives_nearly_the_same_input_as_its_png() -> None:
-    """Decoding a JPEG at a fraction of its size changes the input hardly."""
+    """Decoding a JPEG at a fraction of its size hardly changes the input."""
     picture = pictures.scene(1800, 1200)
     limits = type(LIMITS)(2**23, 10_000_000, 100.0)
     small = LITE0.prepare(pictures.encoded(picture, "JPEG", quality=95), limits)
@@ -43,14 +43,14 @@ def test_a_large_jpeg_gives_nearly_the_same_input_as_its_png() -> None:
 
 
 def test_the_model_id_names_all_that_decides_a_vector() -> None:
-    """Name, weights, decoder, filter, crop and dimension are in it; another crop is another id."""
+    """The id holds name, weights, decoder, filter, crop and dimension; another crop changes it."""
     name = model_id("net", "0123456789abcdef", LITE0, 1280)
     assert name == "net@0123456789ab/pillow-v2-draft358-bicubic-256-224/1280"
     assert name != model_id("net", "0123456789abcdef", Preprocessing(288, 224), 1280)
 
 
 def test_vectors_leave_at_length_one() -> None:
-    """Little-endian float32 of length 1, also for very short and very long vectors."""
+    """Vectors of any length become little-endian float32 of length 1."""
     for scale in (1e-30, 1.0, 1e30):
         vector = np.frombuffer(unit_bytes(np.array([3 * scale, 4 * scale], np.float32)), "<f4")
         assert np.allclose(vector, [0.6, 0.8])

@@ -17,8 +17,8 @@ import torch
 from services.embedder.models import cpu, exported, parity
 from services.embedder.models.architectures import build
 from services.embedder.models.loading import load
-from services.embedder.models.model import NetworkModel, Pixels, Runs, Vectors
-from services.embedder.models.networks import NETWORKS
+from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
+from services.embedder.models.networks import NETWORKS, NetworkModel
 from services.embedder.models.runtimes.torch_cpu import TorchCpu
 from services.embedder.models.runtimes.torch_cuda import sizes
 from services.embedder.settings import EmbedderSettings
@@ -41,7 +41,7 @@ def _settings(models_dir: Path, **fields: object) -> EmbedderSettings:
 
 @pytest.fixture(scope="module")
 def reference() -> Vectors:
-    """Torch's own vectors of the reference images."""
+    """Return torch's own vectors of the reference images."""
     return TorchCpu(build(EmbedderSettings()).network, "fp32").embed(_PIXELS)
 
 
@@ -49,7 +49,7 @@ def reference() -> Vectors:
 def test_every_runtime_gives_torchs_vectors(
     models_dir: Path, reference: Vectors, runtime: str
 ) -> None:
-    """In 32 bits no runtime changes a vector, or its model's id, whatever the batch."""
+    """All runtimes compute the same vectors and model id in fp32, in batches of any size."""
     one, two = load(_settings(models_dir, runtime=runtime), LIMITS)
     (torchs, _) = load(_settings(models_dir, runtime="torch"), LIMITS)
     assert one.model_id == two.model_id == torchs.model_id
@@ -80,7 +80,7 @@ def test_fewer_bits_are_near(models_dir: Path, reference: Vectors, runtime: str)
 
 
 def test_an_exported_network_needs_no_torch(models_dir: Path) -> None:
-    """What was exported once is served by a process that never imports torch."""
+    """A process that never imports torch serves an exported network."""
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     script = (
         "import sys\n"
@@ -109,7 +109,7 @@ def test_without_torch_a_missing_export_says_what_to_do(
 def test_without_any_runtime_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing that could run a network: the error says what to install."""
+    """The error names the extra to install when no runtime is installed."""
     monkeypatch.setattr(cpu, "installed", lambda _: False)
     with pytest.raises(MissingExtra, match=r"simile-search\[embedder\]"):
         load(_settings(tmp_path), LIMITS)
@@ -119,7 +119,7 @@ def test_without_any_runtime_the_extra_is_named(
 def test_a_precision_that_a_runtime_lacks_is_refused(
     tmp_path: Path, runtime: str, precision: str
 ) -> None:
-    """An operator who asks for what can't be gets an error, not something else."""
+    """A precision that the runtime lacks is an error."""
     with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_PRECISION"):
         load(_settings(tmp_path, runtime=runtime, precision=precision), LIMITS)
 
@@ -134,7 +134,7 @@ def _copied(models_dir: Path, to: Path) -> exported.Exported:
 
 
 def test_an_export_is_made_once_and_again_when_damaged(models_dir: Path, tmp_path: Path) -> None:
-    """A second start finds the export; one whose bytes changed is replaced, not served."""
+    """A second start finds the export; a changed export is replaced, not served."""
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     copied = _copied(models_dir, tmp_path)
     settings = _settings(tmp_path, runtime="onnxruntime", workers=1)
@@ -167,7 +167,7 @@ def test_a_quicker_process_wins(models_dir: Path, tmp_path: Path) -> None:
 def test_an_export_of_another_format_is_left_alone(
     models_dir: Path, tmp_path: Path, facts: str
 ) -> None:
-    """What can't be understood is not used."""
+    """An export of an unknown format is not used."""
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     copied = _copied(models_dir, tmp_path)
     (copied.folder / "export.json").write_text(facts)
@@ -177,7 +177,7 @@ def test_an_export_of_another_format_is_left_alone(
 def test_a_runtime_that_computes_something_else_is_not_used(
     models_dir: Path, tmp_path: Path
 ) -> None:
-    """Vectors that differ from torch's are noticed before the first image."""
+    """A runtime whose vectors differ from torch's is rejected before the first image."""
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     copied = _copied(models_dir, tmp_path)
     pixels, vectors = copied.reference()
@@ -190,7 +190,7 @@ def test_a_runtime_that_computes_something_else_is_not_used(
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write every folder")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    """Where the export can't be kept, the error names the setting."""
+    """The error names the setting when the export can't be written."""
     tmp_path.chmod(0o500)
     with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_MODELS_DIR"):
         load(_settings(tmp_path, weights="random"), LIMITS)
@@ -204,7 +204,7 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
 
 
 def test_other_weights_are_another_export(tmp_path: Path) -> None:
-    """An export is found by the weights that it holds, by their file's bytes too."""
+    """An export is found by its weights, and by the bytes of a weights file."""
     published = _settings(tmp_path)
     (tmp_path / "mine.pth").write_bytes(b"weights")
     mine = _settings(tmp_path, weights_file=tmp_path / "mine.pth")
@@ -218,7 +218,7 @@ def test_other_weights_are_another_export(tmp_path: Path) -> None:
 
 
 def test_nothing_is_told_to_the_makers_of_a_runtime(models_dir: Path) -> None:
-    """ONNX Runtime's reports of its use are off before it is loaded."""
+    """ONNX Runtime's telemetry is off before the library is loaded."""
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     script = (
         "import os, sys\n"
@@ -230,29 +230,29 @@ def test_nothing_is_told_to_the_makers_of_a_runtime(models_dir: Path) -> None:
 
 @dataclass
 class _Counting:
-    """A runtime that remembers how many images it was given at once."""
+    """A runtime that remembers the sizes of its batches."""
 
     batches: list[int]
-    runs: Runs = field(default_factory=lambda: Runs("counting", "fp32", "cpu"))
+    info: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("counting", "fp32", "cpu"))
 
     def embed(self, batch: Pixels) -> Vectors:
-        """The first pixel of each image."""
+        """Return the first pixel of each image."""
         self.batches.append(len(batch))
         return batch[:, 0, 0].astype(np.float32)
 
 
 def test_a_batch_is_run_in_parts() -> None:
-    """A runtime gets as many images at once as it is best at, and the order stays."""
+    """A runtime gets chunks of its best size, and the order stays."""
     runtime = _Counting([])
     network = NETWORKS["efficientnet_lite0"]
-    model = NetworkModel("some", 3, network.preprocessing, LIMITS, runtime, 4, 4)
+    model = NetworkModel("some", network, LIMITS, runtime, 4, 4)
     batch = np.arange(10, dtype=np.uint8)[:, None, None, None].repeat(3, axis=3)
     assert model.embed(batch)[:, 0].tolist() == list(range(10))
     assert runtime.batches == [4, 4, 2]
 
 
 def test_torch_gives_no_memory_back_between_batches() -> None:
-    """The process itself sets what glibc's malloc needs: no page is faulted in a second time."""
+    """The process configures glibc's malloc: no page is faulted in a second time."""
     script = (
         "import resource, threading\n"
         "import numpy as np\n"
@@ -278,7 +278,7 @@ def test_torch_gives_no_memory_back_between_batches() -> None:
 
 
 def test_graphs_are_made_for_every_batch_up_to_the_largest() -> None:
-    """Sizes double, and end with the one that was asked for."""
+    """Graph sizes double, and end with the largest batch."""
     assert sizes(1) == [1]
     assert sizes(8) == [1, 2, 4, 8]
     assert sizes(12) == [1, 2, 4, 8, 12]
@@ -288,7 +288,7 @@ def test_graphs_are_made_for_every_batch_up_to_the_largest() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_a_gpus_graphs_give_torchs_vectors(reference: Vectors, precision: str) -> None:
-    """Whether a batch fills its graph or not, the vectors are those of the CPU."""
+    """A GPU's vectors are those of the CPU, also for batches smaller than their graph."""
     settings = EmbedderSettings.model_validate(
         {"device": "cuda", "precision": precision, "max_batch_size": 4}
     )

@@ -1,8 +1,9 @@
-"""The choice of a runtime: what is measured, what is kept, what noise does not decide."""
+"""The choice of a runtime: measured speeds are stored, and noise does not decide."""
 
 from __future__ import annotations
 
 import functools
+import json
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from services.embedder.models import speed
 from services.embedder.models.exported import Exported, Facts
-from services.embedder.models.model import Pixels, Runs, Vectors
+from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
 from services.embedder.models.speed import Speed
 
 _PIXELS = np.zeros((8, 4, 4, 3), np.uint8)
@@ -30,13 +31,13 @@ class _Clock:
 
 @dataclass
 class _Timed:
-    """A runtime whose calls take so long, and so much longer for each image."""
+    """A runtime with a fixed time for each call and each image."""
 
     clock: _Clock
     call_seconds: float
     image_seconds: float
     batches: list[int] = field(default_factory=list)
-    runs: Runs = field(default_factory=lambda: Runs("timed", "fp32", "cpu"))
+    info: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("timed", "fp32", "cpu"))
 
     def embed(self, batch: Pixels) -> Vectors:
         """Take the time."""
@@ -47,7 +48,7 @@ class _Timed:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
-    """The clock that speeds are measured by."""
+    """Replace the clock that measures speeds."""
     clock = _Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     return clock
@@ -58,17 +59,17 @@ def _exported(folder: Path) -> Exported:
 
 
 def test_a_batch_is_as_small_as_it_can_be_without_loss(clock: _Clock) -> None:
-    """Where larger batches gain nothing one image at a time is best; else what is near the best."""
+    """One image is the best batch where larger ones gain nothing."""
     alone = speed.measure(_Timed(clock, 0.0, 0.01), _PIXELS)
-    assert alone.at_once == 1
+    assert alone.chunk_images == 1
     assert alone.images_per_second == pytest.approx(100)
     together = speed.measure(_Timed(clock, 0.01, 0.01), _PIXELS)
-    assert together.at_once == 16
+    assert together.chunk_images == 16
     assert together.images_per_second == pytest.approx(16 / 0.17)
 
 
 def test_a_slow_network_is_not_measured_for_minutes(clock: _Clock) -> None:
-    """Once a call is as long as a measurement, larger batches aren't tried."""
+    """Larger batches are not tried once a call takes as long as a measurement."""
     slow = _Timed(clock, 0.0, 0.2)
     found = speed.measure(slow, _PIXELS)
     assert max(slow.batches) == 4
@@ -76,7 +77,7 @@ def test_a_slow_network_is_not_measured_for_minutes(clock: _Clock) -> None:
 
 
 def test_noise_does_not_change_the_runtime() -> None:
-    """The preferred one stays unless another is faster by more than measurements differ."""
+    """The preferred runtime stays unless another is faster by more than noise."""
     assert speed.fastest({"one": Speed(100, 1), "two": Speed(104, 1)}) == "one"
     assert speed.fastest({"one": Speed(100, 1), "two": Speed(110, 1)}) == "two"
     assert (
@@ -85,7 +86,7 @@ def test_noise_does_not_change_the_runtime() -> None:
 
 
 def test_a_speed_is_measured_once_for_a_library_and_a_precision(tmp_path: Path) -> None:
-    """What was measured is kept beside the export, each precision by itself."""
+    """The speed of each precision is stored beside the export."""
     network, calls = _exported(tmp_path), list[str]()
 
     def measured(name: str) -> Speed:
@@ -101,7 +102,7 @@ def test_a_speed_is_measured_once_for_a_library_and_a_precision(tmp_path: Path) 
 
 @pytest.mark.parametrize("kept", ["", "[]", '{"numpy": 3}', '{"a": {"speed": 1}}'])
 def test_damaged_speeds_are_measured_anew(tmp_path: Path, kept: str) -> None:
-    """A file that makes no sense is no reason not to start."""
+    """A damaged file of speeds is replaced by new measurements."""
     (tmp_path / "speeds.json").write_text(kept)
     network = _exported(tmp_path)
     assert speed.known(network, "numpy", "fp32", lambda: Speed(1.0, 1)) == Speed(1.0, 1)
@@ -109,7 +110,15 @@ def test_damaged_speeds_are_measured_anew(tmp_path: Path, kept: str) -> None:
 
 
 def test_speeds_that_cannot_be_kept_are_still_used(tmp_path: Path) -> None:
-    """With the exports on a read-only volume each start measures."""
+    """Each start measures when the exports are on a read-only volume."""
     network = _exported(tmp_path / "missing")
     assert speed.known(network, "numpy", "fp32", lambda: Speed(1.0, 1)) == Speed(1.0, 1)
     assert speed.known(network, "numpy", "fp32", lambda: Speed(2.0, 2)) == Speed(2.0, 2)
+
+
+def test_speeds_of_earlier_versions_are_still_read(tmp_path: Path) -> None:
+    """The file's keys stay as they are: a start after an update measures nothing again."""
+    network = _exported(tmp_path)
+    speed.known(network, "numpy", "fp32", lambda: Speed(1.0, 2))
+    (stored,) = json.loads((tmp_path / "speeds.json").read_text()).values()
+    assert stored == {"images_per_second": 1.0, "at_once": 2}

@@ -1,1 +1,1 @@
-"""The libraries that run networks, each behind `model.Runtime`; one module imports one of them."""
+"""Runs networks in several libraries behind `model.Runtime`; each module imports one library."""

@@ -1,4 +1,4 @@
-"""Exported networks run by ONNX Runtime, on one CPU core."""
+"""Runs exported networks in ONNX Runtime on one CPU core."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import os
 from pathlib import Path
 from typing import Final
 
-# Its official builds report their use to Microsoft unless this is set before they are loaded.
+# Official builds send telemetry to Microsoft unless this is set before they are loaded.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 import onnxruntime
 
 from services.embedder.models.exported import INPUT
-from services.embedder.models.model import Pixels, Runs, Vectors
+from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
 
 _ERRORS_ONLY: Final = 3
 
 
 class OnnxSession:
-    """One session, fit for several threads at once: each runs its batch by itself."""
+    """One session for several threads, each with its own batch."""
 
-    runs = Runs("onnxruntime", "fp32", "cpu")
+    info = RuntimeInfo("onnxruntime", "fp32", "cpu")
 
     def __init__(self, graph: Path) -> None:
         options = onnxruntime.SessionOptions()
-        # Two threads on one batch waste both cores: a worker a core is faster.
+        # One thread: a worker for each core is faster than two threads on one batch.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY
@@ -33,6 +33,6 @@ class OnnxSession:
         )
 
     def embed(self, batch: Pixels) -> Vectors:
-        """N vectors."""
+        """Compute N vectors."""
         vectors: Vectors = self._session.run(None, {INPUT: batch})[0]
         return vectors

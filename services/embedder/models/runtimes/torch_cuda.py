@@ -1,7 +1,7 @@
-"""Networks run by torch on GPUs: a CUDA graph for each batch size, replayed on a stream.
+"""Runs networks in torch on GPUs: a CUDA graph for each batch size, replayed on a stream.
 
-A graph spares the launch of some hundred kernels a batch. Inputs go through pinned memory, so that
-the copy of one worker's batch overlaps the computing of another's.
+A graph saves the launch of some hundred kernels for each batch. Inputs go through pinned memory, so
+that one worker's batch is copied while another's is computed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from services.embedder.models.model import Pixels, Runs, Vectors
+from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
 from services.embedder.models.runtimes.torch_cpu import PRECISIONS, autocast
 from services.embedder.settings import Precision
 
@@ -22,26 +22,26 @@ _WARM_RUNS: Final = 3
 
 
 def devices() -> list[torch.device]:
-    """The GPUs that torch can use."""
+    """Return the GPUs that torch can use."""
     if not torch.cuda.is_available():
         return []
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 def placed(network: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of the network on that GPU, laid out as its tensor cores want it."""
+    """Copy the network to a GPU, in the memory layout of its tensor cores."""
     return copy.deepcopy(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
-def sizes(most: int) -> list[int]:
-    """The batch sizes that graphs are made for: powers of two, and `most` itself."""
-    powers = [2**power for power in range(most.bit_length()) if 2**power < most]
-    return [*powers, most]
+def sizes(max_size: int) -> list[int]:
+    """Return the batch sizes that graphs are made for: powers of two, and `max_size` itself."""
+    powers = [2**power for power in range(max_size.bit_length()) if 2**power < max_size]
+    return [*powers, max_size]
 
 
 @dataclass(frozen=True, slots=True)
 class _Captured:
-    """A recorded run of one batch size, and the memory that it reads and writes for ever."""
+    """A recorded run of one batch size, and the fixed memory that it reads and writes."""
 
     graph: torch.cuda.CUDAGraph
     staging: torch.Tensor
@@ -51,7 +51,7 @@ class _Captured:
 
 
 class CudaGraphs:
-    """One worker of a GPU, with a stream and graphs of its own; workers share the weights."""
+    """One worker of a GPU with its own stream and graphs; workers share the weights."""
 
     def __init__(
         self,
@@ -67,21 +67,21 @@ class CudaGraphs:
         self._device = device
         self._dtype = PRECISIONS.get(precision)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # One pool for all graphs: they never run at the same time, and each result is copied out.
+        # One pool for all graphs: they never run at the same time, and results are copied out.
         self._pool = torch.cuda.graph_pool_handle()
-        self.runs = Runs("torch", precision, torch.cuda.get_device_name(device))
+        self.info = RuntimeInfo("torch", precision, torch.cuda.get_device_name(device))
         with torch.cuda.device(device), torch.inference_mode():
-            # The largest first: the smaller ones then fit into the memory that it took.
+            # The largest first: the smaller ones fit into its memory.
             self._captured = {
                 size: self._capture((size, input_size, input_size, 3))
                 for size in reversed(sizes(max_batch_size))
             }
 
     def embed(self, batch: Pixels) -> Vectors:
-        """N vectors, of at most max_batch_size images."""
+        """Compute the vectors of at most `max_batch_size` images."""
         count = len(batch)
         captured = self._captured[min(size for size in self._captured if size >= count)]
-        # What is left of an earlier batch fills the graph's other places and is thrown away.
+        # Images of an earlier batch fill the graph's other places; their vectors are dropped.
         with torch.cuda.device(self._device), torch.inference_mode():
             captured.staging[:count].copy_(torch.from_numpy(batch))
             with torch.cuda.stream(self._stream):
@@ -101,7 +101,7 @@ class CudaGraphs:
                 self._network(pixels)
         self._stream.synchronize()
         graph = torch.cuda.CUDAGraph()
-        # thread_local: other workers' threads may use the GPU meanwhile.
+        # thread_local: the threads of other workers may use the GPU meanwhile.
         with (
             torch.cuda.graph(
                 graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
