@@ -15,7 +15,7 @@ SAMPLES: Final = 1000
 
 _MIN_STEP_SECONDS: Final = 5.0
 _MAX_STEP_SECONDS: Final = 60.0
-_PROBE_CLIENTS: Final = (8, 32, 128, 512)
+PROBE_CLIENTS: Final = (8, 32, 128, 512)
 _PROBE_GAIN: Final = 1.1
 _FIRST: Final = 0.8
 _UP: Final = 1.2
@@ -89,10 +89,12 @@ def step_seconds(rate: float) -> float:
     return min(_MAX_STEP_SECONDS, max(_MIN_STEP_SECONDS, SAMPLES / rate))
 
 
-async def find_ceiling(measure: MeasureClients) -> float:
+async def find_ceiling(
+    measure: MeasureClients, probe_clients: Sequence[int] = PROBE_CLIENTS
+) -> float:
     """Add clients until the served images per second grow by less than a tenth; return them."""
     ceiling = 0.0
-    for clients in _PROBE_CLIENTS:
+    for clients in probe_clients:
         goodput = (await measure(clients)).run.goodput
         if goodput < ceiling * _PROBE_GAIN:
             return max(ceiling, goodput)
@@ -101,7 +103,11 @@ async def find_ceiling(measure: MeasureClients) -> float:
 
 
 async def find_capacity(
-    measure: MeasureRate, ceiling: float, goal: Goal, on_step: Callable[[Step], None]
+    measure: MeasureRate,
+    ceiling: float,
+    goal: Goal,
+    on_step: Callable[[Step], None],
+    seconds_of: Callable[[float], float] = step_seconds,
 ) -> Capacity:
     """Find the highest rate that meets the goal, to about 5 %.
 
@@ -112,12 +118,13 @@ async def find_capacity(
         ceiling: the images per second to start from.
         goal: what a rate must meet.
         on_step: gets each trial.
+        seconds_of: returns the duration of a step at a rate.
     """
     steps: list[Step] = []
 
     async def meets(rate: float) -> bool:
         for _ in range(_ATTEMPTS):
-            measured = await measure(rate, step_seconds(rate))
+            measured = await measure(rate, seconds_of(rate))
             steps.append(Step(rate, measured, goal.fault(measured.run)))
             on_step(steps[-1])
             if steps[-1].fault is None:

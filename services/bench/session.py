@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,16 @@ def run(options: BenchOptions, console: Console, errors: Console) -> None:
 class Session:
     """Measures the runs of a call; an interruption keeps the finished runs."""
 
-    def __init__(self, options: BenchOptions, errors: Console) -> None:
+    def __init__(
+        self,
+        options: BenchOptions,
+        errors: Console,
+        *,
+        probe_clients: Sequence[int] = capacity.PROBE_CLIENTS,
+        step_seconds: Callable[[float], float] = capacity.step_seconds,
+    ) -> None:
+        self._probe_clients = probe_clients
+        self._step_seconds = step_seconds
         self._options = options
         self._errors = errors
         self._display = Display(errors)
@@ -134,9 +143,9 @@ class Session:
         async def opened(rate: float, seconds: float) -> Measured:
             return await self._open(meter, rate, seconds)
 
-        ceiling = await capacity.find_ceiling(closed)
+        ceiling = await capacity.find_ceiling(closed, self._probe_clients)
         found = await capacity.find_capacity(
-            opened, ceiling, Goal(goal.p99_seconds), self._show_step
+            opened, ceiling, Goal(goal.p99_seconds), self._show_step, self._step_seconds
         )
         seen = sizing.seen_at(found, self._measured, self._options.embedders)
         advice = sizing.advise(goal, seen) if seen is not None else ()

@@ -29,13 +29,20 @@ async def until_reachable(url: str) -> None:
             await asyncio.sleep(_POLL_SECONDS)
 
 
-async def until_answered(url: str, collection: str, on_late: Callable[[str], None]) -> None:
+async def until_answered(
+    url: str,
+    collection: str,
+    on_late: Callable[[str], None],
+    *,
+    late_seconds: float = _LATE_SECONDS,
+) -> None:
     """Wait until a search of the collection is answered with neighbours.
 
     Args:
         url: the base URL of upload.
         collection: the collection to search.
-        on_late: gets the last refusal once, after 10 seconds without an answer.
+        on_late: gets the last refusal once, when there is no answer in time.
+        late_seconds: after how long `on_late` is called.
 
     Raises:
         InvalidSettings: the server requires an API key, which is not set.
@@ -43,7 +50,7 @@ async def until_answered(url: str, collection: str, on_late: Callable[[str], Non
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), (120, 160, 200)).save(picture, "PNG")
     loop = asyncio.get_running_loop()
-    late: float | None = loop.time() + _LATE_SECONDS
+    late: float | None = loop.time() + late_seconds
     async with aiohttp.ClientSession(headers=key_headers()) as session:
         while True:
             refusal = await _ask(session, url, collection, picture.getvalue())

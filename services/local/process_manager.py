@@ -128,7 +128,7 @@ class ChildProcesses:
         # In a session of its own, so that Ctrl-C reaches only this process, which drains in order.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", f"services.{child.service}",
-            env={**_inherited(), **child.environment}, start_new_session=True,
+            env={**inherited_environment(), **child.environment}, start_new_session=True,
             stdout=asyncio.subprocess.PIPE if terminal else None,
             stderr=asyncio.subprocess.STDOUT if terminal else None,
         )  # fmt: skip
@@ -165,7 +165,7 @@ class ChildProcesses:
         return children
 
 
-def _inherited() -> dict[str, str]:
+def inherited_environment() -> dict[str, str]:
     """Return this process's environment without what is no setting, which it has named itself."""
     return {
         name: value

@@ -43,7 +43,8 @@ class Collector:
         ]
         return sorted(found, key=lambda one: one.began_ns)
 
-    async def _receive(self, request: web.Request) -> web.Response:
+    async def receive(self, request: web.Request) -> web.Response:
+        """Keep the spans of a request."""
         sent = ExportTraceServiceRequest.FromString(await request.read())
         for resource in sent.resource_spans:
             facts = _facts(resource.resource.attributes)
@@ -78,7 +79,7 @@ async def collecting() -> AsyncIterator[Collector]:
     """A collector that listens."""
     collector = Collector()
     app = web.Application()
-    app.router.add_post("/v1/traces", collector._receive)
+    app.router.add_post("/v1/traces", collector.receive)
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()

@@ -132,11 +132,8 @@ def test_a_volume_that_is_read_only_has_no_note(tmp_path: Path) -> None:
         assert running_up.admin_urls(tmp_path / "file") == []
 
 
-async def test_a_late_first_answer_is_reported_with_its_reason(
-    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
-) -> None:
+async def test_a_late_first_answer_is_reported_with_its_reason(unused_tcp_port: int) -> None:
     """After ten seconds, once, and with what was answered last."""
-    monkeypatch.setattr(first_query, "_LATE_SECONDS", 0.0)
 
     class Reported(Exception):
         """What the report ends the wait with."""
@@ -145,7 +142,9 @@ async def test_a_late_first_answer_is_reported_with_its_reason(
         raise Reported(refusal)
 
     with pytest.raises(Reported, match="Cannot connect"):
-        await first_query.until_answered(f"http://127.0.0.1:{unused_tcp_port}", "birds", report)
+        await first_query.until_answered(
+            f"http://127.0.0.1:{unused_tcp_port}", "birds", report, late_seconds=0.0
+        )
 
 
 def test_progress_is_spoken_now_and_then() -> None:
@@ -225,6 +224,6 @@ def test_children_inherit_settings_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     """A misspelt variable is named once, not by every child."""
     monkeypatch.setenv("SIMILE_UPLAOD_PORT", "1")
     monkeypatch.setenv("SIMILE_UPLOAD_K", "")
-    inherited: Mapping[str, str] = process_manager._inherited()
+    inherited: Mapping[str, str] = process_manager.inherited_environment()
     assert "SIMILE_UPLAOD_PORT" not in inherited
     assert "PATH" in inherited

@@ -44,7 +44,7 @@ class Connection(asyncio.Protocol):
     async def open(cls, address: Address) -> Connection:
         """Connect. Raises OSError."""
         loop = asyncio.get_running_loop()
-        tls = _trust() if address.tls else None
+        tls = trusted_authorities() if address.tls else None
         _, connection = await loop.create_connection(cls, address.host, address.port, ssl=tls)
         return connection
 
@@ -129,6 +129,6 @@ class Connection(asyncio.Protocol):
 
 
 @functools.cache
-def _trust() -> ssl.SSLContext:
+def trusted_authorities() -> ssl.SSLContext:
     """Return a context with the system's authorities, read once, since that takes long."""
     return ssl.create_default_context()

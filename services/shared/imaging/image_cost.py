@@ -16,7 +16,7 @@ from services.shared.imaging.formats import jpeg
 JPEG_FAMILY: Final = ("JPEG", "MPO")
 """A JPEG of several pictures (many phones write them) is to Pillow an MPO."""
 
-_MAX_READS: Final = 200_000
+MAX_READS: Final = 200_000
 """Of a sound picture Pillow reads some thousands of pieces; each is a turn of a Python loop."""
 
 _MAX_SCANS: Final = 100
@@ -36,13 +36,14 @@ class Reader(io.BytesIO):
     would be kept.
     """
 
-    _reads = 0
+    reads = 0
+    """How many reads there were."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most `size` bytes. Raises UndecodableImage."""
-        self._reads += 1
-        if self._reads > _MAX_READS:
-            message = f"the image is made of more than {_MAX_READS} pieces"
+        self.reads += 1
+        if self.reads > MAX_READS:
+            message = f"the image is made of more than {MAX_READS} pieces"
             raise UndecodableImage(message)
         return super().read(size)
 

@@ -179,9 +179,9 @@ async def test_connections_over_tls_share_what_they_trust(monkeypatch: pytest.Mo
         return made[-1]
 
     monkeypatch.setattr(ssl, "create_default_context", make)
-    http_client._trust.cache_clear()
+    http_client.trusted_authorities.cache_clear()
     for _ in range(2):
         with pytest.raises(ConnectionRefusedError):
             await Connection.open(Address("127.0.0.1", free_port(), tls=True))
-    http_client._trust.cache_clear()
+    http_client.trusted_authorities.cache_clear()
     assert len(made) == 1

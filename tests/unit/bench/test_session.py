@@ -9,7 +9,6 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from services.bench import capacity
 from services.bench.load.meter import Plan
 from services.bench.session import BenchOptions, Session
 from services.bench.sizing import SizingGoal
@@ -44,18 +43,19 @@ async def test_what_was_over_survives_an_interruption(server: Server, images: Pa
     assert results.facts.collection == "birds"
 
 
-async def test_the_capacity_is_found_and_sized(
-    server: Server, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_capacity_is_found_and_sized(server: Server, images: Path) -> None:
     """Probes come first, then rates; what is advised follows from the best step."""
-    monkeypatch.setattr(capacity, "_MIN_STEP_SECONDS", 0.1)
-    monkeypatch.setattr(capacity, "SAMPLES", 10)
-    monkeypatch.setattr(capacity, "_PROBE_CLIENTS", (1, 2))
     plan = Plan(seconds=0.1, warmup_seconds=0.0)
     asked = BenchOptions(
         server.url, images, plan, goal=SizingGoal(p99_seconds=60, rate=1_000_000), embedders=1
     )
-    results = await Session(asked, Console(quiet=True)).results()
+    session = Session(
+        asked,
+        Console(quiet=True),
+        probe_clients=(1, 2),
+        step_seconds=lambda rate: max(0.1, 10 / rate),
+    )
+    results = await session.results()
     found = results.capacity
     assert found is not None
     assert found.rate == found.steps[-1].rate > found.ceiling

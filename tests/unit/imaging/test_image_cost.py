@@ -39,7 +39,7 @@ def test_what_is_read_in_countless_pieces_is_refused() -> None:
     reader = image_cost.Reader(pictures.encoded(pictures.scene(1000, 800), "PNG"))
     with Image.open(reader) as opened:
         opened.load()
-    assert reader._reads < image_cost._MAX_READS / 100
+    assert reader.reads < image_cost.MAX_READS / 100
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

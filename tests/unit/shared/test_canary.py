@@ -10,7 +10,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from services.shared.canary import Canary, CanaryMetrics, Known
+from services.shared.canary import Canary, CanaryMetrics, Choose, Known
 from services.shared.contracts import (
     EmbedRequest,
     Failure,
@@ -54,14 +54,18 @@ class Cage:
     judged: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.choose: Choose = self._choose_known
         self.inbox = Inbox(self.broker, "replica")
         metrics = CanaryMetrics("upload", self.registry)
         self.canary = Canary(
-            self.inbox, metrics, self._choose, self._judge,
+            self.inbox, metrics, self._next, self._judge,
             period_seconds=0.001, timeout_seconds=20,
         )  # fmt: skip
 
-    async def _choose(self) -> Known | None:
+    async def _next(self) -> Known | None:
+        return await self.choose()
+
+    async def _choose_known(self) -> Known | None:
         return self.known
 
     async def _judge(self, code: str) -> bool | None:
@@ -214,7 +218,7 @@ async def test_a_defect_in_a_canary_ends_nothing(cage: Cage) -> None:
         message = "a defect"
         raise RuntimeError(message)
 
-    cage.canary._choose = choose
+    cage.choose = choose
     with structlog.testing.capture_logs() as lines:
         running = asyncio.create_task(cage.canary.run())
         async with asyncio.timeout(20):
