@@ -1,6 +1,6 @@
-"""A look into the quarantine, and what can be done with a record: keep, try again, drop.
+"""Reads the quarantine, and keeps, replays or drops its records.
 
-While somebody looks every record is held; what is not taken out goes back to its place.
+During a visit every record is held; records that are not dropped return to their position.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from services.shared.messaging.quarantine import Record
 from services.shared.messaging.request_reply import Answer, Embedded, open_inbox
 
 _LOOK_SECONDS: Final = 5.0
-_AT_ONCE: Final = 64
+_MAX_TAKEN: Final = 64
 _ORIGINS: Final = {queue.name for queue in (topology.EMBED, topology.EMBED_BULK)}
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """One record in the hand, with its message."""
+    """A record that is held, with its message."""
 
     record: Record
     delivery: Delivery
 
     @property
     def request(self) -> EmbedRequest | None:
-        """The request that was set aside; None where it was not kept, or was none."""
+        """The quarantined request; None where it was not kept, or is of another type."""
         try:
             message = codec.decode(self.delivery.type, self.delivery.body)
         except UndecodableMessage:
@@ -47,13 +47,13 @@ class Held:
         return message if isinstance(message, EmbedRequest) else None
 
     def drop(self) -> None:
-        """Forget the record."""
+        """Drop the record."""
         self.delivery.ack()
 
 
 @contextlib.asynccontextmanager
 async def visit(broker: Broker) -> AsyncIterator[Sequence[Held]]:
-    """Every record that nobody else holds, oldest first; those not dropped go back at the end."""
+    """Yield every record that no other visit holds, oldest first; the others return at the end."""
     count = await broker.depth(topology.QUARANTINE.name)
     consumer = await broker.consume(topology.QUARANTINE, prefetch=0)
     try:
@@ -64,16 +64,16 @@ async def visit(broker: Broker) -> AsyncIterator[Sequence[Held]]:
 
 async def _all(consumer: Consumer, count: int) -> Sequence[Held]:
     held: list[Held] = []
-    with contextlib.suppress(TimeoutError):  # somebody else was quicker
+    with contextlib.suppress(TimeoutError):  # another visit holds some of the records
         async with asyncio.timeout(_LOOK_SECONDS):
             while len(held) < count:
-                taken = await consumer.take(min(_AT_ONCE, count - len(held)))
+                taken = await consumer.take(min(_MAX_TAKEN, count - len(held)))
                 held += [Held(Record.of(delivery.headers), delivery) for delivery in taken]
     return held
 
 
 def find(held: Sequence[Held], record_id: str) -> Held:
-    """The record of that id. Raises UnknownRecord."""
+    """Return the record of that id. Raises UnknownRecord."""
     for one in held:
         if one.record.record_id == record_id:
             return one
@@ -82,10 +82,17 @@ def find(held: Sequence[Held], record_id: str) -> Held:
 
 
 async def replay(broker: Broker, held: Held, *, timeout_seconds: float) -> str | Failure:
-    """Let an embedder try the image again: the id of the model that embedded it, or the failure.
+    """Send the image to the embedders again, and drop the record once there is an answer.
 
-    Once it is answered the record is dropped: what breaks something again makes a new one. Raises
-    NotReplayable, DeadlineExceeded, or what publishing raises; then the record stays.
+    A failure that repeats makes a new record. After an exception the record stays.
+
+    Returns:
+        The id of the model that embedded the image, or the failure.
+
+    Raises:
+        NotReplayable: the record holds no image.
+        DeadlineExceeded: there is no answer in time.
+        SimileError: the message can't be published.
     """
     request = held.request
     if request is None or held.record.queue not in _ORIGINS:

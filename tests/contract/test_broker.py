@@ -63,7 +63,7 @@ def _bodies(deliveries: list[Delivery]) -> list[int]:
 
 
 async def test_messages_arrive_in_order_with_type_and_headers(port: Port) -> None:
-    """What is published is taken, first in first out, as it was."""
+    """Published messages are received unchanged, first in first out."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await broker.publish(queue.name, Message("a.Type", b"body", headers={"reason": "why"}))
@@ -120,7 +120,7 @@ async def test_acks_out_of_order_settle_only_what_was_acked(port: Port) -> None:
 
 
 async def test_a_requeue_beside_a_long_row_of_rejects_is_kept(port: Port) -> None:
-    """What is rejected while earlier rejects and acks are on their way comes back all the same."""
+    """A message rejected while earlier rejects and acks are being sent is delivered again."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await asyncio.gather(*(broker.publish(queue.name, _message(number)) for number in range(200)))
@@ -239,7 +239,7 @@ async def test_bytes_bound_a_queue_that_drops_its_oldest(port: Port) -> None:
 
 
 async def test_a_look_into_a_queue_changes_nothing(port: Port) -> None:
-    """Who takes everything and closes leaves each message in its place, however often."""
+    """A consumer that takes all messages and closes leaves them in order, however often."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 5)

@@ -74,7 +74,7 @@ class Play:
 
     @property
     def _takeable(self) -> bool:
-        """Whether a take must end: something is in the queue, and prefetch lets it out."""
+        """Return whether a take must end: the queue has a message that prefetch allows."""
         in_queue = self._published - self._done.total() - len(self._held)
         return in_queue > 0 and not 0 < self._prefetch <= len(self._held)
 
@@ -97,7 +97,7 @@ class Play:
             self._done[int(delivery.body)] += 1
 
     async def _close(self) -> None:
-        """What is held goes back, and is delivered again to the next consumer."""
+        """Unsettled messages return to the queue, and the next consumer receives them."""
         if self._consumer is not None:
             await self._consumer.close()
         self._consumer = None

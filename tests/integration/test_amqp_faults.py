@@ -1,4 +1,4 @@
-"""What only a real RabbitMQ can cause: a killed node, an alarm, refused credentials."""
+"""Faults that need a real RabbitMQ: a killed node, an alarm, refused credentials."""
 
 from __future__ import annotations
 

@@ -144,7 +144,7 @@ def test_files_that_can_not_be_used_end_the_start(
 
 
 def test_a_ca_without_amqps_is_a_wrong_setting(tmp_path: Path) -> None:
-    """Else everything would travel in the clear while the settings speak of TLS."""
+    """Without this all messages would travel unencrypted although the settings ask for TLS."""
     settings = SharedSettings(amqp_url="amqp://localhost/", amqp_ca_file=tmp_path / "ca.pem")
     with pytest.raises(InvalidSettings, match="amqps://"):
         amqp_broker(settings, "tls")

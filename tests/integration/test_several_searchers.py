@@ -62,7 +62,7 @@ class Searcher:
         return self.telemetry.registry.get_sample_value(f"simile_searcher_{name}", labels) or 0.0
 
     def handover(self, broker: Broker) -> Handover:
-        """What decides for a searcher of that disk."""
+        """Return the handover of a searcher with that disk."""
         metrics = SearcherMetrics(CollectorRegistry())
         return Handover(broker, Catalog(self.volume, metrics), metrics)
 
@@ -72,7 +72,7 @@ class Searcher:
         return self.telemetry.health.not_ready().get("searcher", "")
 
     def holds(self, collection: str) -> bool:
-        """Whether the collection is open."""
+        """Return whether the collection is open."""
         return self.metric("index_bytes", collection=collection) > 0
 
 
@@ -172,7 +172,7 @@ async def test_a_searcher_whose_disk_is_empty_takes_no_query(house: House) -> No
 
 
 async def test_a_searcher_that_loses_its_index_takes_no_query(house: House) -> None:
-    """What it has taken it still answers."""
+    """It still answers the queries that it has received."""
     house.empty.publish("birds")
     await house.until_consumers(2)
     (house.empty.volume.home("birds") / "ACTIVE").unlink()

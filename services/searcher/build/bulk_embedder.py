@@ -1,4 +1,4 @@
-"""Vectors for the builder: one image at a time through the bulk queue, with patience."""
+"""Embeds images for the builder through the bulk queue, and retries."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ _SERVER_FAULT: Final = 500
 
 
 class BulkEmbedder:
-    """Sends images to whatever embedders run, and waits for their vectors."""
+    """Sends images to the embedders, and waits for their vectors."""
 
     def __init__(self, inbox: Inbox, settings: IndexSettings) -> None:
         self._inbox = inbox
         self._settings = settings
         self._embedded = 0
-        self._sound: bytes | None = None
+        self._embeddable: bytes | None = None
 
     async def embed(self, image: bytes) -> Embedded:
-        """The image's vector.
+        """Return the image's vector; waits for a broker that is away or full.
 
-        A broker that is away or full is waited for. Raises the image's own error (one of
-        `shared.errors`), or BuildFailed when the embedders answer nothing, for no image.
+        Raises:
+            SimileError: the image's own error.
+            BuildFailed: the embedders answer no request, of any image.
         """
         error: SimileError = BuildFailed("no attempt was made")
         before = self._embedded
@@ -50,7 +51,7 @@ class BulkEmbedder:
                 continue
             if isinstance(answer, Embedded):
                 self._embedded += 1
-                self._sound = image
+                self._embeddable = image
                 return answer
             if isinstance(answer.outcome, Failure):
                 error = from_code(answer.outcome.code, answer.outcome.detail)
@@ -59,19 +60,19 @@ class BulkEmbedder:
                 await asyncio.sleep(_BACKOFF_SECONDS)
         silent = isinstance(error, DeadlineExceeded) and self._embedded == before
         if silent and not await self._answers():
-            message = f"the embedders are silent ({error}): is one running, and sound?"
+            message = f"the embedders do not answer ({error}): check that one runs and is ready"
             raise BuildFailed(message)
         raise error
 
     async def _answers(self) -> bool:
-        """Whether an image that was embedded before still is; the silence is about another, then.
+        """Return whether an image that was embedded before is embedded again.
 
-        Nothing else tells, where only the last images of a build are waited for.
+        Near the end of a build no other answer shows whether the embedders still work.
         """
-        if self._sound is None:
+        if self._embeddable is None:
             return False
         try:
-            return isinstance(await self._ask(self._sound), Embedded)
+            return isinstance(await self._ask(self._embeddable), Embedded)
         except TimeoutError:
             return False
 

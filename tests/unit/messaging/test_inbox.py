@@ -65,7 +65,7 @@ def _reply(correlation_id: str) -> Reply:
 
 
 async def test_each_reply_of_a_list_reaches_its_own_future(caller: Caller) -> None:
-    """One message resolves several futures; a Failure is an answer like any other."""
+    """A message resolves several futures; a Failure is an answer like any other."""
     first, second = caller.inbox.expect("first"), caller.inbox.expect("second")
     await caller.send(_reply("second"), _reply("first"))
     assert (await first).answer == _reply("first")

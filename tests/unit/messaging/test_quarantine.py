@@ -1,4 +1,4 @@
-"""What is written of a culprit, and read again."""
+"""Records of the quarantine: written, limited in size, and read again."""
 
 from __future__ import annotations
 

@@ -211,6 +211,6 @@ async def test_it_is_unready_until_it_consumes_and_stalled_where_a_broker_is_the
 
 
 async def test_a_cancelled_subscription_is_not_stalled(received: Received) -> None:
-    """It receives nothing on purpose."""
+    """A drained consumer is no reason to restart."""
     await received.subscription.cancel()
     assert received.subscription.stalled() is None

@@ -272,7 +272,7 @@ async def test_a_collection_larger_than_the_memory_is_opened_alone(volume: Volum
 
 
 async def test_a_closed_collection_is_opened_in_its_newest_version(volume: Volume) -> None:
-    """What became active while it was closed is what answers."""
+    """A version that became active while the collection was closed answers."""
     catalog = await _with_memory(volume, 0.5)
     newest = publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
     assert (await catalog.opened("birds")).index.manifest == newest
@@ -322,7 +322,7 @@ async def test_a_mapped_file_cut_short_is_noticed_before_it_is_read(
 async def test_a_file_put_in_the_place_of_an_open_one_changes_nothing(
     catalog: Catalog, volume: Volume
 ) -> None:
-    """What is mapped stays what it was; only who opens the version anew refuses it."""
+    """Mapped files stay as they were; only a searcher that opens the version again refuses it."""
     finder = catalog.get("birds")
     file = volume.directory("birds", finder.index.manifest.version) / "vectors.f32"
     other = file.with_suffix(".new")

@@ -82,7 +82,7 @@ def test_what_is_missing_lowers_the_recall(finder: Finder, registry: CollectorRe
 def test_only_plain_questions_are_sampled(
     finder: Finder, registry: CollectorRegistry, share: float, question: Question
 ) -> None:
-    """What exact search over everything can't judge is not judged by it."""
+    """Queries that exact search over all items can't judge are left out."""
     quality = LiveQuality(share, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], question, _answer(finder, question))
     _ended(quality)

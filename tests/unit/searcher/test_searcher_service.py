@@ -235,7 +235,7 @@ async def test_an_answer_that_cannot_be_encoded_fails_alone(
 
 
 async def test_a_slip_beyond_its_bounds_is_left_out_of_its_message_alone(bench: Bench) -> None:
-    """The queries beside it are answered with their own vectors; the message is set aside."""
+    """The other queries are answered with their own vectors; the message is quarantined."""
     vectors = unit_vectors(COUNT)
     good = [_query(str(number), vector=vectors[number].tolist()) for number in range(3)]
     long = replace(good[1], slip=replace(good[1].slip, reply_to="r" * 300))

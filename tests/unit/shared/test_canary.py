@@ -1,4 +1,4 @@
-"""Canaries: what counts as found, what is told of each, and what readiness makes of them."""
+"""Canaries: right answers, metrics and logs, and their effect on readiness."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ ITEM = Known(
 
 
 def _found(*neighbors: tuple[str, float]) -> Neighbors:
-    told = [Neighbor(name, "", {}, far, 1 - far**2 / 2) for name, far in neighbors]
-    return Neighbors("birds", "v1", "model", tuple(told))
+    found = [Neighbor(name, "", {}, far, 1 - far**2 / 2) for name, far in neighbors]
+    return Neighbors("birds", "v1", "model", tuple(found))
 
 
 @dataclass
@@ -119,7 +119,7 @@ async def cage() -> AsyncIterator[Cage]:
 
 
 async def test_a_canary_that_finds_itself_is_counted_and_timed(cage: Cage) -> None:
-    """It walks as a query does, marked as what it is, with a deadline of its own."""
+    """A canary is a query with a mark and a deadline of its own."""
     await cage.ask(_found(("it", 0.0), ("other", 0.4)))
     (slip,) = cage.slips
     assert slip.canary
@@ -152,7 +152,7 @@ async def test_itself_or_one_just_like_it_must_be_the_nearest(
 
 
 async def test_each_failure_has_its_code(cage: Cage) -> None:
-    """Silence, a failure that a stage names, and a refusal are told apart."""
+    """No answer, the failure of a stage, and a refused publish have different codes."""
     await cage.ask(None, Failure("no_index", "none here"))
     cage.known = Known(
         asked_by="vector", collection="birds", item_id="it", queue="no.such.queue",
@@ -164,7 +164,7 @@ async def test_each_failure_has_its_code(cage: Cage) -> None:
 
 
 async def test_readiness_follows_a_few_in_a_row(cage: Cage) -> None:
-    """One slow canary takes nobody out, three do; two good ones bring it back."""
+    """After three failed canaries in a row it is unready, after two good ones ready again."""
     right = _found(("it", 0.0))
     await cage.ask(None, right, None, None)
     assert cage.canary.unready is None
