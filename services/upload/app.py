@@ -79,7 +79,7 @@ async def run(
     workers = Workers(broker, embedder_start_seconds=settings.embedder_start_seconds)
     client = _search_client(settings, broker, inbox, workers, metrics)
     health = telemetry.health
-    health.live_when("reply queue", lasting(lambda: _deaf(broker, inbox), _DEAF_SECONDS))
+    health.live_when("reply queue", lasting(inbox.stalled, _DEAF_SECONDS))
     collections = _collections(settings, shared)
     in_flight, security = InFlightRequests(), Security.of(settings, metrics)
     tracer = telemetry.tracing.tracer("upload")
@@ -106,7 +106,7 @@ async def run(
     # answer that says why and when to come again is better than a Service without endpoints.
     health.ready_when("broker", lambda: broker.refusal)
     health.ready_when("upload", lambda: _unready(client, inbox, listener))
-    health.ready_when("reply queue", lasting(lambda: _deaf(broker, inbox), _UNHEARD_SECONDS))
+    health.ready_when("reply queue", lasting(inbox.stalled, _UNHEARD_SECONDS))
 
     async def serve() -> None:
         url = await listener.start()
@@ -265,8 +265,3 @@ def _unready(client: SearchClient, inbox: Inbox, listener: Listener) -> str | No
     if not listener.open:
         return "the HTTP port is not open yet"
     return None if inbox.once_open else "no reply queue yet"
-
-
-def _deaf(broker: Broker, inbox: Inbox) -> str | None:
-    """There is a broker and no way back from it: what only a restart may mend."""
-    return "no reply queue" if broker.ready and not inbox.ready else None

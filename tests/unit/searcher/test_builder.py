@@ -363,10 +363,10 @@ async def test_odd_files_and_names_are_taken_or_reported(site: Site) -> None:
 
 
 async def test_silent_embedders_fail_the_build_by_name(site: Site) -> None:
-    """After its attempts the build says that nobody answers, and what to look at."""
+    """After its attempts the build names the embedders, and what to check."""
     site.embedder.silent_after = 0
     site.settings = IndexSettings(answer_timeout_seconds=0.02, attempts=2, trees=5)
-    with pytest.raises(BuildFailed, match="is one running"):
+    with pytest.raises(BuildFailed, match="check that one runs"):
         await site.build()
 
 
