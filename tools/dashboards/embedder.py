@@ -39,9 +39,9 @@ def embedder() -> Dashboard:
     board = frame(
         "simile-embedder",
         "Simile / Embedder",
-        "Does it keep up? If not: more embedders, more decoding, larger batches, another device?",
+        "Do embedders keep up? If not: more of them, more decoding, larger batches, a GPU?",
     )
-    row(board, "Does it keep up?", *_headline())
+    row(board, "Do embedders keep up?", *_headline())
     row(board, "What is the bottleneck?", *_bottleneck())
     row(board, "Batches", *_batches())
     row(board, "Replicas and devices", *_replicas())
@@ -52,7 +52,7 @@ def _headline() -> list[AnyPanel]:
     return [
         number(
             "Images",
-            "Images a second, of people's queries and of index builds.",
+            "Images a second, of users' queries and of index builds.",
             Query(total(rate(_IMAGES))),
             unit="suffix: /s",
             span=6,
@@ -113,7 +113,7 @@ def _bottleneck() -> list[AnyPanel]:
         ),
         timeseries(
             "Waiting in queues",
-            "simile.embed holds people's images, and should be short; simile.embed.bulk an index "
+            "simile.embed holds users' images, and should be short; simile.embed.bulk an index "
             "build's, which may wait.",
             Query(queue_depth("simile.embed|simile.embed.bulk"), "{{queue}}"),
             unit="short",
@@ -126,8 +126,7 @@ def _batches() -> list[AnyPanel]:
     return [
         timeseries(
             "Images by intake and outcome",
-            "What came of the images, of people's queries (interactive) and of index builds "
-            "(bulk).",
+            "Outcomes of the images, of users' queries (interactive) and of index builds (bulk).",
             Query(total(rate(_IMAGES), "intake", "code"), "{{intake}} {{code}}"),
             unit="suffix: /s",
             stacked=True,
@@ -135,8 +134,7 @@ def _batches() -> list[AnyPanel]:
         ),
         timeseries(
             "Images in a batch",
-            "They grow by themselves under load: what comes while all workers are busy goes "
-            "together.",
+            "Batches grow under load: images that arrive while all workers are busy go together.",
             Query(mean(_BATCH), "mean"),
             Query(quantile(0.99, _BATCH), "p99"),
             Query(f"max({select('simile_embedder_batch_limit_images')})", "limit"),
@@ -157,7 +155,7 @@ def _batches() -> list[AnyPanel]:
 def _replicas() -> list[AnyPanel]:
     return [
         rows(
-            "What runs the model",
+            "Runtime of the model",
             "Workers of each embedder, and the runtime, precision and device they use.",
             Query(
                 total(

@@ -41,12 +41,12 @@ def index_build() -> Dashboard:
     board = frame(
         "simile-index-build",
         "Simile / Index build",
-        "How far is the build, when will it be over, does it disturb people's queries?",
+        "How far is the build, when will it be over, does it slow down queries?",
     )
-    row(board, "How far is it?", *_headline())
+    row(board, "Overview", *_headline())
     row(board, "Progress", *_progress())
-    row(board, "What it takes, whom it disturbs", *_effects())
-    row(board, "What came of it", *_results())
+    row(board, "Effect on queries", *_effects())
+    row(board, "Result", *_results())
     return board
 
 
@@ -57,14 +57,14 @@ def _headline() -> list[AnyPanel]:
     return [
         number(
             "Builds running",
-            "Index builds at work now.",
+            "Index builds that run now.",
             Query(f"{total(select(_RUNS))} or vector(0)"),
             unit="none",
             steps=PLAIN,
         ),
         number(
             "Embedded",
-            "Share of the images whose vectors are there; what was embedded before counts too.",
+            "Share of the images that are embedded, including those embedded before.",
             Query(f"{done} / {expected}"),
             unit="percentunit",
         ),
@@ -76,7 +76,7 @@ def _headline() -> list[AnyPanel]:
         ),
         number(
             "Time left to embed",
-            "What is missing, over the pace of the last five minutes.",
+            "The remaining images, over the rate of the last five minutes.",
             Query(f"({expected} - {done}) / ({pace} > 0)"),
             unit="s",
         ),
@@ -127,7 +127,7 @@ def _effects() -> list[AnyPanel]:
     return [
         timeseries(
             "Images by intake",
-            "What embedders compute: people's images go first, the build's fill the rest.",
+            "Images by source: users' images go first, the build's images fill the rest.",
             Query(total(rate("simile_embedder_images_total"), "intake"), "{{intake}}"),
             unit="suffix: /s",
             stacked=True,
@@ -135,14 +135,14 @@ def _effects() -> list[AnyPanel]:
         ),
         timeseries(
             "Waiting for embedders",
-            "The build's images in simile.embed.bulk, beside people's in simile.embed.",
+            "The build's images in simile.embed.bulk, beside users' images in simile.embed.",
             Query(queue_depth("simile.embed|simile.embed.bulk"), "{{queue}}"),
             unit="short",
             colors={"simile.embed": STAGES["model"], "simile.embed.bulk": STAGES["decode"]},
         ),
         timeseries(
-            "People's latency meanwhile",
-            "From a query's headers to its answer: what a build costs people.",
+            "Latency of queries meanwhile",
+            "From a query's headers to its answer: the effect of a build on users.",
             *percentiles("simile_upload_request_seconds", QUERIES, shares=(0.5, 0.99)),
             unit="s",
             colors=SHARES,
@@ -157,7 +157,7 @@ def _results() -> list[AnyPanel]:
     return [
         timeseries(
             "Items of the active version",
-            "A step shows a new version; a fall asks for a look.",
+            "A step shows a new version; check a fall.",
             Query(f"max by (collection) ({versions})", "{{collection}}"),
             unit="short",
             lowest=None,

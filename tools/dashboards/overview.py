@@ -46,12 +46,12 @@ def overview() -> Dashboard:
     board = frame(
         "simile-overview",
         "Simile / Overview",
-        "Is it healthy, how fast is it, where does the time go, what is full, what changed?",
+        "Is Simile healthy and fast, where does the time go, what is at its limit, what changed?",
     )
-    row(board, "Is it healthy?", *_health())
-    row(board, "What is asked, what fails?", *_traffic())
+    row(board, "Health", *_health())
+    row(board, "Traffic and failures", *_traffic())
     row(board, "Where does the time go?", *_time())
-    row(board, "What is full?", *_saturation())
+    row(board, "Saturation", *_saturation())
     return board
 
 
@@ -80,7 +80,7 @@ def _health() -> list[AnyPanel]:
         ),
         number(
             "Error budget left",
-            "What is left of the failures that 30 days may have (0.5 % of queries). Below 0 the "
+            "Remaining share of the failures that 30 days may have (0.5 % of queries). Below 0 the "
             "objective is missed.",
             Query(f"1 - ({failing('30d')}) / 0.005"),
             unit="percentunit",
@@ -103,7 +103,7 @@ def _traffic() -> list[AnyPanel]:
     return [
         timeseries(
             "Queries by outcome",
-            "What queries ended with: ok, or the code of an error (docs/errors.md).",
+            "Outcomes of queries: ok, or the code of an error (docs/errors.md).",
             Query(total(rate(_REQUESTS, QUERIES), "code"), "{{code}}"),
             unit="reqps",
             stacked=True,
@@ -111,7 +111,7 @@ def _traffic() -> list[AnyPanel]:
         ),
         timeseries(
             "Failures by code",
-            "Queries that got a 5xx, by code, and those refused at the door.",
+            "Queries that got a 5xx, by code, and those refused at admission.",
             Query(total(rate(_REQUESTS, QUERIES, FAILED), "code"), "{{code}}"),
             Query(total(rate("simile_upload_refused_total"), "code"), "refused: {{code}}"),
             unit="reqps",
@@ -152,7 +152,7 @@ def _time() -> list[AnyPanel]:
         ),
         timeseries(
             "p99 by stage",
-            "The slowest of 100 in each stage: what makes slow queries slow.",
+            "The slowest of 100 in each stage: the stages that make slow queries slow.",
             Query(quantile(0.99, _STAGE, by=("stage",)), "{{stage}}"),
             unit="s",
             colors=STAGES,
@@ -171,7 +171,7 @@ def _saturation() -> list[AnyPanel]:
         timeseries(
             "How busy",
             "Share in use: queries let in of those that can be answered in time, model workers, "
-            "search threads. What is near 100 % is what to scale.",
+            "search threads. Scale the service that is near 100 %.",
             Query(f"{in_flight} / {limit}", "queries let in"),
             Query(model_workers_busy(), "model workers"),
             Query(search_threads_busy(), "search threads"),
@@ -193,7 +193,7 @@ def _saturation() -> list[AnyPanel]:
         ),
         timeseries(
             "Replicas",
-            "Processes of each service that are there and ready: their /readyz names nothing.",
+            "Processes of each service that are ready: their /readyz names no failing check.",
             Query(total(ready, "service"), "{{service}}"),
             unit="none",
             colors=SERVICES,

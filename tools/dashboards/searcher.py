@@ -46,7 +46,7 @@ def searcher() -> Dashboard:
     )
     row(board, "Are answers right, and quick?", *_headline())
     row(board, "Recall and time", *_quality())
-    row(board, "Which version answers?", *_versions())
+    row(board, "Index versions in use", *_versions())
     row(board, "Replicas", *_replicas())
     return board
 
@@ -71,7 +71,7 @@ def _headline() -> list[AnyPanel]:
         live_recall_now(span=6),
         number(
             "Refused versions",
-            "Active versions that a searcher refuses since a check failed; the one before answers.",
+            "Active versions that failed a check; the searcher answers from the version before.",
             Query(f"{total(select('simile_searcher_index_refused'))} or vector(0)"),
             unit="none",
             span=6,
@@ -84,8 +84,8 @@ def _quality() -> list[AnyPanel]:
     return [
         timeseries(
             "Recall",
-            "Live: what answers held of the true neighbours. Measured: what the build found. "
-            "Target: what it was asked for.",
+            "Live: the share of true neighbours in answers. Measured: the recall at build. "
+            "Target: the recall that the build had to reach.",
             Query(live_recall("15m"), "{{collection}} live"),
             Query(
                 f"min by (collection) ({select('simile_searcher_index_recall')})",
@@ -101,7 +101,7 @@ def _quality() -> list[AnyPanel]:
         ),
         timeseries(
             "Search time",
-            "Of one query in the index: half, 9 of 10 and 99 of 100 are faster.",
+            "Time of a query in the index: half, 9 of 10 and 99 of 100 are faster.",
             *percentiles(_STAGE, 'stage="search"'),
             unit="s",
             colors=SHARES,
@@ -121,7 +121,7 @@ def _versions() -> list[AnyPanel]:
     return [
         rows(
             "Index versions",
-            "What each searcher answers from. All rows of a collection should name one version.",
+            "The version of each searcher. All rows of a collection should name the same version.",
             Query(total(select(_ITEMS), "pod", "collection", "index_version", "method")),
             columns={
                 "pod": "Pod",
@@ -183,7 +183,7 @@ def _replicas() -> list[AnyPanel]:
         ),
         timeseries(
             "Queries by outcome",
-            "What searches ended with: ok, or the code of an error.",
+            "Outcomes of searches: ok, or the code of an error.",
             Query(total(rate(_QUERIES), "code"), "{{code}}"),
             unit="reqps",
             stacked=True,
@@ -191,9 +191,10 @@ def _replicas() -> list[AnyPanel]:
             colors=OUTCOMES,
         ),
         timeseries(
-            "What went wrong",
-            "Queries dropped since nobody waited, redelivered after a searcher died, given back "
-            "since the broker took no answers, answers nobody awaits, messages in no known format.",
+            "Failures",
+            "Queries past their deadline, redelivered after a searcher died, or returned to the "
+            "queue because the broker took no answers; answers without a caller; messages in an "
+            "unknown format.",
             *rises(
                 "searcher", "expired", "redelivered", "given_back", "unanswerable", "undecodable"
             ),
