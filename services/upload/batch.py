@@ -1,4 +1,4 @@
-"""The route of several images at once: each is a query of its own, and fails alone."""
+"""Handles batches: each image is a query of its own, and fails alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What became of one image: its id, the body that tells it, and its code."""
+    """Holds the result of one image: its query id, its body in the answer, and its code."""
 
     query_id: str
     body: dict[str, Any]

@@ -1,4 +1,4 @@
-"""What upload's canary asks by: an item's own image, the same one for a replica and version."""
+"""Chooses the image of an upload canary: always the same item for a replica and version."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _MAX_FACETS: Final = 200
 
 @dataclass(frozen=True)
 class OpenCollection:
-    """One collection's active version, open for reading; nobody removes it meanwhile."""
+    """Holds a collection's active version open for reading; the lease keeps it from removal."""
 
     manifest: Manifest
     directory: Path
@@ -140,7 +140,7 @@ class CollectionReader:
         return await asyncio.to_thread(opened.items.sample, count)
 
     async def facets(self, opened: OpenCollection) -> Facets:
-        """What a filter of the collection can ask for."""
+        """Return the labels and attributes that a filter can name."""
         async with self._counting:
             return await asyncio.to_thread(lambda: opened.facets)
 

@@ -253,14 +253,14 @@ class Handlers:
         request[TIMELINE].lap("reply")
         seconds = request[TIMELINE].seconds()
         body = responses.search_body(request[QUERY_ID], found, seconds)
-        told = ("collection", "index_version", "model_id", "matching")
-        request[FACTS].update({name: body[name] for name in told})
+        logged = ("collection", "index_version", "model_id", "matching")
+        request[FACTS].update({name: body[name] for name in logged})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)
         return responses.json_response(body, headers=responses.server_timing(seconds))
 
 
 def _holds(request: web.Request, tag: str) -> bool:
-    """Whether the caller names the representation of that tag as one that it holds."""
+    """Return True where If-None-Match names the tag."""
     return tag.strip('"') in {one.value for one in request.if_none_match or ()}
 
 

@@ -13,7 +13,7 @@ from services.shared.telemetry.metrics import SIZE_BUCKETS, Children
 
 
 class UploadMetrics:
-    """What the HTTP front counts and measures."""
+    """Defines the metrics of the upload service."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._add_requests_metrics(registry)
@@ -97,14 +97,14 @@ class UploadMetrics:
         )
         refused = Counter(
             "simile_upload_refused_total",
-            "Queries that were told at the door to come back, by code.",
+            "Queries that were refused before they were begun, by code.",
             ["code"],
             registry=registry,
         )
         self._refused = Children(refused)
         self.held_refusals = Counter(
             "simile_upload_held_refusals_total",
-            "Answers with Retry-After that were held back, up to a second, since they came thick.",
+            "Answers with Retry-After that were delayed, by a second at most.",
             registry=registry,
         )
         self.in_flight = Gauge(

@@ -1,4 +1,4 @@
-"""How this replica is, for people without Grafana: the last minutes, as JSON and on a page."""
+"""Serves the state of this replica in the last minutes, as JSON and as a page."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _MEASURED: Final = (metric_names.REQUEST_SECONDS, metric_names.STAGE_SECONDS)
 
 
 class RecentMetrics:
-    """What the process's metrics were in the last minutes; `run` is a stage."""
+    """Keeps samples of the process's metrics of the last minutes; `run` is a stage."""
 
     def __init__(
         self, registry: CollectorRegistry, clock: Callable[[], float] = time.monotonic
@@ -52,14 +52,14 @@ class RecentMetrics:
         self._looks: deque[tuple[float, Samples]] = deque()
 
     def look(self) -> None:
-        """Remember what is now, forget what is too old to tell of the last minutes."""
+        """Take a sample, and remove those that are too old."""
         now = self._clock()
         self._looks.append((now, Samples.of(self._registry.collect())))
         while self._looks[0][0] < now - _WINDOW_SECONDS:
             self._looks.popleft()
 
     def risen(self) -> tuple[Samples, float]:
-        """What rose since the oldest look, and how many seconds ago that was."""
+        """Return the increase since the oldest sample, and its age in seconds."""
         now = Samples.of(self._registry.collect())
         began, then = self._looks[0] if self._looks else (self._clock(), now)
         return now.since(then), self._clock() - began

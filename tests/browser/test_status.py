@@ -113,7 +113,7 @@ def test_what_fails_is_said_in_words(status: Page, api: Api) -> None:
 def test_a_key_that_may_only_read_is_told_so(door: Page) -> None:
     """The page asks again, with the reason, and takes an operator's key."""
     _sign_in(door, READER)
-    expect(door.get_by_role("alert")).to_contain_text("no scope admin")
+    expect(door.get_by_role("alert")).to_contain_text("lacks the scope admin")
     expect(door.locator("#board")).to_be_hidden()
     assert violations(door) == []
     _sign_in(door, OPERATOR)

@@ -55,7 +55,7 @@ class _Use:
 
 
 class Bodies:
-    """The bodies of this replica."""
+    """Counts the bodies of this replica, and refuses those beyond the bounds."""
 
     def __init__(
         self, bounds: BodyBounds, on_refused: Callable[[str], None] = lambda _code: None
@@ -130,7 +130,7 @@ class Bodies:
 
 
 class Body:
-    """One body; counted until `arrived`, its bytes until its request ends."""
+    """Counts one body until `arrived`, and its bytes until its request ends."""
 
     def __init__(self, bodies: Bodies, caller: str) -> None:
         self._bodies = bodies
@@ -182,7 +182,7 @@ class Body:
             self._timer = None
 
     def _next_end(self) -> float:
-        """When the next lot of bytes must be here, by the event loop's clock."""
+        """Return the time by which the next bytes must arrive, on the event loop's clock."""
         if not self._bodies.bounds.bytes_per_second:
             return self._ends_at
         return min(self._ends_at, _now() + _LOT_SECONDS)

@@ -1,4 +1,4 @@
-"""What travels with a request: its name, its log line's facts, its times, its caller's patience."""
+"""Defines the values that are stored with a request, and reads its caller's deadline."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from services.upload.security.rate_limit import Allowance
 
 QUERY_ID: Final = web.RequestKey("query_id", str)
 FACTS: Final = web.RequestKey("facts", dict[str, Any])
-"""What the request's one log line says besides status and time."""
+"""The fields of the request's log line besides status and time."""
 BEGUN: Final = web.RequestKey("begun", float)
-"""When its headers were here, on the monotonic clock."""
+"""The time at which the headers had arrived, on the monotonic clock."""
 
 ALLOWANCE: Final = web.RequestKey("allowance", Allowance)
-"""Where a request that turns out to be several queries takes the tokens of the others."""
+"""The caller's rate limit; a batch takes a token for each further image."""
 
 TIMELINE: Final = web.RequestKey("timeline", Timeline)
 TRACEPARENT: Final = web.RequestKey("traceparent", str)
-"""The W3C context that who works for this request gets; empty without one."""
+"""The W3C trace context that is sent with the query; empty without a trace."""
 
 
 def caller_deadline(request: web.Request) -> float | None:
-    """When the caller waits no more, on the monotonic clock; None where it does not say.
+    """Return the caller's deadline on the monotonic clock; None without a Request-Timeout.
 
     Raises MalformedRequest.
     """

@@ -1,7 +1,7 @@
-"""Orders requests that are cheap to ask and costly to answer: few at once, quiet callers first.
+"""Limits how many reading requests are answered at once; callers with few requests come first.
 
-Thousands of connections that ask for long listings would otherwise keep the event loop busy for
-seconds, and with it everybody else.
+Thousands of connections that request long listings would otherwise block the event loop for
+seconds, for all callers.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _MAX_WAITING: Final = 500
 """Each is a connection; beyond, the one that asked most is refused."""
 
 _REMEMBERED_SECONDS: Final = 2.0
-"""After this time, who asked how often counts half."""
+"""After this time the counts of requests are halved."""
 
 _API: Final = "/v1/"
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 _SIMILAR: Final = "/similar"
 
 _Busy = tuple[int, int]
-"""How often the caller asked lately, roughly, and how often its connection did."""
+"""The recent requests of the caller, as a power of two, and those of its connection."""
 
 
 @dataclass(order=True, slots=True)
@@ -44,7 +44,7 @@ class _Waiting:
 
 
 class FairQueue:
-    """The requests that are answered now, and those that wait."""
+    """Gives a bounded number of requests a slot; the others wait in order."""
 
     def __init__(
         self,
@@ -66,12 +66,12 @@ class FairQueue:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """Return the number of requests that wait."""
         return len(self._waiting)
 
     @asynccontextmanager
     async def slot(self, caller: str, connection: int) -> AsyncIterator[None]:
-        """Wait for a turn: those whose caller and connection asked least lately come first.
+        """Wait for a slot; callers and connections with the fewest recent requests come first.
 
         Raises Overloaded where too many wait, to those that asked most.
         """
@@ -87,7 +87,7 @@ class FairQueue:
             self._next()
 
     def middleware(self) -> Middleware:
-        """Make all reading requests of the API wait for their turns, but queries."""
+        """Return a middleware that makes reading requests of the API wait for a slot."""
 
         @web.middleware
         async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -128,7 +128,7 @@ class FairQueue:
     def _refuse(self, busiest: _Waiting) -> None:
         self._remove(busiest)
         self._on_refused(Overloaded.code)
-        message = "too many requests wait to be answered; ask less often"
+        message = "too many requests wait to be answered; send fewer requests, or try again later"
         busiest.turn.set_exception(Overloaded(message))
 
     def _remove(self, waiting: _Waiting) -> None:

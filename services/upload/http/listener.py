@@ -30,7 +30,7 @@ class Listener:
 
     @property
     def open(self) -> bool:
-        """Whether callers can connect."""
+        """Return True while callers can connect."""
         return self._site is not None
 
     async def start(self) -> str:
@@ -44,7 +44,7 @@ class Listener:
         return base_url("https" if self._tls else "http", settings.host, port)
 
     async def leave(self) -> None:
-        """Stop listening once nobody can come any more, and hear out who has come.
+        """Stop listening, after the last callers have connected and sent their request's headers.
 
         Load balancers learn of a pod's end some seconds after the pod itself does: until then
         connections are accepted as before. A connection that the kernel has accepted, and this

@@ -1,4 +1,4 @@
-"""Around every request: its name, its errors as problems, its log line, its metrics, its span."""
+"""Names every request, answers errors as problems, and records log line, metrics and span."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _log = structlog.get_logger(__name__)
 
 _SERVER_FAULT: Final = 500
 _GONE_STATUS: Final = 499
-"""What nginx made usual for a request whose caller went away; nobody gets it."""
+"""The status that nginx logs for a request whose caller went away; it is never sent."""
 
 _TRACED: Final = ("collection", "index_version", "bytes", "format", "batch_images")
-"""The facts that a span tells, too."""
+"""The facts that are attributes of the span, too."""
 
 
 class InFlightRequests:
@@ -62,7 +62,7 @@ class InFlightRequests:
 def observed(
     client: SearchClient, metrics: UploadMetrics, in_flight: InFlightRequests, tracer: Tracer
 ) -> Middleware:
-    """The middleware that is around all handlers."""
+    """Return the middleware that is around all handlers."""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -151,7 +151,7 @@ def _record(
         **facts,
     )
     if trace is not None:
-        told = {f"simile.{name}": facts[name] for name in _TRACED if name in facts}
+        attributes = {f"simile.{name}": facts[name] for name in _TRACED if name in facts}
         trace.end(
             f"{request.method} {route}",
             timeline.watch,
@@ -161,7 +161,7 @@ def _record(
                 "http.response.status_code": status,
                 "simile.code": code,
                 "simile.correlation_id": request[QUERY_ID],
-                **told,
+                **attributes,
             },
             failed=status >= _SERVER_FAULT,
         )

@@ -28,7 +28,7 @@ _SERVER_FAULT: Final = 500
 
 
 def problem_body(error: SimileError, correlation_id: str) -> dict[str, Any]:
-    """What is told of a named error."""
+    """Return the problem body of an error."""
     return {
         "type": f"urn:simile:error:{error.code}",
         "title": error.title,
@@ -40,7 +40,7 @@ def problem_body(error: SimileError, correlation_id: str) -> dict[str, Any]:
 
 
 def problem(error: SimileError, correlation_id: str) -> web.Response:
-    """The answer that is a named error; Retry-After where trying again can help."""
+    """Return the answer for an error, with Retry-After where a retry can help."""
     headers: dict[str, str] = {}
     if isinstance(error, Unauthenticated):
         headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="simile"'

@@ -1,4 +1,4 @@
-"""The API's answers, as JSON; knows what is told, not where it comes from."""
+"""Builds the JSON bodies of the API's answers."""
 
 from __future__ import annotations
 
@@ -30,19 +30,22 @@ _FACTS_OF_AN_INDEX: Final = (
 def json_response(
     body: Mapping[str, Any], headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """The answer with that body."""
+    """Return a JSON answer."""
     return json_bytes_response(orjson.dumps(body), headers)
 
 
 def json_bytes_response(body: bytes, headers: Mapping[str, str] | None = None) -> web.Response:
-    """The answer with a body that is JSON already."""
+    """Return an answer whose body is encoded JSON."""
     return web.Response(
         body=body, headers=headers, content_type="application/json", charset="utf-8"
     )
 
 
 def search_body(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """The answer to a search; no next_cursor where nothing comes after it. seconds: by stage."""
+    """Return the body of an answer to a search; next_cursor is None on the last page.
+
+    seconds: the time of each stage.
+    """
     answer = found.neighbors
     return {
         "query_id": query_id,
@@ -59,7 +62,7 @@ def search_body(query_id: str, found: Found, seconds: Mapping[str, float]) -> di
 def embedding_body(
     query_id: str, embedded: Embedded, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    """The vector of an image."""
+    """Return the body of an answer with an image's vector."""
     return {
         "query_id": query_id,
         "model_id": embedded.model_id,
@@ -70,7 +73,7 @@ def embedding_body(
 
 
 def collection_body(listed: Listed) -> dict[str, Any]:
-    """A collection as it is listed; one without an index yet has no facts of it."""
+    """Return a collection's entry; without an index the facts of the index are None."""
     building = None if listed.build is None else _build_body(listed.build)
     if listed.opened is None:
         return {
@@ -105,7 +108,7 @@ def _build_body(build: BuildProgress) -> dict[str, Any]:
 
 
 def facets_body(opened: OpenCollection, facets: Facets) -> dict[str, Any]:
-    """What a filter of the collection can ask for."""
+    """Return the labels and attributes that a filter can name."""
     return {
         **version_body(opened),
         "labels": _facets(facets.labels),
@@ -114,7 +117,7 @@ def facets_body(opened: OpenCollection, facets: Facets) -> dict[str, Any]:
 
 
 def item_body(opened: OpenCollection, item: Item) -> dict[str, Any]:
-    """An item's facts."""
+    """Return an item's facts and addresses."""
     return {
         "item_id": item.item_id,
         "label": item.label,
@@ -126,7 +129,7 @@ def item_body(opened: OpenCollection, item: Item) -> dict[str, Any]:
 
 
 def version_body(opened: OpenCollection) -> dict[str, Any]:
-    """Which version an answer is about."""
+    """Return the collection and the version that an answer is about."""
     return {
         "collection": opened.manifest.collection,
         "index_version": opened.manifest.version,
@@ -134,13 +137,13 @@ def version_body(opened: OpenCollection) -> dict[str, Any]:
 
 
 def server_timing(seconds: Mapping[str, float]) -> Mapping[str, str]:
-    """The header that shows the stages in a browser's network panel."""
+    """Return the Server-Timing header, which browsers show in their network panel."""
     entries = (f"{stage};dur={1000 * spent:.3f}" for stage, spent in seconds.items())
     return {"Server-Timing": ", ".join(entries)}
 
 
 def milliseconds(seconds: Mapping[str, float]) -> dict[str, float]:
-    """The times as they are told, by stage."""
+    """Return the time of each stage in milliseconds, rounded."""
     return {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
 
 

@@ -1,7 +1,7 @@
-"""Holds back refusals once they come thick: callers that do not wait as told are made to wait.
+"""Delays refusals when there are many, to slow callers that ignore Retry-After.
 
-Refusing is cheap, but not free: some hundred callers that ask again at once keep a front so busy
-with them that the queries it let in are late, that it then lets fewer in, and so on.
+A refusal costs 0.2 ms. Several hundred callers that retry immediately would keep a replica busy,
+delay the queries that it admitted, and make it admit fewer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MAX_HELD: Final = 1000
 
 
 class RetryPacing:
-    """The order in which they go out."""
+    """Spaces answers with Retry-After evenly; those beyond the burst wait."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class RetryPacing:
         self._held = 0
 
     def wait_seconds(self) -> float:
-        """Take the next turn; how long until it comes."""
+        """Reserve the next time slot, and return the seconds until it."""
         now = self._clock()
         latest = now + self._max_seconds
         turn = min(max(self._next, now - self._saved_seconds) + self._every_seconds, latest)
@@ -59,7 +59,7 @@ class RetryPacing:
         return max(0.0, turn - now)
 
     def middleware(self) -> Middleware:
-        """Around all that makes answers: the one that says Retry-After waits for its turn."""
+        """Return a middleware that delays answers with Retry-After."""
 
         @web.middleware
         async def in_turn(request: web.Request, handler: Handler) -> web.StreamResponse:

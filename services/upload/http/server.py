@@ -1,7 +1,7 @@
-"""The HTTP server under the application, which bounds the time that a request's head may take.
+"""Serves HTTP, and bounds the time in which a request's headers must arrive.
 
-aiohttp gives a head an hour: who opens connections and says next to nothing on them would hold
-them for as long, which is how slowloris takes a server away from everybody else.
+aiohttp allows an hour for the headers. A caller could hold many connections by sending almost
+nothing on each (slowloris).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def require_private_attributes(handler: object, server: object) -> None:
 
 
 class _TimedHandler(RequestHandler):
-    """One connection; it ends when a head is begun and not ended in time.
+    """Handles one connection, and closes it when headers do not arrive in time.
 
     The time runs from the connection's start, and later from the first byte after an answer, so
     that a proxy may keep idle connections for as long as it likes.
@@ -86,7 +86,7 @@ class _TimedHandler(RequestHandler):
     ) -> web.StreamResponse:
         """Answer what is no HTTP as a problem, with a log line instead of a traceback each."""
         query_id = new_query_id()
-        error: SimileError = MalformedRequest("this is no HTTP request that can be read")
+        error: SimileError = MalformedRequest("this is not a valid HTTP request")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             super().handle_error(request, status, exc, message)  # writes the log
             error = Internal("the request failed; the log says why")
@@ -116,7 +116,7 @@ class _TimedHandler(RequestHandler):
 
 
 class _TimedServer(web.Server):
-    """Makes such connections."""
+    """Creates a timed handler for each connection."""
 
     header_timeout_seconds = 0.0
 
@@ -127,7 +127,7 @@ class _TimedServer(web.Server):
 
 
 class TimedRunner(web.AppRunner):
-    """Runs an application on such connections."""
+    """Runs an application on timed connections."""
 
     __slots__ = ("_header_timeout_seconds",)
 
@@ -150,7 +150,7 @@ class TimedRunner(web.AppRunner):
 
     @property
     def without_request(self) -> int:
-        """Connections on which no request has come yet."""
+        """Return the number of connections on which no request has arrived yet."""
         connections = self.server.connections if self.server is not None else []
         return sum(one._request_count == 0 for one in connections)  # noqa: SLF001 (no other way)
 

@@ -30,12 +30,12 @@ _PLAIN: Final = frozenset({"", "identity"})
 _PLAIN_TRANSFER: Final = frozenset({"", "7bit", "8bit", "binary"})
 
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
-"""What a form may hold besides images: parameters, boundaries, the heads of its parts."""
+"""The size of a form besides its images: parameters, boundaries, headers of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """What one body may hold: one image, or a batch of them."""
+    """Limits the bytes of one body, which is an image or a batch."""
 
     image: imaging.Limits
     batch_images: int

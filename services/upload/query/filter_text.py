@@ -51,7 +51,7 @@ def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _values(what: str, given: Any) -> tuple[str, ...]:  # noqa: ANN401 (any JSON)
-    """One text or several, each once."""
+    """Return a text or a list of texts as a tuple without repetitions."""
     values = [given] if isinstance(given, str) else given
     _require(isinstance(values, list) and values != [], f"has no text or list of texts as {what}")
     return tuple(dict.fromkeys(_text(what, value) for value in values))

@@ -1,7 +1,8 @@
 """Fetches the image at an address that a caller names, and nothing else that can be reached here.
 
 The caller must not make this service ask what they could not ask themselves: names are looked up
-once, every address is vetted, and the connection goes to the vetted ones. Each redirect anew.
+once, every address is vetted, and the connection goes to the vetted ones. Each redirect is
+checked in the same way.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ _NEVER: Final = tuple(
         "fec0::/10",  # site-local
     )
 )
-"""What the standard collections may take for public, by its version, or what leads elsewhere."""
+"""Networks that some versions of the standard library treat as public, or that lead elsewhere."""
 
 
 class Resolve(Protocol):
@@ -116,7 +117,7 @@ class RemoteImages:
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            # Not the error's words: they may tell what is behind an allowed host.
+            # Not the error's text: it may show what is behind an allowed host.
             message = f"the host of image_url does not answer ({type(error).__name__})"
             raise UrlUnreachable(message) from None
 
@@ -188,7 +189,7 @@ class _Pinned(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 class SystemNames:
@@ -207,7 +208,7 @@ class SystemNames:
 
 
 def _parsed(address: str) -> URL:
-    """The URL. Raises UrlNotAllowed for one that is not of http or https, or says who asks."""
+    """Return the URL. Raises UrlNotAllowed for another scheme, or where it holds a user."""
     try:
         url = URL(address)
         sound = url.scheme in _PORTS and bool(url.host) and url.port is not None
@@ -231,7 +232,7 @@ def _led(url: URL, location: str) -> URL:
 
 
 def is_public(address: str) -> bool:
-    """Whether the address (as a resolver gives it) is of the public internet."""
+    """Return True for an address of the public internet."""
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

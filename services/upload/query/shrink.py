@@ -34,7 +34,7 @@ class Shrinker:
 
 
 def _pays(image: bytes, header: Header, target: int) -> bool:
-    """Whether it is a JPEG that is larger than its pixels will be.
+    """Return True for a JPEG with more bytes than its shrunk pixels.
 
     Not a progressive one: all of its coefficients have to be held, hundreds of MB of a large one.
     """

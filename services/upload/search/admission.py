@@ -32,13 +32,13 @@ _CALLERS_SHARE: Final = 0.25
 """Of the places, at most, that are kept for the images of one caller which are on their way."""
 
 _MIN_IN_FLIGHT: Final = 4
-"""So many are let in however slow it seems: without answers the pace could never be seen again."""
+"""This many queries are always admitted: without answers the pace could not be measured again."""
 
 _WEIGHT: Final = 0.1
 _MAX_RETRY_SECONDS: Final = 30
 _JITTER: Final = 0.5
 _LOOK_AGAIN_SECONDS: Final = 0.2
-"""How soon a wait notices that the pace rose, or that a kept place was given up."""
+"""The interval at which a waiting query checks the pace and the reservations again."""
 
 
 class Admission:
@@ -65,12 +65,12 @@ class Admission:
 
     @property
     def limit(self) -> int:
-        """How many queries may be on their way now."""
+        """Return the number of queries that may be in flight now."""
         return self._limit_within(self._deadline_seconds)
 
     @property
     def waiting(self) -> int:
-        """How many queries wait for a place."""
+        """Return the number of queries that wait for a place."""
         return len(self._waiting)
 
     def _limit_within(self, seconds: float) -> int:
@@ -81,7 +81,7 @@ class Admission:
 
     @property
     def retry_after_seconds(self) -> int:
-        """When what is on its way now will have been answered, and a little later for some.
+        """Return the seconds until the queries in flight are answered, with jitter.
 
         Refused callers must not come back as one.
         """
@@ -137,7 +137,7 @@ class Admission:
 
     @contextmanager
     def measure(self) -> Iterator[None]:
-        """Around the asking of a worker, until its answer or the deadline."""
+        """Measure the pace: the block runs from the request to its answer or deadline."""
         self._asked += 1
         ahead, started = self._asked, self._clock()
         try:
@@ -161,9 +161,7 @@ class Admission:
         return error
 
     def _full(self) -> Overloaded:
-        return self.overloaded(
-            f"{self.in_flight} queries are on their way already; try again later"
-        )
+        return self.overloaded(f"{self.in_flight} queries are in flight already; try again later")
 
     def _require_place(self, within_seconds: float) -> None:
         if self.in_flight + self._reservations.count >= self._limit_within(within_seconds):

@@ -21,7 +21,7 @@ _OVERHEAD_BYTES: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One vector to search by, float32 little-endian bytes of `dimension` values."""
+    """Holds a query vector: `dimension` float32 values, little-endian."""
 
     model_id: str
     dimension: int

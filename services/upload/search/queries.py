@@ -12,7 +12,7 @@ from services.upload.search.timeline import Timeline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
-    """One query by its name: what is asked of which collection, by which part of an image.
+    """Describes one query: its id, the question, and the part of the image.
 
     deadline: when its caller waits no more, on the monotonic clock. timeline: gets what the
     query's way takes.

@@ -1,4 +1,4 @@
-"""Keeps places for queries whose images are on their way, each for a short time."""
+"""Reserves places for queries whose images are still being received."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Reservation:
 
 
 class Reservations:
-    """The places that are kept now."""
+    """Holds the reserved places; each expires after a short time."""
 
     def __init__(self, clock: Callable[[], float], *, kept_seconds: float = _KEPT_SECONDS) -> None:
         """Clock in seconds."""
@@ -41,7 +41,7 @@ class Reservations:
 
     @property
     def count(self) -> int:
-        """How many places are kept."""
+        """Return the number of places that are reserved."""
         now = self._clock()
         while self._reservations and (
             not self._reservations[0].kept or self._reservations[0].ends <= now

@@ -1,4 +1,4 @@
-"""Asks the other services and waits for the answer: slip, publish, await, forget. No HTTP here."""
+"""Sends queries to the other services and waits for their answers; independent of HTTP."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Prepare = Callable[[bytes], Awaitable[bytes]]
 
 
 class SearchClient:
-    """The front's side of a query's walk."""
+    """Sends queries to embedders and searchers, within the limits of admission."""
 
     def __init__(
         self,
@@ -79,9 +79,9 @@ class SearchClient:
             on_admission=on_admission,
         )
         self.leaving = False
-        """Whether the replica is about to end: it still answers, once on each connection."""
+        """True while the replica stops: it still answers, once on each connection."""
         self.draining = False
-        """Whether it takes no new query."""
+        """True while new queries are refused."""
 
     @property
     def in_flight(self) -> int:
@@ -114,7 +114,7 @@ class SearchClient:
             raise BrokerUnavailable(message)
 
     def left_seconds(self, deadline: float | None) -> float:
-        """How long an answer may take from now. Raises DeadlineExceeded when nobody waits."""
+        """Return the seconds left for an answer. Raises DeadlineExceeded where none are."""
         left = _patience(deadline)
         if left <= 0:
             self._on_expired()

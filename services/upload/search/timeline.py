@@ -1,4 +1,4 @@
-"""Where the time of one query goes: what upload measures, and what the answer tells of the others.
+"""Collects the time of each stage of a query: those of upload, and those in the answer.
 
 Clocks of two machines are never subtracted. What passes between sending a query and getting its
 answer, and is nobody's stage, is `messaging`: the broker with its queues, the network, encoding.
@@ -33,20 +33,20 @@ class Timeline:
             self._before_sent = len(self.watch.laps)
 
     def add_remote_stages(self, until: float, stages: Stages, batch_images: int) -> None:
-        """It was with the others until then, by `clock`; what they say of it."""
+        """Add the stages of the other services; until: the arrival of the answer, by `clock`."""
         away = self.watch.skip(until) - sum(stages.values())
-        told = itertools.chain(stages.items(), [(_MESSAGING, away)])
-        for stage, seconds in told:
+        remote = itertools.chain(stages.items(), [(_MESSAGING, away)])
+        for stage, seconds in remote:
             self._elsewhere[stage] = self._elsewhere.get(stage, 0.0) + seconds
         self.batch_images = batch_images or self.batch_images
 
     @property
     def answered(self) -> bool:
-        """Whether others have worked for it."""
+        """Return True once stages of other services were added."""
         return bool(self._elsewhere)
 
     def copy(self) -> Timeline:
-        """The same until now: several queries of one request go ways of their own."""
+        """Return a copy, for one of several queries of a request."""
         copied = Timeline(self.watch.began)
         copied.watch.laps, copied.watch.last = self.watch.laps[:], self.watch.last
         return copied

@@ -1,4 +1,4 @@
-"""Who may ask: finds the API key of a request, what it may do, and whether it asks too often.
+"""Checks the API key of a request, its scopes, and its rate.
 
 All of it from the request's head, before any of its body is read.
 """
@@ -25,10 +25,10 @@ STATUS_ROUTE: Final = "/v1/status"
 STATUS_PAGE: Final = "/status"
 
 _OPEN: Final = frozenset({"/", STATUS_PAGE, "/static", "/openapi.json", SESSION_ROUTE})
-"""What anyone may have: the pages, so that they can ask for a key, and the API's description."""
+"""Routes that need no key: the pages, which ask for a key, and the API's description."""
 
 _SCOPES: Final = {STATUS_ROUTE: Scope.ADMIN}
-"""What a key must be good for; reading, where nothing else is said."""
+"""The scope that a route needs; `read` where it is not listed."""
 
 _QUERIES: Final = frozenset({"/v1/search", "/v1/search/batch", "/v1/embed", SESSION_ROUTE})
 _SIMILAR: Final = "/similar"
@@ -38,7 +38,7 @@ _IPV6_NETWORK_BITS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """The door. keys: those that are known now, None where nobody needs one."""
+    """Admits requests by key and rate. keys: the known keys; None where no key is needed."""
 
     keys: Callable[[], Iterable[ApiKey]] | None
     limit: RateLimit
@@ -62,7 +62,7 @@ class Access:
         key = None if self.keys is None else find(self.keys(), given)
         if key is None:
             self.limit.take(address_of(request))
-            message = "that API key is not known here, or not any more"
+            message = "this API key is unknown or was revoked; ask the operator for a new one"
             raise Unauthenticated(message)
         return key
 
@@ -72,7 +72,7 @@ class Access:
             key = self._authenticated(request)
             scope = _SCOPES.get(route, Scope.READ)
             if scope not in key.scopes:
-                message = f"the key {key.name!r} has no scope {scope}"
+                message = f"the key {key.name!r} lacks the scope {scope}; use a key that has it"
                 raise Forbidden(message)
             caller = f"key {key.name}"
             request[FACTS]["key"] = key.name
@@ -120,7 +120,7 @@ def require_same_origin(request: web.Request) -> None:
 
 
 def address_of(request: web.Request) -> str:
-    """Who asks, where no key tells: the address; of IPv6 the network, which is one caller's."""
+    """Return the caller's address; of IPv6 the /64 network, which one caller usually has."""
     return _caller(request.remote or "")
 
 

@@ -15,7 +15,7 @@ from typing import Final
 from services.shared.errors import InvalidSettings
 
 _PREFIX: Final = "simile_"
-"""So that scanners of repositories and logs can find a key that leaked."""
+"""A prefix by which scanners of repositories and logs find a leaked key."""
 
 _SECRET_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -26,7 +26,7 @@ _SHOWN: Final = 10
 
 
 class Scope(StrEnum):
-    """What a key may be used for; none includes another."""
+    """Names the uses of a key; no scope includes another."""
 
     READ = "read"
     WRITE = "write"
@@ -48,7 +48,7 @@ class ApiKey:
 
 
 def new_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
-    """A new key, to be told once, and what is kept of it. Raises InvalidSettings for a bad name."""
+    """Return a new key, to be shown once, and its entry. Raises InvalidSettings."""
     if not _NAME.fullmatch(name):
         message = f"{name!r} is no name for a key: use up to 64 letters, digits, '.', '_' and '-'"
         raise InvalidSettings(message)
@@ -78,7 +78,7 @@ def find(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
 
 @dataclass(frozen=True, slots=True)
 class KeyLines:
-    """What a file of keys says.
+    """Holds the lines of a file of keys.
 
     Attributes:
         keys: the keys of the lines that can be read.

@@ -1,4 +1,4 @@
-"""Checks of a request's head that hold for every route: its Host, its Origin, its Expect.
+"""Checks the headers Host, Origin and Expect of every request.
 
 A name that a caller chose can lead to this machine (DNS rebinding): a page of that name may then
 read the answers of a server that has no keys, since to a browser both are one origin. So a server
@@ -154,7 +154,7 @@ def _authority(origin: str) -> str:
 
 @functools.lru_cache(maxsize=256)
 def _is_own(host: str, hosts: frozenset[str]) -> bool:
-    """Whether a Host, with or without a port, is of this machine or is listed."""
+    """Return True for a Host, with or without a port, of this machine or of the list."""
     host = host.lower()
     name, _, _ = host[1:].partition("]") if host.startswith("[") else host.partition(":")
     name = name.removesuffix(".")

@@ -1,4 +1,4 @@
-"""How often one caller may ask: a bucket of tokens each, filled at a steady rate.
+"""Limits the rate of each caller by a token bucket.
 
 Each replica has its own buckets: what a caller may ask of all of them is that many times as much.
 """
@@ -53,7 +53,7 @@ class RateLimit:
         if not enough:
             message = (
                 f"more than {self._per_second:g} queries a second, and {self._burst} at once; "
-                "ask less often"
+                "send queries more slowly"
             )
             refusal = RateLimited(message)
             refusal.retry_after_seconds = max(1, math.ceil((1 - tokens) / self._per_second))
@@ -62,7 +62,7 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """One caller's bucket."""
+    """Takes tokens from one caller's bucket."""
 
     limit: RateLimit
     caller: str

@@ -74,7 +74,7 @@ class ReloadingFile:
             raise InvalidSettings(message) from None
 
     def changed(self) -> bool:
-        """Whether a file is another than the one that was read last."""
+        """Return True where a file differs from the one that was read last."""
         return self._stamps() != self._good
 
     def refresh(self) -> None:

@@ -1,4 +1,4 @@
-"""Puts together what stands between the network and the routes, as the settings say."""
+"""Builds the checks between the network and the routes from the settings."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def _context() -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True)
 class Security:
-    """Who may ask, what browsers are told, the TLS of the port, and the files behind them."""
+    """Holds access, checks of headers, security headers, TLS, and the files behind them."""
 
     access: Access
     header_checks: HeaderChecks

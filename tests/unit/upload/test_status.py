@@ -105,7 +105,7 @@ class TestWithKeys:
         reader = {"X-API-Key": self.READER}
         answer = await api.get("/v1/status", headers=reader)
         refused(answer, 403, "forbidden")
-        assert "no scope admin" in answer.json["detail"]
+        assert "lacks the scope admin" in answer.json["detail"]
         allowed = await api.get("/v1/status", headers={"X-API-Key": self.OPERATOR})
         assert allowed.status == 200
         assert allowed.headers["Cache-Control"] == "no-store"
