@@ -9,16 +9,17 @@ from typing import Final
 import pytest
 
 from tests.hostile.containers import KINDS, variants
-from tests.hostile.test_decoding import child
+from tests.hostile.watched import child
 from tests.support import photographs
 
+MAX_PIXELS: Final = 64_000_000
 MAX_CPU_SECONDS: Final = 2.0
 MAX_BYTES: Final = 256 * 2**20
 
 
 def _check_refused(files: Iterable[Path]) -> None:
     """Sniff and decode each in one process, which lives on."""
-    with child() as process:
+    with child(MAX_PIXELS) as process:
         for path in files:
             result = process.decode(path)
             assert 400 <= result["status"] < 500, (path.name, result)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pytest
@@ -22,6 +18,7 @@ from services.shared.messaging import topology
 from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
 from tests.hostile.containers import KINDS, variants
 from tests.hostile.mutations import mutated
+from tests.hostile.watched import child
 from tests.support import pictures
 from tests.support.fake_model import GREEN, FakeModel
 from tests.support.running_embedder import running_embedder
@@ -41,38 +38,6 @@ TARGETS: Final = (0, 358) if LONG else (358,)
 SEED: Final = 20260301
 
 
-class Child:
-    """The decoding process."""
-
-    def __init__(self, max_pixels: int) -> None:
-        self.popen = subprocess.Popen(
-            [sys.executable, "-m", "tests.hostile.decoding_process", str(max_pixels)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def decode(self, path: Path, target: int = 0) -> dict[str, Any]:
-        """What decoding the file cost. Fails where the process dies."""
-        assert self.popen.stdin is not None
-        assert self.popen.stdout is not None
-        self.popen.stdin.write(f"{target} {path}\n")
-        self.popen.stdin.flush()
-        line = self.popen.stdout.readline()
-        assert line, f"the process died of {path.name}: {self.popen.wait(30)}"
-        result: dict[str, Any] = json.loads(line)
-        return result
-
-
-@contextlib.contextmanager
-def child(max_pixels: int = LIMITS.max_pixels) -> Iterator[Child]:
-    """A decoding process, ended at the end."""
-    running = Child(max_pixels)
-    try:
-        yield running
-    finally:
-        running.popen.kill()
-        running.popen.communicate()
-
-
 @pytest.mark.parametrize("name", sorted({*BOMBS} - (set() if LONG else SLOW_TO_MAKE)))
 def test_a_bomb_takes_no_more_memory_than_was_foreseen(name: str, tmp_path: Path) -> None:
     """At full size and as a model wants it; what is refused takes little more than its bytes."""
@@ -82,7 +47,7 @@ def test_a_bomb_takes_no_more_memory_than_was_foreseen(name: str, tmp_path: Path
         header = imaging.sniff(bomb(name), LIMITS)
     for target in TARGETS:
         foreseen = 0 if name in REFUSED else imaging.memory_of(header, target or None)
-        with child() as process:
+        with child(LIMITS.max_pixels) as process:
             result = process.decode(path, target)
         assert result["outcome"] == REFUSED.get(name, "decoded")
         assert result["peak_bytes"] <= foreseen + SLACK, result

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+import struct
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
 
 from PIL import ExifTags, Image
+
+from services.shared.errors import UndecodableImage
+from services.shared.imaging.formats import tiff
 
 Edges = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels."""
@@ -20,7 +27,17 @@ _UPRIGHT: Final[dict[int, Image.Transpose]] = {
 }
 """The operation that undoes each orientation."""
 
-_TURNED_BY_ITSELF: Final = "HEIF"
+_AS_STORED: Final = 1
+_TURNED_BY_ITSELF: Final = frozenset({"HEIF", "TIFF"})
+
+_PREFIX: Final = b"Exif\0\0"
+"""Begins an EXIF block in a JPEG; some programs write it twice, or into other formats."""
+
+_AS_TEXT: Final = "Raw profile type exif"
+_LINES_BEFORE: Final = 3
+"""A PNG's text of that keyword is EXIF in hexadecimal digits, behind these lines."""
+
+_IN_XMP: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 """They swap width and height."""
@@ -35,15 +52,48 @@ _MIRRORED_Y: Final = frozenset({3, 4, 6, 7})
 def orientation_of(opened: Image.Image) -> int:
     """Return the orientation from 1 (upright) to 8; 1 where the file has no valid one.
 
+    EXIF goes before XMP.
+
     A HEIF is turned by its own properties (irot, imir) when it is decoded; the standard calls its
-    EXIF orientation informative, and libheif's tools heed it no more than this does.
+    EXIF orientation informative, and libheif's tools heed it no more than this does. Pillow turns
+    a TIFF when it decodes it.
     """
-    if opened.format == _TURNED_BY_ITSELF:
-        return 1
+    if opened.format in _TURNED_BY_ITSELF:
+        return _AS_STORED
+    said = _in_exif(_exif(opened.info))
+    return _in_xmp(opened.info) if said is None else said
+
+
+def _exif(info: Mapping[Any, Any]) -> bytes:
+    """The EXIF block of an image, as a TIFF; empty where there is none."""
+    exif = info.get("exif")
+    if exif is None and isinstance(text := info.get(_AS_TEXT), str):
+        with suppress(ValueError):
+            exif = bytes.fromhex("".join(text.split("\n")[_LINES_BEFORE:]))
+    if not isinstance(exif, bytes):
+        return b""
+    return exif.removeprefix(_PREFIX).removeprefix(_PREFIX)
+
+
+def _in_exif(exif: bytes) -> int | None:
+    """The orientation in an EXIF block, read by hand; None where the block has none.
+
+    Pillow would make an object of each value, and millions of values fit into one tag.
+    """
     try:
-        return int(opened.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 (broken EXIF raises anything and spoils no pixels)
-        return 1
+        tag = tiff.directory(exif).get(ExifTags.Base.Orientation)
+    except (struct.error, UndecodableImage):
+        return None
+    if tag is None:
+        return None
+    return tag.value if tag.many == 1 else _AS_STORED
+
+
+def _in_xmp(info: Mapping[Any, Any]) -> int:
+    xmp = info.get("xmp") or info.get("XML:com.adobe.xmp") or b""
+    packet = xmp.encode(errors="replace") if isinstance(xmp, str) else bytes(xmp)
+    found = _IN_XMP.search(packet)
+    return int(found[1]) if found else _AS_STORED
 
 
 def upright(stored: Image.Image, orientation: int) -> Image.Image:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -27,7 +28,7 @@ from services.shared.errors import (
     UnsupportedFormat,
 )
 from services.shared.image_limits import Limits
-from services.shared.imaging.formats import heif, jpeg, jpeg2000, png, tiff, unread
+from services.shared.imaging.formats import heif, jpeg, jpeg2000, jpeg_metadata, png, tiff, unread
 from services.shared.imaging.image_cost import (
     JPEG_FAMILY,
     Reader,
@@ -131,6 +132,8 @@ def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
     # what Pillow warns of is broken metadata, which is not used.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
+    # Pillow logs an error for some of the files that it refuses: the refusal says as much.
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     _silence_libtiff()
     accepts = {name: Image.OPEN[name][1] for name in _MEDIA_TYPES if name in Image.OPEN}
     return {name: accept for name, accept in accepts.items() if accept is not None}
@@ -162,7 +165,8 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
     try:
         unread.check(image)
         tiff.check(image)
-        with Image.open(Reader(png.without_text(image)), formats=tuple(openers)) as opened:
+        read = jpeg_metadata.without_metadata(png.without_text(image))
+        with Image.open(Reader(read), formats=tuple(openers)) as opened:
             _check(opened, limits)
             if opened.format == jpeg2000.FORMAT:
                 jpeg2000.check(image, opened.size)

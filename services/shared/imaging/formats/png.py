@@ -28,12 +28,14 @@ _FRAME_BYTES: Final = 12
 def without_text(image: bytes) -> bytes:
     """The PNG without its texts and without a colour profile that is too large.
 
-    The first text of each keyword that may hold an orientation stays, where it is small. Bytes
-    that are no PNG, or are broken, come back as they are: the decoder says what is wrong.
+    The first colour profile stays, and the first text of each keyword that may hold an orientation,
+    each where it is small: however many there are, three are unpacked. Bytes that are no PNG, or
+    are broken, come back as they are: the decoder says what is wrong.
     """
     if not image.startswith(SIGNATURE):
         return image
-    kept, start, place, wanted = list[memoryview](), 0, len(SIGNATURE), set(_WITH_TURN)
+    kept, start, place = list[memoryview](), 0, len(SIGNATURE)
+    wanted = {*_WITH_TURN, _PROFILE}
     view = memoryview(image)
     for _ in range(_MAX_CHUNKS):
         if place + _FRAME_BYTES > len(image):
@@ -49,9 +51,12 @@ def without_text(image: bytes) -> bytes:
 
 def _is_dropped(name: bytes, body: bytes, wanted: set[bytes]) -> bool:
     if name == _PROFILE:
+        if name not in wanted:
+            return True
+        wanted.discard(name)
         return not _unpacks(body[body.find(b"\0") + 2 :])
-    keyword = next((one for one in wanted if body.startswith(one)), None)
-    if keyword is None:
+    keyword = next((one for one in _WITH_TURN if body.startswith(one)), b"")
+    if keyword not in wanted:
         return True
     wanted.discard(keyword)
     return len(body) > _MAX_UNPACKED or not _is_small(name, body[len(keyword) :])

@@ -18,6 +18,9 @@ MAX_TILES: Final = 100_000
 
 MAX_TAGS: Final = 1_000
 
+MAX_VALUES: Final = 1_000
+"""Of a tag that Pillow reads when it opens a TIFF: it makes an object of each value."""
+
 MAX_TIMES_SHOWN: Final = 4
 """How many pixels the tiles may have for each of the picture: they end beyond its edges."""
 
@@ -38,6 +41,19 @@ _NUMBERS: Final = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: 
                    18: "Q"}  # fmt: skip
 _USED: Final = frozenset({_WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIP_OFFSETS, _ROWS_PER_STRIP,
                           _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS})  # fmt: skip
+
+
+_OPENED: Final = frozenset({_WIDTH, _HEIGHT, 258, 259, 262, 266, 274, _SAMPLES, _ROWS_PER_STRIP,
+                            282, 283, _PLANES, 296, _TILE_WIDTH, _TILE_HEIGHT, 338, 339,
+                            530})  # fmt: skip
+"""The tags whose values Pillow reads when it opens a TIFF, besides offsets and colours."""
+
+_COLOURS: Final = 320
+_MAX_COLOURS: Final = 3 * 2**16
+_BLOCKS: Final = frozenset({700, 34675})
+"""XMP and the colour profile, which Pillow reads too."""
+_BYTES: Final = frozenset({1, 2, 7})
+"""The types that are read as one value."""
 
 
 class Tag(NamedTuple):
@@ -65,14 +81,14 @@ def check(image: bytes) -> None:
     Anything but a TIFF is left to Pillow.
     """
     try:
-        tags = _directory(image)
+        tags = directory(image)
     except struct.error:
         return
     _check_tags(tags, len(image))
     _check_tiles(tags)
 
 
-def _directory(image: bytes) -> Mapping[int, Tag]:
+def directory(image: bytes) -> Mapping[int, Tag]:
     """The first directory's entries, as far as the file goes. Raises struct.error without one."""
     order = {b"II": "<", b"MM": ">"}.get(image[:2])
     if order is None:
@@ -124,10 +140,22 @@ def _check_tags(tags: Mapping[int, Tag], size: int) -> None:
     if tiles > MAX_TILES:
         message = f"the TIFF is made of {tiles} strips or tiles; {MAX_TILES} are accepted"
         raise UndecodableImage(message)
+    for name, tag in tags.items():
+        if tag.many > _most_values(name, tag):
+            message = f"the TIFF has {tag.many} values in tag {name}; too many to be sound"
+            raise UndecodableImage(message)
     named = sum(_TYPE_BYTES.get(tag.kind, 1) * tag.many for tag in tags.values())
     if named > _MAX_TIMES_READ * size + _SLACK_BYTES:
         message = f"the TIFF's tags name {named} bytes, but the file has {size}"
         raise UndecodableImage(message)
+
+
+def _most_values(name: int, tag: Tag) -> float:
+    if name == _COLOURS:
+        return _MAX_COLOURS
+    if name in _OPENED or (name in _BLOCKS and tag.kind not in _BYTES):
+        return MAX_VALUES
+    return math.inf
 
 
 def _check_tiles(tags: Mapping[int, Tag]) -> None:
