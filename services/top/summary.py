@@ -202,10 +202,10 @@ def _indexes(now: Sequence[Samples], risen: Samples, at: float) -> Sequence[Inde
 
 def _seconds(histogram: Histogram | None) -> Mapping[str, float | None]:
     known = histogram if histogram is not None and histogram.count else None
-    told = {"mean_seconds": None if known is None else known.mean}
+    times = {"mean_seconds": None if known is None else known.mean}
     for share in SHARES:
-        told[f"p{share * 100:g}_seconds"] = None if known is None else known.quantile(share)
-    return told
+        times[f"p{share * 100:g}_seconds"] = None if known is None else known.quantile(share)
+    return times
 
 
 def _replica(one: Replica) -> Mapping[str, Any]:

@@ -79,7 +79,7 @@ class UploadSettings(EnvironmentSettings):
         ge=0,
         le=3600,
         description="Where an autoscaler may stop every embedder: how long one takes to start. "
-        "A query that finds none is refused, told to come back after that time, and left in the "
+        "A query that finds none is refused with that time as Retry-After, and left in the "
         "queue for the autoscaler to see; 0 where an embedder always runs.",
     )
     default_collection: str | None = Field(
@@ -117,7 +117,7 @@ class UploadSettings(EnvironmentSettings):
         default=0.0,
         ge=0,
         le=300,
-        description="How long a replica that is told to end still accepts connections and answers "
+        description="How long a stopping replica still accepts connections and answers "
         "as before, not ready, until every load balancer has noticed.",
     )
     header_timeout_seconds: float = Field(
@@ -131,7 +131,7 @@ class UploadSettings(EnvironmentSettings):
     allow_anonymous: bool = Field(
         default=False,
         description="Listen on an address that others can reach without API keys; needed there, "
-        "since it can't be told from a forgotten SIMILE_UPLOAD_API_KEYS_FILE.",
+        "since it looks like a forgotten SIMILE_UPLOAD_API_KEYS_FILE.",
     )
     rate_per_second: float = Field(
         default=0.0,

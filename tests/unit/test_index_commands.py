@@ -105,7 +105,7 @@ def test_prune_says_what_it_does(volume: Volume) -> None:
 
 
 def test_explain_shows_the_plans_and_draws_them(volume: Volume, tmp_path: Path) -> None:
-    """The chosen one is marked, the reason told in words, the plot is a picture."""
+    """The chosen plan is marked, the reason is in words, the plot is a picture."""
     plot = tmp_path / "plan.png"
     printed = _run(volume, "explain", "birds", "--plot", str(plot)).output
     assert "*  reduced" in printed

@@ -56,7 +56,7 @@ def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> E
         raise BuildFailed(message)
     labels = np.array([item.label for item in items])
     if len(set(labels.tolist())) == 1:
-        message = f"all items of {collection} have one label: there is nothing to tell apart"
+        message = f"all items of {collection} have one label: there are no labels to compare"
         raise BuildFailed(message)
     right = np.concatenate(
         [labels[found] == labels[rows][:, None] for rows, found in _nearest(vectors, k)]

@@ -43,7 +43,7 @@ def draw_plans(manifest: Manifest, out: Path) -> None:
     axes.set_xscale("log")
     for ticks in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
         ticks("{x:,.0f}")
-    axes.set_xlabel("queries per second on one thread, 32 at hand")
+    axes.set_xlabel("queries per second on one thread, batches of 32")
     axes.set_ylabel("recall@10 against exact search")
     axes.set_title(f"{manifest.collection}: {manifest.count} x {manifest.dimension}")
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Tells a full disk from what else goes wrong with a build's files, and says what to do."""
+"""Distinguishes a full disk from other failures of a build's files, and says what to do."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _NUMPY_SHORT_WRITE: Final = re.compile(r"\d+ requested and \d+ written")
 """An array that fits only in part is an OSError without a number."""
 _PRIMARY_CODE: Final = 0xFF
 _HARDLY_ANY_BYTES: Final = 2**20
-_SQLITE_TEMPORARY: Final = "/var/tmp"  # noqa: S108 (where SQLite sorts, if nobody tells it where)
+_SQLITE_TEMPORARY: Final = "/var/tmp"  # noqa: S108 (where SQLite sorts by default)
 
 
 def explained(home: Path, error: OSError | sqlite3.Error) -> BuildFailed:
-    """The failure of a build whose files are in `home`, in words for who can mend it."""
+    """The failure of a build whose files are in `home`, in words for the operator."""
     full = _full_place(home)
     if not _is_full(error, hardly_any=full is not None):
         if isinstance(error, OSError) and error.strerror is not None:

@@ -42,7 +42,7 @@ CREATE INDEX listing_sha256 ON listing (sha256, code);
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What reading a file told: its state then, the hash of its bytes, its size in pixels."""
+    """Facts of a file as read: its state then, the hash of its bytes, its size in pixels."""
 
     size: int
     mtime_ns: int
@@ -111,7 +111,7 @@ class Journal:
             yield row[0], None if row[1] is None else FileFacts(*row[1:])
 
     def remember_file(self, path: str, facts: FileFacts) -> None:
-        """Keep what reading a file told: within moments, or by `commit`."""
+        """Keep the facts that reading a file gave: within moments, or by `commit`."""
         self._connection.execute(
             "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)",
             (path, facts.size, facts.mtime_ns, facts.sha256, facts.width, facts.height),

@@ -108,7 +108,7 @@ def _only_one(dimension: int) -> Tuned:
 
 
 def _choose(measured: Sequence[Measurement], settings: IndexSettings) -> Measurement:
-    """The fastest whose recall is the target, surely; or else the one of the highest recall."""
+    """Return the fastest plan certain to reach the target, or the plan of the highest recall."""
     enough = [one for one in measured if one.recall_low >= settings.recall]
     if enough:
         return max(enough, key=lambda one: one.queries_per_second)

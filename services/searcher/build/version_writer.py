@@ -131,7 +131,7 @@ def _write_rows(
             for item in journal.items():
                 vector = _vector(item, journal, model_id, previous)
                 sizes.add(len(vector))
-                if len(sizes) > 1:  # rows could no longer be told apart
+                if len(sizes) > 1:  # rows could no longer be distinguished
                     message = f"{model_id} gave vectors of {sorted(sizes)} bytes: all must be alike"
                     raise BuildFailed(message)
                 vectors.write(vector)

@@ -101,7 +101,7 @@ def _nearest(
 def _nearest_one(
     matrix: Vectors, query: Vectors, k: int, without: Positions
 ) -> tuple[Positions, Vectors]:
-    """The same for one query (dimension,): nothing to tell apart, in half the time."""
+    """Return the same for one query (dimension,), without grouping, in half the time."""
     bound: Vectors = np.full((), -np.inf, np.float32)
     kept: list[tuple[Positions, Vectors]] = []
     for start, dots in _products(matrix, query, without):

@@ -168,7 +168,7 @@ function showMoreProblem(problem) {
 async function showBatch(asked, signal) {
   const given = asked.batch.split(",").map((id) => uploads.find(id));
   view.showBatch();
-  view.tell(`Searching by ${plural(given.length, "image")}…`);
+  view.announce(`Searching by ${plural(given.length, "image")}…`);
   batch.showRows(given, linkTo);
   let failed = 0;
   const showOutcome = (upload, outcome) => {
@@ -184,15 +184,15 @@ async function showBatch(asked, signal) {
     if (signal.aborted) return;
     request.forEach((upload, place) => showOutcome(upload, results[place]));
   }
-  view.tell(batchTold(given.length, failed, Number(asked.given)));
+  view.announce(batchTold(given.length, failed, Number(asked.given)));
   view.focusBatch();
 }
 
 function batchTold(count, failed, given) {
-  const told = [`Searched by ${plural(count - failed, "image")}.`];
-  if (failed) told.push(`${failed} could not be.`);
-  if (given > count) told.push(`Of the ${given} given, only the first ${count} were taken: no more go at once.`);
-  return told.join(" ");
+  const sentences = [`Searched by ${plural(count - failed, "image")}.`];
+  if (failed) sentences.push(`${failed} could not be.`);
+  if (given > count) sentences.push(`Of the ${given} given, only the first ${count} were taken: no more go at once.`);
+  return sentences.join(" ");
 }
 
 function take(files) {
@@ -277,7 +277,7 @@ async function lookedAgain(known) {
   entered = "";
   if (building.usable(before)) return enter(now.name).catch(showFailure); // the screen stays as it is
   await show();
-  if (!address.read().item) view.tell("Your collection is ready.");
+  if (!address.read().item) view.announce("Your collection is ready.");
   return undefined;
 }
 

@@ -38,9 +38,9 @@ export function show(collection) {
   const unfinished = !usable(collection);
   document.body.classList.toggle("unfinished", unfinished);
   byId("building").hidden = false;
-  const [title, told] = words(collection, unfinished);
+  const [title, text] = words(collection, unfinished);
   byId("building-title").textContent = title;
-  byId("building-told").textContent = told;
+  byId("building-told").textContent = text;
   const share = shareOf(collection?.building);
   const bar = byId("building-bar");
   bar.hidden = !collection?.building;

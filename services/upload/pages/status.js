@@ -24,13 +24,13 @@ function time(ms) {
   return ms >= 1000 ? `${(ms / 1000).toFixed(1)} s` : `${digits(ms)} ms`;
 }
 
-// Whoever listens is told of a change, and not every five seconds that there is none.
-function tell(id, text) {
+// A screen reader announces only changes, not the same text every five seconds.
+function setText(id, text) {
   if (byId(id).textContent !== text) byId(id).textContent = text;
 }
 
 function showVerdict({ live, ready, failing, replica, version, started_unix_ms: started, window_seconds: window }) {
-  tell("status", ready ? "Ready" : live ? "Not ready" : "Stuck: only a restart helps");
+  setText("status", ready ? "Ready" : live ? "Not ready" : "Stuck: only a restart helps");
   byId("verdict").classList.toggle("failing", !ready);
   byId("reasons").replaceChildren(...Object.entries(failing).map(([name, reason]) =>
     element("li", { textContent: `${name}: ${reason}` })));
@@ -40,9 +40,9 @@ function showVerdict({ live, ready, failing, replica, version, started_unix_ms: 
 }
 
 function figure(name, value, note = "", wrong = false) {
-  const told = element("dd", { textContent: value, className: wrong ? "wrong" : "" });
-  if (note) told.append(element("small", { textContent: note }));
-  return element("div", {}, element("dt", { textContent: name }), told);
+  const definition = element("dd", { textContent: value, className: wrong ? "wrong" : "" });
+  if (note) definition.append(element("small", { textContent: note }));
+  return element("div", {}, element("dt", { textContent: name }), definition);
 }
 
 function showNumbers({ queries, canary }) {
@@ -102,9 +102,9 @@ function show(status) {
 function showProblem(problem) {
   const box = byId("problem");
   box.hidden = problem === null;
-  const told = problem === null ? [] : problemText(problem);
-  const text = told.map((part) => part.textContent).join("");
-  if (box.textContent !== text) box.replaceChildren(...told);
+  const parts = problem === null ? [] : problemText(problem);
+  const text = parts.map((part) => part.textContent).join("");
+  if (box.textContent !== text) box.replaceChildren(...parts);
 }
 
 async function refresh() {

@@ -5,8 +5,8 @@ import { Problem } from "./api.js";
 const kept = new Map();
 let limits = { image_max_bytes: Infinity, image_max_pixels: Infinity, max_batch_images: 16, batch_max_bytes: Infinity };
 
-export function limitTo(told) {
-  limits = told;
+export function limitTo(given) {
+  limits = given;
 }
 
 export const mostAtOnce = () => limits.max_batch_images;

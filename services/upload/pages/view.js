@@ -26,10 +26,10 @@ function card(neighbor, linkTo) {
 
 function folded({ item_id: item, duplicates }, label, linkTo) {
   if (duplicates.length === 0) return [];
-  const told = plural(duplicates.length, "near-duplicate");
+  const amount = plural(duplicates.length, "near-duplicate");
   return [link(
-    { className: "folded", href: linkTo({ item, collapse: "" }), textContent: `+${told}` },
-    `${told} of ${label}: show them too`)];
+    { className: "folded", href: linkTo({ item, collapse: "" }), textContent: `+${amount}` },
+    `${amount} of ${label}: show them too`)];
 }
 
 function blankCard() {
@@ -45,7 +45,7 @@ function reveal(place) {
   byId("problem").hidden = true;
 }
 
-export function tell(text) {
+export function announce(text) {
   byId("status").textContent = text;
 }
 
@@ -56,9 +56,9 @@ function focusOn(title) {
 }
 
 export function showChoices(collections, chosen) {
-  const told = ({ count, index_version: version }) => (version ? count : "being prepared");
+  const shown = ({ count, index_version: version }) => (version ? count : "being prepared");
   byId("collection").replaceChildren(...collections.map((one) => element("option", {
-    value: one.name, textContent: `${one.name} (${told(one)})`, selected: one.name === chosen,
+    value: one.name, textContent: `${one.name} (${shown(one)})`, selected: one.name === chosen,
   })));
   byId("collection-choice").hidden = collections.length < 2;
 }
@@ -85,7 +85,7 @@ export function linkStrip(linkTo) {
 
 export function showWaiting(k, again) {
   reveal("result");
-  tell("Searching…");
+  announce("Searching…");
   byId("more").hidden = true;
   // The answer to the same image asked differently replaces the one that is there.
   if (again && grid.childElementCount > 0) {
@@ -131,7 +131,7 @@ function showEnd(answer, filtered) {
   const { timings_ms: times, matching } = answer;
   const count = grid.childElementCount;
   const passing = filtered ? ` of ${matching} that pass the filter` : "";
-  tell(count === 0 ? byId("empty-title").textContent + "."
+  announce(count === 0 ? byId("empty-title").textContent + "."
     : `${plural(count, "similar image")}${passing} in ${times.total.toFixed(0)} ms.`);
   const stages = Object.entries(times).map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`);
   byId("facts").textContent =
@@ -142,7 +142,7 @@ function showEnd(answer, filtered) {
 }
 
 export function showMoreWaiting() {
-  tell("Searching…");
+  announce("Searching…");
   byId("more-problem").hidden = true;
 }
 
@@ -150,7 +150,7 @@ export function showMoreProblem(problem, wayOn) {
   byId("more-problem").replaceChildren(...problemText(problem));
   byId("more-problem").hidden = false;
   byId("more-button").textContent = wayOn;
-  tell("");
+  announce("");
 }
 
 export function showBatch() {
@@ -166,11 +166,11 @@ export function showProblem(problem) {
   box.replaceChildren(...problemText(problem));
   for (const id of PLACES) byId(id).hidden = true;
   box.hidden = false;
-  tell("");
+  announce("");
   box.focus();
 }
 
 export function showStart() {
   reveal("start");
-  tell("");
+  announce("");
 }

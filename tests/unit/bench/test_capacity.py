@@ -36,7 +36,7 @@ class MadeUp:
         self.capacity = capacity
         self.hiccups = hiccups
         self.rates: list[float] = []
-        self.told: list[Step] = []
+        self.reported: list[Step] = []
 
     async def measure(self, rate: float, seconds: float) -> Measured:
         """A step."""
@@ -47,7 +47,7 @@ class MadeUp:
 
     async def search(self, ceiling: float) -> Capacity:
         """The whole search."""
-        return await find_capacity(self.measure, ceiling, GOAL, self.told.append)
+        return await find_capacity(self.measure, ceiling, GOAL, self.reported.append)
 
 
 @pytest.mark.parametrize("capacity", [30.0, 77.7, 99.0, 130.0])
@@ -57,7 +57,7 @@ async def test_the_rate_found_is_the_highest_to_five_percent(capacity: float) ->
     found = await target.search(100.0)
     assert capacity / 1.06 <= found.rate <= capacity
     assert found.best is not None
-    assert found.steps == target.told
+    assert found.steps == target.reported
 
 
 async def test_a_step_that_fails_once_is_tried_again() -> None:

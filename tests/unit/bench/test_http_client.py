@@ -171,7 +171,7 @@ async def test_a_request_given_up_spends_the_connection() -> None:
 
 
 async def test_connections_over_tls_share_what_they_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To read the authorities anew for each would hold up the requests that are due."""
+    """Reading the authorities again for each would delay the requests that are due."""
     made: list[ssl.SSLContext] = []
 
     def make() -> ssl.SSLContext:

@@ -16,7 +16,7 @@ from tests.unit.bench.conftest import Server, overloaded, served
 
 
 async def test_each_client_has_one_request_at_a_time(server: Server) -> None:
-    """With three clients three requests are in hand, never more, on as many connections."""
+    """With three clients at most three requests are in flight, on as many connections."""
     in_hand, most = 0, 0
 
     async def answering(body: bytes) -> web.Response:

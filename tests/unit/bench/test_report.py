@@ -162,5 +162,5 @@ def test_a_page_is_made_of_whatever_there_is(results: Results, tmp_path: Path) -
     ("seconds", "text"), [(0.00123, "1.23"), (0.0123, "12.3"), (1.234, "1,234"), (math.nan, "")]
 )
 def test_milliseconds_have_three_digits(seconds: float, text: str) -> None:
-    """More would claim what no run can tell."""
+    """More digits would claim a precision that no run has."""
     assert tables.milliseconds(seconds) == text

@@ -89,7 +89,7 @@ def test_a_refusal_costs_what_the_served_do_not_explain() -> None:
 
 
 def test_what_refuses_in_an_unknown_place_has_no_cost_of_a_refusal() -> None:
-    """A rival's processes are not told apart."""
+    """A rival's processes are measured as a whole."""
     overload = {"served": 200, "refused": 400, "front_cpu_seconds": None, "goodput": 50.0}
     turn = _turn("1", 100, overload=overload)
     turn["points"]["64"]["front_cpu_seconds"] = None

@@ -41,9 +41,9 @@ async def _record(broker: MemoryBroker) -> Record:
 async def test_a_record_says_what_is_known() -> None:
     """Why, where, when, by whom, and what the image is by its bytes."""
     broker = MemoryBroker()
-    culprit = await _delivery(broker, _request())
+    poison = await _delivery(broker, _request())
     aside = Quarantine(broker, replica="pod-1", model_id="net@1", keeps_messages=False)
-    await aside.put(culprit, topology.EMBED, ImageQuarantined("x" * 9999), deaths=3)
+    await aside.put(poison, topology.EMBED, ImageQuarantined("x" * 9999), deaths=3)
     record = await _record(broker)
     assert (record.reason, record.queue, record.deaths) == ("image_quarantined", "simile.embed", 3)
     assert (record.replica, record.model_id, record.correlation_id) == ("pod-1", "net@1", "q")
@@ -56,11 +56,11 @@ async def test_a_record_says_what_is_known() -> None:
 
 async def _put(broker: MemoryBroker, message: Message, error: SimileError) -> None:
     """Set one message aside, its body kept."""
-    culprit = await _delivery(broker, message)
+    poison = await _delivery(broker, message)
     await Quarantine(broker, replica="pod-1", keeps_messages=True).put(
-        culprit, topology.EMBED, error
+        poison, topology.EMBED, error
     )
-    culprit.ack()
+    poison.ack()
 
 
 async def test_large_junk_leaves_the_other_records_where_they_are() -> None:
@@ -88,9 +88,9 @@ async def test_a_flood_of_junk_does_not_fill_the_log(capsys: pytest.CaptureFixtu
     broker = MemoryBroker()
     aside = Quarantine(broker, replica="pod-1", keeps_messages=True)
     for error in [UndecodableMessage("junk")] * 50 + [ImageQuarantined("died")] * 3:
-        culprit = await _delivery(broker, _request())
-        await aside.put(culprit, topology.EMBED, error)
-        culprit.ack()
+        poison = await _delivery(broker, _request())
+        await aside.put(poison, topology.EMBED, error)
+        poison.ack()
     lines = capsys.readouterr().out
     assert lines.count('"reason":"undecodable_message"') == 1
     assert lines.count('"reason":"image_quarantined"') == 3
@@ -112,14 +112,14 @@ def test_foreign_headers_make_a_record_all_the_same() -> None:
 async def test_a_blocked_broker_is_tried_again_and_then_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A culprit must not stop the work that comes after it: the log has the facts."""
+    """A quarantined message does not stop the work after it: the log has the facts."""
     monkeypatch.setattr(quarantine, "_RETRY_SECONDS", 0.0)
     broker = MemoryBroker()
-    culprit = await _delivery(broker, _request())
+    poison = await _delivery(broker, _request())
     aside = Quarantine(broker, replica="pod-1", keeps_messages=True)
     broker.block()
-    await aside.put(culprit, topology.EMBED, ImageQuarantined("died"))
+    await aside.put(poison, topology.EMBED, ImageQuarantined("died"))
     broker.unblock()
     assert await broker.depth(topology.QUARANTINE.name) == 0
-    await aside.put(culprit, topology.EMBED, ImageQuarantined("died"))
+    await aside.put(poison, topology.EMBED, ImageQuarantined("died"))
     assert (await _record(broker)).detail == "died"

@@ -168,8 +168,8 @@ async def test_a_clock_set_back_does_not_change_the_order_of_versions(
 async def test_bad_files_are_reported_and_left_out(site: Site) -> None:
     """What is no image, or can't be embedded, is named with its code; the rest is built."""
     (site.folder / "notes.txt").write_text("no image")
-    culprit = site.draw("red/bad.jpg", 4)
-    site.embedder.failing[culprit] = Failure("undecodable_image", "truncated")
+    bad = site.draw("red/bad.jpg", 4)
+    site.embedder.failing[bad] = Failure("undecodable_image", "truncated")
     report = await site.build()
     failures = {failure.path: failure.code for failure in report.failures}
     assert failures == {"notes.txt": "unsupported_format", "red/bad.jpg": "undecodable_image"}
@@ -400,9 +400,9 @@ async def test_equal_pictures_are_embedded_once_and_listed_twice(site: Site) -> 
 
 async def test_copies_of_a_picture_that_fails_fail_with_it(site: Site) -> None:
     """A broken file that is there twice is reported twice, and stops nothing."""
-    culprit = site.draw("red/bad.jpg", 4)
+    bad = site.draw("red/bad.jpg", 4)
     site.draw("blue/bad.jpg", 4)
-    site.embedder.failing[culprit] = Failure("undecodable_image", "truncated")
+    site.embedder.failing[bad] = Failure("undecodable_image", "truncated")
     report = await site.build()
     assert report.manifest.count == 3
     assert [failure.path for failure in report.failures] == ["blue/bad.jpg", "red/bad.jpg"]
@@ -410,8 +410,8 @@ async def test_copies_of_a_picture_that_fails_fail_with_it(site: Site) -> None:
 
 async def test_a_fault_of_the_embedder_costs_one_picture(site: Site) -> None:
     """A picture that the embedder can't do, for whatever reason, is named; the rest is built."""
-    culprit = site.draw("zoo/bad.jpg", 4)
-    site.embedder.failing[culprit] = Failure("internal", "out of memory")
+    bad = site.draw("zoo/bad.jpg", 4)
+    site.embedder.failing[bad] = Failure("internal", "out of memory")
     site.settings = site.settings.model_copy(update={"attempts": 2})
     report = await site.build()
     assert report.manifest.count == 3
@@ -524,7 +524,7 @@ async def test_a_damaged_journal_fails_by_name(site: Site) -> None:
 
 
 async def test_an_unchanged_folder_leaves_no_vectors_behind(site: Site) -> None:
-    """The vector that tells the model is dropped after a build without news, as after any."""
+    """The vector that reveals the model is dropped after a build without news, as after any."""
     for _ in range(2):
         await site.build()
         assert [file.name for file in left(site)] == ["journal.sqlite"]

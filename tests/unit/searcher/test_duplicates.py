@@ -1,4 +1,4 @@
-"""Near-duplicates: which items form a group, what is told of it, and the picture."""
+"""Near-duplicates: the items of a group, its report, and the picture."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _find(tmp_path: Path, vectors: Vectors, distance: float) -> list[Group]:
 def test_items_close_to_one_another_form_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    """A chain is one group though its ends are far apart; its middle is told first."""
+    """A chain is one group though its ends are far apart; its middle is listed first."""
     monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
     far = unit_vectors(4, seed=3)
     far[:, :2] = 0

@@ -134,7 +134,7 @@ def test_paging_ends_after_its_bound(tmp_path: Path) -> None:
 
 
 def test_a_cursor_of_another_version_has_expired(tmp_path: Path) -> None:
-    """After a swap the person is told to start again, rather than shown a mixture."""
+    """After a swap the caller must start again, rather than get a mixture."""
     query = unit_vectors(1, seed=2)[0]
     cursor = _ask(_finder(tmp_path, unit_vectors(COUNT)), query).next_cursor
     newer = _finder(tmp_path, unit_vectors(COUNT), number=1)

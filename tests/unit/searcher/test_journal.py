@@ -29,7 +29,7 @@ MANY = 10_000
 
 
 def facts_of(path: str) -> FileFacts:
-    """What reading that file might tell."""
+    """Return facts as reading that file gives them."""
     return FileFacts(1, 1, hashlib.sha256(path.encode()).hexdigest(), 30, 20)
 
 

@@ -93,7 +93,7 @@ def test_a_listing_without_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_column_is_refused_with_the_columns_seen(tmp_path: Path) -> None:
-    """The person sees what was read, and how columns are told apart."""
+    """The error shows the columns read, and the permitted separators."""
     refusal = _refusal(tmp_path, "file|label\na.png|house\n")
     assert "'file|label'" in refusal
     assert "separate them by commas" in refusal

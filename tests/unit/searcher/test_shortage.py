@@ -25,7 +25,7 @@ def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
     ids=["numpy", "limit"],
 )
 def test_a_write_cut_short_is_a_full_disk(tmp_path: Path, error: OSError) -> None:
-    """Whoever tells it, and in whichever words."""
+    """A full disk is recognized whichever library reports it, in any words."""
     assert "no space left" in str(disk_errors.explained(tmp_path, error))
 
 

@@ -1,4 +1,4 @@
-"""Choosing how to search: what is measured, what is kept, and that the recall told is true."""
+"""Choosing how to search: the measurements, the choice, and a recall that is true."""
 
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def test_an_interrupted_build_ends_its_child(tmp_path: Path) -> None:
     """Whoever ends the build does not wait for the trees, and leaves nothing growing."""
 
     class Interrupted(NoProgress):
-        """Ends the work when it is told of progress."""
+        """Ends the work at the first report of progress."""
 
         def advance(self, count: int = 1, *, failed: bool = False) -> None:
             del count, failed

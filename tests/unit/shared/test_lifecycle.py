@@ -62,7 +62,7 @@ async def test_cancelling_nothing_is_over_at_once() -> None:
 
 
 async def test_stop_cancels_the_stages() -> None:
-    """Supervision ends without an error when it is told to stop."""
+    """Supervision ends without an error when stop is set."""
     stop = asyncio.Event()
     stop.set()
     await lifecycle.supervise({"forever": _forever()}, until=stop)
@@ -188,14 +188,14 @@ def _started(drain: str) -> subprocess.Popen[str]:
 
 
 def test_sigterm_drains_and_exits_with_zero() -> None:
-    """The first signal lets the work in hand finish."""
+    """The first signal lets the work in flight finish."""
     with _started("await asyncio.sleep(0)") as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == ExitCode.DRAINED
 
 
 def test_the_second_signal_ends_at_once() -> None:
-    """Somebody who asks twice does not wait for a drain."""
+    """A second signal does not wait for a drain."""
     with _started("await asyncio.Event().wait()") as process:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
@@ -274,7 +274,7 @@ def test_an_error_of_the_network_is_not_called_a_file() -> None:
 
 
 async def test_a_stop_is_heeded_before_the_start_is_over() -> None:
-    """What a service waits for before its first work is given up when it is told to stop."""
+    """A service that waits before its first work stops waiting at a signal."""
     stop = asyncio.Event()
     starting = asyncio.create_task(lifecycle.unless_stopped(stop, asyncio.sleep(3600, "late")))
     await asyncio.sleep(0)
@@ -320,5 +320,5 @@ def test_the_event_loop_is_the_one_chosen(choice: str, loop: str, *, missing: bo
 
 
 def test_an_event_loop_that_is_missing_is_named() -> None:
-    """Who asks for uvloop by name is told how to get it."""
+    """A missing uvloop that is asked for by name is an error with the remedy."""
     assert "simile-search[fast]" in _names_its_loop("uvloop", missing=True).stderr

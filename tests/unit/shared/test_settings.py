@@ -23,7 +23,7 @@ def test_an_override_wins_and_none_is_absent(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_wrong_value_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error says which variable to mend, and not the value: it may be a secret."""
+    """The error names the variable to correct, and not the value: it may be a secret."""
     monkeypatch.setenv("SIMILE_DRAIN_TIMEOUT_SECONDS", "minus-one")
     with pytest.raises(InvalidSettings, match="SIMILE_DRAIN_TIMEOUT_SECONDS: ") as seen:
         load(SharedSettings)

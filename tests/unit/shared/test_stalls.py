@@ -66,7 +66,7 @@ def test_waiting_for_work_is_no_stall(clock: Clock) -> None:
 
 
 def test_what_is_lost_between_stages_is_seen(clock: Clock) -> None:
-    """Something in hand that no stage works on is a stall, though every stage is well."""
+    """Work in flight in no stage is a stall, though every stage is well."""
     watchdog = Watchdog("decode", clock)
     flow = ProgressWatch([watchdog], clock)
     flow.taken()
@@ -114,7 +114,7 @@ def test_a_verdict_needs_some_in_a_row() -> None:
 
 
 def test_a_loop_that_stands_still_is_seen_and_told_once(clock: Clock) -> None:
-    """Its last beat tells from any thread; the log says where it stands, once a stall."""
+    """Its last beat can be read from any thread; the log says where it stands, once a stall."""
     lags: list[float] = []
     monitor = LoopMonitor(lags.append, clock)
     here = threading.get_ident()

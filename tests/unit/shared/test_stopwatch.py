@@ -1,4 +1,4 @@
-"""A stopwatch leaves no time out, and tells each stage once."""
+"""A stopwatch leaves no time out, and reports each stage once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_a_stage_that_goes_on_is_one_lap() -> None:
 
 
 def test_time_that_is_anothers_is_left_out() -> None:
-    """What is skipped belongs to no stage, and is told."""
+    """Skipped time belongs to no stage, and is reported."""
     watch = Stopwatch(0.0)
     watch.lap("publish", 1.0)
     assert watch.skip(4.0) == 3.0

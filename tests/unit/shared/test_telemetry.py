@@ -182,12 +182,12 @@ def test_lines_of_a_loop_that_is_over_hold_up_no_other(monkeypatch: pytest.Monke
     monkeypatch.setattr(sys, "stdout", written)
     logs.configure("info", "json")
 
-    async def tell(event: str, seconds: float) -> None:
+    async def observe(event: str, seconds: float) -> None:
         structlog.get_logger("simile.test").info(event)
         await asyncio.sleep(seconds)
 
-    asyncio.run(tell("first", 0))
-    asyncio.run(tell("second", 0.2))
+    asyncio.run(observe("first", 0))
+    asyncio.run(observe("second", 0.2))
     assert "second" in written.flushed
 
 

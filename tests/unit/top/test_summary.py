@@ -109,7 +109,7 @@ def test_a_replica_that_is_not_ready_says_why() -> None:
 
 
 def test_an_embedder_is_as_busy_as_its_workers() -> None:
-    """3 s of work within 2 s of two workers; what should not rise is told in words."""
+    """3 s of work within 2 s of two workers; error counters that rise are named in words."""
     before = recorded.embedder(images=10, busy_seconds=1.0, redelivered=1)
     after = recorded.embedder(images=20, busy_seconds=4.0, redelivered=3)
     seen = _of([_scrape(A, 0, before)], [_scrape(A, 2, after)])
@@ -164,10 +164,10 @@ def test_before_the_second_look_nothing_is_made_up() -> None:
     assert not seen.measured
     assert math.isnan(seen.seconds.quantile(0.5))
     assert "queries -/s" in _screen(seen)
-    told = json.loads(json.dumps(seen.to_json(), allow_nan=False))
-    assert told["queries"]["per_second"] is None
-    assert told["queries"]["p50_seconds"] is None
-    assert told["replicas"][0]["in_hand"] == 3
+    shown = json.loads(json.dumps(seen.to_json(), allow_nan=False))
+    assert shown["queries"]["per_second"] is None
+    assert shown["queries"]["p50_seconds"] is None
+    assert shown["replicas"][0]["in_hand"] == 3
 
 
 def test_what_is_read_is_what_services_tell() -> None:

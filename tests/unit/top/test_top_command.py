@@ -81,17 +81,17 @@ def test_once_shows_one_interval_and_ends(admin: str) -> None:
 def test_json_has_the_same_for_scripts(admin: str) -> None:
     """10 queries between the looks; /metrics may be part of the address."""
     code, shown = _top("--json", "--metrics", f"{admin}/metrics")
-    told = json.loads(shown)
+    printed = json.loads(shown)
     assert code == 0
     # The looks are 0.05 s apart, or more on a busy machine.
-    assert 0 < told["queries"]["per_second_by_code"]["ok"] <= 10 / 0.05
-    assert told["queries"]["in_flight"] == 2
-    (replica,) = told["replicas"]
+    assert 0 < printed["queries"]["per_second_by_code"]["ok"] <= 10 / 0.05
+    assert printed["queries"]["in_flight"] == 2
+    (replica,) = printed["replicas"]
     assert (replica["service"], replica["state"]) == ("upload", "not ready")
 
 
 def test_nobody_to_watch_ends_by_name() -> None:
-    """A script is told, with what to give."""
+    """A script gets an error that names the option to give."""
     code, shown = _top("--once", "--metrics", NOBODY)
     assert code != 0
     assert "SIMILE_ADMIN_PORT" in shown

@@ -237,7 +237,7 @@ def matches(name: str, answer: Answer) -> None:
 
 
 def refused(answer: Answer, status: int, code: str) -> None:
-    """The answer is that problem, told as openapi.json says."""
+    """Check that the answer is that problem, as openapi.json describes it."""
     assert (answer.status, answer.json["code"]) == (status, code)
     assert answer.headers["Content-Type"].startswith("application/problem+json")
     assert answer.json["correlation_id"] == answer.headers["X-Correlation-Id"]

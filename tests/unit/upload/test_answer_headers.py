@@ -1,4 +1,4 @@
-"""What browsers are told with every answer, and whose pages may read it."""
+"""Headers for browsers on every answer, and the pages that may read answers."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ async def test_the_vector_of_an_image(api: Api, picture: bytes) -> None:
     ],
 )
 async def test_facts_fit_their_schemas(api: Api, path: str, schema: str) -> None:
-    """What is told of collections and items is what openapi.json says."""
+    """Collections and items are described as openapi.json says."""
     answer = await api.get(path.format(item=api.items[0].item_id))
     assert answer.status == 200
     matches(schema, answer)
@@ -258,7 +258,7 @@ class TestShortDeadline:
         return UploadSettings(port=0, deadline_seconds=0.05)
 
     async def test_no_answer_is_a_504(self, api: Api, picture: bytes) -> None:
-        """The caller is told in time, and a later answer is counted as late."""
+        """The caller gets a 504 in time, and a later answer is counted as late."""
         api.embedder.silent_after = 0
         refused(await api.search(picture), 504, "deadline_exceeded")
 
@@ -321,7 +321,7 @@ async def test_stopping_answers_what_is_in_flight(api: Api, picture: bytes) -> N
 
 
 async def test_the_page_is_served_under_a_strict_policy(api: Api) -> None:
-    """The page and its files come from here alone, and are asked for anew at each release."""
+    """The page and its files come from upload alone, and are fetched again at each release."""
     page = await api.get("/")
     assert page.headers["Content-Type"].startswith("text/html")
     policy = page.headers["Content-Security-Policy"]

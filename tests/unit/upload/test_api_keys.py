@@ -305,7 +305,7 @@ def test_a_key_that_the_file_names_no_more_is_revoked(
     file, counted = tmp_path / "keys", list[tuple[str, str]]()
     file.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}")
     held = KeyFile(file)
-    watched = ReloadingFile("keys", [file], held.read, lambda *told: counted.append(told))
+    watched = ReloadingFile("keys", [file], held.read, lambda *counts: counted.append(counts))
     watched.refresh()
     assert (counted, held.faults) == ([], 0)
     kept = file.rename(tmp_path / "kept")

@@ -54,7 +54,7 @@ async def test_every_image_is_asked_the_same(api: Api) -> None:
 
 
 async def test_a_bad_image_fails_alone(api: Api) -> None:
-    """What is wrong with an image is told in its place, by the code it would have alone."""
+    """A bad image has an error in its place, with the code it would have alone."""
     api.embedder.failing[PICTURES[1]] = Failure("box_too_small", "the box is 1 x 1 pixels")
     large = bytes(16 * 2**20)
     bad = [b"", b"this is text", b"\xff\xd8\xff\xe0", png(30_000, 30_000, 8, 2, []), large]
@@ -105,7 +105,7 @@ async def test_a_batch_that_is_none_is_refused(api: Api) -> None:
 async def test_a_wrong_parameter_refuses_the_whole_batch(
     api: Api, fields: dict[str, str], status: int, code: str
 ) -> None:
-    """What is wrong with all images is told once, and none is embedded."""
+    """A fault of all images is one error, and no image is embedded."""
     refused(await _batch(api, *PICTURES, **fields), status, code)
     assert api.embedder.embedded == []
 
@@ -164,7 +164,7 @@ class TestTwoPlaces:
             await cancel(one)
 
     async def test_all_images_together_are_bounded(self, api: Api) -> None:
-        """Too many bytes are a 413, told beforehand or not."""
+        """Too many bytes are a 413, with or without a Content-Length."""
         refused(await _batch(api, bytes(70_000), bytes(99_000)), 413, "image_too_large")
 
         async def unannounced() -> Any:

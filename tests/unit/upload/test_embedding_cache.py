@@ -54,7 +54,7 @@ async def test_what_is_asked_can_differ(api: Api) -> None:
 
 
 async def test_another_model_makes_a_vector_stale(api: Api) -> None:
-    """When the index is of another model the image is embedded anew, within the same request."""
+    """When the index is of another model the image is embedded again, within the same request."""
     assert (await api.search(RED)).status == 200
     api.embedder.model_id = api.searcher.model_id = "another@0/pixels/8"
     for _ in range(2):

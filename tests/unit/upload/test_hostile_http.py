@@ -207,7 +207,7 @@ def _files(folder: Path) -> set[Path]:
     ],
 )
 async def test_a_file_name_is_only_told_back(api: Api, disposition: bytes, tmp_path: Path) -> None:
-    """No name touches the disk or a header; a batch tells it as a JSON string, cut to 255."""
+    """No name touches the disk or a header; a batch returns it as a JSON string, cut to 255."""
     before = await asyncio.to_thread(_files, tmp_path)
     answer = await api.ask("POST", "/v1/search/batch", data=_form(disposition), headers=FORM)
     assert answer.status == 200
@@ -249,7 +249,7 @@ async def test_a_large_head_of_a_part_is_refused(api: Api, size: int) -> None:
     ],
 )
 async def test_a_wrong_content_type_decides_nothing(api: Api, kind: str, status: int) -> None:
-    """What an image is, its bytes say; only a form is told by its type, and must then be one."""
+    """An image's bytes give its format; only a form is named by its type, and must be a form."""
     answer = await api.search(PICTURE, headers={"Content-Type": kind})
     assert answer.status == status
     if status == 400:
@@ -259,7 +259,7 @@ async def test_a_wrong_content_type_decides_nothing(api: Api, kind: str, status:
 @pytest.mark.parametrize("chunks", [b"zz\r\nabc\r\n", b"3\r\nabcdef\r\n0\r\n\r\n", b"-1\r\n\r\n"])
 @pytest.mark.parametrize("kind", [b"image/jpeg", b"multipart/form-data; boundary=x"])
 async def test_wrong_chunks_are_refused(api: Api, chunks: bytes, kind: bytes) -> None:
-    """A body that breaks its own framing is the caller's mistake, told as one."""
+    """A body that breaks its own framing is the caller's mistake, a 4xx."""
     head = HEAD + b"Transfer-Encoding: chunked\r\nContent-Type: "
     answer = await _sent(api, head + kind + b"\r\n\r\n" + chunks)
     assert _status(answer) == 400

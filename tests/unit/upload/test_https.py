@@ -74,7 +74,7 @@ def test_half_a_renewal_changes_nothing(authority: Authority, pair: Pair, tmp_pa
     certificate = Certificate(pair.cert, pair.key)
     files = [pair.cert, pair.key]
     watched = ReloadingFile(
-        "certificate", files, certificate.read, lambda _, told: results.append(told)
+        "certificate", files, certificate.read, lambda _, result: results.append(result)
     )
     other = Authority(tmp_path / "other").issue("server", "127.0.0.1")
     shutil.copy(other.cert, pair.cert)

@@ -65,7 +65,7 @@ async def test_each_image_of_a_batch_is_a_line(api: Api, picture: bytes) -> None
 
 
 async def test_a_callers_trace_is_named_and_passed_on(api: Api, picture: bytes) -> None:
-    """Tracing is off here: the context goes through untouched; what is none is dropped."""
+    """Tracing is off here: the context goes through untouched; what is not a context is dropped."""
     with capture_logs() as lines:
         await api.search(picture, headers={"traceparent": TRACEPARENT})
         await api.search(picture + b"\0", headers={"traceparent": TRACEPARENT.upper()})

@@ -1,4 +1,4 @@
-"""What the front tells of a collection, and that it holds the version it reads."""
+"""Upload describes a collection, and holds the version that it reads."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_looks_each_time")
 async def test_facets_are_counted_once_a_version(api: Api) -> None:
-    """Later answers come without the file; a new version is counted anew."""
+    """Later answers come without the file; a new version is counted again."""
     path = "/v1/collections/birds/facets"
     first = await asyncio.gather(api.get(path), api.get(path))
     version = api.volume.active("birds")
@@ -98,7 +98,7 @@ async def test_a_collection_says_how_it_is_searched(api: Api) -> None:
     answer = await api.get("/v1/collections")
     matches("Collections", answer)
     manifest = api.volume.manifest("birds", api.volume.active("birds"))
-    (told,) = answer.json["collections"]
-    assert told["method"] == manifest.plan.method
-    assert (told["recall"], told["recall_target"]) == (manifest.recall, manifest.recall_target)
+    (listed,) = answer.json["collections"]
+    assert listed["method"] == manifest.plan.method
+    assert (listed["recall"], listed["recall_target"]) == (manifest.recall, manifest.recall_target)
     assert answer.json["limits"]["max_batch_images"] == 16

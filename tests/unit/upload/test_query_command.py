@@ -93,7 +93,7 @@ async def test_one_page_as_json_is_the_answer_as_it_came(api: Api, files: list[s
 
 
 async def test_several_files_are_one_batch(api: Api, files: list[str]) -> None:
-    """A table for each image; one that fails is told by its code, and in the exit code."""
+    """A table for each image; a failed image has its code, and sets the exit code."""
     good = await _query(api, *files[:2], "-k", "2")
     assert good.exit_code == 0
     assert all(Path(file).name in good.stdout for file in files[:2])
@@ -101,8 +101,8 @@ async def test_several_files_are_one_batch(api: Api, files: list[str]) -> None:
     assert result.exit_code == 1
     assert "(unsupported_format)" in result.stderr
     assert api.items[0].item_id in result.stdout
-    told = json.loads((await _query(api, *files, "--json")).stdout)
-    assert [set(result) for result in told["results"]] == [
+    printed = json.loads((await _query(api, *files, "--json")).stdout)
+    assert [set(result) for result in printed["results"]] == [
         {"name", "answer"}, {"name", "answer"}, {"name", "problem"},
     ]  # fmt: skip
 
@@ -115,7 +115,7 @@ async def test_pages_take_one_file(api: Api, files: list[str]) -> None:
 
 
 async def test_a_refusal_is_one_line(api: Api, files: list[str]) -> None:
-    """What the API refuses is told with its code, and no traceback."""
+    """A refusal of the API is printed with its code, and no traceback."""
     result = await _query(api, files[0], "--filter", "crow")
     assert result.exit_code == 1
     assert result.stderr.startswith("simile: filter is not a JSON object")

@@ -48,7 +48,7 @@ def test_a_burst_and_then_the_rate() -> None:
 
 
 def test_each_caller_has_a_bucket() -> None:
-    """Who asks too much takes nothing from others."""
+    """A caller over its rate takes nothing from others."""
     limit = RateLimit(1.0, 2, clock=Clock())
     assert (_taken(limit, "a"), _taken(limit, "b")) == (2, 2)
 

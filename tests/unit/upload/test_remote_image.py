@@ -199,14 +199,14 @@ async def test_redirects_are_bounded(hops: int, arrives: bool) -> None:  # noqa:
                 await fetching
 
 
-@pytest.mark.parametrize("told", [True, False])
-async def test_an_image_is_read_up_to_the_limit(told: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize("declared", [True, False])
+async def test_an_image_is_read_up_to_the_limit(declared: bool) -> None:  # noqa: FBT001
     """Too large by Content-Length, or as it streams: given up either way."""
     sent = 0
 
     async def large(request: web.BaseRequest) -> web.StreamResponse:
         nonlocal sent
-        answer = web.StreamResponse(headers={"Content-Length": str(10**8)} if told else {})
+        answer = web.StreamResponse(headers={"Content-Length": str(10**8)} if declared else {})
         await answer.prepare(request)
         with contextlib.suppress(ConnectionError):
             for _ in range(1000):
@@ -253,7 +253,7 @@ async def test_the_time_is_bounded_in_all() -> None:
 
 @pytest.mark.parametrize("status", [204, 206, 304, 401, 404, 500])
 async def test_an_answer_that_is_no_image_is_told(status: int) -> None:
-    """Only 200 brings an image; the body of anything else is not told to the caller."""
+    """Only 200 brings an image; the body of any other answer is not shown to the caller."""
 
     async def wrong(request: web.BaseRequest) -> web.Response:
         del request

@@ -1,4 +1,4 @@
-"""Who is told to come back and comes at once is held; who waits as told is not."""
+"""Refusals to callers that retry at once are delayed; callers that wait are not."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def sniffing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
-    """The segments of a common JPEG tell all, however much is in them, or after them."""
+    """The segments of a common JPEG are enough, however much is in them, or after them."""
     image = encoded(
         scene(), "JPEG", exif=exif(6), comment=b"x" * 60_000, icc_profile=b"y" * 200_000
     )

@@ -20,8 +20,8 @@ async def _status(api: Api) -> Mapping[str, Any]:
     answer = await api.get("/v1/status")
     assert answer.status == 200
     matches("Status", answer)
-    told: Mapping[str, Any] = answer.json
-    return told
+    status: Mapping[str, Any] = answer.json
+    return status
 
 
 async def test_it_tells_of_queries_and_of_nothing_else(api: Api, picture: bytes) -> None:
@@ -29,16 +29,16 @@ async def test_it_tells_of_queries_and_of_nothing_else(api: Api, picture: bytes)
     for body in (picture, picture, b"no image"):
         await api.search(body)
     await api.get("/v1/collections")
-    told = await _status(api)
-    queries = told["queries"]
+    status = await _status(api)
+    queries = status["queries"]
     assert queries["by_code"] == {"ok": 2, "unsupported_format": 1}
     assert queries["count"] == 3
-    # The window is told in whole milliseconds.
-    assert 3 / queries["per_second"] == pytest.approx(told["window_seconds"], abs=0.001)
+    # The window is given in whole milliseconds.
+    assert 3 / queries["per_second"] == pytest.approx(status["window_seconds"], abs=0.001)
     assert 0 < queries["p50_ms"] <= queries["p99_ms"]
     assert queries["in_flight"] == 0
     assert queries["in_flight_limit"] > 0
-    stages = {one["stage"]: one for one in told["stages"]}
+    stages = {one["stage"]: one for one in status["stages"]}
     assert stages["search"]["count"] == 2
     assert 2.5 <= stages["search"]["p50_ms"] <= 5  # the stand-in says 3 ms, in this bucket
 
@@ -46,19 +46,19 @@ async def test_it_tells_of_queries_and_of_nothing_else(api: Api, picture: bytes)
 async def test_it_tells_what_there_is_to_search(api: Api) -> None:
     """The collections as they are listed, with version, recall and age."""
     listed = (await api.get("/v1/collections")).json["collections"]
-    told = await _status(api)
-    assert told["collections"] == listed
-    assert (told["live"], told["ready"], told["failing"]) == (True, True, {})
-    assert told["queues"] == {}  # nobody counts them here
-    assert told["canary"] == {"by_code": {}, "success_unix_ms": None}
+    status = await _status(api)
+    assert status["collections"] == listed
+    assert (status["live"], status["ready"], status["failing"]) == (True, True, {})
+    assert status["queues"] == {}  # nobody counts them here
+    assert status["canary"] == {"by_code": {}, "success_unix_ms": None}
 
 
 async def test_what_fails_is_told_with_its_reason(api: Api) -> None:
     """The answer is a 200 all the same: it is no probe."""
     api.telemetry.health.ready_when("broker", lambda: "the broker is away")
-    told = await _status(api)
-    assert (told["live"], told["ready"]) == (True, False)
-    assert told["failing"] == {"broker": "the broker is away"}
+    status = await _status(api)
+    assert (status["live"], status["ready"]) == (True, False)
+    assert status["failing"] == {"broker": "the broker is away"}
     api.telemetry.health.live_when("model", lambda: "it stands still")
     assert not (await _status(api))["live"]
 
@@ -69,7 +69,7 @@ async def test_parameters_are_refused(api: Api) -> None:
 
 
 def test_the_last_minutes_are_the_last_ones() -> None:
-    """What was counted six minutes ago is not told any more."""
+    """Counts of six minutes ago are not shown any more."""
     registry, now = CollectorRegistry(), [0.0]
     asked = Counter(
         metric_names.REQUESTS, "", ["route", "status", "code"], registry=registry

@@ -56,7 +56,7 @@ async def test_an_unchanged_image_is_not_sent_again(api: Api, kind: str) -> None
 
 
 async def test_the_tag_of_an_image_is_the_hash_of_what_is_sent(api: Api) -> None:
-    """A caller can tell by it whether the bytes are those that were indexed."""
+    """The ETag shows a caller if the bytes are those that were indexed."""
     answer = await _get(api, "image")
     assert answer.headers["ETag"] == f'"{hashlib.sha256(answer.body).hexdigest()}"'
 

@@ -29,7 +29,7 @@ _PACKED: Final = 3
 
 
 def fits(size: int, header: Header, limits: Limits) -> bool:
-    """Tell whether the embedders take an image of so many bytes as it is."""
+    """Return true if the embedders take an image of so many bytes unchanged."""
     return size <= limits.max_bytes and header.width * header.height <= limits.max_pixels
 
 

@@ -1,7 +1,7 @@
 """Reads the segments of a JPEG before its first scan, without a library.
 
 Only of a JPEG as cameras and encoders write it. What is odd is left to the decoder, which looks at
-every image anew.
+every image again.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class AmqpBroker:
         """`name` is shown in RabbitMQ's list of connections.
 
         start_timeout_seconds: how long `start` waits; None waits for ever, through refusals, too.
-        on_reconnect gets `publishes` or `consumes` when that connection is made anew.
+        on_reconnect gets `publishes` or `consumes` when that connection is made again.
         """
         self._publish_timeout_seconds = publish_timeout_seconds
         self._start_timeout_seconds = start_timeout_seconds

@@ -96,7 +96,7 @@ class Link:
         self._supervisor = asyncio.create_task(self._run(), name=f"amqp {self._name}")
 
     async def close(self) -> None:
-        """Close the connection and stop the supervisor; who waits for it is told."""
+        """Close the connection and stop the supervisor; waiting callers get an error."""
         if self._supervisor is not None:
             await cancel(self._supervisor)
         self._closed = True
@@ -123,7 +123,7 @@ class Link:
     def doubt(self) -> None:
         """Ask the broker for a sign of life, and cut the connection where none comes.
 
-        For who waits in vain for an answer: heartbeats would take several seconds to tell.
+        For callers whose answer does not arrive: heartbeats would take several seconds.
         """
         self._doubted.set()
 

@@ -1,4 +1,4 @@
-"""Tells a RabbitMQ that refuses this process from one that is away."""
+"""Distinguishes a RabbitMQ that refuses this process from an unreachable RabbitMQ."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class AmqpTls:
 
 
 def distrust(error: BaseException | None) -> ssl.SSLError | None:
-    """What is wrong with the TLS behind an error, where trying again can't mend it.
+    """Return the TLS fault behind an error, where a retry can't help.
 
     Not every SSLError: a handshake that a dying broker breaks off is one, too.
     """

@@ -67,7 +67,7 @@ def readable(frame: bytes) -> bytes:
 
     RabbitMQ passes the properties of a message on as they are. A time in the year 584,556,019, a
     text that is not UTF-8 or tables within tables would end the connection, for every consumer
-    that the message comes to. Without properties the message has no type, and is set aside.
+    that the message comes to. Without properties the message has no type, and is quarantined.
 
     Args:
         frame: the payload of the frame, and the byte that ends it.
@@ -86,7 +86,7 @@ def readable(frame: bytes) -> bytes:
 
 
 class _Reader(asyncio.StreamReader):
-    """A stream that tells when bytes arrive, and lets only readable content headers through."""
+    """A stream that reports when bytes arrive, and lets only readable content headers through."""
 
     def __init__(self, on_data: Callable[[], None]) -> None:
         super().__init__()
