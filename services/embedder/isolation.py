@@ -1,6 +1,6 @@
 """Isolates images that may have crashed an embedder.
 
-The broker does not say which of its images an embedder crashed with. So each image that comes back
+The broker does not say which of its images an embedder crashed with. Each image that comes back
 moves to a queue where embedders take one image at a time: a crash there has one cause, and the
 broker counts it. Harmless images get their answers on the way; an image with too many crashes goes
 into quarantine.

@@ -1,4 +1,4 @@
-"""One image on its way through an embedder, and the count of images in flight."""
+"""The job of an image in an embedder, and the count of images in flight."""
 
 from __future__ import annotations
 

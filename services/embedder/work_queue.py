@@ -31,7 +31,7 @@ _BULK: Final = 1
 
 @dataclass(slots=True, eq=False)
 class DecodeTask:
-    """One image that a thread decodes.
+    """An image that a thread decodes.
 
     Attributes:
         job: the image.

@@ -1,4 +1,4 @@
-"""A model without a network: a vector is the mean colour. It can be held, or break."""
+"""A model without a network: its vectors are mean colours; tests can hold or break it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RED: Final[Color] = (250, 0, 0)
 GREEN: Final[Color] = (0, 250, 0)
 BLUE: Final[Color] = (0, 0, 250)
 BLACK: Final[Color] = (0, 0, 0)
-"""Has a vector of length 0."""
+"""The fake model gives it a vector of length 0."""
 WHITE: Final[Color] = (255, 255, 255)
-"""Makes the fake model raise."""
+"""The fake model raises an error on it."""
 
 
 @dataclass
 class FakeModel:
-    """Remembers its batches' sizes; `gate` cleared holds every batch inside the model."""
+    """Remembers the sizes of its batches; a cleared `gate` holds every batch in the model."""
 
     batches: list[int] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -41,11 +41,11 @@ class FakeModel:
         self.gate.set()
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """The image's pixels, by the real decoder."""
+        """Decode the image with the real decoder."""
         return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box)
 
     def embed(self, batch: Pixels) -> Vectors:
-        """Mean colours; raises for a batch with a white image."""
+        """Return mean colours; raise for a batch with a white image."""
         self.batches.append(len(batch))
         self.entered.release()
         assert self.gate.wait(30), "the test never opened the gate"

@@ -1,4 +1,4 @@
-"""An embedder process whose model weighs nothing: a vector is a thumbnail. Real in all else.
+"""An embedder process without a network: its vectors are thumbnails. All else is real.
 
 `python -m tests.support.light_embedder`, with the embedder's settings, and LIGHT_MODEL_SECONDS:
 how long the model takes for an image, and LIGHT_CLOCK_SECONDS: by how much its clock is ahead.
@@ -31,7 +31,7 @@ CLOCK = "LIGHT_CLOCK_SECONDS"
 
 @dataclass(frozen=True)
 class LightModel:
-    """Thumbnails of 12 x 12 pixels, their mean taken off."""
+    """Computes thumbnails of 12 x 12 pixels, minus their mean."""
 
     limits: Limits
     seconds: float = 0.0
@@ -43,14 +43,14 @@ class LightModel:
     runtime: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("light", "fp32", "cpu"))
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """The image's pixels, by the real decoder."""
+        """Decode the image with the real decoder."""
         return Preprocessing(resize=SIDE, crop=SIDE).prepare(image, self.limits, box)
 
     def embed(self, batch: Pixels) -> Vectors:
-        """Equal pixels give equal vectors, in any batch."""
+        """Compute vectors; equal pixels give equal vectors in any batch."""
         time.sleep(self.seconds * len(batch))
         rows = batch.reshape(len(batch), -1).astype(np.float32)
-        # Never of length 0, not even for a picture of one colour.
+        # No vector has length 0, also for an image of one colour.
         vectors: Vectors = rows - rows.mean(axis=1, keepdims=True) + np.float32(0.01)
         return vectors
 

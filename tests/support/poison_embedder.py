@@ -1,6 +1,6 @@
-"""An embedder process that dies as a decoder may: of an image that ends in POISON.
+"""An embedder process that is killed by an image whose bytes end in POISON.
 
-`python -m tests.support.poison_embedder`, with an embedder's settings. Real in all but its model.
+`python -m tests.support.poison_embedder`, with an embedder's settings. All but its model is real.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from tests.support.fake_model import FakeModel
 
 POISON: Final = b"POISON"
 ANTIDOTE: Final = "ANTIDOTE"
-"""Set in the environment: the poison does nothing."""
+"""The environment variable that makes the poison harmless."""
 
 
 class Poisonable(FakeModel):
-    """Ends its process where the image is poison, as a segmentation fault would."""
+    """Kills its process on a poisoned image, as a segmentation fault would."""
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """The image's pixels, by the real decoder."""
+        """Decode the image with the real decoder."""
         if image.endswith(POISON) and ANTIDOTE not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().prepare(image, box)

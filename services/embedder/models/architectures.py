@@ -26,7 +26,7 @@ _ERROR_CHARACTERS: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """One network.
+    """A network to build.
 
     Attributes:
         build: makes the whole network, which its published weights fit.

@@ -54,7 +54,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """One exported network."""
+    """An exported network."""
 
     folder: Path
     facts: Facts

@@ -18,7 +18,7 @@ from services.shared.imaging import Limits
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """One network.
+    """The properties of a network.
 
     Attributes:
         preprocessing: makes its input of an image.

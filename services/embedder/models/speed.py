@@ -46,7 +46,7 @@ def measure(runtime: Runtime, pixels: Pixels, sizes: Sequence[int] = _SIZES) -> 
     for size in sizes:
         batch = pixels[[index % len(pixels) for index in range(size)]]
         once = _seconds(runtime, batch)
-        # One call of a network this slow is long enough, and a larger batch is no faster.
+        # A single call of a network this slow is long enough, and a larger batch is no faster.
         found[size] = size / (once if once > _SECONDS else _median_seconds(runtime, batch))
         if once > _SECONDS:
             break

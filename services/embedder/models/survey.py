@@ -14,7 +14,7 @@ from services.shared.errors import RuntimeUnfit
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One runtime in one precision.
+    """A runtime in one precision.
 
     Attributes:
         cosine: to the vectors of torch.

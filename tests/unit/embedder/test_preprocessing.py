@@ -15,7 +15,7 @@ LITE0 = Preprocessing(resize=256, crop=224)
 
 
 def test_the_middle_is_cropped_at_scale() -> None:
-    """One step gives the same as scaling the short side, then cropping the middle."""
+    """A single step gives the same as scaling the short side, then cropping the middle."""
     picture = pictures.scene(640, 400)
     pixels = LITE0.prepare(pictures.encoded(picture, "PNG"), LIMITS)
     assert pixels.shape == (224, 224, 3)

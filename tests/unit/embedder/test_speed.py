@@ -59,7 +59,7 @@ def _exported(folder: Path) -> Exported:
 
 
 def test_a_batch_is_as_small_as_it_can_be_without_loss(clock: _Clock) -> None:
-    """One image is the best batch where larger ones gain nothing."""
+    """A single image is the best batch where larger ones gain nothing."""
     alone = speed.measure(_Timed(clock, 0.0, 0.01), _PIXELS)
     assert alone.chunk_images == 1
     assert alone.images_per_second == pytest.approx(100)

@@ -18,13 +18,13 @@ _ERRORS_ONLY: Final = 3
 
 
 class OnnxSession:
-    """One session for several threads, each with its own batch."""
+    """A session for several threads, each with its own batch."""
 
     info = RuntimeInfo("onnxruntime", "fp32", "cpu")
 
     def __init__(self, graph: Path) -> None:
         options = onnxruntime.SessionOptions()
-        # One thread: a worker for each core is faster than two threads on one batch.
+        # A single thread: a worker for each core is faster than two threads on one batch.
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = _ERRORS_ONLY

@@ -15,7 +15,7 @@ _NAMES: Final = {openvino.Type.f32: "fp32", openvino.Type.bf16: "bf16"}
 
 
 class OpenVinoRequest:
-    """One compiled network with one request, for one thread at a time."""
+    """A compiled network with one request, for one thread at a time."""
 
     def __init__(self, graph: Path, precision: Precision) -> None:
         core = openvino.Core()
@@ -23,7 +23,7 @@ class OpenVinoRequest:
             core.read_model(graph),
             "CPU",
             {
-                # One thread: a worker for each core is faster than threads that share a batch.
+                # A single thread: a worker for each core is faster than threads that share a batch.
                 "INFERENCE_NUM_THREADS": 1,
                 "NUM_STREAMS": 1,
                 # Workers that pin their threads would all use the first core.

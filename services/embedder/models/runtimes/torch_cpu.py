@@ -23,11 +23,11 @@ PRECISIONS: Final = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchCpu:
-    """One network for several threads."""
+    """A network for several threads."""
 
     def __init__(self, network: nn.Module, precision: Precision) -> None:
         """`network` takes N,H,W,3 of 0..255 and gives N,D."""
-        # One thread: a worker for each core is faster than two threads on one batch.
+        # A single thread: a worker for each core is faster than two threads on one batch.
         torch.set_num_threads(1)
         keep_memory()
         self._network = network.to(memory_format=torch.channels_last)

@@ -51,7 +51,7 @@ class _Captured:
 
 
 class CudaGraphs:
-    """One worker of a GPU with its own stream and graphs; workers share the weights."""
+    """A worker of a GPU with its own stream and graphs; workers share the weights."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class CudaGraphs:
         self._device = device
         self._dtype = PRECISIONS.get(precision)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        # One pool for all graphs: they never run at the same time, and results are copied out.
+        # A pool for all graphs: they never run at the same time, and results are copied out.
         self._pool = torch.cuda.graph_pool_handle()
         self.info = RuntimeInfo("torch", precision, torch.cuda.get_device_name(device))
         with torch.cuda.device(device), torch.inference_mode():
