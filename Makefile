@@ -76,8 +76,9 @@ bench-search: setup ## Benchmark search beside other engines, and swaps under lo
 
 check: lint typecheck proto-check ## Run the static checks alone
 
-lint: setup ## Check style, formatting, imports between services, messages
+lint: setup ## Check style, formatting, words, imports between services, messages
 	$(BIN)/ruff check .
+	$(BIN)/python -m tools.words
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto

@@ -114,7 +114,7 @@ def _is_metadata(segment: _Segment) -> bool:
 
 
 def _stays(image: bytes, segment: _Segment, left: dict[bytes, _Bound]) -> bool:
-    """Tell whether the segment is within its kind's bound, and count it."""
+    """Return true if the segment is within its kind's bound, and count it."""
     begin, kind = segment.start + 4, _OTHER
     if segment.marker != _COMMENT:
         kind = next((name for name in left if name and image.startswith(name, begin)), _OTHER)
