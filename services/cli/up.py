@@ -83,8 +83,9 @@ def up(
     settings = given.serving(source, quiet=show.quiet)
     logs.configure(settings.shared.log_level, settings.shared.log_format)
     if show.quiet:
-        # Each retry of aiormq would log the error that our own log line reports already.
-        logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+        # Each retry would log the error that our own log line reports already.
+        for library in ("aio_pika", "aiormq"):
+            logging.getLogger(library).setLevel(logging.CRITICAL)
     screen = show.screen()
     counts = {"embedder": embedders, "searcher": searchers} if processes else {}
 

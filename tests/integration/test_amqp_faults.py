@@ -71,8 +71,8 @@ async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> Non
 async def test_a_silent_link_fails_what_waits_and_is_survived(node: Node) -> None:
     """Half open: no byte passes, no socket closes. The heartbeat notices, publishes end in time."""
     async with CutProxy(node.port) as proxy:
-        url = node.url.replace(str(node.port), str(proxy.port))
-        broker = AmqpBroker(url, name="silent", publish_timeout_seconds=0.2, heartbeat_seconds=1)
+        url = node.url.replace(str(node.port), str(proxy.port)) + "?heartbeat=1"
+        broker = AmqpBroker(url, name="silent", publish_timeout_seconds=0.2)
         await broker.start([QUEUE])
         inbox = Inbox(broker, "replica")
         receiving = asyncio.create_task(inbox.run())

@@ -12,7 +12,7 @@ import pytest
 from services.shared.errors import BrokerUnavailable, InvalidSettings
 from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
-from services.shared.messaging.rabbitmq.tls import AmqpTls, distrust
+from services.shared.messaging.rabbitmq.tls import AmqpTls, certificate_error
 from services.shared.process import amqp_broker
 from services.shared.settings import SharedSettings, load
 from tests.support.certificates import Authority, Pair
@@ -75,9 +75,10 @@ async def test_messages_travel_over_tls(url: str, authority: Authority, client: 
     (delivery,) = await consumer.take(1)
     assert delivery.body == b"over tls"
     delivery.ack()
-    connection = broker._publishing.connection
-    assert isinstance(connection, aiormq.Connection)
-    assert isinstance(connection.ssl_context, ssl.SSLContext)
+    opened = broker._publishing.opened
+    assert opened is not None
+    assert isinstance(opened.publisher.connection, aiormq.Connection)
+    assert isinstance(opened.publisher.connection.ssl_context, ssl.SSLContext)
     await broker.close()
 
 
@@ -150,9 +151,9 @@ def test_a_ca_without_amqps_is_a_wrong_setting(tmp_path: Path) -> None:
         amqp_broker(settings, "tls")
 
 
-def test_a_broken_off_handshake_is_no_distrust() -> None:
+def test_a_broken_off_handshake_is_no_certificate_error() -> None:
     """A broker that dies during a handshake is away, and is tried again."""
     cut = ConnectionError()
     cut.__cause__ = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
-    assert distrust(cut) is None
-    assert distrust(TimeoutError()) is None
+    assert certificate_error(cut) is None
+    assert certificate_error(TimeoutError()) is None

@@ -16,7 +16,7 @@ from structlog.typing import EventDict, ExcInfo, Processor
 
 from services.shared.printable import printable_lines
 
-_NOISY: Final = ("aiormq", "opentelemetry", "urllib3")
+_NOISY: Final = ("aio_pika", "aiormq", "opentelemetry", "urllib3")
 _NOISY_LINE_SECONDS: Final = 5.0
 _TOGETHER_SECONDS: Final = 0.1
 

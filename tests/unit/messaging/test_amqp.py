@@ -12,6 +12,7 @@ import pytest
 from services.shared.errors import BrokerUnavailable, Unsendable
 from services.shared.messaging.broker import Message
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
+from services.shared.messaging.rabbitmq.connection import Opened
 
 MESSAGE = Message("a type", b"a body")
 
@@ -49,7 +50,8 @@ def channel() -> Channel:
 def publish(channel: Channel) -> Callable[[], Awaitable[None]]:
     """Publishes a message on that channel."""
     broker = AmqpBroker("amqp://nowhere", name="test")
-    broker._publishing.channel = cast("aiormq.Channel", channel)
+    unused = cast("Any", None)
+    broker._publishing.opened = Opened(unused, unused, cast("aiormq.Channel", channel))
     return lambda: broker.publish("a queue", MESSAGE)
 
 

@@ -1,1 +1,1 @@
-"""The broker port's adapter to RabbitMQ."""
+"""The broker port's adapter to RabbitMQ, with aio-pika."""

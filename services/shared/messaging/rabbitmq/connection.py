@@ -1,6 +1,7 @@
-"""One connection to RabbitMQ, kept up by a supervisor of our own.
+"""A connection to RabbitMQ that a supervisor of our own keeps open.
 
-Each connection is new, with new channels; nothing is restored behind the owner's back.
+After a loss the supervisor makes a new connection with new channels and restores nothing: consumers
+see the loss, and their owners consume again.
 """
 
 from __future__ import annotations
@@ -11,125 +12,138 @@ import math
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final, cast
 
+import aio_pika
 import aiormq
 import structlog
-from aiormq.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractChannel
 from yarl import URL
 
 from services.shared.errors import BrokerUnavailable
 from services.shared.lifecycle import cancel
 from services.shared.messaging.rabbitmq.refusal import refusal_in
 from services.shared.messaging.rabbitmq.tls import AmqpTls
-from services.shared.messaging.rabbitmq.wire import Wire
+from services.shared.messaging.rabbitmq.transport import MonitoredConnection
 
 _log = structlog.get_logger(__name__)
 
-_BACKOFF_FIRST_SECONDS: Final = 0.05
-_BACKOFF_LONGEST_SECONDS: Final = 0.4
+_MIN_BACKOFF_SECONDS: Final = 0.05
+_MAX_BACKOFF_SECONDS: Final = 0.4
 _REFUSED_SECONDS: Final = 2.0
-"""Between attempts that RabbitMQ refuses, each of which it writes into its log."""
+"""Between attempts that RabbitMQ refuses: it logs each of them."""
 _CONNECT_SECONDS: Final = 15.0
-_GREETING_SECONDS: Final = 1.5
-"""An attempt that hears nothing for so long is given up: the way it took may be dead."""
-_NEXT_WORD_SECONDS: Final = 5.0
-"""RabbitMQ refuses a wrong password by 3 s of silence."""
+_HEARTBEAT_SECONDS: Final = 5
+"""Unless the URL has a `heartbeat` parameter."""
 _WATCH_SECONDS: Final = 0.1
-_PROOF_SECONDS: Final = 0.5
 _SILENT_SHARE: Final = 0.6
-"""Of the heartbeat's time, after which the broker is asked: it says something every half of it."""
-_CLOSE_SECONDS: Final = 2.0
-
-GONE: Final = (
-    aiormq.exceptions.AMQPError,
-    OSError,
-    TimeoutError,
-    aiormq.exceptions.ChannelInvalidStateError,
-    RuntimeError,  # aiormq: a channel asked of a connection that has just closed
-)
-"""What aiormq raises when a connection or a channel is away or goes away."""
+"""Of the heartbeat's time, after which RabbitMQ is probed: it sends something every half of it."""
 
 Prepare = Callable[[AbstractChannel], Awaitable[None]]
 
 
-class Link:
-    """A supervised connection with one channel of its own, `None` while it is down."""
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An open connection and its channel.
+
+    Attributes:
+        connection: aio-pika's connection.
+        channel: aio-pika's channel, with publisher confirms.
+        publisher: the channel underneath `channel`. Publishing there saves the CPU time of
+            aio-pika's message objects.
+    """
+
+    connection: MonitoredConnection
+    channel: AbstractChannel
+    publisher: aiormq.Channel
+
+
+class Connection:
+    """Keeps one connection to RabbitMQ open.
+
+    Attributes:
+        opened: the open connection; None while there is none.
+        blocked: RabbitMQ accepts no messages on this connection now.
+        refusal: the reason why RabbitMQ refused the last attempt, or why its certificate is not
+            trusted; None where RabbitMQ can't be reached.
+    """
 
     def __init__(
         self,
         url: str,
         *,
         name: str,
-        heartbeat_seconds: int,
         prepare: Prepare,
         tls: AmqpTls,
         on_reconnect: Callable[[], None] = lambda: None,
     ) -> None:
-        """`prepare` declares on the fresh channel before the link counts as up.
+        """Keep the settings; `start` connects.
 
-        A heartbeat in the URL's own query goes before heartbeat_seconds. on_reconnect is called
-        for each connection after the first.
+        Args:
+            url: an AMQP URL.
+            name: shown in RabbitMQ's list of connections and in the log.
+            prepare: declares the queues on each new channel.
+            tls: the certificates, for amqps.
+            on_reconnect: called for each connection after the first.
         """
         self._url = URL(url)
         if "heartbeat" not in self._url.query:
-            self._url = self._url.update_query(heartbeat=str(heartbeat_seconds))
+            self._url = self._url.update_query(heartbeat=str(_HEARTBEAT_SECONDS))
         heartbeat = float(self._url.query["heartbeat"])
-        self._silence_seconds = _SILENT_SHARE * heartbeat or math.inf
-        self._tls = tls
+        self._max_silence_seconds = _SILENT_SHARE * heartbeat or math.inf
         self._name = name
         self._prepare = prepare
+        self._tls = tls
         self._on_reconnect = on_reconnect
-        self._once_up = False
-        self._refusal: BrokerUnavailable | None = None
+        self._was_open = False
         self._closed = False
         self._changed = asyncio.Condition()
         self._supervisor: asyncio.Task[None] | None = None
-        self._doubted = asyncio.Event()
+        self._probe_requested = asyncio.Event()
         self._waits: set[asyncio.Timeout] = set()
-        self.connection: AbstractConnection | None = None
-        self.channel: aiormq.Channel | None = None
+        self.opened: Opened | None = None
         self.blocked = False
+        self.refusal: BrokerUnavailable | None = None
 
     def start(self) -> None:
         """Begin to connect."""
-        self._supervisor = asyncio.create_task(self._run(), name=f"amqp {self._name}")
+        self._supervisor = asyncio.create_task(self._supervise(), name=f"amqp {self._name}")
 
     async def close(self) -> None:
-        """Close the connection and stop the supervisor; waiting callers get an error."""
+        """Stop the supervisor and close the connection; `wait_connected` raises from now on."""
         if self._supervisor is not None:
             await cancel(self._supervisor)
         self._closed = True
-        await self._set(None, None, BrokerUnavailable("the broker is closed"))
+        await self._set(None, BrokerUnavailable("the broker is closed"))
 
-    @property
-    def refusal(self) -> BrokerUnavailable | None:
-        """Why RabbitMQ, or its certificate, let the last attempt fail; None where it is away."""
-        return self._refusal
+    async def wait_connected(self, *, patient: bool = False) -> MonitoredConnection:
+        """Wait for the connection and return it.
 
-    async def up(self, *, patient: bool = False) -> AbstractConnection:
-        """The connection, once there is one. Raises BrokerUnavailable when it is refused.
+        Args:
+            patient: keep waiting while RabbitMQ refuses this process.
 
-        patient: wait through refusals, too.
+        Raises:
+            BrokerUnavailable: RabbitMQ refuses this process, or `close` was called.
         """
         async with self._changed:
             await self._changed.wait_for(
-                lambda: self.connection or (self._refusal and (self._closed or not patient))
+                lambda: self.opened or (self.refusal and (self._closed or not patient))
             )
-        if self.connection is None:
-            raise self._refusal or BrokerUnavailable(self._name)
-        return self.connection
+        if self.opened is None:
+            raise self.refusal or BrokerUnavailable(self._name)
+        return self.opened.connection
 
-    def doubt(self) -> None:
-        """Ask the broker for a sign of life, and cut the connection where none comes.
+    def probe(self) -> None:
+        """Check that RabbitMQ still answers; the connection is cut when it does not.
 
-        For callers whose answer does not arrive: heartbeats would take several seconds.
+        Call it after an answer did not come: heartbeats notice a dead peer only seconds later.
         """
-        self._doubted.set()
+        self._probe_requested.set()
 
     @contextlib.asynccontextmanager
-    async def unblocked(self, seconds: float) -> AsyncIterator[None]:
-        """Around waiting for the broker. Raises TimeoutError after so long, or when it blocks."""
+    async def unless_blocked(self, seconds: float) -> AsyncIterator[None]:
+        """Raise TimeoutError inside after `seconds`, or as soon as RabbitMQ blocks publishes."""
         async with asyncio.timeout(seconds) as wait:
             self._waits.add(wait)
             try:
@@ -137,93 +151,99 @@ class Link:
             finally:
                 self._waits.discard(wait)
 
-    async def _run(self) -> None:
-        backoff, away = _BACKOFF_FIRST_SECONDS, False
+    async def _supervise(self) -> None:
+        backoff, logged = _MIN_BACKOFF_SECONDS, False
         while True:
-            wire = Wire()
             try:
-                connection = await self._connect(wire)
-            except Exception as error:  # noqa: BLE001 (a link that gives up is never seen again)
+                opened = await self._open()
+            except Exception as error:  # noqa: BLE001 (a supervisor that ends is never started again)
                 refusal = refusal_in(error, self._name)
                 if refusal is not None:
                     await self._refused(refusal)
                     backoff = _REFUSED_SECONDS
                 else:
-                    await self._set(None, None, None)
-                    # Once an outage: the attempts that follow say nothing new.
-                    if not away:
+                    await self._set(None, None)
+                    # Once an outage: further attempts fail for the same reason.
+                    if not logged:
                         _log.warning(
                             "broker away", action="broker_away", link=self._name, why=repr(error)
                         )
-                    away = True
+                    logged = True
             else:
-                backoff, away = _BACKOFF_FIRST_SECONDS, False
-                await self._hold(connection, wire)
+                backoff, logged = _MIN_BACKOFF_SECONDS, False
+                await self._hold(opened)
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
-            backoff = min(2 * backoff, _BACKOFF_LONGEST_SECONDS)
+            backoff = min(2 * backoff, _MAX_BACKOFF_SECONDS)
 
     async def _refused(self, refusal: BrokerUnavailable) -> None:
-        """Keep the reason for whoever waits, and log a reason that is new."""
-        if self._refusal is None or str(self._refusal) != str(refusal):
+        """Keep the reason for `wait_connected`; log a new reason."""
+        if self.refusal is None or str(self.refusal) != str(refusal):
             _log.error(str(refusal), action="broker_refused", link=self._name)
-        await self._set(None, None, refusal)
+        await self._set(None, refusal)
 
-    async def _connect(self, wire: Wire) -> AbstractConnection:
-        async with asyncio.timeout(_CONNECT_SECONDS), _heard(wire):
+    async def _open(self) -> Opened:
+        """Connect, open the channel and declare the queues."""
+        async with asyncio.timeout(_CONNECT_SECONDS):
             secure = self._url.scheme == "amqps"
             # In a thread, since it reads files.
             context = await asyncio.to_thread(self._tls.context) if secure else None
-            connection = await aiormq.connect(
+            connection = await aio_pika.connect(
                 self._url,
-                context=context,
+                ssl_context=context,
                 client_properties={"connection_name": self._name},
-                transport_factory=wire,
+                connection_class=MonitoredConnection,
             )
             try:
-                opened = await connection.channel(publisher_confirms=True, on_return_raises=True)
-                # The abstract class lacks an option of publishing that the real one has.
-                channel = cast("aiormq.Channel", opened)
-                await self._prepare(channel)
+                async with connection.socket.answering():
+                    channel = await connection.channel(on_return_raises=True)
+                    await self._prepare(channel)
+                # The abstract class lacks a parameter of basic_publish that the real one has.
+                publisher = cast("aiormq.Channel", await channel.get_underlay_channel())
             except BaseException:
-                await _close(connection, wire)
+                await connection.close_or_cut()
                 raise
-        await self._set(connection, channel, None)
-        if self._once_up:
+        opened = Opened(connection, channel, publisher)
+        await self._set(opened, None)
+        if self._was_open:
             self._on_reconnect()
-        self._once_up = True
+        self._was_open = True
         _log.info("broker connected", action="broker_connected", link=self._name)
-        return connection
+        return opened
 
-    async def _hold(self, connection: AbstractConnection, wire: Wire) -> None:
-        """Watch until the connection or its channel closes; close what is left."""
-        channel = self.channel
-        watch = asyncio.create_task(self._watch(connection, wire), name=f"watch {self._name}")
+    async def _hold(self, opened: Opened) -> None:
+        """Wait until the connection or its channel is lost, then close what is left."""
+        connection, channel = opened.connection, opened.channel
+        lost = asyncio.Event()
+        connection.close_callbacks.add(lambda *_: lost.set())
+        channel.close_callbacks.add(lambda *_: lost.set())
+        watch = asyncio.create_task(self._watch(connection), name=f"watch {self._name}")
         try:
-            closings = {connection.closing, channel.closing} if channel else {connection.closing}
-            await asyncio.wait(closings, return_when=asyncio.FIRST_COMPLETED)
+            if connection.connected.is_set() and not channel.is_closed:
+                await lost.wait()
             _log.warning("broker lost", action="broker_lost", link=self._name)
         finally:
             await cancel(watch)
             self.blocked = False
-            self.connection = self.channel = None
-            await _close(connection, wire)
+            self.opened = None
+            await connection.close_or_cut()
 
-    async def _watch(self, connection: AbstractConnection, wire: Wire) -> None:
-        """Keep `blocked` as the broker says it is, and cut a connection that fell silent."""
-        self._doubted.clear()
+    async def _watch(self, connection: MonitoredConnection) -> None:
+        """Keep `blocked` up to date, and cut a connection whose peer is silent."""
+        self._probe_requested.clear()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_SECONDS):
-                    await self._doubted.wait()
-            doubted = self._doubted.is_set()
-            self._doubted.clear()
-            self._block(not await _returns_at_once(connection.ready()))
-            silent = time.monotonic() - wire.heard > self._silence_seconds
-            if (silent or (doubted and not self.blocked)) and not await _alive(connection, wire):
+                    await self._probe_requested.wait()
+            requested = self._probe_requested.is_set()
+            self._probe_requested.clear()
+            self._set_blocked(not await connection.is_ready())
+            silence = time.monotonic() - connection.socket.last_received
+            wanted = silence > self._max_silence_seconds or (requested and not self.blocked)
+            if wanted and not await connection.answers():
                 _log.warning("broker silent", action="broker_silent", link=self._name)
                 return
 
-    def _block(self, blocked: bool) -> None:  # noqa: FBT001 (the state itself)
+    def _set_blocked(self, blocked: bool) -> None:  # noqa: FBT001 (the state itself)
         if blocked and not self.blocked:
             now = asyncio.get_running_loop().time()
             for wait in self._waits:
@@ -231,70 +251,7 @@ class Link:
                     wait.reschedule(now)
         self.blocked = blocked
 
-    async def _set(
-        self,
-        connection: AbstractConnection | None,
-        channel: aiormq.Channel | None,
-        refusal: BrokerUnavailable | None,
-    ) -> None:
+    async def _set(self, opened: Opened | None, refusal: BrokerUnavailable | None) -> None:
         async with self._changed:
-            self.connection, self.channel, self._refusal = connection, channel, refusal
+            self.opened, self.refusal = opened, refusal
             self._changed.notify_all()
-
-
-@contextlib.asynccontextmanager
-async def _heard(wire: Wire) -> AsyncIterator[None]:
-    """Raises TimeoutError once the wire brings nothing for too long."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(_GREETING_SECONDS) as patience:
-
-        def more() -> None:
-            if not patience.expired():
-                patience.reschedule(loop.time() + _NEXT_WORD_SECONDS)
-
-        wire.on_heard = more
-        try:
-            yield
-        finally:
-            wire.on_heard = None
-
-
-async def _alive(connection: AbstractConnection, wire: Wire) -> bool:
-    """Whether the broker says anything soon, being asked; cuts the wire if not."""
-    before = wire.heard
-    # A channel of its own: on one in use the question would hold up everything behind it.
-    asking = asyncio.create_task(_ask(connection), name="sign of life")
-    await asyncio.wait({asking}, timeout=_PROOF_SECONDS)
-    alive = wire.heard > before
-    if not alive:
-        wire.cut()  # first: to end the asking may take words on the wire
-        await cancel(asking)
-    return alive
-
-
-async def _ask(connection: AbstractConnection) -> None:
-    with contextlib.suppress(*GONE):
-        channel = await connection.channel(publisher_confirms=False)
-        await channel.close()
-
-
-async def _returns_at_once(waiting: Awaitable[None]) -> bool:
-    """Whether what is waited for is so already."""
-    try:
-        async with asyncio.timeout(0):
-            await waiting
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _close(connection: AbstractConnection, wire: Wire) -> None:
-    """Take leave of the broker, or of a broker that does not answer just go."""
-    try:
-        async with asyncio.timeout(_CLOSE_SECONDS):
-            # By name: aiormq's own default would cancel who waits for an answer.
-            await connection.close(aiormq.exceptions.AMQPConnectionError("the connection is lost"))
-    except GONE:
-        pass
-    finally:
-        wire.cut()

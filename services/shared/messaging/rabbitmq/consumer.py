@@ -1,4 +1,4 @@
-"""A consumer on a RabbitMQ channel of its own; acks are gathered and sent as `multiple`."""
+"""Consumes on a RabbitMQ channel of its own; acks are collected and sent as `multiple`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 
-from aiormq.abc import AbstractChannel, DeliveredMessage
+import aiormq
+from aio_pika.abc import AbstractQueue
+from aiormq.abc import DeliveredMessage
 from pamqp import commands as spec
 
 from services.shared.errors import ConsumerLost
 from services.shared.lifecycle import cancel
-from services.shared.messaging.rabbitmq.connection import GONE
+from services.shared.messaging.rabbitmq.transport import CONNECTION_ERRORS
 
 
 class AmqpDelivery:
-    """One message of a RabbitMQ queue."""
+    """A message of a RabbitMQ queue."""
 
     __slots__ = ("_consumer", "_message", "_settled", "received", "redelivered", "tag")
 
@@ -31,45 +33,53 @@ class AmqpDelivery:
 
     @property
     def type(self) -> str:
-        """The contract's name."""
+        """Return the contract's name."""
         return str(self._message.header.properties.message_type or "")
 
     @property
     def body(self) -> bytes:
-        """The encoded contract message."""
+        """Return the encoded contract message."""
         return self._message.body
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The headers that are strings."""
+        """Return the headers that are strings."""
         headers = self._message.header.properties.headers or {}
         return {name: value for name, value in headers.items() if isinstance(value, str)}
 
     @property
     def redeliveries(self) -> int:
-        """As a quorum queue counts them; else 0 or 1."""
+        """Return the count of a quorum queue; for a classic queue 0 or 1."""
         headers = self._message.header.properties.headers or {}
         count = headers.get("x-delivery-count")
         return max(int(self.redelivered), count if isinstance(count, int) else 0)
 
     def ack(self) -> None:
-        """Mark it done; the ack goes out with its neighbours'."""
+        """Mark the message as done; acks are sent together."""
         if not self._settled:
             self._settled = True
             self._consumer.settle(self.tag, requeue=None)
 
     def reject(self, *, requeue: bool) -> None:
-        """Give it back or drop it."""
+        """Return the message to its queue, or drop it."""
         if not self._settled:
             self._settled = True
             self._consumer.settle(self.tag, requeue=requeue)
 
 
 class AmqpConsumer:
-    """A stream of deliveries from one RabbitMQ queue."""
+    """Receives the deliveries of one RabbitMQ queue.
 
-    def __init__(self, channel: AbstractChannel, queue: str, *, auto_ack: bool) -> None:
-        self.queue = queue
+    It is set up and closed by aio-pika. Deliveries and acks use the channel underneath, which
+    saves the CPU time of aio-pika's message objects.
+    """
+
+    def __init__(
+        self, queue: AbstractQueue, channel: aiormq.abc.AbstractChannel, *, auto_ack: bool
+    ) -> None:
+        """Keep the channel underneath that of `queue`; `start` begins to receive."""
+        self.queue = queue.name
+        self._declared = queue
         self._channel = channel
         self._auto_ack = auto_ack
         self._tag: str | None = None
@@ -86,20 +96,28 @@ class AmqpConsumer:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come."""
+        """Return whether no more deliveries will come."""
         return self._ended is not None
 
     async def start(self) -> None:
-        """Begin to receive."""
-        self._channel.closing.add_done_callback(lambda _: self._end("its channel closed"))
+        """Begin to receive.
+
+        Raises:
+            AMQPError: the channel closed.
+        """
+        self._declared.channel.close_callbacks.add(lambda *_: self._end("its channel closed"))
         self._channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         ok = await self._channel.basic_consume(self.queue, self._on_message, no_ack=self._auto_ack)
         self._tag = ok.consumer_tag
         if not self._auto_ack:
-            self._sender = asyncio.create_task(self._send_for_ever(), name=f"acks {self.queue}")
+            self._sender = asyncio.create_task(self._send_forever(), name=f"acks {self.queue}")
 
     async def take(self, limit: int) -> Sequence[AmqpDelivery]:
-        """At least one delivery, at most `limit`. Raises ConsumerLost."""
+        """Wait for a delivery; return at least one, at most `limit`.
+
+        Raises:
+            ConsumerLost: the consumer was cancelled, or its channel or queue is gone.
+        """
         while self._ended is None and not self._untaken:
             self._arrived.clear()
             await self._arrived.wait()
@@ -108,29 +126,29 @@ class AmqpConsumer:
         return [self._untaken.popleft() for _ in range(min(limit, len(self._untaken)))]
 
     async def cancel(self) -> None:
-        """Take no more, give back the untaken; what was taken can still be settled."""
+        """Stop receiving and return the untaken deliveries; taken ones can still be settled."""
         if self._ended is None:
-            with contextlib.suppress(*GONE):
-                await self._channel.basic_cancel(self._tag or "")
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                await self._declared.cancel(self._tag or "")
         self._end("it was cancelled")
         while self._untaken:
             self._untaken.popleft().reject(requeue=True)
 
     async def close(self) -> None:
-        """Send the acks that wait, then close the channel: the rest goes back to the queue."""
+        """Send pending acks, then close the channel: the rest returns to the queue."""
         self._end("it was closed")
         try:
             await self._send()
-            await self._channel.close()
-        except GONE:
+            await self._declared.channel.close()
+        except CONNECTION_ERRORS:
             return
         finally:
-            # Not earlier: it may be in the middle of sending.
+            # Not earlier: the task may be sending.
             if self._sender is not None:
                 await cancel(self._sender)
 
     def settle(self, tag: int, *, requeue: bool | None) -> None:
-        """Remember to ack (requeue None) or reject the tag."""
+        """Ack a delivery soon, or reject it where `requeue` is not None."""
         if self._auto_ack or self._channel.is_closed:
             return
         if requeue is None:
@@ -156,25 +174,25 @@ class AmqpConsumer:
         self._ended = self._ended or f"the consumer of {self.queue} is lost: {reason}"
         self._arrived.set()
 
-    async def _send_for_ever(self) -> None:
+    async def _send_forever(self) -> None:
         try:
             while True:
                 await self._unsent.wait()
                 self._unsent.clear()
                 await self._send()
-        except GONE as error:
+        except CONNECTION_ERRORS as error:
             self._end(str(error))
 
     async def _send(self) -> None:
         async with self._sending:
-            # One look at all that is settled, before the first wait: what is rejected while
-            # this is being sent must not count as settled for the `multiple` below.
+            # All that is settled is collected before the first await: a delivery that is rejected
+            # during the sending must not count as settled for the `multiple` below.
             rejects, self._rejects = self._rejects, []
             acks, self._acks = self._acks, set()
             while self._settled_below + 1 in self._settled_above:
                 self._settled_below += 1
                 self._settled_above.discard(self._settled_below)
-            # `multiple` acks everything up to a tag: safe only where all below it is settled.
+            # `multiple` acks all deliveries up to a tag: safe only where all of them are settled.
             together = [tag for tag in acks if tag <= self._settled_below]
             for tag, requeue in rejects:
                 await self._channel.basic_nack(tag, requeue=requeue, wait=False)

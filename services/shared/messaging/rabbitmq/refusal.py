@@ -1,4 +1,4 @@
-"""Distinguishes a RabbitMQ that refuses this process from an unreachable RabbitMQ."""
+"""Distinguishes a RabbitMQ that refuses this process from one that can't be reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import aiormq
 from pamqp import commands as spec
 
 from services.shared.errors import BrokerUnavailable, InvalidSettings
-from services.shared.messaging.rabbitmq.tls import distrust
+from services.shared.messaging.rabbitmq.tls import certificate_error
 
 _REFUSED: Final = (
     aiormq.exceptions.AuthenticationError,
@@ -19,42 +19,50 @@ _REFUSED: Final = (
 )
 _REFUSALS: Final = ("NOT_ALLOWED", "ACCESS_REFUSED")
 _STARTING: Final = " is down"
-"""The end of what RabbitMQ says of a vhost that it is about to open."""
+"""RabbitMQ's text about a vhost that it will open soon ends so."""
 
 
-def refusal_in(error: BaseException, link: str) -> BrokerUnavailable | None:
-    """The reason for a failed connection that only a change at RabbitMQ or here can end, or None.
+def refusal_in(error: BaseException, connection: str) -> BrokerUnavailable | None:
+    """Return the reason for a failed attempt to connect that only a change of settings can end.
 
-    Credentials, a vhost, a permission, a queue's arguments, a certificate, or a file of ours.
+    Such reasons are credentials, a vhost, a permission, a queue's arguments, a certificate, or a
+    file of ours.
+
+    Args:
+        error: raised by the attempt.
+        connection: the connection's name, for the message.
+
+    Returns:
+        None where RabbitMQ can't be reached: then it is worth to try again.
     """
     if isinstance(error, BrokerUnavailable):
         return error
     if isinstance(error, InvalidSettings):
-        # A file was good at the start and is not now: it may be on its way to be renewed.
+        # The file was readable at the start: it may be being renewed.
         return BrokerUnavailable(str(error))
-    words = str(error) if isinstance(error, _REFUSED) else _closing_words(error)
-    if words is not None:
-        reason = f"RabbitMQ refuses ({link}): {words}; check SIMILE_AMQP_URL"
+    text = str(error) if isinstance(error, _REFUSED) else _close_text(error)
+    if text is not None:
+        reason = f"RabbitMQ refuses ({connection}): {text}; check SIMILE_AMQP_URL"
         return BrokerUnavailable(reason)
-    wrong = distrust(error)
-    if wrong is None:
+    untrusted = certificate_error(error)
+    if untrusted is None:
         return None
     reason = (
-        f"no trust between RabbitMQ and us ({link}): {wrong}; check SIMILE_AMQP_CA_FILE, "
+        f"no trust between RabbitMQ and us ({connection}): {untrusted}; check SIMILE_AMQP_CA_FILE, "
         "SIMILE_AMQP_CERT_FILE and the host of SIMILE_AMQP_URL"
     )
     return BrokerUnavailable(reason)
 
 
-def _closing_words(error: BaseException) -> str | None:
-    """The refusal by which RabbitMQ closed a connection that was being opened.
+def _close_text(error: BaseException) -> str | None:
+    """Return the text with which RabbitMQ refused a connection that was being opened, or None.
 
-    aiormq takes it for a wrong frame, and keeps the words to itself.
+    aiormq reports such a frame as unexpected, without its text.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         answer = frame.f_locals.get("frame")
         if isinstance(answer, spec.Connection.Close):
-            words = str(answer.reply_text)
-            refused = words.startswith(_REFUSALS) and not words.endswith(_STARTING)
-            return words if refused else None
+            text = str(answer.reply_text)
+            refused = text.startswith(_REFUSALS) and not text.endswith(_STARTING)
+            return text if refused else None
     return None

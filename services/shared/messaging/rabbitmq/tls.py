@@ -1,4 +1,4 @@
-"""How RabbitMQ is trusted, and how we show ourselves to it, over amqps."""
+"""The certificates for amqps: RabbitMQ's, and a client certificate of ours."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Final
 
 from services.shared.errors import InvalidSettings
 
-_UNMENDABLE: Final = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER")
-"""OpenSSL's reasons that speak of certificates, or of a port that speaks no TLS."""
+_PERMANENT: Final = ("CERTIFICATE", "UNKNOWN_CA", "WRONG_VERSION_NUMBER")
+"""OpenSSL's reasons for a wrong certificate, or for a port without TLS."""
 
 
 @dataclass(frozen=True, slots=True)
 class AmqpTls:
-    """PEM files. ca_file: None trusts the system's CAs; the other two go together."""
+    """Names PEM files.
+
+    Attributes:
+        ca_file: the CA of RabbitMQ's certificate; None trusts the system's CAs.
+        cert_file: a client certificate.
+        key_file: the key of `cert_file`.
+    """
 
     ca_file: Path | None = None
     cert_file: Path | None = None
@@ -23,13 +29,16 @@ class AmqpTls:
 
     @property
     def given(self) -> bool:
-        """Whether any of it was set."""
+        """Return whether any file was set."""
         return (self.ca_file or self.cert_file or self.key_file) is not None
 
     def context(self) -> ssl.SSLContext:
-        """A context with what the files hold now: made for each connection, so renewals are seen.
+        """Read the files and return a context that always checks the server's name.
 
-        The server's name is always checked. Raises InvalidSettings, naming the setting.
+        Call it for each connection, so that renewed files are used.
+
+        Raises:
+            InvalidSettings: a file can't be used; the message names the setting.
         """
         if self.key_file is not None and self.cert_file is None:
             message = "SIMILE_AMQP_KEY_FILE needs SIMILE_AMQP_CERT_FILE beside it"
@@ -41,7 +50,7 @@ class AmqpTls:
             raise InvalidSettings(message) from None
         if self.cert_file is not None:
             try:
-                # A password, so that an encrypted key is an error and not a question.
+                # With a password, OpenSSL raises for an encrypted key; without, it would prompt.
                 context.load_cert_chain(self.cert_file, self.key_file, password="")
             except OSError as error:
                 message = (
@@ -52,13 +61,13 @@ class AmqpTls:
         return context
 
 
-def distrust(error: BaseException | None) -> ssl.SSLError | None:
-    """Return the TLS fault behind an error, where a retry can't help.
+def certificate_error(error: BaseException | None) -> ssl.SSLError | None:
+    """Return the TLS error behind an error where another attempt would fail, too, or None.
 
-    Not every SSLError: a handshake that a dying broker breaks off is one, too.
+    Other TLS errors pass: a broker that stops during a handshake also causes one.
     """
     while error is not None:
-        if isinstance(error, ssl.SSLError) and any(word in str(error) for word in _UNMENDABLE):
+        if isinstance(error, ssl.SSLError) and any(word in str(error) for word in _PERMANENT):
             return error
         error = error.__cause__
     return None

@@ -13,13 +13,17 @@ _BARE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def require_amqp_url(url: str) -> None:
-    """Raise ValueError, with the reason and without the password, for what is no AMQP URL."""
+    """Check that a text is an AMQP URL.
+
+    Raises:
+        ValueError: the text is no AMQP URL; the message says why, without the password.
+    """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme.lower() not in _SCHEMES:
         message = f"it must begin with amqp:// or amqps://, like {_EXAMPLE}"
         raise ValueError(message)
     user_info, at, _ = rest.rpartition("@")
-    # A vhost has no @ in it unless encoded, so all before the last one is user and password.
+    # A vhost has no @ unless encoded, so all before the last @ is user and password.
     if at and (re.search(r"[/?#\[\]\s]", user_info) or _BARE_PERCENT.search(user_info)):
         message = (
             "its user or password holds a character that has to be percent-encoded in a URL: "

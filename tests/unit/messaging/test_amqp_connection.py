@@ -1,17 +1,17 @@
-"""The link to RabbitMQ goes on trying, whatever answers at its address."""
+"""A connection to RabbitMQ is tried again, whatever answers at its address."""
 
 from __future__ import annotations
 
 import asyncio
 
-import aiormq
+import aio_pika
 import pytest
 from aiormq.connection import FrameReceiver
 from aiormq.exceptions import AMQPConnectionError
 from yarl import URL
 
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
-from services.shared.messaging.rabbitmq.wire import Wire
+from services.shared.messaging.rabbitmq.transport import MonitoredTransport
 
 
 async def test_a_connection_that_ended_is_a_named_error() -> None:
@@ -22,7 +22,7 @@ async def test_a_connection_that_ended_is_a_named_error() -> None:
 
     server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    reader, writer = await Wire().create(URL(f"amqp://127.0.0.1:{port}/"))
+    reader, writer = await MonitoredTransport().create(URL(f"amqp://127.0.0.1:{port}/"))
     assert await reader.read() == b""
     with pytest.raises(AMQPConnectionError):
         await FrameReceiver(reader).get_frame()
@@ -30,15 +30,15 @@ async def test_a_connection_that_ended_is_a_named_error() -> None:
     server.close()
 
 
-async def test_a_link_never_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever connecting raises, it is tried again: a service that stopped would stay unready."""
+async def test_a_connection_is_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After any error the supervisor connects again; without it a service would stay unready."""
     tried = asyncio.Semaphore(0)
 
     def connect(*_: object, **__: object) -> None:
         tried.release()
         raise StopAsyncIteration
 
-    monkeypatch.setattr(aiormq, "connect", connect)
+    monkeypatch.setattr(aio_pika, "connect", connect)
     broker = AmqpBroker("amqp://guest:guest@127.0.0.1:1/", name="test")
     starting = asyncio.create_task(broker.start([]))
     async with asyncio.timeout(20):

@@ -1,4 +1,4 @@
-"""Content headers on the wire: what aiormq can't read loses its properties, all else is kept."""
+"""Content headers from RabbitMQ: those that aiormq can't read lose their properties."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pamqp import commands as spec
 from pamqp import frame as frames
 from pamqp.header import ContentHeader
 
-from services.shared.messaging.rabbitmq.wire import _Reader, readable
+from services.shared.messaging.rabbitmq.transport import _Reader, drop_unreadable_properties
 
 END = b"\xce"
 START = struct.pack(">HHQ", 60, 0, 1234)
@@ -42,7 +42,7 @@ def _properties(payload: bytes) -> ContentHeader:
 def test_unreadable_properties_are_left_out(raw: bytes) -> None:
     """The size of the body and the length of the frame stay, so what follows is read as it is."""
     frame = START + raw + END
-    clean = readable(frame)
+    clean = drop_unreadable_properties(frame)
     assert len(clean) == len(frame)
     header = _properties(clean)
     assert header.body_size == 1234
@@ -66,7 +66,7 @@ def test_unreadable_properties_are_left_out(raw: bytes) -> None:
 def test_readable_properties_are_kept(properties: spec.Basic.Properties) -> None:
     """The frame passes as it is, to the byte."""
     frame = ContentHeader(body_size=5, properties=properties).marshal() + END
-    assert readable(frame) == frame
+    assert drop_unreadable_properties(frame) == frame
 
 
 @pytest.mark.parametrize("pieces", [(1, 6), (7,), (3, 4)], ids=str)
