@@ -104,8 +104,7 @@ class AmqpBroker:
         for consumer in list(self._consumers):
             await consumer.close()
         self._consumers.clear()
-        await self._publishing.close()
-        await self._consuming.close()
+        await asyncio.gather(self._publishing.close(), self._consuming.close())
 
     @property
     def ready(self) -> bool:

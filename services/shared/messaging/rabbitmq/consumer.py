@@ -105,7 +105,7 @@ class AmqpConsumer:
         Raises:
             AMQPError: the channel closed.
         """
-        self._declared.channel.close_callbacks.add(lambda *_: self._end("its channel closed"))
+        self._declared.channel.close_callbacks.add(lambda *_: self._on_channel_closed())
         self._channel.on_consumer_cancel_callbacks.add(self._on_cancel)
         ok = await self._channel.basic_consume(self.queue, self._on_message, no_ack=self._auto_ack)
         self._tag = ok.consumer_tag
@@ -165,6 +165,11 @@ class AmqpConsumer:
             self._arrived.set()
         else:
             delivery.reject(requeue=True)
+
+    def _on_channel_closed(self) -> None:
+        self._end("its channel closed")
+        if self._sender is not None:
+            self._sender.cancel()
 
     def _on_cancel(self, frame: spec.Basic.Cancel) -> None:
         if frame.consumer_tag == self._tag:
