@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 from collections.abc import Iterator
 
 import pytest
 
-from services.shared.errors import BrokerUnavailable, ConsumerLost, ReplyQueueLost
+from services.shared.errors import BrokerUnavailable, ConsumerLost, ReplyQueueLost, Unroutable
 from services.shared.lifecycle import cancel
 from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
@@ -106,6 +108,54 @@ async def test_a_closed_broker_leaves_no_task(node: Node) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while asyncio.all_tasks() != before:
             await asyncio.sleep(0.01)
+
+
+async def test_a_lost_consumer_leaves_no_task(node: Node) -> None:
+    """A consumer that nobody closes ends its tasks when its connection is lost."""
+    queue = Queue(name="faults.lost")
+    async with CutProxy(node.port) as proxy:
+        broker = AmqpBroker(node.url.replace(str(node.port), str(proxy.port)), name="cut")
+        await broker.start([queue])
+        consumer = await broker.consume(queue, prefetch=4)
+        proxy.cut()
+        with pytest.raises(ConsumerLost):
+            await consumer.take(1)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while any(task.get_name() == f"acks {queue.name}" for task in asyncio.all_tasks()):
+                await asyncio.sleep(0.01)
+        await broker.close()
+
+
+async def test_a_silent_peer_does_not_hold_up_close(node: Node) -> None:
+    """Closing gives up its orderly way when RabbitMQ does not answer, and leaves no task."""
+    before = asyncio.all_tasks()
+    async with CutProxy(node.port) as proxy:
+        broker = AmqpBroker(node.url.replace(str(node.port), str(proxy.port)), name="mute")
+        await broker.start([QUEUE])
+        proxy.stall()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await broker.close()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while asyncio.all_tasks() != before:
+            await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("queue", [QUEUE.name, "faults.missing"])
+async def test_reading_the_length_of_a_queue_keeps_no_memory(node: Node, queue: str) -> None:
+    """Lengths are read every second for as long as a service runs."""
+    broker = AmqpBroker(node.url, name="lengths")
+    await broker.start([QUEUE])
+
+    async def objects_after(looks: int) -> int:
+        for _ in range(looks):
+            with contextlib.suppress(Unroutable):
+                await broker.depth(queue)
+        gc.collect()
+        return len(gc.get_objects())
+
+    before = await objects_after(20)
+    assert await objects_after(100) - before < 500
+    await broker.close()
 
 
 async def test_an_alarm_blocks_publishing_and_is_told(node: Node) -> None:
