@@ -151,7 +151,7 @@ def test_a_ca_without_amqps_is_a_wrong_setting(tmp_path: Path) -> None:
         amqp_broker(settings, "tls")
 
 
-def test_a_broken_off_handshake_is_no_certificate_error() -> None:
+def test_a_broken_off_handshake_is_no_distrust() -> None:
     """A broker that dies during a handshake is away, and is tried again."""
     cut = ConnectionError()
     cut.__cause__ = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")

@@ -30,7 +30,7 @@ async def test_a_connection_that_ended_is_a_named_error() -> None:
     server.close()
 
 
-async def test_a_connection_is_tried_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_link_never_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """After any error the supervisor connects again; without it a service would stay unready."""
     tried = asyncio.Semaphore(0)
 
