@@ -16,7 +16,7 @@ from services.shared.errors import BoxTooSmall, ExtremeAspect, UndecodableImage
 from services.shared.image_limits import Limits
 from services.shared.imaging import colour
 from services.shared.imaging.formats import jpeg2000, short_jpeg
-from services.shared.imaging.image_cost import JPEG_FAMILY
+from services.shared.imaging.image_cost import JPEG_FAMILY, memory_errors_named
 from services.shared.imaging.orientation import (
     Edges,
     orientation_of,
@@ -62,6 +62,7 @@ def current_name(model_id: str) -> str:
     return model_id
 
 
+@memory_errors_named()
 def decode(
     image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
 ) -> Image.Image:

@@ -6,11 +6,13 @@ In some formats a few bytes cause much work, which is counted before it is done.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from PIL import ImageFile
 
-from services.shared.errors import UndecodableImage
+from services.shared.errors import Overloaded, UndecodableImage
 from services.shared.imaging.formats import jpeg
 
 JPEG_FAMILY: Final = ("JPEG", "MPO")
@@ -27,6 +29,16 @@ _LARGE_PIXELS: Final = 16_000_000
 
 _BYTES_A_PIXEL: Final = {"JPEG": 12, "PNG": 12, "GIF": 12, "BMP": 12, "JPEG2000": 28}
 _MAX_BYTES_A_PIXEL: Final = 16
+
+
+@contextmanager
+def memory_errors_named() -> Iterator[None]:
+    """Raise Overloaded for a MemoryError: this machine is short of memory, whatever the image."""
+    try:
+        yield
+    except MemoryError as error:
+        message = "there is too little memory for the image now; try again later"
+        raise Overloaded(message) from error
 
 
 class Reader(io.BytesIO):

@@ -35,6 +35,7 @@ from services.shared.imaging.image_cost import (
     check_scans,
     decoding_bytes,
     in_scans,
+    memory_errors_named,
 )
 
 _MEDIA_TYPES: Final[Mapping[str, str]] = {
@@ -90,11 +91,12 @@ def memory_of(header: Header, target: int | None = None) -> int:
     return decoding_bytes(header.format, pixels, progressive=header.progressive)
 
 
+@memory_errors_named()
 def sniff(image: bytes, limits: Limits) -> Header:
     """Read the image's header without its pixels; of a HEIC or AVIF only the boxes are read.
 
     Raises EmptyImage, ImageTooLarge, UnsupportedFormat, UndecodableImage, TooManyPixels or
-    ExtremeAspect.
+    ExtremeAspect; Overloaded where this machine is short of memory.
     """
     _check_bytes(image, limits)
     if (picture := _contained(image, limits)) is not None:
@@ -172,7 +174,7 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
                 jpeg2000.check(image, opened.size)
             check_scans(opened, image)
             yield opened
-    except SimileError:
+    except (SimileError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         message = f"the image declares more than the {limits.max_pixels} pixels that are accepted"

@@ -12,15 +12,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import pytest
-from PIL import ImageChops
+from PIL import Image, ImageChops, ImageFile
 
 from services.shared import errors, imaging
 from services.shared.contracts import Box
 from services.shared.imaging.decode import decode as decode_here
-from services.shared.imaging.processes import confined, decoder_pool
+from services.shared.imaging.processes import confined, decoder_pool, wire
 from services.shared.imaging.processes.decoder_pool import DecoderPool
 from services.shared.imaging.processes.wire import Task
 from tests.support import pictures
@@ -127,6 +127,65 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool)
         os.kill(pid, signal.SIGKILL)
         assert asked.result().size == (700, 1000)
     assert pid not in pool.pids
+
+
+def test_a_process_that_is_killed_each_time_is_not_the_images_fault(
+    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The caller may try again, and the image gets no quarantine; another one is decoded."""
+    real = wire.send_task
+
+    def killing(pipe: BinaryIO, task: Task, image: bytes) -> None:
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGKILL)
+        real(pipe, task, image)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(wire, "send_task", killing)
+        with pytest.raises(errors.Overloaded, match="short of memory"):
+            pool.decode(IMAGES["TIFF"], TASK)
+    assert pool.decode(IMAGES["TIFF"], TASK).size == (700, 1000)
+
+
+def test_an_answer_that_is_none_is_the_images_fault(
+    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process still runs then, and is ended; that is no kill from outside."""
+
+    def broken(_pipe: BinaryIO, _max_pixels: int) -> Image.Image:
+        raise ValueError
+
+    monkeypatch.setattr(wire, "read_answer", broken)
+    monkeypatch.setattr(decoder_pool, "_ENDING_SECONDS", 0.01)
+    with pytest.raises(errors.DecoderCrashed, match="no valid answer"):
+        pool.decode(IMAGES["TIFF"], TASK)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "TIFF"])
+def test_short_memory_is_not_the_images_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither in this process nor where a decoding process's answer is read."""
+    image = pictures.encoded(pictures.scene(), name)
+
+    def out_of_memory(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(wire, "read_answer", out_of_memory)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", out_of_memory)
+    with pytest.raises(errors.Overloaded, match="memory"):
+        confined.decode(image, LIMITS)
+
+
+def test_short_memory_while_a_header_is_read_is_not_the_images_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Opening an image allocates, too."""
+
+    def out_of_memory(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Image, "open", out_of_memory)
+    with pytest.raises(errors.Overloaded, match="memory"):
+        imaging.sniff(IMAGES["TIFF"], LIMITS)
 
 
 def test_a_pool_that_is_closed_starts_nothing_more(pool: DecoderPool) -> None:

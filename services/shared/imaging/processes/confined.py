@@ -18,6 +18,7 @@ from services.shared.contracts import Box
 from services.shared.image_limits import Limits
 from services.shared.imaging.decode import decode as decode_here
 from services.shared.imaging.formats import jpeg2000
+from services.shared.imaging.image_cost import memory_errors_named
 from services.shared.imaging.probe import Header, format_of, memory_of, sniff
 from services.shared.imaging.processes.decoder_pool import DecoderPool
 from services.shared.imaging.processes.wire import Task
@@ -36,6 +37,7 @@ _COPIES: Final = 4
 _THUMBNAIL_QUALITY: Final = 85
 
 
+@memory_errors_named()
 def decode(
     image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
 ) -> Image.Image:
@@ -56,6 +58,7 @@ def decode(
     return pool().decode(image, task)
 
 
+@memory_errors_named()
 def thumbnail(image: bytes, limits: Limits, size: int) -> bytes:
     """A small JPEG of the image, its longest side at most `size`. Raises what `decode` raises."""
     small = decode(image, limits, target=size)

@@ -42,6 +42,9 @@ _BROKEN: Final = (OSError, EOFError, ValueError, KeyError, TypeError)
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**22)}
 """Makes an idle process give the memory of its last image back."""
 
+_ENDING_SECONDS: Final = 2.0
+"""From a process's last word to its end."""
+
 _PIPE_BYTES: Final = 2**20
 
 
@@ -97,14 +100,19 @@ class DecodingProcess:
         finally:
             timer.cancel()
 
-    def end(self) -> int:
-        """End the process, if it still runs; its exit code, negative for a signal."""
+    def exit_code(self) -> int | None:
+        """Wait a moment for the process to end; its exit code, or None where it still runs."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._popen.wait(_ENDING_SECONDS)
+        return None
+
+    def end(self) -> None:
+        """End the process, if it still runs."""
         self._popen.kill()
-        code = self._popen.wait()
+        self._popen.wait()
         for pipe in (self._tasks, self._answers):
             with suppress(OSError):  # the other end is gone
                 pipe.close()
-        return code
 
     def _end_late(self, late: threading.Event) -> None:
         late.set()
@@ -144,12 +152,14 @@ class DecoderPool:
             try:
                 return self._try(image, task)
             except _Killed:
-                # By whoever was short of memory, perhaps for what another image held.
+                # The system was short of memory, perhaps for what another image held.
                 pass
             try:
                 return self._try(image, task)
             except _Killed as error:
-                raise error.error from None
+                # The image's own limits end a process in other ways.
+                message = "the system ended the decoding process twice, as it does when it is "
+                raise Overloaded(message + "short of memory; try again later") from error
 
     def close(self) -> None:
         """End all processes; what they still decode, and what comes later, is refused."""
@@ -169,7 +179,8 @@ class DecoderPool:
                 message = f"the image was not decoded within {MAX_WALL_SECONDS:g} s"
                 raise DecodingTooSlow(message) from None
             except _BROKEN:
-                code = process.end()
+                code = process.exit_code()
+                process.end()
                 self._check_open()
                 raise _death(code, task) from None
             if not isinstance(answer, Refusal):
@@ -215,22 +226,25 @@ class DecoderPool:
 
 
 class _Killed(Exception):
-    """A process was killed from outside; `error` is the answer if that happens again."""
-
-    def __init__(self, error: SimileError) -> None:
-        super().__init__()
-        self.error = error
+    """A process was killed from outside."""
 
 
-def _death(code: int, task: Task) -> Exception:
-    """The error for an image whose process ended with that exit code."""
-    if code == -signal.SIGPROF:
-        message = f"decoding the image takes more than {task.cpu_seconds:.1f} s of a core"
-        error: SimileError = DecodingTooSlow(message)
+def _death(code: int | None, task: Task) -> Exception:
+    """The error for an image whose process ended with that exit code, or answered nonsense."""
+    if code == -signal.SIGKILL:
+        error: Exception = _Killed("a decoding process was killed from outside")
+        action = "decoder_killed"
+    elif code == -signal.SIGPROF:
+        error = DecodingTooSlow(
+            f"decoding the image takes more than {task.cpu_seconds:.1f} s of a core"
+        )
+        action = DecodingTooSlow.code
     else:
-        error = DecoderCrashed(f"the process that decoded the image ended with {code}")
+        ended = "gave no valid answer" if code is None else f"ended with {code}"
+        error = DecoderCrashed(f"the process that decoded the image {ended}")
+        action = DecoderCrashed.code
     import structlog  # noqa: PLC0415 (decoding processes import this module, and start faster)
 
     log = structlog.get_logger(__name__)
-    log.warning(str(error), action=error.code, exit_code=code)
-    return _Killed(error) if code == -signal.SIGKILL else error
+    log.warning(str(error), action=action, exit_code=code)
+    return error
