@@ -71,6 +71,7 @@ def up(
     The page can be opened earlier, and shows the progress of the index. On a terminal only steps
     and warnings are printed; elsewhere the log is printed as JSON.
     """
+    from services.local.first_query import require_key
     from services.local.source import source_of
     from services.local.up import LocalSettings
 
@@ -79,6 +80,7 @@ def up(
     given = LocalSettings.read(
         root, amqp_url, admin_port=admin_port, upload={"host": host, "port": port}
     )
+    require_key(given.upload.api_keys_file)
     source = source_of(given.shared.root, images, collection)
     settings = given.serving(source, quiet=show.quiet)
     logs.configure(settings.shared.log_level, settings.shared.log_format)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import aiohttp
@@ -17,6 +18,18 @@ from services.shared.errors import InvalidSettings
 _POLL_SECONDS: Final = 0.25
 _LATE_SECONDS: Final = 10.0
 _NO_ENTRY: Final = frozenset({401, 403})
+
+
+_KEY_WANTED: Final = (
+    "`simile up` sends a first query before it reports ready: set SIMILE_API_KEY "
+    "to a key of SIMILE_UPLOAD_API_KEYS_FILE with the scope read"
+)
+
+
+def require_key(keys_file: Path | None) -> None:
+    """Raise InvalidSettings where upload will require an API key, and none is set."""
+    if keys_file is not None and not key_headers():
+        raise InvalidSettings(_KEY_WANTED)
 
 
 async def until_reachable(url: str) -> None:
@@ -76,11 +89,7 @@ async def _ask(
             if answer.ok:
                 return None
             if answer.status in _NO_ENTRY:
-                message = (
-                    "`simile up` sends a first query before it reports ready: set SIMILE_API_KEY "
-                    "to a key of SIMILE_UPLOAD_API_KEYS_FILE with the scope read"
-                )
-                raise InvalidSettings(message)
+                raise InvalidSettings(_KEY_WANTED)
             body = await answer.json(content_type=None)
             return f"{body.get('detail')} ({body.get('code')})"
     except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError) as error:

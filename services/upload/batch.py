@@ -134,7 +134,8 @@ class BatchHandler:
         if isinstance(content, SimileError):
             raise content
         self.metrics.image_bytes.observe(len(content))
-        header = await read_header(content, self.inputs.limits.image)
+        left = self.client.left_seconds(query.deadline)
+        header = await read_header(content, self.inputs.limits.image, left)
         query.timeline.lap("sniff")
 
         async def shrunk(whole: bytes) -> bytes:

@@ -86,7 +86,7 @@ class Handlers:
             self.client.reserve(caller, until, may_be_known=True) as reservation,
             self._arriving(request) as body,
         ):
-            image, header, fields = await self._image_of(request, body)
+            image, header, fields = await self._image_of(request, body, until)
             self.client.left_seconds(until)
             question, box = parse_search(fields, Route.SEARCH)
             opened = await self.collections.open(question.collection)
@@ -133,7 +133,7 @@ class Handlers:
         until = caller_deadline(request)
         caller = request[ALLOWANCE].caller
         with self.client.reserve(caller, until) as reservation, self._arriving(request) as body:
-            image, _, fields = await self._image_of(request, body)
+            image, _, fields = await self._image_of(request, body, until)
             parse(fields, Route.EMBED)
             query = SearchQuery(
                 query_id=request[QUERY_ID],
@@ -224,13 +224,16 @@ class Handlers:
         announced = min(request.content_length or 0, self.inputs.limits.image.max_bytes)
         return self.inputs.bodies.arriving(request[ALLOWANCE].caller, announced)
 
-    async def _image_of(self, request: web.Request, body: Body) -> tuple[bytes, Header, Fields]:
+    async def _image_of(
+        self, request: web.Request, body: Body, until: float | None
+    ) -> tuple[bytes, Header, Fields]:
         image, fields = await read_image(request, self.inputs.limits, body, self.inputs.fetch)
         body.arrived()
         request[TIMELINE].lap("receive")
         self.metrics.image_bytes.observe(len(image))
         request[FACTS]["bytes"] = len(image)
-        header = await read_header(image, self.inputs.limits.image)
+        left = self.client.left_seconds(until)
+        header = await read_header(image, self.inputs.limits.image, left)
         request[FACTS]["format"] = header.format
         return image, header, fields
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,6 +14,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 
 from services.shared import imaging
 from services.shared.errors import (
+    DeadlineExceeded,
     EmptyImage,
     ImageTooLarge,
     MalformedRequest,
@@ -27,7 +30,11 @@ _MAX_FIELDS: Final = 8
 _MAX_NAME: Final = 255
 CHUNK_BYTES: Final = 64 * 1024
 _PLAIN: Final = frozenset({"", "identity"})
+_CHUNKED: Final = frozenset({"", "chunked"})
 _PLAIN_TRANSFER: Final = frozenset({"", "7bit", "8bit", "binary"})
+
+_SNIFFERS: Final = 2
+"""Threads that read headers; all other work in threads has its own."""
 
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
 """The size of a form besides its images: parameters, boundaries, headers of its parts."""
@@ -90,15 +97,29 @@ async def read_image(
     return bytes(image), fields
 
 
-async def read_header(image: bytes, limits: imaging.Limits) -> imaging.Header:
+async def read_header(
+    image: bytes, limits: imaging.Limits, within_seconds: float
+) -> imaging.Header:
     """The header, by a thread only where that can take long: a thread's hop costs more than most.
 
-    Raises what `imaging.sniff` raises.
+    Raises what `imaging.sniff` raises, and DeadlineExceeded.
     """
     header = imaging.sniff_start(image, limits)
     if header is not None:
         return header
-    return await asyncio.to_thread(imaging.sniff, image, limits)
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(within_seconds):
+            return await loop.run_in_executor(_sniffers(), imaging.sniff, image, limits)
+    except TimeoutError:
+        message = f"the image's header was not read within {within_seconds:.3g} s; try again"
+        raise DeadlineExceeded(message) from None
+
+
+@functools.cache
+def _sniffers() -> ThreadPoolExecutor:
+    """Return the threads that read headers: images that take long hold up no other work."""
+    return ThreadPoolExecutor(_SNIFFERS, "sniff")
 
 
 async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
@@ -128,6 +149,11 @@ def require_plain(request: web.Request) -> None:
     coding = request.headers.get(hdrs.CONTENT_ENCODING, "")
     if coding.strip().lower() not in _PLAIN:
         message = f"the body has Content-Encoding: {coding[:40]!a}; send it as it is"
+        raise UnsupportedCoding(message)
+    # aiohttp decodes no transfer coding but chunks: others would pass for the image.
+    coding = ",".join(request.headers.getall(hdrs.TRANSFER_ENCODING, ()))
+    if coding.strip().lower() not in _CHUNKED:
+        message = f"the body has Transfer-Encoding: {coding[:40]!a}; send it plain or chunked"
         raise UnsupportedCoding(message)
 
 

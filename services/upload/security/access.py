@@ -17,6 +17,7 @@ from aiohttp.typedefs import Handler, Middleware
 from services.shared.errors import Forbidden, Unauthenticated
 from services.upload.http.context import ALLOWANCE, FACTS
 from services.upload.security.api_keys import ApiKey, Scope, find
+from services.upload.security.header_checks import WEB_SCHEMES
 from services.upload.security.rate_limit import Allowance, RateLimit
 
 COOKIE: Final = "simile_key"
@@ -113,7 +114,8 @@ def require_same_origin(request: web.Request) -> None:
     else:
         # Browsers leave it out where there is no TLS; but a POST always has its Origin.
         origin = request.headers.get(hdrs.ORIGIN)
-        same = origin is None or origin.partition("://")[2] == request.host
+        scheme, _, authority = (origin or "").partition("://")
+        same = origin is None or (scheme in WEB_SCHEMES and authority == request.host)
     if not same:
         message = "another origin's page may not ask with this page's cookie; send the key itself"
         raise Forbidden(message)

@@ -29,6 +29,9 @@ from services.shared.errors import (
 EXPECTED: Final = web.RequestKey("expected", str)
 """The value of the request's header Expect, where it has one."""
 
+WEB_SCHEMES: Final = frozenset({"http", "https"})
+"""A browser sends an Origin of others for pages that no server sent."""
+
 _CONTINUE: Final = "100-continue"
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 
@@ -146,10 +149,12 @@ class HeaderChecks:
 
 
 def _authority(origin: str) -> str:
+    """Return the host and port of an origin; empty where that is no page of the web."""
     try:
-        return urlsplit(origin).netloc
+        parts = urlsplit(origin)
     except ValueError:
         return ""
+    return parts.netloc if parts.scheme in WEB_SCHEMES else ""
 
 
 @functools.lru_cache(maxsize=256)

@@ -151,6 +151,17 @@ class TestWithKeys:
         monkeypatch.setenv("SIMILE_API_KEY", SHOP)
         await first_query.until_answered(api.url, "birds", pytest.fail)
 
+    async def test_a_missing_key_is_reported_before_anything_is_built(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """`up` asks for it before it starts; without a file of keys none is needed."""
+        monkeypatch.delenv("SIMILE_API_KEY", raising=False)
+        first_query.require_key(None)
+        with pytest.raises(InvalidSettings, match="set SIMILE_API_KEY"):
+            first_query.require_key(tmp_path / "keys")
+        monkeypatch.setenv("SIMILE_API_KEY", SHOP)
+        first_query.require_key(tmp_path / "keys")
+
     async def test_both_headers_are_taken(self, api: Api, picture: bytes) -> None:
         """Authorization or X-API-Key; a proxy's own Basic does not hide the latter."""
         for headers in (
@@ -221,6 +232,7 @@ class TestWithKeys:
             ({"Sec-Fetch-Site": "cross-site"}, 403),
             ({"Origin": "http://evil.example"}, 403),
             ({"Origin": "null"}, 403),
+            ({"Origin": "javascript://localhost"}, 403),
             ({"Origin": "http://[evil"}, 403),
             ({}, 200),
         ],

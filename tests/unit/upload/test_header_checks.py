@@ -148,6 +148,8 @@ def test_names_are_checked_where_they_protect(settings: dict[str, Any], only_own
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "javascript://localhost"}, 403),
+        ({"Origin": "file://localhost"}, 403),
         ({"Origin": "http://[evil"}, 403),
         ({"Origin": "http://localhost.evil.example"}, 403),
     ],

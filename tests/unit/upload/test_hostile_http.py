@@ -157,6 +157,15 @@ async def test_a_head_that_is_wrong_is_refused(api: Api, head: bytes) -> None:
     assert (await api.get("/v1/collections")).status == 200
 
 
+@pytest.mark.parametrize("coding", [b"gzip, chunked", b"deflate,chunked", b"x, chunked"])
+async def test_a_transfer_coding_is_refused(api: Api, coding: bytes) -> None:
+    """Aiohttp takes chunks apart and undoes nothing else: the code is that of a content coding."""
+    head = HEAD + b"Connection: close\r\nTransfer-Encoding: " + coding + b"\r\n\r\n"
+    answer = await _sent(api, head + b"5\r\n12345\r\n0\r\n\r\n")
+    assert _status(answer) == 415
+    assert b'"unsupported_coding"' in answer
+
+
 @pytest.mark.parametrize(
     "path",
     [

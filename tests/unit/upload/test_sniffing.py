@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 
 from services.shared import imaging
-from services.shared.errors import SimileError
+from services.shared.errors import DeadlineExceeded, SimileError
 from services.shared.imaging import Header, Limits
 from services.upload.query.body import read_header
 from tests.support.pictures import encoded, exif, scene
@@ -34,7 +35,7 @@ async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
     image = encoded(
         scene(), "JPEG", exif=exif(6), comment=b"x" * 60_000, icc_profile=b"y" * 200_000
     )
-    header = await read_header(image + bytes(500_000), LIMITS)
+    header = await read_header(image + bytes(500_000), LIMITS, 60)
     assert header == Header("JPEG", "image/jpeg", 96, 64)
     assert sniffing == []
 
@@ -50,9 +51,29 @@ async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
 )
 async def test_what_may_take_long_is_read_in_a_thread(image: bytes, sniffing: list[str]) -> None:
     """Other formats, and odd JPEGs, do not hold up the loop."""
-    header = await read_header(image, LIMITS)
+    header = await read_header(image, LIMITS, 60)
     assert (header.width, header.height) == (96, 64)
-    assert sniffing[-1] != threading.main_thread().name
+    assert sniffing[-1].startswith("sniff")
+
+
+async def test_headers_that_take_long_hold_up_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They have threads of their own, and each caller gets an answer in time."""
+    blocked = threading.Event()
+
+    def slow(_image: bytes, _limits: Limits) -> None:
+        blocked.wait(60)
+
+    monkeypatch.setattr(imaging, "sniff", slow)
+    image = encoded(scene(), "PNG")
+    try:
+        reading = [read_header(image, LIMITS, 0.05) for _ in range(20)]
+        ended = await asyncio.gather(*reading, return_exceptions=True)
+        assert {type(error) for error in ended} == {DeadlineExceeded}
+        assert await asyncio.to_thread(lambda: "free") == "free"
+    finally:
+        blocked.set()
 
 
 @pytest.mark.parametrize(
@@ -71,5 +92,5 @@ async def test_what_is_wrong_is_named_as_it_always_was(image: bytes) -> None:
     with pytest.raises(SimileError) as whole:
         imaging.sniff(image, LIMITS)
     with pytest.raises(type(whole.value)) as short:
-        await read_header(image, LIMITS)
+        await read_header(image, LIMITS, 60)
     assert str(short.value) == str(whole.value)
