@@ -7,6 +7,8 @@ that slow callers keep nobody else out.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -65,10 +67,14 @@ class Bodies:
         self.used = _Use()
         self._on_refused = on_refused
         self._callers: dict[str, _Use] = {}
+        self._arriving: set[Body] = set()
 
     @contextmanager
     def arriving(self, caller: str, announced_bytes: int) -> Iterator[Body]:
         """Count a body from its request's head to its answer.
+
+        Where the bound of bodies is reached, the slowest body of the caller that sends most of them
+        makes room for a caller that sends fewer.
 
         Args:
             caller: the API key or the address that sends the body.
@@ -79,8 +85,11 @@ class Bodies:
             RateLimited: the caller's share of the bounds is reached.
         """
         body = Body(self, caller)
+        if self.used.count >= self.bounds.count:
+            self._make_room(caller)
         self._require(caller, 1, announced_bytes)
         self._add(caller, 1, 0)
+        self._arriving.add(body)
         try:
             yield body
         finally:
@@ -92,9 +101,23 @@ class Bodies:
         self._require(caller, 0, count)
         self._add(caller, 0, count)
 
-    def end(self, caller: str) -> None:
+    def end(self, body: Body) -> None:
         """Count one body less on its way."""
-        self._add(caller, -1, 0)
+        self._arriving.discard(body)
+        self._add(body.caller, -1, 0)
+
+    def refused(self, refusal: SimileError) -> SimileError:
+        """Count a refusal, and return it."""
+        self._on_refused(refusal.code)
+        return refusal
+
+    def _make_room(self, caller: str) -> None:
+        """End the slowest body of the caller with most of them, if this caller has fewer."""
+        counts = Counter(body.caller for body in self._arriving)
+        busiest, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
+        if most > counts[caller] + 1:
+            theirs = (body for body in self._arriving if body.caller == busiest)
+            min(theirs, key=lambda body: body.bytes_per_second).displace()
 
     def _require(self, caller: str, count: int, size: int) -> None:
         bounds, theirs = self.bounds, self._callers.get(caller, _Use())
@@ -105,7 +128,7 @@ class Bodies:
                 f"{self.used.count} images are on their way already, and "
                 f"{self.used.held_bytes} bytes are held; try again later"
             )
-            raise self._refused(Overloaded(message))
+            raise self.refused(Overloaded(message))
         if (
             of_caller[0] > max(1, int(bounds.count * _CALLERS_SHARE))
             or of_caller[1] > bounds.held_bytes * _CALLERS_SHARE
@@ -114,11 +137,7 @@ class Bodies:
                 f"{theirs.count} of your images are on their way already, and {theirs.held_bytes} "
                 "of your bytes are held; send fewer at once"
             )
-            raise self._refused(RateLimited(message))
-
-    def _refused(self, refusal: SimileError) -> SimileError:
-        self._on_refused(refusal.code)
-        return refusal
+            raise self.refused(RateLimited(message))
 
     def _add(self, caller: str, count: int, size: int) -> None:
         theirs = self._callers.setdefault(caller, _Use())
@@ -134,8 +153,10 @@ class Body:
 
     def __init__(self, bodies: Bodies, caller: str) -> None:
         self._bodies = bodies
-        self._caller = caller
+        self.caller = caller
         self._on_its_way = True
+        self._displaced = False
+        self._began_at = time.monotonic()
         self._ends_at = 0.0
         self._lot_begun_at = 0
         self._timer: asyncio.Timeout | None = None
@@ -148,7 +169,7 @@ class Body:
 
     def add_bytes(self, count: int) -> None:
         """Count bytes that have come. Raises Overloaded or RateLimited when they are too many."""
-        self._bodies.hold(self._caller, count)
+        self._bodies.hold(self.caller, count)
         self.held_bytes += count
         lot = self._bodies.bounds.bytes_per_second * _LOT_SECONDS
         if self._timer is not None and self.held_bytes - self._lot_begun_at >= lot:
@@ -159,7 +180,19 @@ class Body:
         """End the body's time on its way."""
         if self._on_its_way:
             self._on_its_way = False
-            self._bodies.end(self._caller)
+            self._bodies.end(self)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Return the body's pace since its request's head; a second at least is counted."""
+        return self.held_bytes / max(1.0, time.monotonic() - self._began_at)
+
+    def displace(self) -> None:
+        """End the reading of the body with Overloaded, to make room for another caller."""
+        self._displaced = True
+        self.arrived()
+        if self._timer is not None and not self._timer.expired():
+            self._timer.reschedule(_now())
 
     @asynccontextmanager
     async def time_limit(self) -> AsyncIterator[None]:
@@ -168,12 +201,16 @@ class Body:
         Raises:
             BodyTimeout: the body takes too long, or comes too slowly.
             MalformedRequest: the body is not as its headers say.
+            Overloaded: another caller got the body's place.
         """
         self._ends_at = _now() + self._bodies.bounds.timeout_seconds
         try:
             async with asyncio.timeout_at(self._next_end()) as self._timer:
                 yield
         except TimeoutError:
+            if self._displaced:
+                message = "too many images are on their way, most of them yours; send fewer at once"
+                raise self._bodies.refused(Overloaded(message)) from None
             raise BodyTimeout(self._lateness()) from None
         except web.RequestPayloadError as error:
             message = "the body is not as its headers say: wrong chunks, or cut"
@@ -183,6 +220,8 @@ class Body:
 
     def _next_end(self) -> float:
         """Return the time by which the next bytes must arrive, on the event loop's clock."""
+        if self._displaced:
+            return _now()
         if not self._bodies.bounds.bytes_per_second:
             return self._ends_at
         return min(self._ends_at, _now() + _LOT_SECONDS)

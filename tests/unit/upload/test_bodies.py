@@ -134,6 +134,37 @@ def test_bodies_of_all_callers_are_bounded() -> None:
     assert (bodies.used.count, bodies._callers) == (0, {})
 
 
+async def test_a_new_caller_takes_the_place_of_the_slowest_body_of_the_busiest() -> None:
+    """Two addresses with all of the places keep nobody out; their slowest body is refused."""
+    refusals = list[str]()
+    bounds = BodyBounds(6, 1000, bytes_per_second=0, timeout_seconds=30)
+    bodies, reading = Bodies(bounds, refusals.append), asyncio.Event()
+
+    async def slow(caller: str, size: int) -> None:
+        with bodies.arriving(caller, 0) as body:
+            body.add_bytes(size)
+            async with body.time_limit():
+                await reading.wait()
+
+    tasks = [
+        asyncio.create_task(slow(*one)) for one in zip("aaaabb", (9, 1, 9, 9, 2, 2), strict=True)
+    ]
+    await asyncio.sleep(0)
+    with bodies.arriving("new", 0):
+        assert bodies.used.count == 6
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        assert [task.done() for task in tasks] == [False, True, False, False, False, False]
+        with pytest.raises(Overloaded, match="most of them yours"):
+            await tasks[1]
+        # A caller with as many as the busiest gets none of their places.
+        with pytest.raises((Overloaded, RateLimited)), bodies.arriving("a", 0):
+            pytest.fail("the busiest was let in")
+    assert refusals[0] == "overloaded"
+    reading.set()
+    await asyncio.wait(tasks)
+    assert (bodies.used.count, bodies._callers, bodies._arriving) == (0, {}, set())
+
+
 def test_bytes_count_from_their_arrival_to_the_answer() -> None:
     """What is announced is refused from the head, what comes beyond is refused as it comes."""
     bodies = _bodies()
