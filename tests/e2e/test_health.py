@@ -96,7 +96,7 @@ WEDGES: Final = """
 import threading
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
-from services.shared.process import host
+from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
 from tests.support.fake_model import FakeModel
 
@@ -113,7 +113,7 @@ async def run(broker, stop, telemetry):
         lambda *_: [Wedging()], settings, shared, broker, stop=stop, telemetry=telemetry
     )
 
-host("embedder", shared, run)
+run_service("embedder", shared, run)
 """
 
 
