@@ -141,11 +141,8 @@ class Embedder:
         )
         bad = BadMessages(self._count_bad, quarantine)
         prefetch = max(_MIN_PREFETCH, 2 * self._batch_limit * len(models))
-        prefetches = {
-            topology.EMBED: prefetch,
-            topology.EMBED_BULK: prefetch,
-            topology.EMBED_SUSPECTS: 1,
-        }
+        prefetches = {topology.EMBED: prefetch, topology.EMBED_BULK: prefetch}
+        prefetches[topology.EMBED_SUSPECTS] = 1
         self._subscriptions = {
             queue: _subscription(broker, queue, bad, limit) for queue, limit in prefetches.items()
         }

@@ -18,7 +18,7 @@ from services.shared.messaging.broker import Broker
 from services.shared.messaging.request_reply import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.telemetry import Telemetry
-from services.shared.telemetry.health import lasting
+from services.shared.telemetry.health import Health, lasting
 from services.shared.volume.volume import Volume
 from services.upload.canary import CanaryChoice, ReplyPathCheck
 from services.upload.collections import CollectionReader
@@ -78,35 +78,15 @@ async def run(
     )
     workers = Workers(broker, embedder_start_seconds=settings.embedder_start_seconds)
     client = _search_client(settings, broker, inbox, workers, metrics)
-    health = telemetry.health
-    health.live_when("reply queue", lasting(inbox.stalled, _DEAF_SECONDS))
     collections = _collections(settings, shared)
     in_flight, security = InFlightRequests(), Security.of(settings, metrics)
     tracer = telemetry.tracing.tracer("upload")
-    app = application(
-        settings,
-        shared,
-        client,
-        collections,
-        security,
-        observed(client, metrics, in_flight, tracer),
-        metrics,
-    )
+    around = observed(client, metrics, in_flight, tracer)
+    app = application(settings, shared, client, collections, security, around, metrics)
     recent = RecentMetrics(telemetry.registry)
-    version, now_unix_ms = metadata.version("simile-search"), time.time_ns() // 1_000_000
-    status = StatusHandlers(shared.replica, version, health, recent, collections, now_unix_ms)
-    app.add_routes(status.routes())
-    runner = TimedRunner(
-        app,
-        header_timeout_seconds=settings.header_timeout_seconds,
-        shutdown_timeout_seconds=_LAST_SECONDS,
-    )
-    listener = Listener(runner, settings, security.tls)
-    # In place of the host's check: without a broker each replica is as good as the next, and an
-    # answer that says why and when to come again is better than a Service without endpoints.
-    health.ready_when("broker", lambda: broker.refusal)
-    health.ready_when("upload", lambda: _unready(client, inbox, listener))
-    health.ready_when("reply queue", lasting(inbox.stalled, _UNHEARD_SECONDS))
+    app.add_routes(_status(shared, telemetry.health, recent, collections).routes())
+    listener = _listener(app, settings, security)
+    _add_checks(telemetry.health, broker, client, inbox, listener)
 
     async def serve() -> None:
         url = await listener.start()
@@ -130,20 +110,62 @@ async def run(
         "recent": recent.run(),
     }
     if shared.canary_seconds > 0:
-        canary = Canary(
-            inbox,
-            metrics.canary,
-            CanaryChoice(collections, shared.replica, shared.image_limits).choose,
-            ReplyPathCheck(broker, inbox).judge,
-            period_seconds=shared.canary_seconds,
-            timeout_seconds=settings.deadline_seconds,
-        )
-        health.ready_when("upload canary", lambda: canary.unready)
+        choice = CanaryChoice(collections, shared.replica, shared.image_limits)
+        canary = _canary(inbox, broker, metrics, choice, settings, shared)
+        telemetry.health.ready_when("upload canary", lambda: canary.unready)
         stages["canary"] = canary.run()
     try:
         await lifecycle.supervise(stages, until=stop, drain=drain, once={"http": serve()})
     finally:
         await listener.close()
+
+
+def _status(
+    shared: SharedSettings, health: Health, recent: RecentMetrics, collections: CollectionReader
+) -> StatusHandlers:
+    version, now_unix_ms = metadata.version("simile-search"), time.time_ns() // 1_000_000
+    return StatusHandlers(shared.replica, version, health, recent, collections, now_unix_ms)
+
+
+def _canary(
+    inbox: Inbox,
+    broker: Broker,
+    metrics: UploadMetrics,
+    choice: CanaryChoice,
+    settings: UploadSettings,
+    shared: SharedSettings,
+) -> Canary:
+    return Canary(
+        inbox,
+        metrics.canary,
+        choice.choose,
+        ReplyPathCheck(broker, inbox).judge,
+        period_seconds=shared.canary_seconds,
+        timeout_seconds=settings.deadline_seconds,
+    )
+
+
+def _listener(app: web.Application, settings: UploadSettings, security: Security) -> Listener:
+    runner = TimedRunner(
+        app,
+        header_timeout_seconds=settings.header_timeout_seconds,
+        shutdown_timeout_seconds=_LAST_SECONDS,
+    )
+    return Listener(runner, settings, security.tls)
+
+
+def _add_checks(
+    health: Health, broker: Broker, client: SearchClient, inbox: Inbox, listener: Listener
+) -> None:
+    """Add the checks of liveness and readiness.
+
+    The check "broker" replaces the process's own: without a broker no replica is better than
+    another, and an answer with Retry-After is better than a Service without endpoints.
+    """
+    health.live_when("reply queue", lasting(inbox.stalled, _DEAF_SECONDS))
+    health.ready_when("broker", lambda: broker.refusal)
+    health.ready_when("upload", lambda: _unready(client, inbox, listener))
+    health.ready_when("reply queue", lasting(inbox.stalled, _UNHEARD_SECONDS))
 
 
 def application(

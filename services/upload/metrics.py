@@ -138,6 +138,9 @@ class UploadMetrics:
             "Bytes of request bodies in memory, from their arrival to the answer.",
             registry=registry,
         )
+        self._add_replies_metrics(registry)
+
+    def _add_replies_metrics(self, registry: CollectorRegistry) -> None:
         self.late_replies = Counter(
             "simile_upload_late_replies_total",
             "Replies that came when nobody waited any more.",
