@@ -46,10 +46,10 @@ run: export RUN_IMAGES := $(value IMAGES)
 run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images, PORT=8080
 	$(BIN)/simile up $(if $(PORT),--port $(PORT)) $(if $(value IMAGES),--images "$$RUN_IMAGES")
 
-# Tests that start whole systems and measure them run one at a time. The other tests of hostile images
-# measure the CPU time of one process, which runs beside others.
-ALONE := $(addprefix tests/,browser dashboards e2e faults first_minute fuzz integration \
-	hostile/test_house.py hostile/test_messages.py hostile/test_poison.py)
+# Tests that measure whole systems run one at a time. The other tests of hostile images measure the CPU
+# time of one process, which runs beside others.
+ALONE := $(addprefix tests/,browser e2e faults first_minute integration \
+	hostile/test_messages.py hostile/test_poison.py)
 
 test: setup system check ## Run every check and every test
 	$(BIN)/pytest --numprocesses=2 --dist=loadfile --durations=25 $(ALONE:%=--ignore=%)
