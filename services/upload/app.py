@@ -27,6 +27,7 @@ from services.upload.http.bodies import Bodies, BodyBounds
 from services.upload.http.fair_queue import FairQueue
 from services.upload.http.listener import Listener
 from services.upload.http.observed import InFlightRequests, observed
+from services.upload.http.responses import ItemBodies
 from services.upload.http.retry_pacing import RetryPacing
 from services.upload.http.server import TimedRunner
 from services.upload.metrics import UploadMetrics
@@ -189,7 +190,9 @@ def application(
         settings.fetch_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
     )
     inputs = ImageInput(limits, bodies, shrinker, remote if settings.query_by_url else None)
-    handlers = Handlers(client, collections, metrics, inputs)
+    handlers = Handlers(
+        client, collections, metrics, inputs, ItemBodies(show_paths=settings.show_paths)
+    )
     turns = FairQueue(metrics.count_admission)
     metrics.waiting_reads.set_function(lambda: turns.waiting)
     app = web.Application(

@@ -52,6 +52,7 @@ class BatchHandler:
     collections: CollectionReader
     metrics: UploadMetrics
     inputs: ImageInput
+    bodies: responses.ItemBodies
 
     async def search(self, request: web.Request) -> web.Response:
         """Each image's neighbours, or what is wrong with it, in the order of the form."""
@@ -148,7 +149,7 @@ class BatchHandler:
         seconds = query.timeline.seconds()
         example = trace_id(query.traceparent) if sampled(query.traceparent) else ""
         self.metrics.observe_stages(seconds, example)
-        return responses.search_body(query.query_id, found, seconds)
+        return self.bodies.search(query.query_id, found, seconds)
 
 
 def _record(query: SearchQuery, upload: Upload, code: str) -> None:

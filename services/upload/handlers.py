@@ -56,6 +56,7 @@ class Handlers:
     collections: CollectionReader
     metrics: UploadMetrics
     inputs: ImageInput
+    bodies: responses.ItemBodies
     samples: LRUCache[tuple[str, str, int], bytes] = field(
         default_factory=lambda: LRUCache(_SAMPLES_BYTES, len)
     )
@@ -63,7 +64,7 @@ class Handlers:
 
     def routes(self) -> list[web.RouteDef]:
         """The API's routes; GET routes answer HEAD too."""
-        batch = BatchHandler(self.client, self.collections, self.metrics, self.inputs)
+        batch = BatchHandler(self.client, self.collections, self.metrics, self.inputs, self.bodies)
         return [
             web.post(Route.SEARCH, self.search),
             web.post(Route.BATCH, batch.search),
@@ -189,7 +190,7 @@ class Handlers:
         body = self.samples.get(key)
         if body is None:
             items = await self.collections.sample(opened, count)
-            listed = [responses.item_body(opened, item) for item in items]
+            listed = [self.bodies.item(opened.manifest.collection, item) for item in items]
             body = orjson.dumps({**responses.version_body(opened), "items": listed})
             with suppress(ValueError):  # of a sample that is larger than the cache
                 self.samples[key] = body
@@ -200,7 +201,10 @@ class Handlers:
         require_known(single_values(request), _NONE)
         opened, item = await self._item_of(request)
         return responses.json_response(
-            {**responses.version_body(opened), **responses.item_body(opened, item)}
+            {
+                **responses.version_body(opened),
+                **self.bodies.item(opened.manifest.collection, item),
+            }
         )
 
     async def image(self, request: web.Request) -> web.StreamResponse:
@@ -255,7 +259,7 @@ class Handlers:
     def _answer_found(self, request: web.Request, found: Found) -> web.Response:
         request[TIMELINE].lap("reply")
         seconds = request[TIMELINE].seconds()
-        body = responses.search_body(request[QUERY_ID], found, seconds)
+        body = self.bodies.search(request[QUERY_ID], found, seconds)
         logged = ("collection", "index_version", "model_id", "matching")
         request[FACTS].update({name: body[name] for name in logged})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)

@@ -95,6 +95,11 @@ class UploadSettings(EnvironmentSettings):
         description="Where the images are, as <images_root>/<collection>; "
         "default: where the index builder saw them.",
     )
+    show_paths: bool = Field(
+        default=True,
+        description="Answers name the file of each item, as its path relative to the collection's "
+        "folder.",
+    )
     embedding_cache_bytes: int = Field(
         default=32 * 2**20,
         ge=0,

@@ -274,4 +274,5 @@ def _neighbors(kept: Kept, items: Mapping[int, Item]) -> Iterable[Neighbor]:
             distance,
             1.0 - distance**2 / 2.0,
             tuple(items[one].item_id for one in folded),
+            item.path,
         )

@@ -161,6 +161,8 @@ class Neighbor(NamedTuple):
         distance: the angular distance to the query, 0..2.
         similarity: the cosine similarity to the query, -1..1.
         duplicates: ids of the items that were folded into this one, nearest to the query first.
+        path: the item's file, relative to the collection's folder; empty from a searcher of an
+            older release.
     """
 
     item_id: str
@@ -169,6 +171,7 @@ class Neighbor(NamedTuple):
     distance: float
     similarity: float
     duplicates: tuple[str, ...] = ()
+    path: str = ""
 
 
 @dataclass(frozen=True, slots=True)

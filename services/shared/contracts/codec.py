@@ -232,6 +232,7 @@ def _neighbor_out(neighbor: contracts.Neighbor) -> pb.Neighbor:
         distance=neighbor.distance,
         similarity=neighbor.similarity,
         duplicates=neighbor.duplicates,
+        path=neighbor.path,
     )
     # As an argument a mapping goes through generic Python code, which takes twice as long.
     attributes = message.attributes
@@ -257,13 +258,8 @@ def _reply_in(reply: pb.Reply) -> contracts.Reply:
         case _:
             message = "a reply has neither neighbours nor a failure"
             raise UndecodableMessage(message)
-    return contracts.Reply(
-        reply.correlation_id,
-        outcome,
-        _stages_in(reply.stages),
-        reply.vector,
-        reply.batch_images,
-    )
+    stages = _stages_in(reply.stages)
+    return contracts.Reply(reply.correlation_id, outcome, stages, reply.vector, reply.batch_images)
 
 
 def _failure_in(failure: pb.Failure) -> contracts.Failure:
@@ -282,6 +278,7 @@ def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
             distance=neighbor.distance,
             similarity=neighbor.similarity,
             duplicates=tuple(neighbor.duplicates),
+            path=neighbor.path,
         )
         for neighbor in found.neighbors
     )

@@ -360,12 +360,15 @@ class Neighbor(_message.Message):
     DISTANCE_FIELD_NUMBER: _builtins.int
     SIMILARITY_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     label: _builtins.str
     distance: _builtins.float
     """Angular distance, sqrt(2 - 2 cos), 0..2."""
     similarity: _builtins.float
     """Cosine, -1..1."""
+    path: _builtins.str
+    """The file's path relative to the collection's folder; empty from a searcher of an older release."""
     @_builtins.property
     def attributes(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     @_builtins.property
@@ -381,10 +384,11 @@ class Neighbor(_message.Message):
         distance: _builtins.float = ...,
         similarity: _builtins.float = ...,
         duplicates: _abc.Iterable[_builtins.str] | None = ...,
+        path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "distance", b"distance", "duplicates", b"duplicates", "item_id", b"item_id", "label", b"label", "similarity", b"similarity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "distance", b"distance", "duplicates", b"duplicates", "item_id", b"item_id", "label", b"label", "path", b"path", "similarity", b"similarity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
@@ -41,22 +42,59 @@ def json_bytes_response(body: bytes, headers: Mapping[str, str] | None = None) -
     )
 
 
-def search_body(query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
-    """Return the body of an answer to a search; next_cursor is None on the last page.
+@dataclass(frozen=True, slots=True)
+class ItemBodies:
+    """Builds the bodies that describe items.
 
-    seconds: the time of each stage.
+    Attributes:
+        show_paths: the bodies name the item's file.
     """
-    answer = found.neighbors
-    return {
-        "query_id": query_id,
-        "collection": answer.collection,
-        "index_version": answer.index_version,
-        "model_id": answer.model_id,
-        "matching": answer.matching,
-        "neighbors": [_neighbor(answer.collection, neighbor) for neighbor in answer.neighbors],
-        "next_cursor": answer.next_cursor or None,
-        "timings_ms": milliseconds(seconds),
-    }
+
+    show_paths: bool = True
+
+    def search(self, query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
+        """Return the body of an answer to a search; next_cursor is None on the last page.
+
+        seconds: the time of each stage.
+        """
+        answer = found.neighbors
+        return {
+            "query_id": query_id,
+            "collection": answer.collection,
+            "index_version": answer.index_version,
+            "model_id": answer.model_id,
+            "matching": answer.matching,
+            "neighbors": [self._neighbor(answer.collection, one) for one in answer.neighbors],
+            "next_cursor": answer.next_cursor or None,
+            "timings_ms": milliseconds(seconds),
+        }
+
+    def item(self, collection: str, item: Item) -> dict[str, Any]:
+        """Return an item's facts and addresses."""
+        return {
+            "item_id": item.item_id,
+            **self._path(item.path),
+            "label": item.label,
+            "attributes": dict(item.attributes),
+            "width": item.width,
+            "height": item.height,
+            **_urls(collection, item.item_id),
+        }
+
+    def _neighbor(self, collection: str, neighbor: Neighbor) -> dict[str, Any]:
+        return {
+            "item_id": neighbor.item_id,
+            **self._path(neighbor.path),
+            "label": neighbor.label,
+            "attributes": dict(neighbor.attributes),
+            "distance": neighbor.distance,
+            "similarity": neighbor.similarity,
+            "duplicates": list(neighbor.duplicates),
+            **_urls(collection, neighbor.item_id),
+        }
+
+    def _path(self, path: str) -> dict[str, str]:
+        return {"path": path} if path and self.show_paths else {}
 
 
 def embedding_body(
@@ -116,18 +154,6 @@ def facets_body(opened: OpenCollection, facets: Facets) -> dict[str, Any]:
     }
 
 
-def item_body(opened: OpenCollection, item: Item) -> dict[str, Any]:
-    """Return an item's facts and addresses."""
-    return {
-        "item_id": item.item_id,
-        "label": item.label,
-        "attributes": dict(item.attributes),
-        "width": item.width,
-        "height": item.height,
-        **_urls(opened.manifest.collection, item.item_id),
-    }
-
-
 def version_body(opened: OpenCollection) -> dict[str, Any]:
     """Return the collection and the version that an answer is about."""
     return {
@@ -154,15 +180,3 @@ def _facets(facets: Iterable[Facet]) -> list[dict[str, Any]]:
 def _urls(collection: str, item_id: str) -> dict[str, str]:
     address = f"/v1/items/{collection}/{item_id}"
     return {"image_url": f"{address}/image", "thumbnail_url": f"{address}/thumbnail"}
-
-
-def _neighbor(collection: str, neighbor: Neighbor) -> dict[str, Any]:
-    return {
-        "item_id": neighbor.item_id,
-        "label": neighbor.label,
-        "attributes": dict(neighbor.attributes),
-        "distance": neighbor.distance,
-        "similarity": neighbor.similarity,
-        "duplicates": list(neighbor.duplicates),
-        **_urls(collection, neighbor.item_id),
-    }

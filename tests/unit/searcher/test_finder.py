@@ -76,6 +76,15 @@ def _sorted_by_distance(vectors: Vectors, query: Vectors) -> list[int]:
     return order
 
 
+def test_a_neighbour_names_its_file(tmp_path: Path) -> None:
+    """The answer holds each item's path, so that upload need not look it up."""
+    vectors = unit_vectors(20)
+    found = _ask(_finder(tmp_path, vectors), vectors[7], k=3).neighbors
+    paths = {f"id{item.position}": item.path for item in items(20)}
+    assert [one.path for one in found] == [paths[one.item_id] for one in found]
+    assert found[0].path == "image-7.jpg"
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("limit", [0, 10**9])
 def test_a_filter_finds_every_item_that_passes(

@@ -71,6 +71,7 @@ neighbors = st.builds(
     distance=_float32,
     similarity=_float32,
     duplicates=st.lists(_words, max_size=3).map(tuple),
+    path=st.text(max_size=20),
 )
 outcomes = st.builds(contracts.Failure, _words, st.text(max_size=50)) | st.builds(
     contracts.Neighbors,

@@ -104,6 +104,7 @@ class FakeSearcher:
         self._volume = volume
         self.slips: list[Slip] = []
         self.model_id = MODEL
+        self.sends_paths = True
 
     @property
     def asked(self) -> Question:
@@ -149,7 +150,15 @@ class FakeSearcher:
         folded = () if question.collapse is None else (items(COUNT)[-1].item_id,)
         distance = 0.1 * item.position
         similarity = 1 - item.position / 20
-        return Neighbor(item.item_id, item.label, item.attributes, distance, similarity, folded)
+        return Neighbor(
+            item.item_id,
+            item.label,
+            item.attributes,
+            distance,
+            similarity,
+            folded,
+            item.path if self.sends_paths else "",
+        )
 
 
 @contextlib.asynccontextmanager

@@ -345,7 +345,7 @@ def test_the_description_knows_every_route_and_no_other() -> None:
     described = {
         (method.upper(), path) for path, methods in OPENAPI["paths"].items() for method in methods
     }
-    handlers = Handlers(None, None, None, None)  # type: ignore[arg-type]
+    handlers = Handlers(None, None, None, None, None)  # type: ignore[arg-type]
     app = web.Application()
     session = SessionHandlers(None, None)  # type: ignore[arg-type]
     status = StatusHandlers("", "", None, None, None, 0)  # type: ignore[arg-type]
