@@ -49,7 +49,7 @@ _Turn = Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
-class _House:
+class _System:
     """The processes that are measured, and the front's address."""
 
     services: Mapping[str, Process]
@@ -95,21 +95,21 @@ def _measured(folder: Path, rounds: int, display: Display) -> results.Figures:
         for way, embedder in (("stub", STUB), ("model", "embedder")):
             display.at(f"with {embedder}")
             (folder / way).mkdir()
-            with _house(folder / way, node, broker, embedder) as house:
-                figures[way] = asyncio.run(_alternated(house, image, rounds, display))
+            with _system(folder / way, node, broker, embedder) as system:
+                figures[way] = asyncio.run(_alternated(system, image, rounds, display))
     return figures
 
 
 async def _alternated(
-    house: _House, image: bytes, rounds: int, display: Display
+    system: _System, image: bytes, rounds: int, display: Display
 ) -> results.Figures:
     """Turns of a few seconds, off and on, the order changing: what drifts hits both alike."""
-    await _asked(house, image, _WARM_SECONDS)
+    await _asked(system, image, _WARM_SECONDS)
     turns: dict[str, list[_Turn]] = {"off": [], "on": []}
     for number in range(rounds):
         for state in ("off", "on") if number % 2 else ("on", "off"):
-            house.turn(OFF if state == "off" else ON)
-            turns[state].append(await _asked(house, image, _SECONDS))
+            system.turn(OFF if state == "off" else ON)
+            turns[state].append(await _asked(system, image, _SECONDS))
             display.done()
     more = [on["all"] - off["all"] for on, off in zip(turns["on"], turns["off"], strict=True)]
     return {
@@ -119,11 +119,11 @@ async def _alternated(
     }
 
 
-async def _asked(house: _House, image: bytes, seconds: float) -> _Turn:
-    target = Target(house.url, [image], path="/v1/search?collection=stub")
-    before = cpu_seconds(house.measured)
+async def _asked(system: _System, image: bytes, seconds: float) -> _Turn:
+    target = Target(system.url, [image], path="/v1/search?collection=stub")
+    before = cpu_seconds(system.measured)
     run = await closed_loop(target, concurrency=_CONCURRENCY, seconds=seconds)
-    after = cpu_seconds(house.measured)
+    after = cpu_seconds(system.measured)
     count = len(run.served)
     spent = {name: 1000 * (after[name] - before[name]) / count for name in after}
     return {**spent, "all": sum(spent.values()), "queries": count}
@@ -147,7 +147,7 @@ def _broker(folder: Path) -> Iterator[tuple[Node, psutil.Process]]:
 
 
 @contextlib.contextmanager
-def _house(folder: Path, node: Node, broker: psutil.Process, embedder: str) -> Iterator[_House]:
+def _system(folder: Path, node: Node, broker: psutil.Process, embedder: str) -> Iterator[_System]:
     """The services as they ship: logs at info, each query a line, to a file."""
     port = running.free_port()
     environment = {
@@ -180,7 +180,7 @@ def _house(folder: Path, node: Node, broker: psutil.Process, embedder: str) -> I
         services = {"embedder": first, **{name: start(name) for name in ("searcher", "upload")}}
         for process in services.values():
             running.wait_until(process.ready, "ready", process)
-        yield _House(services, broker, f"http://127.0.0.1:{port}")
+        yield _System(services, broker, f"http://127.0.0.1:{port}")
 
 
 def _model_id(embedder: Process) -> str:

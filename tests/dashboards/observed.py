@@ -19,11 +19,11 @@ import aiormq
 from services.local.sample import draw_sample
 from services.shared.messaging import topology
 from services.shared.volume.manifest import MANIFEST, VECTORS
-from tests.support.house import COLLECTION, House
 from tests.support.light_embedder import SECONDS as LIGHT_SECONDS
 from tests.support.prometheus import Prometheus, Target
 from tests.support.rabbitmq import Node
 from tests.support.running import free_port, wait_until
+from tests.support.system import COLLECTION, System
 
 RULES: Final = Path(__file__).resolve().parents[2] / "helm" / "simile" / "rules" / "simile.yaml"
 REPLICAS: Final = ("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
@@ -37,9 +37,9 @@ _LABELS: Final = {"namespace": "photos", "release": "simile"}
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A running house and the Prometheus that scrapes it."""
+    """A running system and the Prometheus that scrapes it."""
 
-    house: House
+    system: System
     prometheus: Prometheus
     amqp_url: str
 
@@ -66,9 +66,9 @@ class Observed:
 
     async def _rush(self, session: aiohttp.ClientSession) -> None:
         """More at once than is let in: some are refused."""
-        image = min(self.house.images.rglob("*.jpg")).read_bytes()
+        image = min(self.system.images.rglob("*.jpg")).read_bytes()
         queries = (
-            self._post(session, f"{self.house.url}/v1/search", image + number.to_bytes(2))
+            self._post(session, f"{self.system.url}/v1/search", image + number.to_bytes(2))
             for number in range(MAX_IN_FLIGHT + 20)
         )
         await asyncio.gather(*queries)
@@ -82,7 +82,7 @@ class Observed:
         over: asyncio.Event,
     ) -> None:
         """One client: at work while the wave is as high as its number."""
-        images = sorted(self.house.images.rglob("*.jpg"))
+        images = sorted(self.system.images.rglob("*.jpg"))
         chance = random.Random(number)  # noqa: S311 (which image comes next)
         begun = time.monotonic()
         while not over.is_set():
@@ -95,7 +95,7 @@ class Observed:
 
     async def _one(self, session: aiohttp.ClientSession, kind: float, image: bytes) -> None:
         """One request of some kind; mostly a search by an image not seen before."""
-        url = self.house.url
+        url = self.system.url
         if kind < 0.02:
             await self._post(session, f"{url}/v1/search", image[: len(image) // 2])
         elif kind < 0.04:
@@ -111,7 +111,7 @@ class Observed:
         async with session.post(url, data=body) as answer:
             found = await answer.json(content_type=None)
         for neighbor in found.get("neighbors", [])[:1]:
-            item = f"{self.house.url}/v1/items/{found['collection']}/{neighbor['item_id']}"
+            item = f"{self.system.url}/v1/items/{found['collection']}/{neighbor['item_id']}"
             for of_it in ("thumbnail", "similar"):
                 async with session.get(f"{item}/{of_it}") as answer:
                     await answer.read()
@@ -126,23 +126,23 @@ class Observed:
 
     def _build_again(self, copies: int) -> None:
         """Index some more pictures, and leave out a broken one."""
-        more = self.house.images / "more"
+        more = self.system.images / "more"
         more.mkdir()
-        known = sorted(self.house.images.rglob("*.jpg"))
+        known = sorted(self.system.images.rglob("*.jpg"))
         for number, file in enumerate(copies * known):
             (more / f"{number}.jpg").write_bytes(file.read_bytes() + bytes(number + 1))
         (more / "broken.jpg").write_bytes(file.read_bytes()[:500])
-        process = self.house.start_build()
+        process = self.system.start_build()
         assert process.popen.wait(timeout=600) == 0, process.log.read_text()
-        version = f'index_version="{self.house.volume.active(COLLECTION)}"'
-        searchers = [self.house.processes[name] for name in ("searcher-1", "searcher-2")]
+        version = f'index_version="{self.system.volume.active(COLLECTION)}"'
+        searchers = [self.system.processes[name] for name in ("searcher-1", "searcher-2")]
         wait_until(
             lambda: all(version in one.metrics() for one in searchers), "swapped", searchers[0]
         )
 
     def _publish_broken(self) -> None:
         """Activate a version that can't be right, until a searcher has said so."""
-        volume = self.house.volume
+        volume = self.system.volume
         good = volume.active(COLLECTION)
         broken = f"{good.partition('-')[0]}-00000000"
         shutil.copytree(volume.directory(COLLECTION, good), volume.directory(COLLECTION, broken))
@@ -153,7 +153,7 @@ class Observed:
         (home / MANIFEST).write_text(manifest.replace(good, broken))
         (home / VECTORS).write_bytes(b"no vectors")
         volume.activate(COLLECTION, broken)
-        searcher = self.house.processes["searcher-1"]
+        searcher = self.system.processes["searcher-1"]
         refused = "simile_searcher_refused_versions_total"
         wait_until(lambda: searcher.total(refused) > 0, "refusing", searcher)
         time.sleep(REFUSED_SECONDS)
@@ -169,10 +169,10 @@ def observed(
     scrape_interval: str,
     embedder: str = "services.embedder",
 ) -> Iterator[Observed]:
-    """A house with its index, every process scraped under the labels of a cluster."""
+    """A system with its index, every process scraped under the labels of a cluster."""
     draw_sample(folder / COLLECTION, per_class=per_class)
     build_port = free_port()
-    house = House(
+    system = System(
         folder,
         folder / COLLECTION,
         dict.fromkeys(_SERVICES, node.url),
@@ -186,8 +186,8 @@ def observed(
             LIGHT_SECONDS: "0.04",
         },
     )
-    house.start(*REPLICAS)
-    addresses = {name: one.admin.removeprefix("http://") for name, one in house.processes.items()}
+    system.start(*REPLICAS)
+    addresses = {name: one.admin.removeprefix("http://") for name, one in system.processes.items()}
     addresses["index-build"] = f"127.0.0.1:{build_port}"
     (folder / "prometheus").mkdir()
     prometheus = Prometheus(
@@ -201,8 +201,8 @@ def observed(
     )
     try:
         prometheus.start()
-        house.build()
-        yield Observed(house, prometheus, node.url)
+        system.build()
+        yield Observed(system, prometheus, node.url)
     finally:
         prometheus.stop()
-        house.stop()
+        system.stop()

@@ -13,9 +13,9 @@ import pytest
 from tests.dashboards import boards, names
 from tests.dashboards.observed import Observed, observed
 from tests.dashboards.test_rules import EVERY
-from tests.support.house import LIGHT
 from tests.support.prometheus import require_prometheus
 from tests.support.rabbitmq import Node
+from tests.support.system import LIGHT
 
 LOAD_SECONDS: Final = 24.0
 SETTLING_SECONDS: Final = 3.0
@@ -27,7 +27,7 @@ WITHOUT_DATA: Final = {"GPU": "a CPU has no device whose memory could fill up"}
 
 @pytest.fixture(scope="module")
 def watched(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """A house that has answered queries of all kinds, and opened a second index version."""
+    """A system that has answered queries of all kinds, and opened a second index version."""
     require_prometheus()
     folder = tmp_path_factory.mktemp("watched")
     with observed(rabbitmq, folder, per_class=4, scrape_interval="1s", embedder=LIGHT) as running:

@@ -27,7 +27,7 @@ from tests.support.running import START_SECONDS, Process, free_port, log_lines, 
 SERVICES: Final = ("upload", "embedder", "searcher")
 
 
-class House:
+class System:
     """One replica of each service, whose canaries ask every second."""
 
     def __init__(self, node: Node, folder: Path) -> None:
@@ -79,11 +79,11 @@ def _failing(process: Process, path: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The running house, its index built."""
+def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The running system, its index built."""
     folder = tmp_path_factory.mktemp("health")
     draw_sample(folder / "sample", per_class=4)
-    running = House(rabbitmq, folder)
+    running = System(rabbitmq, folder)
     try:
         running.build()
         yield running
@@ -121,7 +121,7 @@ async def test_a_wedged_model_thread_is_seen_and_does_not_hold_up_the_end(
     rabbitmq: Node, tmp_path: Path
 ) -> None:
     """Unready, then not live, in a real process; SIGTERM still ends it, its image goes back."""
-    # Before any test that starts the house: its embedder would take the image.
+    # Before any test that starts the system: its embedder would take the image.
     environment = {
         "SIMILE_AMQP_URL": rabbitmq.url,
         "SIMILE_EMBEDDER_UNREADY_AFTER_SECONDS": "0.5",
@@ -154,49 +154,51 @@ async def test_a_wedged_model_thread_is_seen_and_does_not_hold_up_the_end(
         await broker.close()
 
 
-async def test_canaries_fail_with_the_embedder_and_recover_with_it(house: House) -> None:
+async def test_canaries_fail_with_the_embedder_and_recover_with_it(system: System) -> None:
     """Without an embedder upload's canaries fail, and it stays ready: each replica is alike."""
-    await house.until(lambda: house.canaries("upload", "image", "ok") >= 2, "tried", "upload")
-    await house.until(lambda: house.canaries("searcher", "vector", "ok") >= 2, "tried", "searcher")
-    assert house.processes["embedder"].stop() == 0
+    await system.until(lambda: system.canaries("upload", "image", "ok") >= 2, "tried", "upload")
+    await system.until(
+        lambda: system.canaries("searcher", "vector", "ok") >= 2, "tried", "searcher"
+    )
+    assert system.processes["embedder"].stop() == 0
     late = "deadline_exceeded"
-    await house.until(lambda: house.canaries("upload", "image", late) >= 4, "failing", "upload")
-    upload = house.processes["upload"]
+    await system.until(lambda: system.canaries("upload", "image", late) >= 4, "failing", "upload")
+    upload = system.processes["upload"]
     assert _failing(upload, "/readyz") == {}
-    assert _failing(house.processes["searcher"], "/readyz") == {}
+    assert _failing(system.processes["searcher"], "/readyz") == {}
     async with aiohttp.ClientSession() as session:
-        assert (await session.get(f"{house.url}/v1/collections")).status == 200
-        image = next(house.images.rglob("*.jpg")).read_bytes()
-        async with session.post(f"{house.url}/v1/search", data=image) as answer:
+        assert (await session.get(f"{system.url}/v1/collections")).status == 200
+        image = next(system.images.rglob("*.jpg")).read_bytes()
+        async with session.post(f"{system.url}/v1/search", data=image) as answer:
             code = (await answer.json(content_type=None))["code"]
             assert (answer.status, code) == (503, "no_embedder")
             assert answer.headers["Retry-After"] == "5"
-    before = house.canaries("upload", "image", "ok")
-    house.processes["embedder"] = house.start("embedder")
-    await house.until(lambda: house.canaries("upload", "image", "ok") > before, "well", "upload")
+    before = system.canaries("upload", "image", "ok")
+    system.processes["embedder"] = system.start("embedder")
+    await system.until(lambda: system.canaries("upload", "image", "ok") > before, "well", "upload")
     assert (
         upload.total("simile_upload_requests_total", route="/v1/search", status="200", code="ok")
         == 0
     )
     codes = [line["code"] for line in log_lines(upload.log) if line.get("action") == "canary"]
     assert codes[-2:] == [late, "ok"]
-    embedder = house.processes["embedder"]
+    embedder = system.processes["embedder"]
     assert embedder.total("simile_embedder_images_total", code="ok", intake="canary") > 0
 
 
-async def test_a_second_signal_ends_upload_at_once(house: House) -> None:
+async def test_a_second_signal_ends_upload_at_once(system: System) -> None:
     """A second signal ends the process without a drain, though a body is still arriving."""
-    process = house.processes["upload"]
-    host, _, port = house.url.removeprefix("http://").partition(":")
+    process = system.processes["upload"]
+    host, _, port = system.url.removeprefix("http://").partition(":")
     _, writer = await asyncio.open_connection(host, port)
     writer.write(
         b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n\xff\xd8"
     )
     await writer.drain()
     arriving = "simile_upload_arriving_bodies"
-    await house.until(lambda: process.total(arriving) == 1, "asked", "upload")
+    await system.until(lambda: process.total(arriving) == 1, "asked", "upload")
     process.popen.send_signal(signal.SIGTERM)
-    await house.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
+    await system.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
     assert process.alive
     process.popen.send_signal(signal.SIGTERM)
     # Sooner than the drain's timeout, which is 20 s.

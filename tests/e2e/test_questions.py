@@ -1,4 +1,4 @@
-"""What people ask besides "the ten nearest", answered by the whole house with its real model."""
+"""What people ask besides "the ten nearest", answered by the whole system with its real model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The house as real processes over a real RabbitMQ: answers, a killed embedder, hostile files."""
+"""The system as real processes over a real RabbitMQ: answers, a killed embedder, hostile files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUERIES = 200
 AT_ONCE = 8
 
 
-class House:
+class System:
     """One upload, two embedders, two searchers, and an index of the drawn sample."""
 
     def __init__(self, node: Node, folder: Path) -> None:
@@ -64,11 +64,11 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """The running house, its index built."""
-    folder = tmp_path_factory.mktemp("house")
+def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """The running system, its index built."""
+    folder = tmp_path_factory.mktemp("system")
     draw_sample(folder / "sample", per_class=8)
-    running = House(rabbitmq, folder)
+    running = System(rabbitmq, folder)
     try:
         running.build()
         yield running
@@ -83,11 +83,11 @@ async def _search(
         return answer.status, await answer.json(content_type=None)
 
 
-async def test_an_image_of_the_collection_finds_itself_first(house: House) -> None:
+async def test_an_image_of_the_collection_finds_itself_first(system: System) -> None:
     """A query walks upload, embedder, searcher and back, and the nearest item is the image."""
-    image = sorted(house.images.rglob("*.jpg"))[3]
+    image = sorted(system.images.rglob("*.jpg"))[3]
     async with aiohttp.ClientSession() as session:
-        status, answer = await _search(session, house.url, image.read_bytes())
+        status, answer = await _search(session, system.url, image.read_bytes())
     assert status == 200
     assert len(answer["neighbors"]) == 10
     first = answer["neighbors"][0]
@@ -96,27 +96,27 @@ async def test_an_image_of_the_collection_finds_itself_first(house: House) -> No
     assert set(answer["timings_ms"]) >= {"decode", "model", "search", "total"}
 
 
-async def test_killing_an_embedder_under_load_loses_no_query(house: House) -> None:
+async def test_killing_an_embedder_under_load_loses_no_query(system: System) -> None:
     """SIGKILL in mid-batch: each of 200 queries is answered, or fails by name in time."""
-    images = [path.read_bytes() for path in sorted(house.images.rglob("*.jpg"))[:40]]
+    images = [path.read_bytes() for path in sorted(system.images.rglob("*.jpg"))[:40]]
     gate, outcomes = asyncio.Semaphore(AT_ONCE), []
 
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
         async with gate:
             if number == QUERIES // 4:
-                house.processes["embedder-1"].kill()
-            outcomes.append(await _search(session, house.url, images[number % len(images)]))
+                system.processes["embedder-1"].kill()
+            outcomes.append(await _search(session, system.url, images[number % len(images)]))
 
     timeout = aiohttp.ClientTimeout(total=40)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         await asyncio.gather(*(ask(session, number) for number in range(QUERIES)))
-    house.processes["embedder-1"] = house.start("embedder-1")
+    system.processes["embedder-1"] = system.start("embedder-1")
     assert len(outcomes) == QUERIES
     failures = [answer.get("code") for status, answer in outcomes if status != 200]
     assert set(failures) <= {"deadline_exceeded"}
     # Redelivery answers even what the killed embedder held: a loss would show as a deadline.
     assert failures == []
-    embedder = house.processes["embedder-1"]
+    embedder = system.processes["embedder-1"]
     await asyncio.to_thread(wait_until, embedder.ready, "ready again", embedder)
 
 
@@ -131,7 +131,7 @@ REFUSED = {
 }
 
 
-async def test_every_awkward_file_gets_what_its_note_calls_for(house: House) -> None:
+async def test_every_awkward_file_gets_what_its_note_calls_for(system: System) -> None:
     """Odd files are answered, hostile ones get a 4xx with a code, and every process lives on."""
     folder = awkward_dir()
     with (folder / "NOTES.csv").open(newline="") as notes:
@@ -139,37 +139,37 @@ async def test_every_awkward_file_gets_what_its_note_calls_for(house: House) -> 
     async with aiohttp.ClientSession() as session:
         seen = {}
         for name in names:
-            status, answer = await _search(session, house.url, (folder / name).read_bytes())
+            status, answer = await _search(session, system.url, (folder / name).read_bytes())
             seen[name] = (status, answer.get("code"))
     assert seen == {name: REFUSED.get(name, (200, None)) for name in names}
-    assert all(process.alive for process in house.processes.values())
-    assert all(process.ready() for process in house.processes.values())
+    assert all(process.alive for process in system.processes.values())
+    assert all(process.ready() for process in system.processes.values())
 
 
-async def test_turned_photographs_are_found_alike(house: House) -> None:
+async def test_turned_photographs_are_found_alike(system: System) -> None:
     """The three EXIF-turned files and their upright original have the same vector, nearly."""
     folder = awkward_dir()
     vectors = []
     async with aiohttp.ClientSession() as session:
         for name in ("reference", "3", "6", "8"):
             image = (folder / f"exif_orientation_{name}.jpg").read_bytes()
-            async with session.post(f"{house.url}/v1/embed", data=image) as answer:
+            async with session.post(f"{system.url}/v1/embed", data=image) as answer:
                 vectors.append((await answer.json())["vector"])
     upright = vectors[0]
     for turned in vectors[1:]:
         assert sum(a * b for a, b in zip(upright, turned, strict=True)) > 0.97
 
 
-async def test_swapping_the_index_under_load_mixes_nothing(house: House) -> None:
+async def test_swapping_the_index_under_load_mixes_nothing(system: System) -> None:
     """While two versions take turns every query is answered, from the one version it names."""
-    volume = Volume(house.folder / "root")
+    volume = Volume(system.folder / "root")
     first = volume.active("sample")
-    extra = house.images / "extra"
+    extra = system.images / "extra"
     extra.mkdir()
-    for number, file in enumerate(sorted(house.images.rglob("*.jpg"))[::4]):
+    for number, file in enumerate(sorted(system.images.rglob("*.jpg"))[::4]):
         # Other bytes, the same picture: new items that must never be named by the old version.
         (extra / f"{number}.jpg").write_bytes(file.read_bytes() + bytes(number + 1))
-    await asyncio.to_thread(house.build)
+    await asyncio.to_thread(system.build)
     second = volume.active("sample")
     assert second != first
     known = {version: _item_ids(volume, version) for version in (first, second)}
@@ -179,7 +179,7 @@ async def test_swapping_the_index_under_load_mixes_nothing(house: House) -> None
 
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
         while swapping:
-            answers.append(await _search(session, house.url, images[number]))
+            answers.append(await _search(session, system.url, images[number]))
 
     async with aiohttp.ClientSession() as session:
         asking = [asyncio.create_task(ask(session, number)) for number in range(4)]
@@ -206,11 +206,11 @@ def _item_ids(volume: Volume, version: str) -> set[str]:
     return {item.item_id for item in catalog}
 
 
-async def test_every_process_drains_and_exits_with_zero(house: House) -> None:
+async def test_every_process_drains_and_exits_with_zero(system: System) -> None:
     """SIGTERM to each process ends it with exit code 0, and its log holds no complaint."""
-    codes = await asyncio.to_thread(house.stop)
+    codes = await asyncio.to_thread(system.stop)
     assert codes == dict.fromkeys(codes, 0)
-    for process in house.processes.values():
+    for process in system.processes.values():
         text = process.log.read_text()
         assert "Traceback" not in text
         complaints = [line for line in log_lines(process.log) if line["level"] != "info"]

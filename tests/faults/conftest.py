@@ -1,4 +1,4 @@
-"""One house for every fault: real processes, each service behind a proxy of its own."""
+"""One system for every fault: real processes, each service behind a proxy of its own."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import pytest_asyncio
 from services.local.sample import draw_sample
 from tests.support.checker import Load
 from tests.support.cut_proxy import CutProxy
-from tests.support.house import COLLECTION, LIGHT, House
 from tests.support.light_embedder import SECONDS
 from tests.support.rabbitmq import Node, require_server
+from tests.support.system import COLLECTION, LIGHT, System
 
 DEADLINE_SECONDS: Final = 4.0
 SERVICES: Final = ("upload", "embedder", "searcher")
@@ -48,11 +48,11 @@ async def links(node: Node) -> AsyncIterator[Mapping[str, CutProxy]]:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def whole_house(
+async def whole_system(
     node: Node, links: Mapping[str, CutProxy], tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[House]:
+) -> AsyncIterator[System]:
     """One upload, two embedders, two searchers, and an index of the drawn sample."""
-    folder = tmp_path_factory.mktemp("house")
+    folder = tmp_path_factory.mktemp("system")
     draw_sample(folder / "sample", per_class=4)
     # The embedders' heartbeats are quick, for the test that stops one.
     urls = {name: node.url.replace(str(node.port), str(links[name].port)) for name in SERVICES}
@@ -63,44 +63,44 @@ async def whole_house(
         "SIMILE_UPLOAD_EMBEDDING_CACHE_BYTES": "0",
         SECONDS: "0.01",
     }
-    house = House(
+    system = System(
         folder, folder / "sample",
         {**urls, "index": node.url, "embedder": urls["embedder"] + "?heartbeat=2"},
         embedder=LIGHT, environment=environment,
     )  # fmt: skip
     try:
-        house.start("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
-        await asyncio.to_thread(house.build)
-        yield house
+        system.start("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
+        await asyncio.to_thread(system.build)
+        yield system
     finally:
-        await asyncio.to_thread(house.stop)
+        await asyncio.to_thread(system.stop)
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def house(whole_house: House) -> AsyncIterator[House]:
-    """The house, every replica of it ready before a test and after."""
-    await whole_house.ready()
-    yield whole_house
-    await whole_house.ready()
+async def system(whole_system: System) -> AsyncIterator[System]:
+    """The system, every replica of it ready before a test and after."""
+    await whole_system.ready()
+    yield whole_system
+    await whole_system.ready()
 
 
 @pytest.fixture
-def load(house: House) -> Callable[..., Load]:
-    """Makes a load of the house's own images."""
-    images = {path.read_bytes(): item_id for path, item_id in house.known().items()}
+def load(system: System) -> Callable[..., Load]:
+    """Makes a load of the system's own images."""
+    images = {path.read_bytes(): item_id for path, item_id in system.known().items()}
 
     def make(per_second: float = 20.0, urls: tuple[str, ...] = ()) -> Load:
         return Load(
-            urls or house.urls, images, per_second=per_second, deadline_seconds=DEADLINE_SECONDS
+            urls or system.urls, images, per_second=per_second, deadline_seconds=DEADLINE_SECONDS
         )
 
     return make
 
 
 @pytest.fixture
-def image(house: House) -> bytes:
+def image(system: System) -> bytes:
     """One image of the collection."""
-    path: Path = min(house.known())
+    path: Path = min(system.known())
     return path.read_bytes()
 
 

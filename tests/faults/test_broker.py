@@ -11,8 +11,8 @@ import pytest
 
 from tests.support.checker import Load
 from tests.support.cut_proxy import CutProxy
-from tests.support.house import House
 from tests.support.rabbitmq import Node
+from tests.support.system import System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -23,45 +23,45 @@ AWAY: Final = ("broker_unavailable", "reply_queue_lost")
 HEALTHY: Final = ("set_vm_memory_high_watermark", "0.6")
 
 
-async def _failed_after(house: House, link: CutProxy, load: Load) -> float:
+async def _failed_after(system: System, link: CutProxy, load: Load) -> float:
     """How long after a cut the queries that no embedder had answered failed by name."""
     async with load.running():
         await load.answered()
-        house.pause("embedder-1", "embedder-2")
+        system.pause("embedder-1", "embedder-2")
         try:
             await load.until(lambda: load.waiting >= 5)
             moment = time.monotonic()
             link.cut()
             await load.until(lambda: load.settled(moment))
         finally:
-            house.resume("embedder-1", "embedder-2")
+            system.resume("embedder-1", "embedder-2")
         await load.answered()
     load.judge(*AWAY)
     return load.settled_after(moment)
 
 
 async def test_who_waits_is_told_within_100_ms_of_the_loss(
-    house: House,
+    system: System,
     links: Mapping[str, CutProxy],
     load: Callable[..., Load],
     seen: Callable[..., None],
 ) -> None:
     """Queries that are on their way when the connection breaks get their 503 then, not later."""
     # The best of three: on a machine that others use, too, any of them may be held up.
-    failed = [await _failed_after(house, links["upload"], load()) for _ in range(3)]
+    failed = [await _failed_after(system, links["upload"], load()) for _ in range(3)]
     seen("connection cut", f"failed after {[round(1000 * one) for one in failed]} ms")
     assert min(failed) <= FAILED_SECONDS, failed
 
 
 @pytest.mark.parametrize("crash", [True, False], ids=["kill -9", "in order"])
 async def test_a_restarted_broker_is_back_within_a_second(
-    house: House, node: Node, load: Callable[..., Load], seen: Callable[..., None], *, crash: bool
+    system: System, node: Node, load: Callable[..., Load], seen: Callable[..., None], *, crash: bool
 ) -> None:
     """Queries fail by name while it is away, and are answered once it accepts connections."""
     await _restarted(node, asked := load(), crash=crash)
     codes = asked.judge(*AWAY)
     assert codes["broker_unavailable"] > 0
-    assert all(process.alive for process in house.processes.values())
+    assert all(process.alive for process in system.processes.values())
     back = asked.back_after(node.spoke)
     seen(f"broker restarted, {crash=}", f"answered again after {back:.2f} s", codes)
     assert back <= BACK_SECONDS
@@ -84,7 +84,7 @@ async def _restarted(node: Node, load: Load, *, crash: bool) -> None:
     ids=["memory", "disk"],
 )
 async def test_a_blocked_broker_is_told_within_a_second(
-    house: House,
+    system: System,
     node: Node,
     load: Callable[..., Load],
     seen: Callable[..., None],
@@ -93,7 +93,7 @@ async def test_a_blocked_broker_is_told_within_a_second(
 ) -> None:
     """An alarm: queries get 503 and when to come back, upload stays ready, and all recovers."""
     asked = load()
-    upload = house.processes["upload-1"]
+    upload = system.processes["upload-1"]
     async with asked.running():
         await asked.answered()
         try:
@@ -116,10 +116,10 @@ async def test_a_blocked_broker_is_told_within_a_second(
 
 @pytest.mark.parametrize("queue", ["simile.embed", "simile.search"])
 async def test_a_queue_deleted_under_its_readers_is_declared_again(
-    house: House, node: Node, load: Callable[..., Load], queue: str
+    system: System, node: Node, load: Callable[..., Load], queue: str
 ) -> None:
     """What was in it is lost and times out; what comes after is answered."""
-    del house
+    del system
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -131,10 +131,10 @@ async def test_a_queue_deleted_under_its_readers_is_declared_again(
 
 
 async def test_a_deleted_reply_queue_is_told_and_replaced(
-    house: House, node: Node, load: Callable[..., Load]
+    system: System, node: Node, load: Callable[..., Load]
 ) -> None:
     """Who waits for an answer in it fails by name at once, and the next are answered."""
-    del house
+    del system
     asked = load()
     async with asked.running():
         await asked.answered()

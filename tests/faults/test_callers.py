@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.checker import Load
-from tests.support.house import House
+from tests.support.system import System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -18,8 +18,8 @@ MAX_IN_FLIGHT = 256
 """As SIMILE_UPLOAD_MAX_IN_FLIGHT is by default."""
 
 
-async def _connect(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", urlsplit(house.url).port)
+async def _connect(system: System) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", urlsplit(system.url).port)
 
 
 def _request(image: bytes) -> bytes:
@@ -28,12 +28,12 @@ def _request(image: bytes) -> bytes:
 
 
 async def test_an_upload_byte_by_byte_is_answered(
-    house: House, load: Callable[..., Load], image: bytes
+    system: System, load: Callable[..., Load], image: bytes
 ) -> None:
     """However slowly an image comes it is answered within the body's time, and others meanwhile."""
     asked = load()
     async with asked.running():
-        reader, writer = await _connect(house)
+        reader, writer = await _connect(system)
         request = _request(image)
         for number in range(len(request)):
             writer.write(request[number : number + 1])
@@ -48,7 +48,7 @@ async def test_an_upload_byte_by_byte_is_answered(
 
 
 async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
-    house: House, load: Callable[..., Load]
+    system: System, load: Callable[..., Load]
 ) -> None:
     """More bodies of one byte than there are places, codings, other names: no honest failure."""
     head = "POST /v1/search HTTP/1.1\r\nHost: {}\r\nContent-Length: 9999\r\n{}\r\n"
@@ -59,13 +59,13 @@ async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
         (head.format("evil.example", ""), 421),
     ]
     asked = load()
-    waiting = [await _connect(house) for _ in range(MAX_IN_FLIGHT + 1)]
+    waiting = [await _connect(system) for _ in range(MAX_IN_FLIGHT + 1)]
     async with asked.running():
         await asked.answered()
         for _, writer in waiting:
             writer.write(slow)
         for request, status in wrong * 10:
-            reader, writer = await _connect(house)
+            reader, writer = await _connect(system)
             writer.write(request.encode())
             assert f" {status} ".encode() in await reader.readline()
             writer.close()
@@ -80,33 +80,33 @@ async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
 
 
 async def test_callers_who_leave_cost_nobody_else(
-    house: House, load: Callable[..., Load], image: bytes
+    system: System, load: Callable[..., Load], image: bytes
 ) -> None:
     """Many hang up in mid-body or before their answer: the others get theirs, none is kept."""
     asked = load()
     async with asked.running():
         await asked.answered()
         for number in range(LEAVING):
-            _, writer = await _connect(house)
+            _, writer = await _connect(system)
             request = _request(image)
             writer.write(request if number % 2 else request[: len(request) // 2])
             await writer.drain()
             writer.transport.abort()
         await asked.answered()
     asked.judge()
-    await asked.until(lambda: "simile_upload_in_flight_queries 0.0" in _metrics(house))
+    await asked.until(lambda: "simile_upload_in_flight_queries 0.0" in _metrics(system))
 
 
-def _metrics(house: House) -> str:
-    return house.processes["upload-1"].metrics()
+def _metrics(system: System) -> str:
+    return system.processes["upload-1"].metrics()
 
 
 async def test_callers_who_do_not_read_cost_nobody_else(
-    house: House, load: Callable[..., Load], image: bytes
+    system: System, load: Callable[..., Load], image: bytes
 ) -> None:
     """Connections on which answers are asked for and never read hold up no other."""
     asked = load()
-    waiting = [await _connect(house) for _ in range(20)]
+    waiting = [await _connect(system) for _ in range(20)]
     async with asked.running():
         for _, writer in waiting:
             writer.write(_request(image))

@@ -15,9 +15,9 @@ import pytest
 
 from services.local.sample import draw_sample
 from tests.support.checker import CONNECTION, Load, Outcome
-from tests.support.house import House
 from tests.support.rabbitmq import Node
 from tests.support.running import Process
+from tests.support.system import System
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.long]
 
@@ -37,10 +37,10 @@ PER_SECOND: Final = 25.0
 class Builder:
     """Builds one collection after another; a killed build is run again until it ends."""
 
-    def __init__(self, house: House, images: Path) -> None:
+    def __init__(self, system: System, images: Path) -> None:
         self.complete = 0
         self.runs = 0
-        self._house = house
+        self._system = system
         self._images = images
         self._count = len(list(images.rglob("*.jpg")))
         self._process: Process | None = None
@@ -52,11 +52,11 @@ class Builder:
             killed = True
             while killed:
                 self.runs += 1
-                self._process = self._house.start_build(self._images, name)
+                self._process = self._system.start_build(self._images, name)
                 code = await asyncio.to_thread(self._process.popen.wait)
                 killed = code < 0
                 assert killed or code == 0, self._process.log.read_text()[-2000:]
-            volume = self._house.volume
+            volume = self._system.volume
             assert volume.manifest(name, volume.active(name)).count == self._count
             self.complete += 1
 
@@ -67,7 +67,7 @@ class Builder:
 
 
 async def test_random_kills_under_load_lose_nothing(
-    house: House,
+    system: System,
     node: Node,
     load: Callable[..., Load],
     seen: Callable[..., None],
@@ -79,11 +79,11 @@ async def test_random_kills_under_load_lose_nothing(
     seed = int(request.config.getoption("--seed") or secrets.randbelow(10**6))
     chance = random.Random(seed)  # noqa: S311 (to be repeated)
     draw_sample(tmp_path / "images", per_class=8)
-    house.start("upload-2")
-    await house.ready()
+    system.start("upload-2")
+    await system.ready()
     asked, builder, stop = (
-        load(PER_SECOND, tuple(house.urls)),
-        Builder(house, tmp_path / "images"),
+        load(PER_SECOND, tuple(system.urls)),
+        Builder(system, tmp_path / "images"),
         asyncio.Event(),
     )
     struck: list[tuple[float, str, float]] = []
@@ -98,10 +98,10 @@ async def test_random_kills_under_load_lose_nothing(
             elif victim == "broker":
                 await asyncio.to_thread(node.kill)
                 await asyncio.to_thread(node.start)
-                await house.ready()
+                await system.ready()
             else:
-                await house.kill(victim)
-                await house.ready(victim)
+                await system.kill(victim)
+                await system.ready(victim)
             struck.append((moment, victim, time.monotonic() - moment))
             await asyncio.sleep(chance.uniform(0, 3))
         stop.set()
@@ -111,7 +111,7 @@ async def test_random_kills_under_load_lose_nothing(
     seen(f"{kills} kills, seed {seed}", asked.judge(*FAILURES))
     seen("slowest", f"{max(one.seconds for one in asked.outcomes):.2f} s")
     seen("builds", f"{builder.complete} complete in {builder.runs} runs")
-    assert all(process.alive for process in house.processes.values())
+    assert all(process.alive for process in system.processes.values())
 
 
 def _show(seen: Callable[..., None], asked: Load, struck: list[tuple[float, str, float]]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.checker import Load
 from tests.support.cut_proxy import CutProxy
-from tests.support.house import House
+from tests.support.system import System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -19,7 +19,7 @@ BACK_SECONDS: Final = 2.0
 
 
 async def test_a_half_open_link_of_upload_is_replaced(
-    house: House,
+    system: System,
     links: Mapping[str, CutProxy],
     load: Callable[..., Load],
     seen: Callable[..., None],
@@ -35,7 +35,7 @@ async def test_a_half_open_link_of_upload_is_replaced(
     back = asked.back_after(moment)
     seen("half-open link of upload", f"answered again after {back:.2f} s", codes)
     assert back <= BACK_SECONDS
-    assert house.processes["upload-1"].alive
+    assert system.processes["upload-1"].alive
 
 
 @pytest.mark.parametrize("service", ["embedder", "searcher"])

@@ -20,30 +20,30 @@ from PIL import Image
 
 from services.local.sample import draw_sample
 from tests.support.checker import CONNECTION, Load
-from tests.support.house import BUILD_SECONDS, House
 from tests.support.light_embedder import CLOCK
 from tests.support.rabbitmq import Node
 from tests.support.running import Process
+from tests.support.system import BUILD_SECONDS, System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize("service", ["embedder", "searcher"])
 async def test_a_worker_killed_with_queries_in_hand_costs_no_answer(
-    house: House, load: Callable[..., Load], seen: Callable[..., None], service: str
+    system: System, load: Callable[..., Load], seen: Callable[..., None], service: str
 ) -> None:
     """Kill -9 in mid-batch: what it held is delivered again, and another one answers."""
     asked = load()
     both = (f"{service}-1", f"{service}-2")
     async with asked.running():
         await asked.answered()
-        house.pause(*both)  # so that messages are in flight in both
+        system.pause(*both)  # so that messages are in flight in both
         try:
             await asked.until(lambda: asked.waiting >= 6)
-            await asyncio.to_thread(house.processes[both[0]].kill)
+            await asyncio.to_thread(system.processes[both[0]].kill)
         finally:
-            house.resume(both[1])
-        house.start(both[0])
+            system.resume(both[1])
+        system.start(both[0])
         await asked.answered()
     codes = asked.judge()
     seen(
@@ -54,19 +54,19 @@ async def test_a_worker_killed_with_queries_in_hand_costs_no_answer(
 
 
 async def test_a_killed_upload_is_told_by_its_sockets(
-    house: House, load: Callable[..., Load], seen: Callable[..., None]
+    system: System, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
     """Its callers see the connection break at once, and its next life answers right."""
     asked = load()
     async with asked.running():
         await asked.answered()
-        house.pause("embedder-1", "embedder-2")
+        system.pause("embedder-1", "embedder-2")
         await asked.until(lambda: asked.waiting >= 6)
-        await asyncio.to_thread(house.processes["upload-1"].kill)
+        await asyncio.to_thread(system.processes["upload-1"].kill)
         moment = time.monotonic()
-        house.resume("embedder-1", "embedder-2")
+        system.resume("embedder-1", "embedder-2")
         await asked.until(lambda: asked.settled(moment))
-        house.start("upload-1")
+        system.start("upload-1")
         await asked.answered()
     # Between its socket and its first connection to the broker it says so.
     codes = asked.judge(CONNECTION, "broker_unavailable")
@@ -80,47 +80,47 @@ def _embedded(process: Process) -> float:
     return sum(map(float, counted))
 
 
-def _listed(house: House, name: str) -> dict[str, Any] | None:
+def _listed(system: System, name: str) -> dict[str, Any] | None:
     """The collection as upload lists it; None while it doesn't."""
-    with urllib.request.urlopen(f"{house.url}/v1/collections", timeout=10) as answer:
+    with urllib.request.urlopen(f"{system.url}/v1/collections", timeout=10) as answer:
         listed: list[dict[str, Any]] = json.load(answer)["collections"]
     return next((one for one in listed if one["name"] == name), None)
 
 
 async def test_a_build_survives_the_death_of_everybody(
-    house: House, node: Node, seen: Callable[..., None], tmp_path: Path
+    system: System, node: Node, seen: Callable[..., None], tmp_path: Path
 ) -> None:
     """Embedder, broker and builder are killed in the middle of it; run again it ends complete."""
     images = tmp_path / "many"
     await asyncio.to_thread(draw_sample, images, per_class=20)
-    before = _embedded(house.processes["embedder-1"])
-    build = house.start_build(images, "many")
+    before = _embedded(system.processes["embedder-1"])
+    build = system.start_build(images, "many")
     # Upload knows of the build in another process by the volume alone.
-    await _until(lambda: _listed(house, "many") is not None)
-    first = await asyncio.to_thread(_listed, house, "many")
+    await _until(lambda: _listed(system, "many") is not None)
+    first = await asyncio.to_thread(_listed, system, "many")
     assert first is not None
     assert (first["count"], first["index_version"]) == (0, None)
     assert first["building"]["stage"]
-    await _until(lambda: _embedded(house.processes["embedder-1"]) >= before + 10)
-    await asyncio.to_thread(house.processes["embedder-2"].kill)
-    house.start("embedder-2")
+    await _until(lambda: _embedded(system.processes["embedder-1"]) >= before + 10)
+    await asyncio.to_thread(system.processes["embedder-2"].kill)
+    system.start("embedder-2")
     await asyncio.to_thread(node.kill)
     await asyncio.to_thread(node.start)
     assert build.alive, build.log.read_text()
     await asyncio.to_thread(build.kill)
-    again = house.start_build(images, "many")
+    again = system.start_build(images, "many")
     code = await asyncio.to_thread(again.popen.wait, BUILD_SECONDS)
     assert code == 0, again.log.read_text()
-    manifest = house.volume.manifest("many", house.volume.active("many"))
+    manifest = system.volume.manifest("many", system.volume.active("many"))
     assert manifest.count == len(list(images.rglob("*.jpg")))
-    last = await asyncio.to_thread(_listed, house, "many")
+    last = await asyncio.to_thread(_listed, system, "many")
     assert last is not None
     assert (last["count"], last["building"]) == (manifest.count, None)
     seen("embedder, broker, builder killed in a build", again.log.read_text().splitlines()[-1])
 
 
 async def test_a_stopped_embedder_loses_its_work_to_others_and_recovers(
-    house: House, node: Node, load: Callable[..., Load], seen: Callable[..., None]
+    system: System, node: Node, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
     """No heartbeat, so the broker gives its messages to another; going on it connects again."""
     asked = load()
@@ -132,27 +132,27 @@ async def test_a_stopped_embedder_loses_its_work_to_others_and_recovers(
 
     async with asked.running():
         await asked.answered()
-        house.pause("embedder-1")
+        system.pause("embedder-1")
         try:
             async with asyncio.timeout(60):
                 while await asyncio.to_thread(connected):
                     await asyncio.sleep(0.2)
             await asked.answered()
         finally:
-            house.resume("embedder-1")
-        await house.ready("embedder-1")
+            system.resume("embedder-1")
+        await system.ready("embedder-1")
         await asked.answered()
     # What it held at the first may be too old by then.
     codes = asked.judge("deadline_exceeded")
     seen("embedder stopped", codes)
-    assert "consumer_lost" in house.processes["embedder-1"].log.read_text()
+    assert "consumer_lost" in system.processes["embedder-1"].log.read_text()
 
 
 async def test_a_stopped_broker_is_told_and_survived(
-    node: Node, house: House, load: Callable[..., Load], seen: Callable[..., None]
+    node: Node, system: System, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
     """It accepts and says nothing for four seconds: queries fail by name, and then are answered."""
-    del house
+    del system
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -168,12 +168,12 @@ async def test_a_stopped_broker_is_told_and_survived(
 
 
 async def test_a_decoder_out_of_memory_fails_one_image(
-    house: House, load: Callable[..., Load], seen: Callable[..., None]
+    system: System, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
     """An image whose pixels don't fit into memory fails by name, and nothing else does."""
     out = io.BytesIO()
     Image.new("RGB", (7900, 7900), (9, 99, 199)).save(out, "PNG")
-    embedders = [house.processes[name] for name in ("embedder-1", "embedder-2")]
+    embedders = [system.processes[name] for name in ("embedder-1", "embedder-2")]
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -183,7 +183,7 @@ async def test_a_decoder_out_of_memory_fails_one_image(
             )
         try:
             async with aiohttp.ClientSession() as session:
-                answer = await session.post(f"{house.url}/v1/search", data=out.getvalue())
+                answer = await session.post(f"{system.url}/v1/search", data=out.getvalue())
                 problem = await answer.json(content_type=None)
             await asked.answered()
         finally:
@@ -205,7 +205,7 @@ def _limit_memory(process: Process, limit: int) -> None:
     ids=["minutes ahead", "minutes behind", "half a minute ahead"],
 )
 async def test_a_clock_that_differs_hangs_no_query(
-    house: House,
+    system: System,
     load: Callable[..., Load],
     seen: Callable[..., None],
     ahead_seconds: int,
@@ -215,18 +215,18 @@ async def test_a_clock_that_differs_hangs_no_query(
     """A clock wrong by minutes drops nothing; less, and queries time out and are counted."""
     embedders = ("embedder-1", "embedder-2")
     for name in embedders:
-        await asyncio.to_thread(house.processes[name].stop)
-        house.start(name, **{CLOCK: str(ahead_seconds)})
-    await house.ready(*embedders)
+        await asyncio.to_thread(system.processes[name].stop)
+        system.start(name, **{CLOCK: str(ahead_seconds)})
+    await system.ready(*embedders)
     asked = load()
     async with asked.running():
         await asked.until(lambda: len(asked.outcomes) >= 20)
-        expired = house.processes["embedder-1"].total(
+        expired = system.processes["embedder-1"].total(
             "simile_embedder_expired_total", before="decode"
         )
     for name in embedders:
-        await asyncio.to_thread(house.processes[name].stop)
-        house.start(name)
+        await asyncio.to_thread(system.processes[name].stop)
+        system.start(name)
     codes = asked.judge() if answered else asked.judge("deadline_exceeded", "overloaded")
     seen(f"embedders' clocks {ahead_seconds} s ahead", codes)
     assert (codes["ok"] == 0) is not answered

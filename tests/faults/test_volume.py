@@ -10,20 +10,20 @@ import pytest
 
 from services.shared.volume.manifest import VECTORS
 from tests.support.checker import Load
-from tests.support.house import COLLECTION, House
+from tests.support.system import COLLECTION, System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_a_damaged_version_activated_under_load_changes_no_answer(
-    house: House, load: Callable[..., Load]
+    system: System, load: Callable[..., Load]
 ) -> None:
     """Searchers refuse it, say so, and answer on from the version before."""
-    home = house.volume.home(COLLECTION)
-    sound = house.volume.active(COLLECTION)
+    home = system.volume.home(COLLECTION)
+    sound = system.volume.active(COLLECTION)
     damaged = f"{sound[:-8]}00000bad"
-    folder = house.volume.directory(COLLECTION, damaged)
-    shutil.copytree(house.volume.directory(COLLECTION, sound), folder)
+    folder = system.volume.directory(COLLECTION, damaged)
+    shutil.copytree(system.volume.directory(COLLECTION, sound), folder)
     for name in ("manifest.json", VECTORS):
         (folder / name).chmod(0o644)
     facts = json.loads((folder / "manifest.json").read_text())
@@ -35,7 +35,7 @@ async def test_a_damaged_version_activated_under_load_changes_no_answer(
 
     def refused() -> bool:
         return all(
-            house.processes[name].total("simile_searcher_refused_versions_total") > 0
+            system.processes[name].total("simile_searcher_refused_versions_total") > 0
             for name in ("searcher-1", "searcher-2")
         )
 
@@ -47,6 +47,6 @@ async def test_a_damaged_version_activated_under_load_changes_no_answer(
             await asked.until(refused)
             await asked.answered(40)
         finally:
-            house.volume.activate(COLLECTION, sound)
+            system.volume.activate(COLLECTION, sound)
     asked.judge()
     shutil.rmtree(folder)

@@ -55,7 +55,7 @@ def _failing(process: Process, path: str) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class System:
     """Upload and a searcher with an index, no embedder, and a node that is not started yet."""
 
     node: Node
@@ -75,7 +75,7 @@ class House:
 
 
 @pytest.fixture
-def house(tmp_path: Path) -> Iterator[House]:
+def system(tmp_path: Path) -> Iterator[System]:
     """Started before its broker."""
     require_server()
     folder = tmp_path / "node"
@@ -93,39 +93,39 @@ def house(tmp_path: Path) -> Iterator[House]:
         for service in ("upload", "searcher")
     )
     try:
-        yield House(node, f"http://127.0.0.1:{port}", upload, searcher)
+        yield System(node, f"http://127.0.0.1:{port}", upload, searcher)
     finally:
         upload.kill()
         searcher.kill()
         node.close()
 
 
-def test_services_wait_for_their_broker_and_outlive_it(house: House) -> None:
+def test_services_wait_for_their_broker_and_outlive_it(system: System) -> None:
     """Live and not ready before it is there; without it upload stays ready, and says why."""
-    for process in house.processes:
+    for process in system.processes:
         wait_until(lambda p=process: "broker_away" in p.log.read_text(), "waiting", process)  # type: ignore[misc]
         assert _failing(process, "/livez") == {}
         assert _failing(process, "/readyz") == {"broker": "the broker is away"}
-    house.node.start()
-    for process in house.processes:
+    system.node.start()
+    for process in system.processes:
         wait_until(process.ready, "ready", process)
-    assert house.until_answered(SIMILAR, "ok").status == 200
+    assert system.until_answered(SIMILAR, "ok").status == 200
     picture = plain_jpeg((90, 20, 20))
-    nobody = house.until_answered("/v1/search", "no_embedder", picture)
+    nobody = system.until_answered("/v1/search", "no_embedder", picture)
     assert (nobody.status, nobody.retry_after) == (503, "5")
 
-    house.node.stop()
-    away = house.until_answered(SIMILAR, "broker_unavailable")
+    system.node.stop()
+    away = system.until_answered(SIMILAR, "broker_unavailable")
     assert (away.status, away.retry_after) == (503, "1")
-    assert house.upload.ready()
-    assert _ask(f"{house.url}/").status == 200
-    wait_until(lambda: not house.searcher.ready(), "not ready", house.searcher)
-    assert _failing(house.searcher, "/livez") == {}
+    assert system.upload.ready()
+    assert _ask(f"{system.url}/").status == 200
+    wait_until(lambda: not system.searcher.ready(), "not ready", system.searcher)
+    assert _failing(system.searcher, "/livez") == {}
 
-    house.node.start()
-    assert house.until_answered(SIMILAR, "ok").status == 200
-    wait_until(house.searcher.ready, "ready again", house.searcher)
-    assert [process.stop() for process in house.processes] == [ExitCode.DRAINED] * 2
+    system.node.start()
+    assert system.until_answered(SIMILAR, "ok").status == 200
+    wait_until(system.searcher.ready, "ready again", system.searcher)
+    assert [process.stop() for process in system.processes] == [ExitCode.DRAINED] * 2
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class Searcher:
 
 
 @dataclass
-class House:
+class System:
     """Two searchers, `full` and `empty`, and the queue that answers come to."""
 
     broker: Broker
@@ -132,7 +132,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
-async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+async def system(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[System]:
     """Running; `full` holds birds, and is ready."""
     broker: Broker = MemoryBroker()
     if request.param == "rabbitmq":
@@ -151,63 +151,63 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             task = asyncio.create_task(work)
             running.push_async_callback(asyncio.wait, {task})
         running.callback(stop.set)
-        house = House(broker, full, empty, replies)
+        system = System(broker, full, empty, replies)
         await until(lambda: full.holds("birds") and not full.unready)
-        yield house
+        yield system
     await replies.close()
     await broker.close()
 
 
-async def test_a_searcher_whose_disk_is_empty_takes_no_query(house: House) -> None:
+async def test_a_searcher_whose_disk_is_empty_takes_no_query(system: System) -> None:
     """Beside one with an index: 200 queries, none of them no_index; filled it takes its share."""
-    await until(lambda: "no_index" in house.empty.unready)
-    assert not house.empty.telemetry.health.not_live()
-    assert set(await house.answers(QUERIES, "birds")) == {"ok"}
-    assert await house.consumers() == 1
-    house.empty.publish("birds")
-    await house.until_consumers(2)
-    assert not house.empty.unready
-    assert set(await house.answers(QUERIES, "birds")) == {"ok"}
-    assert house.empty.metric("queries_total", code="ok") > 0
+    await until(lambda: "no_index" in system.empty.unready)
+    assert not system.empty.telemetry.health.not_live()
+    assert set(await system.answers(QUERIES, "birds")) == {"ok"}
+    assert await system.consumers() == 1
+    system.empty.publish("birds")
+    await system.until_consumers(2)
+    assert not system.empty.unready
+    assert set(await system.answers(QUERIES, "birds")) == {"ok"}
+    assert system.empty.metric("queries_total", code="ok") > 0
 
 
-async def test_a_searcher_that_loses_its_index_takes_no_query(house: House) -> None:
+async def test_a_searcher_that_loses_its_index_takes_no_query(system: System) -> None:
     """It still answers the queries that it has received."""
-    house.empty.publish("birds")
-    await house.until_consumers(2)
-    (house.empty.volume.home("birds") / "ACTIVE").unlink()
-    await house.until_consumers(1)
-    assert set(await house.answers(QUERIES, "birds")) == {"ok"}
+    system.empty.publish("birds")
+    await system.until_consumers(2)
+    (system.empty.volume.home("birds") / "ACTIVE").unlink()
+    await system.until_consumers(1)
+    assert set(await system.answers(QUERIES, "birds")) == {"ok"}
 
 
-async def test_a_collection_that_only_another_has_is_left_to_it(house: House) -> None:
+async def test_a_collection_that_only_another_has_is_left_to_it(system: System) -> None:
     """200 queries for a collection that is copied to one disk after the other: none fails."""
-    house.empty.publish("birds")
-    house.full.publish("fish")
-    await house.until_consumers(2)
-    await until(lambda: house.full.holds("fish"))
-    assert set(await house.answers(QUERIES, "fish")) == {"ok"}
-    assert house.full.metric("queries_total", code="ok") == QUERIES
-    assert 0 < house.empty.metric("passed_on_total") < 3 * QUERIES
-    assert house.full.metric("redelivered_total") == house.empty.metric("redelivered_total") == 0
+    system.empty.publish("birds")
+    system.full.publish("fish")
+    await system.until_consumers(2)
+    await until(lambda: system.full.holds("fish"))
+    assert set(await system.answers(QUERIES, "fish")) == {"ok"}
+    assert system.full.metric("queries_total", code="ok") == QUERIES
+    assert 0 < system.empty.metric("passed_on_total") < 3 * QUERIES
+    assert system.full.metric("redelivered_total") == system.empty.metric("redelivered_total") == 0
 
 
 async def test_a_collection_that_nobody_has_is_refused_after_some_passes(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With its reason; queries do not circle for as long as they are waited for."""
     monkeypatch.setattr("services.searcher.handover._MAX_PAUSE_SECONDS", 0.02)
-    house.empty.publish("birds")
-    await house.until_consumers(2)
-    assert set(await house.answers(20, "fish")) == {"no_index"}
-    passes = house.full.metric("passed_on_total") + house.empty.metric("passed_on_total")
+    system.empty.publish("birds")
+    await system.until_consumers(2)
+    assert set(await system.answers(20, "fish")) == {"no_index"}
+    passes = system.full.metric("passed_on_total") + system.empty.metric("passed_on_total")
     assert passes == 20 * 16
 
 
-async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(house: House) -> None:
+async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(system: System) -> None:
     """Its caller learns the reason, rather than nothing."""
-    house.empty.publish("birds")
-    await house.until_consumers(2)
+    system.empty.publish("birds")
+    await system.until_consumers(2)
     vector = np.zeros(DIMENSION, "<f4").tobytes()
     passed = []
     for left_ms in (100, 10_000):
@@ -219,21 +219,23 @@ async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(house: House) ->
             deadline_unix_ms=deadline,
             question=Question(collection="fish"),
         )
-        handover = house.full.handover(house.broker)
+        handover = system.full.handover(system.broker)
         query = VectorQuery(Embedding(slip, vector), MODEL, Stopwatch(time.perf_counter()))
         passed.append(len(await handover.elsewhere([query])))
     assert passed == [0, 1]
 
 
-async def test_a_collection_that_the_only_searcher_lacks_is_answered_at_once(house: House) -> None:
+async def test_a_collection_that_the_only_searcher_lacks_is_answered_at_once(
+    system: System,
+) -> None:
     """There is nobody to leave it to."""
-    assert await house.answers(1, "fish") == ["no_index"]
-    assert house.full.metric("passed_on_total") == 0
+    assert await system.answers(1, "fish") == ["no_index"]
+    assert system.full.metric("passed_on_total") == 0
 
 
 async def test_a_collection_that_has_just_become_active_is_opened_for_a_query(
-    house: House,
+    system: System,
 ) -> None:
     """The only searcher does not wait for its next look at the volume."""
-    house.full.publish("fish")
-    assert await house.answers(1, "fish") == ["ok"]
+    system.full.publish("fish")
+    assert await system.answers(1, "fish") == ["ok"]

@@ -20,7 +20,7 @@ from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from services.shared.telemetry.tracing import tracing
 from tests.support.collector import Collector, collecting
 from tests.support.fake_model import FakeModel
-from tests.support.one_loop import house
+from tests.support.one_loop import system
 from tests.support.pictures import plain_jpeg
 from tests.support.rabbitmq import Node
 from tests.support.running import free_port
@@ -90,7 +90,7 @@ async def _get(session: aiohttp.ClientSession, path: str) -> None:
 async def test_the_stages_of_a_query_are_its_time(tmp_path: Path, broker: Broker) -> None:
     """Alone and in a queue, stages add up to what the caller waits, and next to none is unnamed."""
     async with (
-        house(tmp_path, broker, SlowModel()) as running,
+        system(tmp_path, broker, SlowModel()) as running,
         aiohttp.ClientSession(running.url) as session,
     ):
         await _connect(session)
@@ -122,9 +122,9 @@ async def _traced(
     tmp_path: Path, broker: Broker, count: int = 1, **headers: str
 ) -> tuple[list[str], str]:
     """Ask so often while traces are sent: the correlation ids, and the metrics as OpenMetrics."""
-    sending = tracing("otlp", "house")
+    sending = tracing("otlp", "system")
     async with (
-        house(tmp_path, broker, FakeModel(), sending) as running,
+        system(tmp_path, broker, FakeModel(), sending) as running,
         aiohttp.ClientSession(running.url) as session,
     ):
         asked = [await _ask(session, headers) for _ in range(count)]

@@ -29,7 +29,7 @@ _ITEMS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class House:
+class System:
     """The running services: upload's address, and their telemetry."""
 
     url: str
@@ -37,9 +37,9 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(
+async def system(
     root: Path, broker: Broker, model: Model, tracing: Tracing | None = None
-) -> AsyncIterator[House]:
+) -> AsyncIterator[System]:
     """Upload, one embedder with one worker, a searcher; a collection `colours` of the model's."""
     vectors = np.abs(np.random.default_rng(5).normal(size=(_ITEMS, model.dimension)))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("<f4")
@@ -48,7 +48,7 @@ async def house(
     )
     telemetry, stop = Telemetry(tracing=tracing or NoTracing()), asyncio.Event()
     started: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    shared = SharedSettings(root=root, replica="house", drain_timeout_seconds=10)
+    shared = SharedSettings(root=root, replica="system", drain_timeout_seconds=10)
     settings = UploadSettings(port=0, deadline_seconds=30, embedding_cache_bytes=0)
     await broker.start(topology.ALL)
     running = [
@@ -69,7 +69,7 @@ async def house(
         async with asyncio.timeout(30):
             while telemetry.health.not_ready():
                 await asyncio.sleep(0.01)
-        yield House(url, telemetry)
+        yield System(url, telemetry)
     finally:
         stop.set()
         await asyncio.gather(*running)

@@ -1,4 +1,4 @@
-"""Bombs and broken images through the whole house, by HTTP, between good ones."""
+"""Bombs and broken images through the whole system, by HTTP, between good ones."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
 from tests.hostile.containers import KINDS, variants
 from tests.hostile.mutations import mutated
 from tests.support import pictures
-from tests.support.house import LIGHT, House
 from tests.support.rabbitmq import Node
 from tests.support.running import Process
+from tests.support.system import LIGHT, System
 
 SEED: Final = 20260401
 BROKEN: Final = 100
@@ -35,7 +35,7 @@ SLACK: Final = 256 * 2**20
 
 
 @pytest.fixture(scope="module")
-def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """One replica of each service, all real but the network, with an index of the sample."""
     folder = tmp_path_factory.mktemp("hostile")
     draw_sample(folder / "sample", per_class=2)
@@ -46,7 +46,7 @@ def house(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         "SIMILE_EMBEDDER_UNREADY_AFTER_SECONDS": "60",
         "SIMILE_EMBEDDER_DECODE_THREADS": str(THREADS),
     }
-    running = House(
+    running = System(
         folder,
         folder / "sample",
         dict.fromkeys(services, rabbitmq.url),
@@ -76,21 +76,21 @@ def _peak_forgotten(process: Process) -> int:
 
 
 @pytest.mark.timeout(1200)
-async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: House) -> None:
+async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(system: System) -> None:
     """A good one beside each: never a 5xx, no process dies, memory stays as foreseen."""
-    good = next(house.images.rglob("*.jpg")).read_bytes()
+    good = next(system.images.rglob("*.jpg")).read_bytes()
     bombs = {name: bomb(name) for name in sorted({*BOMBS} - SLOW_TO_MAKE)}
     broken = {f"broken {number}": image for number, image in enumerate(mutated(BROKEN, SEED))}
     containers = {
         f"{kind} {number}": image for kind in KINDS for number, image in enumerate(variants(kind))
     }
-    before = {name: _peak_forgotten(process) for name, process in house.processes.items()}
+    before = {name: _peak_forgotten(process) for name, process in system.processes.items()}
     statuses: dict[str, int] = {}
     gate = asyncio.Semaphore(AT_ONCE)
 
     async def ask(session: aiohttp.ClientSession, name: str, image: bytes) -> None:
         body = io.BytesIO(image)
-        async with gate, session.post(f"{house.url}/v1/search", data=body) as answer:
+        async with gate, session.post(f"{system.url}/v1/search", data=body) as answer:
             statuses[name] = answer.status
             await answer.read()
 
@@ -107,23 +107,23 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(house: Hou
     assert {name: statuses[name] for name in refused} == refused
     assert {statuses[name] for name in containers} <= {413, 422}
     assert {statuses[name] for name in bombs if name not in REFUSED} == {200}
-    await house.ready()
-    embedder, upload = house.processes["embedder-1"], house.processes["upload-1"]
+    await system.ready()
+    embedder, upload = system.processes["embedder-1"], system.processes["upload-1"]
     foreseen = THREADS * SMALL_BYTES + 16 * MOST_PIXELS
     assert _memory(embedder, "VmHWM") - before["embedder-1"] <= foreseen + SLACK
     assert _memory(upload, "VmHWM") - before["upload-1"] <= SLACK
     assert embedder.total("simile_embedder_quarantined_total") == 0
 
 
-async def test_a_crash_of_a_decoding_process_ends_nothing_else(house: House) -> None:
+async def test_a_crash_of_a_decoding_process_ends_nothing_else(system: System) -> None:
     """Each HEIC is answered, and each JPEG beside it found, by the same embedder all along."""
-    embedder = psutil.Process(house.processes["embedder-1"].popen.pid)
+    embedder = psutil.Process(system.processes["embedder-1"].popen.pid)
     crashes = 0
     async with aiohttp.ClientSession() as session:
         for number in range(8):
             # Others each time: the vectors of bytes that were sent before are remembered.
             asked = [
-                asyncio.create_task(_status(session, house, _picture(name, 8 * number + other)))
+                asyncio.create_task(_status(session, system, _picture(name, 8 * number + other)))
                 for name in ("HEIF", "JPEG")
                 for other in range(4)
             ]
@@ -135,16 +135,16 @@ async def test_a_crash_of_a_decoding_process_ends_nothing_else(house: House) -> 
             assert {task.result() for task in asked[:4]} <= {200, 422}
             assert {task.result() for task in asked[4:]} == {200}
         assert crashes
-        assert await _status(session, house, _picture("HEIF", 1000)) == 200
-    assert house.processes["embedder-1"].alive
-    await house.ready()
+        assert await _status(session, system, _picture("HEIF", 1000)) == 200
+    assert system.processes["embedder-1"].alive
+    await system.ready()
 
 
 def _picture(name: str, number: int) -> bytes:
     return pictures.encoded(pictures.scene(200 + number, 200), name)
 
 
-async def _status(session: aiohttp.ClientSession, house: House, image: bytes) -> int:
-    async with session.post(f"{house.url}/v1/search", data=image) as answer:
+async def _status(session: aiohttp.ClientSession, system: System, image: bytes) -> int:
+    async with session.post(f"{system.url}/v1/search", data=image) as answer:
         await answer.read()
         return answer.status

@@ -19,7 +19,7 @@ COLLECTION: Final = "sample"
 BUILD_SECONDS: Final = 240
 
 
-class House:
+class System:
     """Replicas named `<service>-<number>`; each finds the broker at its service's URL."""
 
     def __init__(
@@ -68,7 +68,7 @@ class House:
             self.processes[name] = start(name, ["-m", module], log, given)
 
     def start_build(self, images: Path | None = None, collection: str = COLLECTION) -> Process:
-        """Begin to build an index of a folder, by default of the house's own."""
+        """Begin to build an index of a folder, by default of the system's own."""
         arguments = ["-m", "services", "index", "build", str(images or self.images)]
         log = self.folder / f"build-{collection}.log"
         return start(
