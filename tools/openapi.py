@@ -1,4 +1,4 @@
-"""The parameters in services/upload/openapi.json, from the table of the upload service.
+"""The parameters in services/upload/openapi.json, from services/shared/contracts/parameters.py.
 
 `python -m tools.reference` writes them; a test finds drift. All else in the file is hand-written.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from services.upload.query.parameters import PARAMETERS, Parameter, Route
+from services.shared.contracts.parameters import PARAMETERS, Parameter, Route
 
 FILE: Final = Path(__file__).resolve().parents[1] / "services" / "upload" / "openapi.json"
 

@@ -26,6 +26,7 @@ from services.searcher.build.build_metrics import BuildMetrics
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.settings import IndexSettings, SearcherSettings
 from services.shared import errors, lifecycle
+from services.shared.contracts.parameters import PARAMETERS, Parameter, Route
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Queue
 from services.shared.messaging.metrics import BrokerMetrics
@@ -34,7 +35,6 @@ from services.shared.telemetry.health import HealthMetrics
 from services.shared.telemetry.loop import ProcessMetrics
 from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload.metrics import UploadMetrics
-from services.upload.query.parameters import PARAMETERS, Parameter, Route
 from services.upload.settings import UploadSettings
 from tools import openapi
 

@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
+from services.shared.contracts.parameters import Route
 from services.shared.errors import SimileError
 from services.shared.telemetry.tracing import sampled, trace_id
 from services.upload.collections import CollectionReader
@@ -28,7 +29,7 @@ from services.upload.metrics import UploadMetrics
 from services.upload.query.batch_body import BatchReader, Upload
 from services.upload.query.body import read_header
 from services.upload.query.image_input import ImageInput
-from services.upload.query.parameters import Route, parse_search
+from services.upload.query.parameters import parse_search
 from services.upload.search.queries import SearchQuery, new_query_id
 from services.upload.search.search_client import SearchClient
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from cachetools import LRUCache
 
 from services.shared import imaging
+from services.shared.contracts.parameters import DEFAULT_SAMPLE, Route
 from services.shared.imaging import Header
 from services.shared.volume.items import Item
 from services.upload.batch import BatchHandler
@@ -29,9 +30,7 @@ from services.upload.metrics import UploadMetrics
 from services.upload.query.body import read_header, read_image, single_values
 from services.upload.query.image_input import ImageInput
 from services.upload.query.parameters import (
-    DEFAULT_SAMPLE,
     Fields,
-    Route,
     parse,
     parse_search,
     require_known,

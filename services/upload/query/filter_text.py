@@ -6,9 +6,8 @@ import json
 from typing import Any, Final
 
 from services.shared.contracts import Filter
+from services.shared.contracts.parameters import MAX_FILTER_BYTES
 from services.shared.errors import MalformedRequest
-
-MAX_FILTER_BYTES: Final = 4096
 
 _MAX_VALUES: Final = 100
 _EXAMPLE: Final = '{"label": ["cat", "dog"], "attributes": {"author": "Ann"}}'

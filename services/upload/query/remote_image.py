@@ -21,9 +21,8 @@ from aiohttp import hdrs
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from services.shared.contracts.parameters import MAX_URL_BYTES
 from services.shared.errors import ImageTooLarge, UrlNotAllowed, UrlUnreachable
-
-MAX_URL: Final = 2048
 
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -214,8 +213,10 @@ def _parsed(address: str) -> URL:
         sound = url.scheme in _PORTS and bool(url.host) and url.port is not None
     except ValueError:
         sound = False
-    if not sound or len(address) > MAX_URL:
-        message = f"image_url must be an http:// or https:// address of {MAX_URL} bytes at most"
+    if not sound or len(address) > MAX_URL_BYTES:
+        message = (
+            f"image_url must be an http:// or https:// address of {MAX_URL_BYTES} bytes at most"
+        )
         raise UrlNotAllowed(message)
     if url.user is not None or url.password is not None:
         message = "image_url must not hold a user or a password"

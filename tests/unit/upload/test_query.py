@@ -7,11 +7,9 @@ import json
 import pytest
 
 from services.shared.contracts import Box, Filter, Question
+from services.shared.contracts.parameters import Route
 from services.shared.errors import MalformedRequest
-from services.upload.query.parameters import (
-    Route,
-    parse_search,
-)
+from services.upload.query.parameters import parse_search
 
 
 def _parse(**fields: str) -> tuple[Question, Box | None]:
