@@ -1,4 +1,4 @@
-"""Certificates for tests: CAs of the test's own, and what they sign, as PEM files."""
+"""Issues certificates for tests, from CAs of the test's own, as PEM files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import trustme
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate and its key."""
+    """Holds the files of a certificate and its key."""
 
     cert: Path
     key: Path
 
 
 class Authority:
-    """A CA, and the file that trusts it."""
+    """Issues certificates of its own CA, whose certificate is in `file`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ class Authority:
         self._ca.cert_pem.write_to_path(str(self.file))
 
     def issue(self, name: str, *hosts: str) -> Pair:
-        """A certificate for these hosts, in files of that name; a later one replaces them."""
+        """Write a certificate for these hosts to files of that name, replacing earlier ones."""
         issued = self._ca.issue_cert(*hosts)
         pair = Pair(self._folder / f"{name}.pem", self._folder / f"{name}.key")
         pair.cert.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))

@@ -66,7 +66,7 @@ _LISTS_AND_MAPS: Final[Mapping[str, Callable[[str], Any]]] = {
     "uploadEgress": lambda text: [{"to": [{"ipBlock": {"cidr": text}}]}],
     "uploadFrom": lambda text: [{"ipBlock": {"cidr": text}}],
 }
-"""A value's name -> the value with the text in it, as Kubernetes would take it."""
+"""A function by a value's name: returns the value with a text in it, as Kubernetes takes it."""
 
 
 def filled(text: str) -> Iterator[tuple[values.Path, Any]]:
@@ -100,7 +100,7 @@ def _fits(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 def put(given: dict[str, Any], path: values.Path, value: Any) -> dict[str, Any]:
-    """Return the values with one of them in the place of what was there."""
+    """Return a copy of the values in which `path` holds the value."""
     made: dict[str, Any] = json.loads(json.dumps(given))
     section = made
     for key in path[:-1]:
@@ -110,7 +110,7 @@ def put(given: dict[str, Any], path: values.Path, value: Any) -> dict[str, Any]:
 
 
 def replaced(found: Any, old: str, new: str) -> Any:
-    """Return the object with one text in place of another, wherever it stands."""
+    """Return the object with one text replaced by another, in all keys and values."""
     if isinstance(found, dict):
         return {key.replace(old, new): replaced(part, old, new) for key, part in found.items()}
     if isinstance(found, list):
@@ -119,13 +119,13 @@ def replaced(found: Any, old: str, new: str) -> Any:
 
 
 class GoLoader(yaml.CSafeLoader):
-    """Reads YAML as Kubernetes' Go does: y is a truth, 1e3 a number, a key stands once."""
+    """Reads YAML as Kubernetes' Go does: y is a boolean, 1e3 a number, and keys are unique."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (theirs)
-        """Raise ConstructorError where a key stands twice."""
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 (PyYAML's signature)
+        """Raise ConstructorError where a mapping repeats a key."""
         keys = [key.value for key, _ in node.value]
         if len({*keys}) < len(keys):
-            problem = f"a key stands twice among {keys}"
+            problem = f"a mapping repeats a key of {keys}"
             raise yaml.constructor.ConstructorError(problem=problem, problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 

@@ -1,4 +1,4 @@
-"""The chart, rendered once for each scenario of tests/chart, and what tests ask of its objects."""
+"""Renders the chart once for each scenario of tests/chart, and finds the objects of a rendering."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ VALUES: Final[Mapping[str, Sequence[Path]]] = {
     "example-production": [EXAMPLES / "production.yaml"],
     "example-gpu": [EXAMPLES / "production.yaml", EXAMPLES / "gpu.yaml"],
 }
-"""Name -> files of values, later ones first: the tests' own, and those that users start from."""
+"""The values files of each scenario, later ones first: the tests' own and the chart's examples."""
 NAMES: Final = tuple(VALUES)
 
 SERVICES: Final = ("upload", "embedder", "searcher")
@@ -39,14 +39,14 @@ _CUSTOM: Final[dict[str, Any]] = {
     "PrometheusRule": prometheus.PrometheusRule,
 }
 _UNPUBLISHED: Final = {"HTTPRoute", "RabbitmqCluster"}
-"""Kinds whose schema no package has; tests of their own look at them."""
+"""Kinds whose schema no package provides; separate tests check these."""
 
 Container = dict[str, Any]
 
 
 @cache
 def rendered(scenario: str) -> Sequence[Manifest]:
-    """Every object of that scenario."""
+    """Return every object of that scenario."""
     return manifests.render(*VALUES[scenario])
 
 
@@ -60,14 +60,14 @@ def _accept(text: str, version: str) -> None:
     one = json.loads(text)
     if one["kind"] in _CUSTOM:
         model = _CUSTOM[one["kind"]].model_validate(one)
-        # The models pass over what they don't know, and so would the operator.
+        # The models ignore unknown fields, and so would the operator.
         assert model.model_dump(mode="json", by_alias=True, exclude_unset=True) == one
     elif one["kind"] not in _UNPUBLISHED:
         kubernetes_validate.validate(one, version, strict=True)
 
 
 def of_kind(objects: Sequence[Manifest], kind: str, component: str | None = None) -> list[Manifest]:
-    """Those of one kind, and of one component where that is given."""
+    """Return the objects of a kind, and of a component if one is given."""
     return [
         one
         for one in objects
@@ -76,24 +76,24 @@ def of_kind(objects: Sequence[Manifest], kind: str, component: str | None = None
 
 
 def component_of(metadata: Manifest) -> str | None:
-    """What part of Simile it is, by its label."""
+    """Return the component of Simile that the label names."""
     component: str | None = metadata.get("labels", {}).get("app.kubernetes.io/component")
     return component
 
 
 def the(objects: Sequence[Manifest], kind: str, component: str) -> Manifest:
-    """The only one of its kind and component."""
+    """Return the only object of its kind and component."""
     (one,) = of_kind(objects, kind, component)
     return one
 
 
 def workloads(objects: Sequence[Manifest]) -> list[Manifest]:
-    """Everything that starts pods."""
+    """Return every object that starts pods."""
     return [one for one in objects if one["kind"] in _WORKLOADS]
 
 
 def template_of(workload: Manifest) -> Manifest:
-    """The pod that a workload starts: metadata and spec."""
+    """Return the template (metadata and spec) of the pod that a workload starts."""
     match workload["kind"]:
         case "Pod":
             return workload
@@ -105,22 +105,22 @@ def template_of(workload: Manifest) -> Manifest:
 
 
 def pod_of(workload: Manifest) -> Manifest:
-    """The spec of the pod that a workload starts."""
+    """Return the spec of the pod that a workload starts."""
     pod: Manifest = template_of(workload)["spec"]
     return pod
 
 
 def containers(pod: Manifest) -> Iterator[Container]:
-    """All of a pod's containers, those that start first included."""
+    """Yield every container of a pod, init containers first."""
     yield from pod.get("initContainers", [])
     yield from pod["containers"]
 
 
 def environment(container: Container) -> dict[str, Any]:
-    """Variable -> value, or what the value comes from."""
+    """Return the value of each variable, or the reference that the value comes from."""
     return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
 
 
 def mounts(container: Container) -> dict[str, Manifest]:
-    """Mount path -> mount."""
+    """Return the mounts by mount path."""
     return {one["mountPath"]: one for one in container["volumeMounts"]}

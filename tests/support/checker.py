@@ -1,7 +1,7 @@
-"""A steady load of queries whose answers are known, and the verdict on what came back.
+"""Sends a steady load of queries whose answers are known, and checks the answers.
 
 Each query is an image of the collection, so its own item must be among its neighbours, at
-distance 0. Queries are sent at their times whatever becomes of those before.
+distance 0. The rate of queries does not depend on the answers.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from typing import Any, Final
 import aiohttp
 
 SLACK_SECONDS: Final = 5.0
-"""What an answer may come later than its deadline, on a machine that others use, too."""
+"""The time by which an answer may exceed its deadline on a busy machine."""
 
 NO_ANSWER: Final = "no answer"
 CONNECTION: Final = "connection"
-"""The outcome of a query whose front was killed: its socket broke, so its caller knows."""
+"""The outcome of a query whose upload was killed: the caller sees a broken socket."""
 
 _SAME: Final = 1e-2
 _OK: Final = 200
@@ -30,24 +30,24 @@ _OK: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one query; times are of time.monotonic()."""
+    """Holds the outcome of a query; times are of time.monotonic()."""
 
     begun: float
     ended: float
     code: str
-    """ok, an error's code, CONNECTION, or NO_ANSWER."""
+    """The code: ok, an error's code, CONNECTION, or NO_ANSWER."""
     status: int = 0
     retry_after: str | None = None
     wrong: str = ""
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Return the seconds from the query to its outcome."""
         return self.ended - self.begun
 
 
 class Load:
-    """Sends queries to the fronts in turn while `running`, and remembers each outcome."""
+    """Sends queries to the uploads in turn while `running`, and records each outcome."""
 
     def __init__(
         self,
@@ -57,7 +57,14 @@ class Load:
         per_second: float = 20.0,
         deadline_seconds: float,
     ) -> None:
-        """`images` by content, each with its item's id; the fronts' own deadline."""
+        """Set up a load that is not running yet.
+
+        Args:
+            urls: The base URLs of the uploads.
+            images: The id of the item for the content of each image.
+            per_second: The rate of queries.
+            deadline_seconds: The deadline that the uploads apply.
+        """
         self.outcomes: list[Outcome] = []
         self._urls = itertools.cycle(urls)
         self._images = itertools.cycle(images.items())
@@ -67,7 +74,7 @@ class Load:
 
     @property
     def waiting(self) -> int:
-        """How many queries are on their way."""
+        """Return the number of queries in flight."""
         return len(self._waiting)
 
     @contextlib.asynccontextmanager
@@ -85,13 +92,13 @@ class Load:
                 await asyncio.gather(sending, *self._waiting, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for it, for a minute at most."""
+        """Wait until the condition holds, for at most a minute."""
         async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.01)
 
     async def answered(self, count: int = 20) -> None:
-        """Wait until so many queries in a row, asked from now on, were answered."""
+        """Wait until `count` successive queries, all sent from now on, were answered."""
         begun = time.monotonic()
 
         def good() -> bool:
@@ -103,11 +110,11 @@ class Load:
         await self.until(good)
 
     def settled(self, moment: float) -> bool:
-        """Return true when no query from before that moment is in flight any more."""
+        """Return whether no query that was sent before that moment is in flight."""
         return all(begun > moment for begun in self._waiting.values())
 
     def judge(self, *allowed: str) -> Counter[str]:
-        """How often each code came. Fails on a wrong or missing answer, or any other code."""
+        """Return the number of outcomes by code; fail on wrong, missing or other outcomes."""
         codes = Counter(outcome.code for outcome in self.outcomes)
         wrong = [outcome.wrong for outcome in self.outcomes if outcome.wrong]
         assert not wrong, f"{len(wrong)} wrong answers of {codes}: {wrong[:3]}"
@@ -117,7 +124,7 @@ class Load:
         return codes
 
     def back_after(self, moment: float) -> float:
-        """Seconds from then until a query was asked from which on all were answered."""
+        """Return the seconds from that moment to the first query after which all were answered."""
         asked = sorted(
             (one for one in self.outcomes if one.begun >= moment), key=lambda one: one.begun
         )
@@ -126,7 +133,7 @@ class Load:
         return good[-1].begun - moment
 
     def settled_after(self, moment: float) -> float:
-        """Seconds from then until the last query that was on its way had failed by name."""
+        """Return the seconds until the last query that was in flight at that moment ended."""
         caught = [one for one in self.outcomes if one.begun < moment < one.ended]
         assert caught, "no query was on its way"
         return max(one.ended for one in caught) - moment
@@ -158,7 +165,7 @@ class Load:
 
 
 def _wrong(answer: Mapping[str, Any], item_id: str) -> str:
-    """What is wrong with the answer to an image that is that item."""
+    """Describe the error in the answer to the image of that item, or return an empty string."""
     found = {one["item_id"]: one["distance"] for one in answer["neighbors"]}
     if found.get(item_id, 2.0) > _SAME:
         return f"{item_id} is at {found.get(item_id)} of {found}"

@@ -1,4 +1,4 @@
-"""A clock that tests move."""
+"""Provides a clock that tests move."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass
 class Clock:
-    """Seconds, as time.monotonic gives them."""
+    """Returns seconds as time.monotonic does, from `now`, which tests set."""
 
     now: float = 1000.0
 
     def __call__(self) -> float:
-        """The time."""
+        """Return the time."""
         return self.now

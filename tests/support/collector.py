@@ -1,4 +1,4 @@
-"""An OTLP collector for tests: keeps the spans that are sent to it over HTTP."""
+"""Runs an OTLP collector for tests, which keeps the spans that it receives over HTTP."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 @dataclass(frozen=True, slots=True)
 class SeenSpan:
-    """A span as it was sent."""
+    """Holds a span as it was received."""
 
     service: str
     name: str
@@ -24,18 +24,18 @@ class SeenSpan:
     ended_ns: int
     attributes: Mapping[str, Any]
     links: tuple[str, ...]
-    """Trace id and span id, joined by a dash."""
+    """The trace id and span id of each link, joined by a dash."""
 
 
 @dataclass
 class Collector:
-    """What was sent so far, and where to."""
+    """Keeps the spans received so far, and the URL that receives them."""
 
     url: str = ""
     spans: list[SeenSpan] = field(default_factory=list)
 
     def children(self, span: SeenSpan) -> list[SeenSpan]:
-        """Those right under it, as they began."""
+        """Return the direct children of a span, in the order in which they began."""
         found = [
             one
             for one in self.spans
@@ -44,7 +44,7 @@ class Collector:
         return sorted(found, key=lambda one: one.began_ns)
 
     async def receive(self, request: web.Request) -> web.Response:
-        """Keep the spans of a request."""
+        """Store the spans of a request."""
         sent = ExportTraceServiceRequest.FromString(await request.read())
         for resource in sent.resource_spans:
             facts = _facts(resource.resource.attributes)
@@ -76,7 +76,7 @@ def _seen(service: str, span: Any) -> SeenSpan:
 
 @contextlib.asynccontextmanager
 async def collecting() -> AsyncIterator[Collector]:
-    """A collector that listens."""
+    """Run a collector on a free port."""
     collector = Collector()
     app = web.Application()
     app.router.add_post("/v1/traces", collector.receive)

@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that cuts, delays or half-opens its connections when a test says so."""
+"""Runs a TCP proxy on loopback that cuts, delays or half-opens its connections for a test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Self
 
 
 class CutProxy:
-    """Forwards to a port of this machine until it is cut."""
+    """Forwards connections to a port of this machine until a test cuts them."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -18,7 +18,7 @@ class CutProxy:
         self._flowing: set[asyncio.Event] = set()
         self._stalled = False
         self.delay_seconds = 0.0
-        """How long each block of bytes is held up, in each direction."""
+        """The delay of each block of bytes, in each direction."""
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -39,22 +39,22 @@ class CutProxy:
         await asyncio.gather(*self._pipes, return_exceptions=True)
 
     def cut(self) -> None:
-        """Close every connection at once; new ones are let through."""
+        """Close every connection; new connections are forwarded."""
         for writer in list(self._writers):
             writer.transport.abort()
 
     def stall(self) -> None:
-        """Forward nothing more, and keep every connection open: a half-open link."""
+        """Stop forwarding on every connection, also new ones, and keep all of them open."""
         self._stalled = True
         self.freeze()
 
     def freeze(self) -> None:
-        """Half-open the connections that there are; new ones are let through."""
+        """Stop forwarding on the present connections; new connections are forwarded."""
         for flowing in self._flowing:
             flowing.clear()
 
     def resume(self) -> None:
-        """Forward again."""
+        """Forward again on every connection."""
         self._stalled = False
         for flowing in self._flowing:
             flowing.set()

@@ -1,4 +1,4 @@
-"""Single parts of an embedder, for tests that need no whole embedder."""
+"""Builds single parts of an embedder, for tests that need no whole embedder."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from tests.support.running_embedder import NEXT
 
 
 class _Delivery:
-    """A delivery that came from no broker."""
+    """Stands in for a delivery of a broker."""
 
     type = "simile.v1.EmbedRequest"
     body = b""
     received = 0.0
-    headers: dict[str, str] = {}  # noqa: RUF012 (the port's shape; never changed)
+    headers: dict[str, str] = {}  # noqa: RUF012 (the shape of the port; never changed)
 
     redelivered = False
     redeliveries = 0
 
     def ack(self) -> None:
-        """Do nothing: no broker waits."""
+        """Do nothing, since no broker waits for the ack."""
 
     def reject(self, *, requeue: bool) -> None:
-        """Do nothing: no broker waits."""
+        """Do nothing, since no broker waits for the rejection."""
 
 
 def job(
@@ -49,7 +49,7 @@ def job(
 
 
 def instruments() -> Instruments:
-    """Return instruments with a registry of their own, and no traces."""
+    """Return instruments with a registry of their own and no traces."""
     return Instruments(EmbedderMetrics(CollectorRegistry()), NoTracing().tracer("embedder"))
 
 
@@ -61,7 +61,7 @@ def done(name: str) -> Job:
 
 
 class Published(list[str]):
-    """Publishes for workers, and holds the names of the jobs in their order."""
+    """Publishes for workers, and lists the names of the jobs in the order of arrival."""
 
     def __init__(self, timing: Timing) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Published(list[str]):
         )
 
     async def receive(self) -> None:
-        """Note what arrives, until cancelled."""
+        """Append the correlation id of each result that arrives, until cancelled."""
         consumer = await self.broker.consume(NEXT, prefetch=0, auto_ack=True)
         while True:
             for delivery in await consumer.take(10):
@@ -86,13 +86,13 @@ class Published(list[str]):
                 self.extend(item.slip.correlation_id for item in message.items)
 
     async def wait(self, count: int) -> None:
-        """Wait until the results of so many jobs have arrived."""
+        """Wait until the results of `count` jobs have arrived."""
         async with asyncio.timeout(20):
             while len(self) < count:
                 await asyncio.sleep(0.001)
 
     async def until(self, *names: str) -> None:
-        """Wait for jobs of these names in this order, and no others."""
+        """Wait until the results of exactly these jobs have arrived, in this order."""
         await self.wait(len(names))
         await settle()
         assert self == [*names]
@@ -110,6 +110,6 @@ async def published_by(timing: Timing) -> AsyncIterator[Published]:
 
 
 async def settle() -> None:
-    """Let everything that is due in the event loop run."""
+    """Let the event loop run everything that is due."""
     for _ in range(20):
         await asyncio.sleep(0)

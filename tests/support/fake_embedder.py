@@ -1,4 +1,4 @@
-"""Stands in for the embedders: answers requests with vectors made of the images' bytes."""
+"""Stands in for the embedders: answers requests with vectors made from the images' bytes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.volume import DIMENSION, MODEL
 
 
 def vector_of(image: bytes) -> bytes:
-    """A unit vector that depends on every byte of the image."""
+    """Return a unit vector that depends on every byte of the image."""
     seed = int.from_bytes(hashlib.sha256(image).digest()[:4], "little")
     drawn = np.random.default_rng(seed).normal(size=DIMENSION)
     return (drawn / np.linalg.norm(drawn)).astype("<f4").tobytes()
@@ -35,7 +35,13 @@ def vector_of(image: bytes) -> bytes:
 
 @dataclass
 class FakeEmbedder:
-    """What it embedded, and how it shall behave."""
+    """Records the images that it embedded; tests set how it behaves.
+
+    Attributes:
+        failing: The failure that each of these images is answered with.
+        ignoring: Images that are never answered.
+        silent_after: The number of images after which no message is acked any more.
+    """
 
     broker: Broker
     queue: Queue
@@ -46,7 +52,7 @@ class FakeEmbedder:
     silent_after: int | None = None
 
     async def serve(self) -> None:
-        """Answer for ever."""
+        """Answer requests until cancelled."""
         consumer = await self.broker.consume(self.queue, prefetch=16)
         while True:
             for delivery in await consumer.take(16):
@@ -54,7 +60,7 @@ class FakeEmbedder:
                 assert isinstance(request, EmbedRequest)
                 if self.silent_after is not None and len(self.embedded) >= self.silent_after:
                     continue
-                with contextlib.suppress(Unroutable):  # who asked is gone
+                with contextlib.suppress(Unroutable):  # the caller has gone
                     await self._answer(request)
                 delivery.ack()
 
@@ -76,7 +82,7 @@ class FakeEmbedder:
 async def fake_embedder(
     broker: Broker, queue: Queue = topology.EMBED_BULK
 ) -> AsyncIterator[FakeEmbedder]:
-    """A fake embedder that serves one queue."""
+    """Run a fake embedder that serves one queue."""
     fake = FakeEmbedder(broker, queue)
     serving = asyncio.create_task(fake.serve())
     try:

@@ -1,4 +1,4 @@
-"""A model without a network: its vectors are mean colours; tests can hold or break it."""
+"""Provides a model without a network: its vectors are mean colours; tests can block or break it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ RED: Final[Color] = (250, 0, 0)
 GREEN: Final[Color] = (0, 250, 0)
 BLUE: Final[Color] = (0, 0, 250)
 BLACK: Final[Color] = (0, 0, 0)
-"""The fake model gives it a vector of length 0."""
+"""The colour whose vector has length 0 in the fake model."""
 WHITE: Final[Color] = (255, 255, 255)
-"""The fake model raises an error on it."""
+"""The colour for which the fake model raises an error."""
 
 
 @dataclass
 class FakeModel:
-    """Remembers the sizes of its batches; a cleared `gate` holds every batch in the model."""
+    """Records the sizes of its batches; while `gate` is cleared, every batch waits in the model."""
 
     batches: list[int] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)

@@ -1,4 +1,4 @@
-"""Writes HEIC and AVIF files box by box, so that tests decide what they hold."""
+"""Writes HEIC and AVIF files box by box, so that tests choose each box."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from PIL import Image
 from tests.support import pictures
 
 _DATA_STARTS = 28 + 8
-"""The brand's box, and the head of the data's: the data comes before what describes it."""
+"""The size of the brand's box and of the data box's head; the data comes before its description."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """An item: its type, where its bytes lie in the data, and its properties by number from 1."""
+    """Describes an item: its type, its extents in the data, and its properties' numbers from 1."""
 
     kind: bytes
     extents: Sequence[tuple[int, int]]
@@ -26,7 +26,7 @@ class Part:
 
 @dataclass(frozen=True)
 class File:
-    """A file: data, items numbered from 1 (the first is shown), properties and references."""
+    """Describes a file: data, items numbered from 1 (the first is shown), references."""
 
     data: bytes
     parts: Sequence[Part]
@@ -35,7 +35,7 @@ class File:
     brand: bytes = b"heic"
 
     def encoded(self) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         head = box(b"ftyp", self.brand + bytes(4) + b"mif1" + self.brand + b"miaf")
         inside = [
             full(b"hdlr", 0, bytes(4) + b"pict" + bytes(13)),
@@ -68,39 +68,39 @@ class File:
 
 
 def box(kind: bytes, *parts: bytes) -> bytes:
-    """A box of these bytes."""
+    """Return a box of these bytes."""
     content = b"".join(parts)
     return struct.pack(">I", 8 + len(content)) + kind + content
 
 
 def full(kind: bytes, version: int, *parts: bytes) -> bytes:
-    """A box with a version and no flags."""
+    """Return a box with a version and no flags."""
     return box(kind, struct.pack(">I", version << 24), *parts)
 
 
 def size(width: int, height: int) -> bytes:
-    """The property that says how large a picture is shown."""
+    """Return the property that gives the size at which a picture is shown."""
     return full(b"ispe", 0, struct.pack(">II", width, height))
 
 
 def depth() -> bytes:
-    """The property that says that there are three channels of 8 bits."""
+    """Return the property that gives three channels of 8 bits."""
     return full(b"pixi", 0, b"\x03\x08\x08\x08")
 
 
 def grid(rows: int, columns: int, width: int, height: int) -> bytes:
-    """The data of an item that puts tiles together."""
+    """Return the data of an item that joins tiles."""
     return struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
 
 
 def overlay(layers: int, width: int, height: int) -> bytes:
-    """The data of an item that lays pictures over one another, all in its corner."""
+    """Return the data of an item that lays pictures over one another, each at the top left."""
     return struct.pack(">BB8xHH", 0, 0, width, height) + bytes(4 * layers)
 
 
 @functools.cache
 def coded(name: str, side: int) -> tuple[bytes, bytes]:
-    """A square picture's configuration box and its data, as the HEIF or AVIF encoder writes it."""
+    """Return a square picture's configuration box and data as the HEIF or AVIF encoder does."""
     picture = pictures.scene(side, side)
     options = {"quality": 50} if name == "HEIF" else {"speed": 10}
     made = pictures.encoded(picture, name, **options)
@@ -108,7 +108,7 @@ def coded(name: str, side: int) -> tuple[bytes, bytes]:
 
 
 def animated(frames: int, side: int = 64) -> bytes:
-    """An AVIF of so many frames."""
+    """Return an AVIF of that number of frames."""
     others = [Image.new("RGB", (side, side), (number % 250, 0, 0)) for number in range(frames - 1)]
     scene = pictures.scene(side, side)
     return pictures.encoded(scene, "AVIF", save_all=True, append_images=others, speed=10)

@@ -1,7 +1,8 @@
-"""An embedder process without a network: its vectors are thumbnails. All else is real.
+"""Runs an embedder process without a network: its vectors are thumbnails; the rest is real.
 
-`python -m tests.support.light_embedder`, with the embedder's settings, and LIGHT_MODEL_SECONDS:
-how long the model takes for an image, and LIGHT_CLOCK_SECONDS: by how much its clock is ahead.
+Start it by `python -m tests.support.light_embedder` with the embedder's settings. Two variables
+add to these: LIGHT_MODEL_SECONDS is the model's time for one image, LIGHT_CLOCK_SECONDS the number
+of seconds by which the process's clock is ahead.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class LightModel:
         """Compute vectors; equal pixels give equal vectors in any batch."""
         time.sleep(self.seconds * len(batch))
         rows = batch.reshape(len(batch), -1).astype(np.float32)
-        # No vector has length 0, also for an image of one colour.
+        # A constant keeps the vector of an image of one colour from having length 0.
         vectors: Vectors = rows - rows.mean(axis=1, keepdims=True) + np.float32(0.01)
         return vectors
 

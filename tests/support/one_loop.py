@@ -1,4 +1,4 @@
-"""All services in this event loop, joined by a broker and with a model that the test gives."""
+"""Runs all services in this event loop, with a broker and a model that the test provides."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ITEMS = 40
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """The running services: upload's address, and their telemetry."""
+    """Holds the URL of upload, and the telemetry that the services share."""
 
     url: str
     telemetry: Telemetry
@@ -40,7 +40,7 @@ class System:
 async def system(
     root: Path, broker: Broker, model: Model, tracing: Tracing | None = None
 ) -> AsyncIterator[System]:
-    """Upload, one embedder with one worker, a searcher; a collection `colours` of the model's."""
+    """Run upload, an embedder with one worker, and a searcher of the collection `colours`."""
     vectors = np.abs(np.random.default_rng(5).normal(size=(_ITEMS, model.dimension)))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype("<f4")
     publish_version(

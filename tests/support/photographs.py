@@ -1,4 +1,4 @@
-"""Where the photographs for tests are: beside the checkout, never in it."""
+"""Finds the photographs for tests, which lie beside the checkout and are never part of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def _folder(name: str) -> Path:
 
 
 def collection_dir() -> Path:
-    """Sub-folders of photographs, a class each; skips the test where there are none."""
+    """Return a folder of photographs by class; skip the test where it is missing."""
     return _folder("collection")
 
 
 def case_bombs() -> list[Path]:
-    """Files that once cost far more than an image's worth; skips the test where there are none."""
+    """Return files that once cost far more than an image may; skip the test without them."""
     root = Path(os.environ.get("SIMILE_TEST_DATA", _BESIDE))
     found = sorted(path for path in (root.parent / "cases" / "bombs").glob("*") if path.is_file())
     if not found:
@@ -33,12 +33,12 @@ def case_bombs() -> list[Path]:
 
 
 def awkward_dir() -> Path:
-    """Hostile and odd image files with NOTES.csv; skips the test where there are none."""
+    """Return a folder of hostile and odd images with NOTES.csv; skip the test without it."""
     return _folder("awkward")
 
 
 def cases_dir() -> Path:
-    """Small files that other programs wrote; skips the test where there are none."""
+    """Return a folder of small files that other programs wrote; skip the test without it."""
     folder = Path(os.environ.get("SIMILE_TEST_DATA", _BESIDE)).parent / "cases"
     if not folder.is_dir():
         pytest.skip(f"no {folder}: set SIMILE_TEST_DATA to the data next to it")

@@ -1,4 +1,4 @@
-"""Pictures drawn by code: what tests give to the decoder and to the services."""
+"""Draws pictures by code, for the decoder and the services."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Color = tuple[int, int, int]
 
 
 def scene(width: int = 96, height: int = 64) -> Image.Image:
-    """A smooth picture that looks different from every side: a ramp, a red corner, a disc."""
+    """Return a smooth picture without symmetry: a ramp, a red corner, a disc."""
     ramp = Image.linear_gradient("L").resize((width, height))
     picture = Image.merge("RGB", (ramp, ramp.transpose(Image.Transpose.ROTATE_180), ramp))
     drawing = ImageDraw.Draw(picture)
@@ -25,12 +25,12 @@ def scene(width: int = 96, height: int = 64) -> Image.Image:
 
 
 def encoded(picture: Image.Image, name: str, **options: Any) -> bytes:
-    """The picture as a file of that Pillow format."""
+    """Return the picture as a file of that Pillow format."""
     out = io.BytesIO()
     if name == "HEIF":
-        import pillow_heif  # noqa: PLC0415 (only these tests write HEIC)
+        import pillow_heif  # noqa: PLC0415 (no other test writes HEIC)
 
-        # Not registered with Pillow: what reads it is what the services have.
+        # Pillow keeps its own HEIF decoder, the one that the services use.
         pillow_heif.from_pillow(picture).save(out, **options)
         return out.getvalue()
     picture.save(out, name, **options)
@@ -38,26 +38,26 @@ def encoded(picture: Image.Image, name: str, **options: Any) -> bytes:
 
 
 def plain_jpeg(color: Color, size: tuple[int, int] = (32, 32)) -> bytes:
-    """A small JPEG of one colour."""
+    """Return a small JPEG of one colour."""
     return encoded(Image.new("RGB", size, color), "JPEG", quality=95)
 
 
 def exif(orientation: int) -> bytes:
-    """An EXIF block that says only how the picture is turned."""
+    """Return an EXIF block that holds only an orientation."""
     block = Image.Exif()
     block[0x0112] = orientation
     return block.tobytes()
 
 
 def tiff_tags(orientation: int) -> ImageFileDirectory_v2:
-    """The same for a TIFF."""
+    """Return TIFF tags that hold only an orientation."""
     tags = ImageFileDirectory_v2()
     tags[0x0112] = orientation
     return tags
 
 
 def png(width: int, height: int, depth: int, color_type: int, rows: Sequence[bytes]) -> bytes:
-    """A PNG written by hand, for depths that Pillow doesn't write, or a header with no pixels."""
+    """Return a PNG written by hand: depths that Pillow can't write, or a header without pixels."""
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     pixels = zlib.compress(b"".join(b"\0" + row for row in rows))
     chunks = ((b"IHDR", header), (b"IDAT", pixels), (b"IEND", b""))
@@ -70,7 +70,7 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def difference(one: Image.Image, other: Image.Image) -> float:
-    """The mean absolute difference of two pictures of one size, 0..255, worst channel."""
+    """Return the mean absolute difference (0..255) of two equally large pictures' worst channel."""
     assert one.size == other.size
     channels: list[float] = ImageStat.Stat(ImageChops.difference(one, other)).mean
     return max(channels)

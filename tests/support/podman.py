@@ -1,4 +1,4 @@
-"""Podman for tests: its networks, pods and containers, each ended by the test that made it."""
+"""Runs podman's networks, pods and containers for tests, which end what they started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ WAIT_SECONDS = 300.0
 
 
 def podman(*arguments: str, stdin: str | None = None) -> str:
-    """What podman prints. Raises AssertionError with what it complains of."""
+    """Run podman and return its output.
+
+    Raises:
+        AssertionError: Podman failed; the message holds its output.
+    """
     done = _run(*arguments, stdin=stdin)
     assert done.returncode == 0, f"podman {' '.join(arguments)}: {done.stderr}{done.stdout}"
     return done.stdout.strip()
@@ -33,13 +37,13 @@ def _run(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProce
 
 
 def image_bytes(image: str) -> int:
-    """Its size, its base included, not compressed."""
+    """Return the uncompressed size of an image, including its base."""
     return int(podman("image", "inspect", "--format={{.Size}}", image))
 
 
 @contextlib.contextmanager
 def network(name: str) -> Iterator[str]:
-    """A network of its own, in which pods find each other by their aliases."""
+    """Create a network in which pods find each other by their aliases, and remove it at the end."""
     podman("network", "create", name)
     try:
         yield name
@@ -49,44 +53,44 @@ def network(name: str) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class Pod:
-    """A pod of one container that `podman kube play` started."""
+    """Controls a pod of one container that `podman kube play` started."""
 
     name: str
     container: str
 
     def inspect(self) -> Mapping[str, Any]:
-        """What podman knows of its container."""
+        """Return podman's description of the container."""
         found: Sequence[Mapping[str, Any]] = json.loads(podman("inspect", self.container))
         return found[0]
 
     def log(self) -> str:
-        """What it wrote."""
+        """Return the output of the container."""
         done = _run("logs", self.container)
         return done.stdout + done.stderr
 
     def exit_code(self) -> int | None:
-        """None while it runs."""
+        """Return the exit code, or None while the container runs."""
         state = self.inspect()["State"]
         return None if state["Running"] else int(state["ExitCode"])
 
     def stop(self, seconds: int = 30) -> int:
-        """SIGTERM, SIGKILL when it takes longer; its exit code."""
+        """Send SIGTERM, or SIGKILL after that time, and return the exit code."""
         podman("stop", f"--time={seconds}", self.container)
         code = self.exit_code()
         assert code is not None
         return code
 
     def kill(self) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         podman("kill", self.container)
 
     def remove(self) -> None:
-        """End it if need be, and forget it."""
+        """Remove the pod, and end it first if it runs."""
         podman("pod", "rm", "--force", "--time=5", self.name)
 
 
 def play(pod: Mapping[str, Any], network: str, aliases: Sequence[str]) -> Pod:
-    """Start that pod in the network, under the aliases as well as its name."""
+    """Start a pod in the network, under the aliases as well as its name."""
     options = ",".join(f"alias={alias}" for alias in aliases)
     podman("kube", "play", f"--network={network}{':' if options else ''}{options}", "-",
            stdin=json.dumps(pod))  # fmt: skip
@@ -95,7 +99,7 @@ def play(pod: Mapping[str, Any], network: str, aliases: Sequence[str]) -> Pod:
 
 
 def answers(url: str) -> bool:
-    """Whether it answers 200."""
+    """Return whether the URL answers with status 200."""
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:
             return bool(answer.status == 200)
@@ -104,7 +108,7 @@ def answers(url: str) -> bool:
 
 
 def wait_for(condition: Callable[[], bool], pod: Pod, *, ends: bool = False) -> float:
-    """Poll until it holds; the seconds that took. Fails with the log when the pod ended before."""
+    """Poll until the condition holds, and return the seconds taken; fail if the pod ends before."""
     started = time.monotonic()
     while not condition():
         waited = time.monotonic() - started
@@ -116,7 +120,7 @@ def wait_for(condition: Callable[[], bool], pod: Pod, *, ends: bool = False) -> 
 
 
 def build(folder: Path, name: str, **arguments: str) -> str:
-    """Build the image in that folder; its name."""
+    """Build the image of that folder, and return its name."""
     given = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     podman("build", "--network=host", f"--tag={name}", *given, str(folder))
     return name

@@ -1,8 +1,8 @@
-"""Kubernetes objects as `podman kube play` takes them: single pods, no cluster around them.
+"""Converts Kubernetes objects for `podman kube play`: single pods without a cluster.
 
-What podman doesn't know is resolved here: controllers become pods, claims and ConfigMaps folders of
-this machine, references to Secrets and fields their values. Probes, hooks and what only a scheduler
-reads are left out; images, arguments, users and security contexts stay as they are.
+Podman supports only a part of Kubernetes. Therefore controllers become pods, claims and ConfigMaps
+become folders of this machine, and references to Secrets and fields become their values. Probes,
+hooks and fields for a scheduler are left out; images, arguments, users and security contexts stay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CONTROLLERS = {"Deployment", "StatefulSet", "Job"}
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a test changes of a pod. ports: this machine's port for the port of that name."""
+    """Holds the changes that a test makes to a pod; `ports` maps port names to host ports."""
 
     ports: Mapping[str, int]
     environment: Mapping[str, str]
@@ -30,17 +30,17 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Rendered objects, and the folder of this machine that their volumes become part of."""
+    """Holds rendered objects, and the folder of this machine that holds their volumes."""
 
     objects: Sequence[Object]
     folder: Path
 
     def of_kind(self, kind: str) -> Iterator[Object]:
-        """The objects of that kind."""
+        """Return the objects of that kind."""
         return (one for one in self.objects if one["kind"] == kind)
 
     def controller(self, component: str) -> Object:
-        """The Deployment, StatefulSet or Job of that component."""
+        """Return the Deployment, StatefulSet or Job of that component."""
         (found,) = (
             one
             for one in self.objects
@@ -49,11 +49,11 @@ class Cluster:
         return found
 
     def claim(self, name: str) -> Path:
-        """The folder of this machine that is mounted for that claim."""
+        """Return the folder of this machine that is mounted for that claim."""
         return self.folder / "claims" / name
 
     def aliases(self, component: str) -> list[str]:
-        """The names of the Services that lead to that component."""
+        """Return the names of the Services that select that component."""
         return [
             one["metadata"]["name"]
             for one in self.of_kind("Service")
@@ -61,7 +61,7 @@ class Cluster:
         ]
 
     def pod(self, component: str, name: str, changes: Changes) -> Object:
-        """One pod of that component, as podman takes it."""
+        """Return a pod of that component in podman's form."""
         controller = self.controller(component)
         spec = controller["spec"]["template"]["spec"]
         return {
@@ -101,7 +101,7 @@ class Cluster:
                 for key, value in {**variables, **changes.environment}.items()
             ],
             "ports": ports,
-            # Podman looks for the user here alone.
+            # Podman reads the user from the container's security context alone.
             "securityContext": {
                 **container["securityContext"],
                 **_known(pod_security, "runAsUser", "runAsGroup"),
@@ -153,7 +153,7 @@ def _labels(template: Object) -> Mapping[str, str]:
 
 
 def _whole(mount: Object) -> Object:
-    """Podman mounts no single file of a volume: its folder instead."""
+    """Mount the folder instead of a single file, since podman mounts no single file."""
     if "subPath" not in mount:
         return mount
     path = Path(mount["mountPath"])

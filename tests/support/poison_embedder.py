@@ -1,6 +1,7 @@
-"""An embedder process that is killed by an image whose bytes end in POISON.
+"""Runs an embedder process that is killed by an image whose bytes end in POISON.
 
-`python -m tests.support.poison_embedder`, with an embedder's settings. All but its model is real.
+Start it by `python -m tests.support.poison_embedder` with the embedder's settings. Everything but
+its model is real.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.support.fake_model import FakeModel
 
 POISON: Final = b"POISON"
 ANTIDOTE: Final = "ANTIDOTE"
-"""The environment variable that makes the poison harmless."""
+"""The environment variable that makes poisoned images harmless."""
 
 
 class Poisonable(FakeModel):

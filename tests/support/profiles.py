@@ -1,4 +1,4 @@
-"""ICC profiles written by hand: a matrix and a curve, as displays and cameras have them."""
+"""Writes ICC profiles by hand: a matrix and a curve, as displays and cameras have them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 Matrix = Sequence[tuple[float, float, float]]
-"""XYZ (at D50) of red, green and blue."""
+"""The XYZ values (at D50) of red, green and blue."""
 
 SRGB: Final = ((0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141))
 DISPLAY_P3: Final = ((0.5151, 0.2412, -0.0011), (0.2920, 0.6922, 0.0419), (0.1571, 0.0666, 0.7841))
@@ -16,19 +16,19 @@ PROPHOTO: Final = ((0.7977, 0.2880, 0.0), (0.1352, 0.7119, 0.0), (0.0313, 0.0001
 
 
 def rgb(matrix: Matrix, gamma: float) -> bytes:
-    """A display profile of those primaries, its samples the light to the power of 1 / gamma."""
+    """Return a display profile of those primaries, whose samples are light ** (1 / gamma)."""
     curve = struct.pack(">4s4xLH", b"curv", 1, round(gamma * 256))
     tags = dict(zip((b"rXYZ", b"gXYZ", b"bXYZ"), map(_xyz, matrix), strict=True))
     return profile(b"RGB ", tags | dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve))
 
 
 def grey(gamma: float) -> bytes:
-    """The same of one channel."""
+    """Return a profile of one grey channel with that gamma."""
     return profile(b"GRAY", {b"kTRC": struct.pack(">4s4xLH", b"curv", 1, round(gamma * 256))})
 
 
 def profile(space: bytes, tags: Mapping[bytes, bytes]) -> bytes:
-    """A profile of that colour space with these tags, and those that every profile needs."""
+    """Return a profile of that colour space with these tags and those that every profile needs."""
     words = b"drawn\0"
     text = struct.pack(">4s4xL", b"desc", len(words)) + words + bytes(78)
     tags = {b"desc": text, b"wtpt": _xyz((0.9642, 1.0, 0.8249)), **tags}

@@ -1,4 +1,4 @@
-"""A private Prometheus for tests: own port, own storage, loopback only, ended by pid."""
+"""Runs a private Prometheus for tests: own port, own storage, loopback only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ START_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is scraped: `host:port` and the labels that service discovery would give it."""
+    """Holds a scrape target, `host:port`, and the labels that service discovery would give it."""
 
     address: str
     labels: Mapping[str, str]
@@ -34,23 +34,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """One line of an answer: its labels, its points as (Unix seconds, value)."""
+    """Holds a series of an answer: its labels, and its points as (Unix seconds, value)."""
 
     labels: Mapping[str, str]
     points: Sequence[tuple[float, float]]
 
     @property
     def last(self) -> float:
-        """The newest value."""
+        """Return the newest value."""
         return self.points[-1][1]
 
 
 class QueryFailed(Exception):
-    """Prometheus refused an expression; the text says why."""
+    """Prometheus refused an expression, for the reason in the text."""
 
 
 class Prometheus:
-    """One server over the given targets and rules; `start`, ask, `stop`."""
+    """Runs a server that scrapes the given targets and evaluates the given rules."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Prometheus:
         )
 
     def start(self) -> None:
-        """Start it and wait until it answers queries."""
+        """Start the server and wait until it answers queries."""
         with (self._folder / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
                 [
@@ -96,7 +96,7 @@ class Prometheus:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it."""
+        """End the server."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             self._process.wait(timeout=30)
@@ -110,7 +110,7 @@ class Prometheus:
         return True
 
     def query(self, expression: str, *, at: float | None = None) -> list[Series]:
-        """What an expression is now, or was at a time in Unix seconds."""
+        """Return the series of an expression now, or at a time in Unix seconds."""
         asked = {"query": expression} | ({} if at is None else {"time": f"{at:.3f}"})
         answer = self._get("query", **asked)
         if answer["resultType"] == "scalar":
@@ -120,14 +120,14 @@ class Prometheus:
     def query_range(
         self, expression: str, *, start: float, end: float, step: float
     ) -> list[Series]:
-        """What an expression was, every `step` seconds; gaps have no point."""
+        """Return the series of an expression, a point every `step` seconds; gaps have no point."""
         answer = self._get(
             "query_range", query=expression, start=f"{start:.3f}", end=f"{end:.3f}", step=f"{step}"
         )
         return [Series(one["metric"], [*map(_point, one["values"])]) for one in answer["result"]]
 
     def rules(self) -> list[dict[str, Any]]:
-        """Every rule as Prometheus evaluates it: name, query, health, lastError, type."""
+        """Return every rule as Prometheus evaluates it: name, query, health, lastError, type."""
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
 
     def _get(self, path: str, **asked: str) -> Any:
@@ -144,7 +144,7 @@ def _point(pair: Sequence[Any]) -> tuple[float, float]:
 
 
 def require_prometheus() -> None:
-    """Skip where Prometheus is not installed; in CI that is a failure."""
+    """Skip the test where Prometheus is not installed; fail in CI."""
     if SERVER.exists() and PROMTOOL.exists():
         return
     message = "Prometheus is not installed: run `make system`"

@@ -1,4 +1,4 @@
-"""A private RabbitMQ node for tests: own ports, own folders, loopback only, ended by pid."""
+"""Runs a private RabbitMQ node for tests: own ports, own folders, loopback only."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _free_ports(count: int) -> list[int]:
 
 
 class Node:
-    """One node; `start`, `kill` and `stop` as often as a test likes, its queues kept between."""
+    """Runs a node that tests start, kill and stop repeatedly; its queues survive."""
 
     def __init__(self, folder: Path, config: str = "") -> None:
-        """`config` is the text of its rabbitmq.conf."""
+        """Write the node's folders and ports, and `config` as its rabbitmq.conf."""
         self.port, distribution, epmd = _free_ports(3)
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self.spoke = 0.0
-        """When it began to accept connections, by time.monotonic()."""
+        """The time.monotonic() at which the node began to accept connections."""
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd_port = epmd
@@ -85,7 +85,7 @@ class Node:
         self.spoke = time.monotonic()
 
     def speaks(self) -> bool:
-        """Whether the port answers an AMQP greeting."""
+        """Return whether the port answers an AMQP greeting."""
         try:
             with socket.create_connection(("127.0.0.1", self.port), timeout=2) as connection:
                 connection.sendall(_PROTOCOL_HEADER)
@@ -94,30 +94,30 @@ class Node:
             return False
 
     def ctl(self, *arguments: str) -> str:
-        """Run rabbitmqctl against this node; what it printed."""
+        """Run rabbitmqctl against this node, and return its output."""
         done = subprocess.run(
             [CTL, *arguments], env=self._environment, check=True, capture_output=True, text=True
         )
         return done.stdout
 
     def kill(self) -> None:
-        """End the node as a crash would."""
+        """End the node with SIGKILL, as a crash would."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End the node in order."""
+        """End the node with SIGTERM."""
         self._end(signal.SIGTERM)
 
     def pause(self) -> None:
-        """Stop the node where it is: every connection stays open, and silent."""
+        """Suspend the node with SIGSTOP: every connection stays open and silent."""
         self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on."""
+        """Continue the suspended node with SIGCONT."""
         self._signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """End the node and its port mapper for good."""
+        """End the node and its port mapper."""
         self._end(signal.SIGTERM)
         epmd = shutil.which("epmd")
         if epmd is not None:
@@ -136,7 +136,7 @@ class Node:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is None:
             return
-        # The script stays in front of the Erlang VM, which is its child and the one to signal.
+        # The script stays the parent of the Erlang VM, so the signal goes to the VM, too.
         for pid in (*_children(self._process.pid), self._process.pid):
             try:
                 os.kill(pid, number)
@@ -151,7 +151,7 @@ def _children(pid: int) -> list[int]:
 
 
 def require_server() -> None:
-    """Skip where RabbitMQ is not installed; in CI that is a failure."""
+    """Skip the test where RabbitMQ is not installed; fail in CI."""
     if SERVER.exists():
         return
     message = "RabbitMQ is not installed: run `make system`"

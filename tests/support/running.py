@@ -1,4 +1,4 @@
-"""Real Simile processes for tests: started, watched, and ended by the test that started them."""
+"""Starts real Simile processes for tests, which the test that started them also ends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import Any, Final
 from services.shared.telemetry.samples import Samples
 
 START_SECONDS = 120.0
-"""A starved machine takes long to import torch; a hang takes longer than this."""
+"""Allows a busy machine to import torch; a process that needs longer hangs."""
 
 
 MODELS_DIR: Final = "SIMILE_EMBEDDER_MODELS_DIR"
@@ -28,7 +28,7 @@ MODELS_DIR: Final = "SIMILE_EMBEDDER_MODELS_DIR"
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process with its log file and its admin address."""
+    """Holds a process with its log file and its admin address."""
 
     name: str
     popen: subprocess.Popen[bytes]
@@ -37,16 +37,16 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        """Whether it still runs."""
+        """Return whether the process runs."""
         return self.popen.poll() is None
 
     def kill(self) -> None:
-        """End it as a crash would: SIGKILL."""
+        """Kill the process with SIGKILL, as a crash would."""
         self.popen.kill()
         self.popen.wait()
 
     def stop(self, timeout: float = 30.0) -> int:
-        """SIGTERM, wait, and its exit code; SIGKILL when it does not end."""
+        """Send SIGTERM, or SIGKILL after the timeout in seconds, and return the exit code."""
         if self.alive:
             self.popen.send_signal(signal.SIGTERM)
             try:
@@ -56,17 +56,17 @@ class Process:
         return self.popen.wait()
 
     def metrics(self) -> str:
-        """The text of /metrics."""
+        """Return the text of /metrics."""
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=5) as answer:
             text: str = answer.read().decode()
         return text
 
     def total(self, metric: str, **labels: str) -> float:
-        """The sum of a metric's series with these labels; 0 of none."""
+        """Return the sum of a metric's series with these labels, or 0 where no series has them."""
         return Samples.parsed(self.metrics()).total(metric, **labels)
 
     def ready(self) -> bool:
-        """Whether /readyz answers 200."""
+        """Return whether /readyz answers 200."""
         try:
             with urllib.request.urlopen(f"{self.admin}/readyz", timeout=5) as answer:
                 return bool(answer.status == 200)
@@ -75,7 +75,7 @@ class Process:
 
 
 def free_port() -> int:
-    """A port nobody listens on now."""
+    """Return a port that nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
@@ -83,7 +83,8 @@ def free_port() -> int:
 def start(name: str, arguments: list[str], log: Path, environment: Mapping[str, str]) -> Process:
     """Start `python ARGUMENTS` with its output in `log`.
 
-    SIMILE_* comes from `environment`; only the folder of exported models is the session's.
+    The process gets SIMILE_* variables from `environment` alone, apart from the session's folder
+    of exported models.
     """
     inherited = {
         key: value
@@ -116,7 +117,7 @@ def wait_until(condition: Callable[[], bool], what: str, process: Process) -> No
 def simile_up(
     log: Path, *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[tuple[str, Process]]:
-    """`simile up ARGUMENTS` on free ports: its URL once it says ready; stopped at the end."""
+    """Run `simile up ARGUMENTS` on free ports, and yield its URL when it is ready."""
     process = start(
         "simile up", ["-m", "services", "up", "--port", "0", *arguments], log, environment or {}
     )
@@ -128,7 +129,7 @@ def simile_up(
 
 
 def ready_url(log: Path) -> str | None:
-    """The URL of the `ready` line, if it has been printed."""
+    """Return the URL of the `ready` line, or None before that line is printed."""
     for line in log.read_text().splitlines():
         if line.startswith("ready "):
             return line.removeprefix("ready ").strip()
@@ -136,5 +137,5 @@ def ready_url(log: Path) -> str | None:
 
 
 def log_lines(log: Path) -> list[dict[str, Any]]:
-    """The JSON log lines of a process."""
+    """Return the JSON log lines of a process."""
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]

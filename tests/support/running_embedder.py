@@ -31,7 +31,7 @@ from services.shared.telemetry import Telemetry
 from tests.support import pictures
 from tests.support.fake_model import RED, FakeModel
 
-# Not exclusive: they outlive a cut connection.
+# These queues are not exclusive, so that they survive a cut connection.
 CALLER: Final = Queue(name="caller")
 NEXT: Final = Queue(name="next")
 
@@ -79,7 +79,7 @@ class RunningEmbedder:
         correlation_id: str | None = None,
         **slip: Any,
     ) -> None:
-        """Publish the images, named q0, q1, ... unless named; fields of the slip can be set."""
+        """Publish the images under the ids q0, q1, ... or the given id; `slip` sets slip fields."""
         for image in images:
             self.asked.append(correlation_id or f"q{len(self.asked)}")
             message = Message.of(request(image, self.asked[-1], **slip))
@@ -96,7 +96,7 @@ class RunningEmbedder:
         await self.wait_entered()
 
     async def messages(self, count: int) -> list[Embeddings]:
-        """Receive the messages with so many vectors in all."""
+        """Receive messages until they hold `count` vectors in all."""
         consumer = await self.broker.consume(NEXT, prefetch=1)
         found: list[Embeddings] = []
         while sum(len(message.items) for message in found) < count:
@@ -109,11 +109,11 @@ class RunningEmbedder:
         return found
 
     async def vectors(self, count: int) -> list[Embedding]:
-        """Receive so many vectors, in their order."""
+        """Receive `count` vectors in order of arrival."""
         return [item for message in await self.messages(count) for item in message.items]
 
     async def failures(self, count: int) -> dict[str, Failure]:
-        """Receive so many failures, by correlation id."""
+        """Receive `count` failures, and return them by correlation id."""
         consumer = await self.broker.consume(CALLER, prefetch=1)
         found: dict[str, Failure] = {}
         while len(found) < count:
@@ -128,7 +128,7 @@ class RunningEmbedder:
         return found
 
     async def outcomes(self, count: int) -> dict[str, str]:
-        """Receive so many results, by correlation id: ok, or a failure's code."""
+        """Receive `count` results, and return `ok` or the failure's code by correlation id."""
         found: dict[str, str] = {}
 
         async def collect(queue: Queue) -> None:
@@ -175,16 +175,16 @@ class RunningEmbedder:
                 await asyncio.sleep(0.001)
 
     async def wait_entered(self) -> None:
-        """Wait until the model has got its next batch."""
+        """Wait until the model has received its next batch."""
         assert await asyncio.to_thread(self.model.entered.acquire, timeout=_WAIT_SECONDS)
 
     async def wait_decoded(self, count: int) -> None:
-        """Wait until so many decoded images wait for the worker."""
+        """Wait until `count` decoded images wait for the worker."""
         await self.until(lambda: self.embedder.queue.decoded == count)
 
     @property
     def in_flight(self) -> float:
-        """The images that are taken and not settled."""
+        """Return the number of images that the embedder has taken and not settled."""
         return self.count("in_hand_images")
 
     def count(self, name: str, **labels: str) -> float:

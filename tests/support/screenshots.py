@@ -8,7 +8,7 @@ from playwright.sync_api import sync_playwright
 
 
 def take(url: str, image: str, out: str) -> None:
-    """The page at `url` after a search by `image`."""
+    """Save a screenshot of the page at `url` after a search by `image`."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path="/usr/bin/chromium", args=["--no-sandbox", "--disable-gpu"]

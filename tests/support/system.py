@@ -1,4 +1,4 @@
-"""Every service as processes of their own over RabbitMQ, with an index of a folder of images."""
+"""Starts every service as a process over RabbitMQ, with an index of a folder of images."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from services.shared.volume.volume import Volume
 from tests.support.running import Process, free_port, start, wait_until
 
 LIGHT: Final = "tests.support.light_embedder"
-"""Instead of services.embedder: loads no network, and is there in a second."""
+"""The module that replaces services.embedder: it loads no network and starts within a second."""
 
 COLLECTION: Final = "sample"
 BUILD_SECONDS: Final = 240
 
 
 class System:
-    """Replicas named `<service>-<number>`; each finds the broker at its service's URL."""
+    """Runs replicas named `<service>-<number>`, which connect to the broker of their service."""
 
     def __init__(
         self,
@@ -31,7 +31,15 @@ class System:
         embedder: str = "services.embedder",
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`amqp_urls` by service: upload, embedder, searcher, and the builder's as `index`."""
+        """Set up a system that has no processes yet.
+
+        Args:
+            folder: Holds the volume and the logs.
+            images: The folder to index.
+            amqp_urls: The broker's URL for upload, embedder, searcher, and the builder (`index`).
+            embedder: The module that runs as the embedder.
+            environment: Further variables of every process.
+        """
         self.folder = folder
         self.images = images
         self.volume = Volume(folder / "root")
@@ -47,12 +55,12 @@ class System:
 
     @property
     def urls(self) -> Sequence[str]:
-        """Where the uploads answer."""
+        """Return the base URL of each upload."""
         return [f"http://127.0.0.1:{port}" for port in self._ports.values()]
 
     @property
     def url(self) -> str:
-        """Where the first upload answers."""
+        """Return the base URL of the first upload."""
         return self.urls[0]
 
     def start(self, *names: str, **environment: str) -> None:
@@ -68,7 +76,7 @@ class System:
             self.processes[name] = start(name, ["-m", module], log, given)
 
     def start_build(self, images: Path | None = None, collection: str = COLLECTION) -> Process:
-        """Begin to build an index of a folder, by default of the system's own."""
+        """Start to build an index of a folder, by default of the system's own images."""
         arguments = ["-m", "services", "index", "build", str(images or self.images)]
         log = self.folder / f"build-{collection}.log"
         return start(
@@ -89,32 +97,32 @@ class System:
             wait_until(process.ready, "ready", process)
 
     async def ready(self, *names: str) -> None:
-        """`wait_ready`, while the event loop goes on."""
+        """Run `wait_ready` in a thread, so that the event loop continues."""
         await asyncio.to_thread(self.wait_ready, *names)
 
     async def kill(self, name: str) -> None:
-        """End a replica as a crash would, and start it again."""
+        """Kill a replica with SIGKILL, and start it again."""
         await asyncio.to_thread(self.processes[name].kill)
         self.start(name)
 
     def pause(self, *names: str) -> None:
-        """Stop the processes where they are; SIGSTOP."""
+        """Suspend the processes with SIGSTOP."""
         for name in names:
             self.processes[name].popen.send_signal(signal.SIGSTOP)
 
     def resume(self, *names: str) -> None:
-        """Let them go on; SIGCONT."""
+        """Continue suspended processes with SIGCONT."""
         for name in names:
             self.processes[name].popen.send_signal(signal.SIGCONT)
 
     def known(self) -> Mapping[Path, str]:
-        """The item id of each file in the active version."""
+        """Return the item id of each file in the active version."""
         directory = self.volume.directory(COLLECTION, self.volume.active(COLLECTION))
         catalog = ItemCatalog(directory / ITEMS)
         return {self.images / item.path: item.item_id for item in catalog}
 
     def stop(self) -> dict[str, int]:
-        """Each process's exit code after SIGTERM."""
+        """End every process with SIGTERM, and return the exit codes."""
         return {name: process.stop() for name, process in self.processes.items()}
 
     def _environment_of(self, service: str) -> dict[str, str]:

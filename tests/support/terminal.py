@@ -1,4 +1,4 @@
-"""A terminal as a person has one: a process under a pty, and what its screen shows."""
+"""Runs a process under a pty, and shows the contents of its screen."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHUNK_BYTES: Final = 65_536
 
 
 class Terminal:
-    """A process whose input and output are a terminal of 100 columns and 40 lines."""
+    """Runs a process whose input and output are a terminal of 100 columns and 40 lines."""
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str]) -> None:
         self._fd, inner = pty.openpty()
@@ -49,18 +49,18 @@ class Terminal:
 
     @property
     def text(self) -> str:
-        """The screen as it is now, without what is blank."""
+        """Return the lines of the screen that are not blank."""
         return "\n".join(line.rstrip() for line in self._screen.display if line.strip())
 
     def read(self, seconds: float) -> bool:
-        """Show what comes within that time; False once nothing can come any more."""
+        """Feed the screen for that time; return False once the terminal is closed."""
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if not select.select([self._fd], [], [], min(left, _STEP_SECONDS))[0]:
                 continue
             try:
                 chunk = os.read(self._fd, _CHUNK_BYTES)
-            except OSError:  # Linux's way to say that the other side is closed
+            except OSError:  # Linux reports a closed terminal so
                 return False
             self.received += len(chunk)
             self._stream.feed(chunk)
@@ -76,18 +76,18 @@ class Terminal:
                 raise AssertionError(message)
 
     def interrupt(self) -> int:
-        """Press Ctrl-C; the exit code."""
+        """Press Ctrl-C, and return the exit code."""
         self.popen.send_signal(signal.SIGINT)
         return self.end()
 
     def end(self) -> int:
-        """Read until the process ends; its exit code."""
+        """Read until the process ends, and return its exit code."""
         while self.popen.poll() is None and self.read(_STEP_SECONDS):
             pass
         return self.popen.wait(START_SECONDS)
 
     def close(self) -> None:
-        """End the process, if it still runs, and the terminal."""
+        """End the process, if it still runs, and close the terminal."""
         if self.popen.poll() is None:
             self.popen.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -101,7 +101,7 @@ class Terminal:
 def up_on_terminal(
     *arguments: str, environment: Mapping[str, str] | None = None
 ) -> Iterator[Terminal]:
-    """`simile up ARGUMENTS` on a terminal, on a free port."""
+    """Run `simile up ARGUMENTS` on a terminal and a free port."""
     terminal = Terminal(["-m", "services", "up", "--port", "0", *arguments], environment or {})
     try:
         yield terminal

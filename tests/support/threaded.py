@@ -1,4 +1,4 @@
-"""An asynchronous service on an event loop in a thread of its own, for tests that have none."""
+"""Runs an asynchronous service on an event loop in a thread, for tests without a loop."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SECONDS = 60.0
 
 @contextlib.contextmanager
 def threaded(manager: AbstractAsyncContextManager[_Value]) -> Iterator[_Value]:
-    """What the manager gives, which lives until the end; an error of its start is raised here."""
+    """Enter the manager in a thread, yield its value, and raise an error of its start here."""
     begun: Future[_Value] = Future()
     loop, ended = asyncio.new_event_loop(), asyncio.Event()
 
@@ -40,6 +40,6 @@ def threaded(manager: AbstractAsyncContextManager[_Value]) -> Iterator[_Value]:
     try:
         yield begun.result(_SECONDS)
     finally:
-        with contextlib.suppress(RuntimeError):  # it ended by itself
+        with contextlib.suppress(RuntimeError):  # the loop has ended by itself
             loop.call_soon_threadsafe(ended.set)
         thread.join(_SECONDS)

@@ -1,4 +1,4 @@
-"""TIFFs written by hand, of kinds that Pillow doesn't write."""
+"""Writes TIFFs by hand, of kinds that Pillow doesn't write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 _FORMS: Final = {1: "B", 3: "H", 4: "L"}
 Tags = Mapping[int, tuple[int, Sequence[int]]]
-"""By number: the type, and the values."""
+"""The type and the values of each tag number."""
 
 
 def tiff(
@@ -22,10 +22,10 @@ def tiff(
     order: str = "<",
     width: int = 4,
 ) -> bytes:
-    """One row of pixels, stored plainly, its planes one after the other.
+    """Return a TIFF of one row of uncompressed pixels, its planes one after the other.
 
-    more: further tags, or others in place of the usual ones.
-    """  # fmt: skip
+    `more` adds tags, or replaces the usual ones.
+    """
     part = len(data) // planes
     tags: dict[int, tuple[int, Sequence[int]]] = {
         256: (4, [width]), 257: (4, [1]), 258: (3, [bits] * samples), 259: (3, [1]),

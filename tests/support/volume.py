@@ -1,4 +1,4 @@
-"""Small index versions with vectors made up for tests, written by the product's own code."""
+"""Writes small index versions of random vectors, by the product's own code."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ REDUCED_DIMENSION = 6
 
 
 def unit_vectors(count: int, *, seed: int = 1, dimension: int = DIMENSION) -> Vectors:
-    """Random vectors of length 1."""
+    """Return random vectors of length 1."""
     drawn = np.random.default_rng(seed).normal(size=(count, dimension))
     vectors: Vectors = (drawn / np.linalg.norm(drawn, axis=1, keepdims=True)).astype("<f4")
     return vectors
 
 
 def items(count: int, *, prefix: str = "image") -> list[Item]:
-    """Items `<prefix>-0` ... with two labels in turn."""
+    """Return items `<prefix>-0`, `<prefix>-1`, ... with two alternating labels."""
     return [
         Item(
             position=number,
@@ -113,7 +113,7 @@ def publish_version(  # noqa: PLR0913 (the parts of a version, each with a defau
 def _write_search_files(
     staging: Path, vectors: Vectors, name: MethodName, shard_items: int
 ) -> tuple[Plan, tuple[Shard, ...]]:
-    """Write the files of a plan that spares no effort, so that nearly all neighbours are found."""
+    """Write the files of a plan with generous effort, so that nearly all neighbours are found."""
     count, dimension = vectors.shape
     if reduces(name):
         dimension = min(REDUCED_DIMENSION, dimension)
@@ -121,7 +121,7 @@ def _write_search_files(
         reduction = Reduction(np.ascontiguousarray(components.T[::-1][:dimension], "<f4"))
         reduction.save(staging / REDUCTION)
         reduction.apply(vectors).tofile(staging / REDUCED)
-    # In this process: a child for each Annoy file would take most of the tests' time.
+    # A child process for each Annoy file would take most of the tests' time.
     settings = IndexSettings.model_construct(trees=10, shard_items=shard_items)
     work = Workspace(
         directory=staging,

@@ -1,4 +1,4 @@
-"""Every command with paths and names that can't be right: one line says so, never a traceback."""
+"""Every command reports impossible paths and names in one line, never with a traceback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
 _USAGE = 2
-"""click's exit code for an argument that can't be right."""
+"""The exit code of click for an invalid argument."""
 
 _OF_A_COLLECTION = [
     ["index", "activate", "{name}", "20200101T000000Z-00000000"],
@@ -39,7 +39,7 @@ _OF_A_ROOT = [*_OF_A_COLLECTION, ["index", "list"], ["index", "build", "{folder}
 
 @pytest.fixture
 def volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Volume:
-    """Three versions of `birds`, the last active, in `root`; the test runs in its parent."""
+    """Publish three versions of `birds` in `root`, the last one active, and run in its parent."""
     monkeypatch.chdir(tmp_path)
     volume = Volume(tmp_path / "root")
     for number in range(3):
@@ -54,7 +54,7 @@ def _run(*arguments: str) -> Result:
 
 
 def _ends_by_name(result: Result, code: str, exit_code: int = ExitCode.FAILED) -> None:
-    """The command ended with one line on standard error that ends in the error's code."""
+    """Check that the command ended with one line of error that ends in the error's code."""
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == exit_code
     (line,) = result.stderr.splitlines()
@@ -63,7 +63,7 @@ def _ends_by_name(result: Result, code: str, exit_code: int = ExitCode.FAILED) -
 
 
 def _is_refused(result: Result, words: str) -> None:
-    """The command was refused for an argument, before it did anything."""
+    """Check that the command was refused for an argument, before it did anything."""
     assert isinstance(result.exception, SystemExit), result.exception
     assert result.exit_code == _USAGE
     assert words in result.stderr
@@ -73,7 +73,7 @@ def _is_refused(result: Result, words: str) -> None:
 @pytest.mark.parametrize("command", _OF_A_ROOT, ids=" ".join)
 @pytest.mark.parametrize("place", ["file", "file/below/it"])
 def test_a_root_that_is_a_file_is_named(tmp_path: Path, command: list[str], place: str) -> None:
-    """Not a collection that is missing, nor an index that is damaged."""
+    """The error names the file, instead of a missing collection or a damaged index."""
     (tmp_path / "file").touch()
     (tmp_path / "images").mkdir()
     named = [part.format(name="birds", folder=tmp_path / "images") for part in command]
@@ -97,14 +97,14 @@ def test_a_root_that_is_a_file_is_named(tmp_path: Path, command: list[str], plac
 def test_a_collection_that_is_not_there_is_named(
     volume: Volume, command: list[str], name: str, code: str
 ) -> None:
-    """A name that no collection has, and names that none can have."""
+    """An unknown name and impossible names each get their error's code."""
     named = [part.format(name=name) for part in command]
     _ends_by_name(_run(*named, "--root", str(volume.root)), code)
 
 
 @pytest.mark.parametrize("command", _OF_A_COLLECTION, ids=" ".join)
 def test_a_root_without_anything_has_no_collection(tmp_path: Path, command: list[str]) -> None:
-    """A root that does not exist yet is an empty one."""
+    """A root that does not exist yet counts as empty."""
     named = [part.format(name="birds") for part in command]
     _ends_by_name(_run(*named, "--root", str(tmp_path / "new")), "unknown_collection")
     listed = _run("index", "list", "--root", str(tmp_path / "new"))
@@ -133,13 +133,13 @@ _PICTURES = [
 def test_a_picture_that_can_not_be_is_refused_first(
     volume: Volume, command: list[str], out: str, words: str
 ) -> None:
-    """Before the work, which may take hours."""
+    """The refusal comes before the work, which may take hours."""
     _is_refused(_run(*command, out, "--root", str(volume.root)), words)
 
 
 @contextlib.contextmanager
 def _full_disk() -> Iterator[None]:
-    """No file can grow: a write fails as it does on a full disk, and names no file."""
+    """Let no file grow: a write fails as it does on a full disk, and names no file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
     try:
@@ -150,7 +150,7 @@ def _full_disk() -> Iterator[None]:
 
 @pytest.mark.parametrize("command", _PICTURES, ids=" ".join)
 def test_a_picture_that_finds_no_room_is_named(volume: Volume, command: list[str]) -> None:
-    """What was found out is printed all the same."""
+    """The command prints its findings, and reports that the picture can't be written."""
     with _full_disk():
         result = _run(*command, "x.png", "--root", str(volume.root))
     lines = result.stderr.splitlines()
@@ -164,7 +164,7 @@ def test_a_picture_that_finds_no_room_is_named(volume: Volume, command: list[str
     "command", [["index", "activate", "birds", "{old}"], ["index", "rollback", "birds"]]
 )
 def test_a_volume_without_room_keeps_its_active_version(volume: Volume, command: list[str]) -> None:
-    """What was active stays so."""
+    """The active version remains active when the disk is full."""
     named = [part.format(old=volume.versions("birds")[0]) for part in command]
     active = volume.active("birds")
     with _full_disk():
@@ -178,7 +178,7 @@ def test_a_volume_without_room_keeps_its_active_version(volume: Volume, command:
     "command", [["index", "activate", "birds", "{old}"], ["index", "rollback", "birds"]]
 )
 def test_a_volume_that_can_not_be_written_is_named(volume: Volume, command: list[str]) -> None:
-    """With the file in the way."""
+    """The error names the file that is in the way."""
     named = [part.format(old=volume.versions("birds")[0]) for part in command]
     in_the_way = volume.home("birds") / f"ACTIVE.{os.getpid()}"
     in_the_way.mkdir()
@@ -190,7 +190,7 @@ def test_a_volume_that_can_not_be_written_is_named(volume: Volume, command: list
 @pytest.mark.parametrize("command", [["evaluate", "birds"], ["index", "duplicates", "birds"]])
 @pytest.mark.parametrize("file", ["items.sqlite", "vectors.f32"])
 def test_a_damaged_index_is_named(volume: Volume, command: list[str], file: str) -> None:
-    """Not by an error of SQLite's, nor by wrong figures."""
+    """The error is `index_corrupt`, instead of an error of SQLite or wrong figures."""
     damaged = volume.directory("birds", volume.active("birds")) / file
     damaged.chmod(0o644)
     content = damaged.read_bytes()
@@ -202,7 +202,7 @@ def test_a_damaged_index_is_named(volume: Volume, command: list[str], file: str)
 
 
 def test_pruning_what_can_not_be_removed_is_named(volume: Volume) -> None:
-    """The version's whole path, which is more than the file that could not be removed."""
+    """The error shows the version's whole path."""
     oldest = volume.directory("birds", volume.versions("birds")[0])
     for file in oldest.iterdir():
         file.rename(oldest.with_name(file.name))
@@ -216,7 +216,7 @@ def test_pruning_what_can_not_be_removed_is_named(volume: Volume) -> None:
 
 @pytest.mark.parametrize("command", [["index", "build", "."], ["up", "--images", "."]])
 def test_a_name_for_a_new_collection_is_checked_first(volume: Volume, command: list[str]) -> None:
-    """Before anything is started or waited for."""
+    """The name is refused before anything starts or waits."""
     ended = subprocess.run(
         [sys.executable, "-m", "services", *command, "--collection", "No [b]Good[/b]",
          "--root", str(volume.root)],
@@ -249,21 +249,21 @@ def test_a_name_for_a_new_collection_is_checked_first(volume: Volume, command: l
 def test_a_path_that_is_not_there_is_refused(
     volume: Volume, arguments: list[str], words: str
 ) -> None:
-    """Before anything is started."""
+    """The path is refused before anything starts."""
     assert volume
     _is_refused(_run(*arguments), words)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "", "http://[", "ftp://a"])
 def test_a_simile_that_is_not_there_is_named(tmp_path: Path, url: str) -> None:
-    """A port where nobody listens, and addresses that are none."""
+    """A port without a listener and invalid addresses both count as unreachable."""
     image = tmp_path / "caf\udce9 [b].jpg"
     image.write_bytes(b"x")
     _ends_by_name(_run("query", str(image), "--url", url), "unreachable")
 
 
 def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
-    """A process's own memory opens, but reads as an I/O error."""
+    """A read error of an open file is reported: /proc/self/mem opens, but can't be read."""
     assert tmp_path
     result = _run("query", "/proc/self/mem")
     _ends_by_name(result, "file_unusable")
@@ -271,7 +271,7 @@ def test_a_file_that_can_not_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_labels_and_paths_are_shown_as_they_are(tmp_path: Path) -> None:
-    """Square brackets are no markup, control characters are shown, in tables and sheets alike."""
+    """Tables and sheets show square brackets and control characters, and interpret neither."""
     volume = Volume(tmp_path / "root")
     labels = ["a [/b]", "c [red]", "[link=x]\x1b[2J", "line\nend", "\u202egnp"]
     listed = [

@@ -1,4 +1,4 @@
-"""The parts of `simile up`: where images come from, what is served, what is shown."""
+"""Tests the parts of `simile up`: its folder of images, its collections, its output."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 def test_a_folder_may_be_named_by_home(
     given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a shell would, where it did not."""
+    """The command expands ~ and $HOME where no shell did."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "Pictures").mkdir()
     assert ImagesFolder().convert(given, None, None) == tmp_path / "Pictures"
@@ -42,7 +42,7 @@ def test_a_folder_may_be_named_by_home(
 def test_a_real_name_with_a_tilde_goes_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that is called like that is itself."""
+    """A folder that is named ~ takes precedence over the home folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "~").mkdir()
     assert ImagesFolder().convert("~", None, None) == Path("~")
@@ -61,7 +61,7 @@ def _serving(root: Path, source: Source) -> LocalSettings:
 
 
 def test_the_given_collection_is_the_default_and_hides_the_sample(tmp_path: Path) -> None:
-    """After `make run` and `make run IMAGES=...` a query without a name means the images."""
+    """After `make run` and `make run IMAGES=...`, a query without a name searches the images."""
     _sample(tmp_path)
     own = _serving(tmp_path, source_of(tmp_path, tmp_path / "Pictures", None))
     assert own.upload.default_collection == "pictures"
@@ -72,14 +72,14 @@ def test_the_given_collection_is_the_default_and_hides_the_sample(tmp_path: Path
 
 
 def test_an_own_collection_called_sample_is_not_hidden(tmp_path: Path) -> None:
-    """Only what was drawn is."""
+    """Only the drawn sample is hidden."""
     publish_version(Volume(tmp_path), "sample", unit_vectors(2), items(2))
     own = _serving(tmp_path, source_of(tmp_path, tmp_path / "Pictures", None))
     assert own.upload.hidden == set()
 
 
 def test_what_the_environment_sets_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A default collection and a log level that somebody chose go before `up`'s own."""
+    """A default collection and a log level from the environment override those of `up`."""
     monkeypatch.setenv("SIMILE_UPLOAD_DEFAULT_COLLECTION", "birds")
     monkeypatch.setenv("SIMILE_LOG_LEVEL", "debug")
     settings = _serving(tmp_path, source_of(tmp_path, tmp_path / "Pictures", None))
@@ -88,7 +88,7 @@ def test_what_the_environment_sets_stays(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_a_name_that_can_be_none_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    """By name, as a setting."""
+    """The refusal is an error of the settings."""
     with pytest.raises(InvalidSettings, match="can't be a collection's name"):
         source_of(tmp_path, None, "No Name!")
 
@@ -96,7 +96,7 @@ def test_a_name_that_can_be_none_is_refused_before_anything_starts(tmp_path: Pat
 def test_the_sample_is_drawn_once_and_by_one_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Under the collection's build lock: a second `up` says so instead of a traceback."""
+    """The build lock of the collection makes a second `up` fail with BuildInProgress."""
     calls: list[Path] = []
 
     def draw(folder: Path, **_: object) -> None:
@@ -113,7 +113,7 @@ def test_the_sample_is_drawn_once_and_by_one_process(
 
 
 def test_top_finds_the_ports_while_up_runs(tmp_path: Path) -> None:
-    """The note goes with the process, and one of a dead process counts for nothing."""
+    """The note is removed when its process ends, and the note of a dead process is ignored."""
     assert running_up.admin_urls(tmp_path) == []
     with running_up.noted(tmp_path, ["http://127.0.0.1:1"]):
         assert running_up.admin_urls(tmp_path) == ["http://127.0.0.1:1"]
@@ -121,22 +121,22 @@ def test_top_finds_the_ports_while_up_runs(tmp_path: Path) -> None:
         dead = {**json.loads(note.read_text()), "pid": 2**22 + 1}
         note.write_text(json.dumps(dead))
         assert running_up.admin_urls(tmp_path) == []
-    assert note.exists()  # it is another's by now
+    assert note.exists()  # the note belongs to another process now
     assert os.getpid() != dead["pid"]
 
 
 def test_a_volume_that_is_read_only_has_no_note(tmp_path: Path) -> None:
-    """`up` serves all the same."""
+    """`up` serves without the note."""
     (tmp_path / "file").write_text("")
     with running_up.noted(tmp_path / "file", ["http://127.0.0.1:1"]):
         assert running_up.admin_urls(tmp_path / "file") == []
 
 
 async def test_a_late_first_answer_is_reported_with_its_reason(unused_tcp_port: int) -> None:
-    """After ten seconds, once, and with what was answered last."""
+    """The wait calls `report` once it is late, with the latest refusal."""
 
     class Reported(Exception):
-        """What the report ends the wait with."""
+        """Ends the wait from within the report."""
 
     def report(refusal: str) -> None:
         raise Reported(refusal)
@@ -148,7 +148,7 @@ async def test_a_late_first_answer_is_reported_with_its_reason(unused_tcp_port: 
 
 
 def test_progress_is_spoken_now_and_then() -> None:
-    """At most once in ten seconds, with what is done by then."""
+    """Progress is reported at most once in ten seconds, with the counts of that moment."""
     clock, said = Clock(), list[BuildProgress]()
     progress = ReportedProgress(said.append, clock)
     progress.begin("embedding", 100)
@@ -166,7 +166,7 @@ def test_progress_is_spoken_now_and_then() -> None:
 def test_a_build_in_a_pipe_speaks_on_standard_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For `kubectl logs` of a Job: lines now and then instead of a bar."""
+    """A build without a terminal prints lines instead of a bar."""
     monkeypatch.setattr(progress_module, "_REPORT_SECONDS", 0.0)
     with shown_progress() as progress:
         progress.begin("embedding", 4)
@@ -183,7 +183,7 @@ def _screen() -> tuple[TerminalScreen, io.StringIO]:
 
 
 def test_the_block_names_ten_files_and_counts_the_rest() -> None:
-    """Whole lines, however narrow the terminal is."""
+    """Each line is whole on a narrow terminal."""
     screen, written = _screen()
     screen.ready("http://127.0.0.1:8080", Served("birds", 1, FAILURES))
     lines = written.getvalue().splitlines()
@@ -195,7 +195,7 @@ def test_the_block_names_ten_files_and_counts_the_rest() -> None:
 
 
 def test_foreign_names_steer_no_terminal() -> None:
-    """A file's name may hold escape codes and markup."""
+    """Escape codes and markup in a file's name are shown as text."""
     screen, written = _screen()
     wild = FailedImage("\x1b[2J[bold]x", "c", "no image")
     screen.ready("http://127.0.0.1:8080", Served("birds", 5, (wild,)))
@@ -207,7 +207,7 @@ def test_foreign_names_steer_no_terminal() -> None:
     ("changed", "words"), [(True, "up to date again"), (False, "nothing has changed")]
 )
 def test_a_refresh_is_one_line(*, changed: bool, words: str) -> None:
-    """After the block, when the comparison with the folder is over."""
+    """The line follows the comparison with the folder."""
     screen, written = _screen()
     screen.refreshed(Served("birds", 5, (), changed=changed))
     assert words in written.getvalue()
@@ -215,13 +215,13 @@ def test_a_refresh_is_one_line(*, changed: bool, words: str) -> None:
 
 
 def test_scripts_get_the_line_that_they_wait_for(capsys: pytest.CaptureFixture[str]) -> None:
-    """`ready <url>` alone on its line, whatever was left out."""
+    """`ready <url>` has a line of its own, also when images failed."""
     LogScreen().ready("http://127.0.0.1:8080", Served("birds", 5, FAILURES))
     assert "ready http://127.0.0.1:8080" in capsys.readouterr().out.splitlines()
 
 
 def test_children_inherit_settings_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt variable is named once, not by every child."""
+    """A misspelt variable is not passed on, so that only the parent reports it."""
     monkeypatch.setenv("SIMILE_UPLAOD_PORT", "1")
     monkeypatch.setenv("SIMILE_UPLOAD_K", "")
     inherited: Mapping[str, str] = process_manager.inherited_environment()

@@ -1,4 +1,4 @@
-"""`simile index` as an operator uses it: what is printed, and what each command changes."""
+"""`simile index` prints and changes what its commands promise to an operator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """Three versions, the last active; two items are equal."""
+    """Publish three versions with two equal items, the last version active."""
     volume = Volume(tmp_path)
     vectors = unit_vectors(30)
     vectors[7] = vectors[3]
@@ -33,13 +33,13 @@ def volume(tmp_path: Path) -> Volume:
 
 
 def _run(volume: Volume, *arguments: str) -> Result:
-    # The width of a terminal, so that a table that does not fit shows.
+    # The width of a terminal shows tables that are too wide.
     runner = CliRunner(env={"COLUMNS": "80", "TERM": "dumb"})
     return runner.invoke(main, ["index", *arguments, "--root", str(volume.root)])
 
 
 def test_the_list_shows_each_version_in_80_columns(volume: Volume) -> None:
-    """Version, method, recall, size, and which one is active or held."""
+    """The list holds version, method, recall and size, and marks active and held versions."""
     held = Index.open(volume, "birds", volume.versions("birds")[0])
     printed = _run(volume, "list").output
     assert held
@@ -51,7 +51,7 @@ def test_the_list_shows_each_version_in_80_columns(volume: Volume) -> None:
 
 
 def test_a_version_is_activated_and_rolled_back(volume: Volume) -> None:
-    """Each command says what is active now; the unknown is refused by name."""
+    """Each command prints the active version; an unknown version is refused by name."""
     first, second, third = volume.versions("birds")
     went_back = _run(volume, "rollback", "birds").output.splitlines()
     assert went_back[0] == f"active: birds {second}"
@@ -66,7 +66,7 @@ def test_a_version_is_activated_and_rolled_back(volume: Volume) -> None:
 
 
 def test_a_rollback_can_be_pinned(volume: Volume) -> None:
-    """The list shows the pin, and `unpin` names the newer version that waits."""
+    """The list shows the pin, and `unpin` names the newer version."""
     _, second, third = volume.versions("birds")
     assert "unpin birds" in _run(volume, "rollback", "birds", "--pin").output
     assert _run(volume, "list").output.count("* pin ") == 1
@@ -78,7 +78,7 @@ def test_a_rollback_can_be_pinned(volume: Volume) -> None:
 
 
 def test_verify_finds_the_broken_one(volume: Volume) -> None:
-    """The active one by default, or all of them, each named."""
+    """The command verifies the active version by default, or all versions, and names each."""
     first, _, third = volume.versions("birds")
     path = volume.directory("birds", first) / "reduced.f32"
     path.chmod(0o644)
@@ -93,7 +93,7 @@ def test_verify_finds_the_broken_one(volume: Volume) -> None:
 
 
 def test_prune_says_what_it_does(volume: Volume) -> None:
-    """A dry run changes nothing; then the old versions go."""
+    """A dry run changes nothing; without it, the old versions are removed."""
     then = time.time() - 3600
     for path in (volume.home("birds") / "ACTIVE", *(volume.home("birds") / "versions").iterdir()):
         os.utime(path, (then, then))
@@ -105,7 +105,7 @@ def test_prune_says_what_it_does(volume: Volume) -> None:
 
 
 def test_explain_shows_the_plans_and_draws_them(volume: Volume, tmp_path: Path) -> None:
-    """The chosen plan is marked, the reason is in words, the plot is a picture."""
+    """The chosen plan is marked, the reason is given in words, and the plot is a picture."""
     plot = tmp_path / "plan.png"
     printed = _run(volume, "explain", "birds", "--plot", str(plot)).output
     assert "*  reduced" in printed
@@ -123,7 +123,7 @@ def test_explaining_a_version_that_does_not_exist_is_an_unknown_version(volume: 
 
 
 def test_duplicates_are_a_table_and_a_sheet_or_json(volume: Volume, tmp_path: Path) -> None:
-    """The two equal items are one group."""
+    """The two equal items form one group."""
     sheet = tmp_path / "duplicates.png"
     printed = _run(volume, "duplicates", "birds", "--distance", "0.01", "--sheet", str(sheet))
     assert "near-duplicates: 1" in printed.output
@@ -148,7 +148,7 @@ cli.main(["index", "build", "--root", sys.argv[1]])
 
 
 def test_an_interrupted_build_is_no_success(tmp_path: Path) -> None:
-    """A job whose pod is moved in the middle of it would count as done, and never build."""
+    """The exit code makes Kubernetes start the job again when its pod was moved during a build."""
     done = subprocess.run(
         [sys.executable, "-c", _INTERRUPTED, tmp_path], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What commands print: whole tables in a pipe, and foreign text that steers nothing."""
+"""Commands print whole tables into a pipe, and show control characters of foreign text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOSTILE = "a [/b] \x1b]0;title\x07"
 def test_a_table_in_a_pipe_is_as_wide_as_its_content(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where no terminal shows it, as in `kubectl logs`, nothing is cut or wrapped at 80 columns."""
+    """Without a terminal, as in `kubectl logs`, no cell is cut or wrapped at 80 columns."""
     monkeypatch.delenv("COLUMNS", raising=False)
     table = tables.new_table("version", "why")
     row = ("20260729T101112Z-0123abcd", "w" * 300)
@@ -30,7 +30,7 @@ def test_a_table_in_a_pipe_is_as_wide_as_its_content(
 def test_a_width_that_is_set_is_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """COLUMNS says how wide a table may be, in a pipe too."""
+    """COLUMNS limits the width of a table in a pipe, too."""
     monkeypatch.setenv("COLUMNS", "40")
     table = tables.new_table("why")
     tables.add_row(table, "w" * 300)
@@ -39,7 +39,7 @@ def test_a_width_that_is_set_is_kept(
 
 
 def test_foreign_text_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither rich's markup nor a terminal's escape sequences work, in cells, titles and lines."""
+    """Cells, titles and lines apply neither rich's markup nor a terminal's escape sequences."""
     table = tables.new_table("label", title=HOSTILE)
     tables.add_row(table, HOSTILE)
     tables.console().print(table)
@@ -51,7 +51,7 @@ def test_foreign_text_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]
 
 
 def test_no_command_prints_past_the_helpers() -> None:
-    """Rows, consoles and lines made of other texts come from `services.cli.tables` alone."""
+    """Rows, consoles and lines with foreign text come from `services.cli.tables` alone."""
     allowed = {"tables.py", "progress.py"}
     past = [
         f"{path.name}:{node.lineno} {ast.unparse(node.func)}"

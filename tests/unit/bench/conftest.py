@@ -1,4 +1,4 @@
-"""A small server to put load on: it answers as a test says."""
+"""Serves a small HTTP API to put load on; tests choose its answers."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Answering = Callable[[bytes], Awaitable[web.Response]]
 
 
 async def served(body: bytes) -> web.Response:
-    """A search's answer."""
+    """Return the answer to a search."""
     del body
     timing = "decode;dur=1.5, model;dur=20.0, total;dur=25.0"
     return web.json_response({"neighbors": []}, headers={"Server-Timing": timing})
 
 
 async def overloaded(body: bytes) -> web.Response:
-    """What Simile says when it is full."""
+    """Return Simile's refusal under overload."""
     del body
     return web.json_response({"code": "overloaded"}, status=503, headers={"Retry-After": "1"})
 
 
 async def collections(request: web.Request) -> web.Response:
-    """One collection."""
+    """Return a list of one collection."""
     del request
     one = {"name": "birds", "index_version": "v1", "model_id": "m", "count": 3}
     return web.json_response({"collections": [one]})
@@ -37,7 +37,7 @@ async def collections(request: web.Request) -> web.Response:
 
 @dataclass
 class Server:
-    """Remembers the bodies it got, and when (on the loop's clock)."""
+    """Records the bodies it received, and the loop's time at which each arrived."""
 
     answering: Answering = served
     url: str = ""
@@ -46,7 +46,7 @@ class Server:
     connections: set[int] = field(default_factory=set)
 
     async def handle(self, request: web.Request) -> web.Response:
-        """Any POST."""
+        """Record a POST and answer it."""
         body = await request.read()
         self.bodies.append(body)
         self.at_seconds.append(asyncio.get_running_loop().time())
@@ -55,13 +55,13 @@ class Server:
         return await self.answering(body)
 
     def target(self, *bodies: bytes, unique: bool = False) -> Target:
-        """It as a target."""
+        """Return this server as a target of the load generator."""
         return Target(self.url, bodies or (b"an image",), unique=unique)
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    """A server on a free port of loopback that serves everything."""
+    """Run a server on a free port of loopback that answers searches and collections."""
     remembering = Server()
     app = web.Application()
     app.router.add_get("/v1/collections", collections)

@@ -1,4 +1,4 @@
-"""`simile bench` against a small server that answers as Simile does."""
+"""`simile bench` measures a small server that answers as Simile does."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.support.threaded import threaded
 
 BIRDS = {"name": "birds", "index_version": "v1", "model_id": "m", "count": 3}
 _READS_OF_ONE_RUN = 3
-"""Whether it is there at all; before the run; after it."""
+"""A check before the runs, a reading before the run, and a reading after the run."""
 
 SHORT = ["--seconds", "0.2", "--warmup-seconds", "0"]
 
 
 class Simile:
-    """Collections, a search that checks what it is asked, and metrics; in a thread of its own."""
+    """Serves collections, searches and metrics, and records each query's parameters and headers."""
 
     def __init__(self) -> None:
         self.queries: list[Mapping[str, str]] = []
@@ -36,19 +36,19 @@ class Simile:
         self.reads = 0
 
     async def collections(self, request: web.Request) -> web.Response:
-        """GET /v1/collections."""
+        """Answer GET /v1/collections."""
         del request
         return web.json_response({"collections": [BIRDS]})
 
     async def search(self, request: web.Request) -> web.Response:
-        """POST /v1/search."""
+        """Answer POST /v1/search."""
         await request.read()
         self.queries.append(dict(request.query))
         self.headers.append(dict(request.headers))
         return web.json_response({}, headers={"Server-Timing": "model;dur=1"})
 
     async def failing(self, request: web.Request) -> web.Response:
-        """GET /failing/metrics: gone after one run."""
+        """Answer GET /failing/metrics, with 404 after one run."""
         del request
         self.reads += 1
         if self.reads > _READS_OF_ONE_RUN:
@@ -56,7 +56,7 @@ class Simile:
         return web.Response(text="process_cpu_seconds_total 1.0\n")
 
     def app(self) -> web.Application:
-        """All of it, the admin server too."""
+        """Return an app of all routes, those of the admin server included."""
         telemetry = Telemetry()
         UploadMetrics(telemetry.registry)
         app = web.Application()
@@ -80,7 +80,7 @@ async def _serving(simile: Simile) -> AsyncIterator[None]:
 
 @pytest.fixture
 def simile() -> Iterator[Simile]:
-    """A running one; the command runs a loop of its own, so it has another."""
+    """Run the server on a loop in a thread, since the command runs a loop of its own."""
     serving = Simile()
     with threaded(_serving(serving)):
         yield serving
@@ -88,7 +88,7 @@ def simile() -> Iterator[Simile]:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder with one image."""
+    """Return a folder with one image."""
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "one.jpg").write_bytes(b"\xff\xd8 an image")
@@ -96,14 +96,14 @@ def images(tmp_path: Path) -> Path:
 
 
 def bench(*arguments: object) -> Result:
-    """The command's outcome."""
+    """Run the command, and return its result."""
     return CliRunner().invoke(main, ["bench", *map(str, arguments)])
 
 
 def test_runs_come_one_after_another_with_their_figures(
     simile: Simile, images: Path, tmp_path: Path
 ) -> None:
-    """Two loads are two rows, in the table, in the JSON and in the page."""
+    """Two loads become two rows of the table, of the JSON and of the page."""
     out, page = tmp_path / "out.json", tmp_path / "out.html"
     done = bench(
         "--url", simile.url, "--images", images, "--concurrency", "1,2", *SHORT, "-k", "7",
@@ -125,7 +125,7 @@ def test_runs_come_one_after_another_with_their_figures(
 def test_a_service_that_goes_away_costs_no_run_that_was_over(
     simile: Simile, images: Path, tmp_path: Path
 ) -> None:
-    """The first run's figures are shown and written; the exit code says that it is not all."""
+    """The first run's figures are shown and written, and the exit code reports the failure."""
     out = tmp_path / "out.json"
     done = bench(
         "--url", simile.url, "--images", images, "--concurrency", "1,2", *SHORT,
@@ -137,7 +137,7 @@ def test_a_service_that_goes_away_costs_no_run_that_was_over(
 
 
 def test_rates_are_runs_too(simile: Simile, images: Path, tmp_path: Path) -> None:
-    """20 and 40 a second for 0.2 s are 4 and 8 requests."""
+    """Rates of 20 and 40 requests a second for 0.2 s give 4 and 8 requests."""
     out = tmp_path / "out.json"
     done = bench(
         "--url", simile.url, "--images", images, "--rate", "20,40", *SHORT, "--json", out
@@ -168,7 +168,7 @@ def test_what_makes_no_sense_is_refused(arguments: list[str], complaint: str, im
 
 
 def test_nobody_there_ends_with_a_line(images: Path) -> None:
-    """One line with its code and what to do, no traceback."""
+    """The command prints a line with a code and advice, and no traceback."""
     done = bench("--url", "http://127.0.0.1:1", "--images", images)
     assert done.exit_code == 1
     assert done.output.startswith("simile: no Simile answers at http://127.0.0.1:1")

@@ -1,4 +1,4 @@
-"""The search for capacity finds the rate where a made-up target stops meeting the goal."""
+"""The search for capacity finds the rate at which a simulated target stops meeting the goal."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOAL = Goal(p99_seconds=0.5)
 
 
 def run_of(latency_seconds: float, *, served: int = 1000, lost: int = 0) -> Run:
-    """Requests of one latency, and some that were refused."""
+    """Return a run of served requests of one latency, and of requests that were refused."""
     samples = [
         *[Sample(0.0, latency_seconds, "200")] * served,
         *[Sample(0.0, 0.001, "503 overloaded")] * lost,
@@ -30,7 +30,7 @@ def run_of(latency_seconds: float, *, served: int = 1000, lost: int = 0) -> Run:
 
 
 class MadeUp:
-    """A target that answers in time up to a rate; the first `hiccups` steps fail whatever it is."""
+    """Answers in time up to a rate; the first `hiccups` steps fail at any rate."""
 
     def __init__(self, capacity: float, hiccups: int = 0) -> None:
         self.capacity = capacity
@@ -39,20 +39,20 @@ class MadeUp:
         self.reported: list[Step] = []
 
     async def measure(self, rate: float, seconds: float) -> Measured:
-        """A step."""
+        """Measure a step."""
         assert seconds == step_seconds(rate)
         self.rates.append(rate)
         slow = rate > self.capacity or len(self.rates) <= self.hiccups
         return Measured(run_of(2.0 if slow else 0.1))
 
     async def search(self, ceiling: float) -> Capacity:
-        """The whole search."""
+        """Run the whole search."""
         return await find_capacity(self.measure, ceiling, GOAL, self.reported.append)
 
 
 @pytest.mark.parametrize("capacity", [30.0, 77.7, 99.0, 130.0])
 async def test_the_rate_found_is_the_highest_to_five_percent(capacity: float) -> None:
-    """Wherever it lies against the ceiling, it is met, and at most 5 % too low."""
+    """The rate that is found is met, and at most 5 % too low, wherever it lies."""
     target = MadeUp(capacity)
     found = await target.search(100.0)
     assert capacity / 1.06 <= found.rate <= capacity
@@ -61,7 +61,7 @@ async def test_the_rate_found_is_the_highest_to_five_percent(capacity: float) ->
 
 
 async def test_a_step_that_fails_once_is_tried_again() -> None:
-    """One pause of the machine costs one more step, not the answer."""
+    """A pause of the machine costs one more step, and does not change the result."""
     target = MadeUp(85.0, hiccups=1)
     found = await target.search(100.0)
     assert target.rates[:2] == [80.0, 80.0]
@@ -70,7 +70,7 @@ async def test_a_step_that_fails_once_is_tried_again() -> None:
 
 
 async def test_a_step_that_fails_twice_is_believed() -> None:
-    """No rate is asked a third time in a row."""
+    """No rate is measured three times in succession."""
     target = MadeUp(60.0)
     await target.search(100.0)
     assert all(target.rates.count(rate) <= 2 for rate in target.rates)
@@ -78,7 +78,7 @@ async def test_a_step_that_fails_twice_is_believed() -> None:
 
 
 async def test_a_target_that_is_always_slow_has_no_capacity() -> None:
-    """The search gives up at a twentieth of the ceiling."""
+    """The search ends at a twentieth of the ceiling."""
     target = MadeUp(0.0)
     found = await target.search(100.0)
     assert found.rate == 0
@@ -87,21 +87,21 @@ async def test_a_target_that_is_always_slow_has_no_capacity() -> None:
 
 
 async def test_a_target_that_serves_nobody_is_not_searched() -> None:
-    """Without a ceiling there is no rate to begin with."""
+    """Without a ceiling the search has no first rate."""
     target = MadeUp(100.0)
     assert (await target.search(0.0)).rate == 0
     assert target.rates == []
 
 
 async def test_rates_far_over_the_ceiling_are_not_tried() -> None:
-    """More than clients ever got is the clients' limit; the search ends there."""
+    """The search ends at rates above those that clients reached."""
     target = MadeUp(math.inf)
     found = await target.search(100.0)
     assert 100 < found.rate == max(target.rates) <= 160
 
 
 async def test_more_clients_are_tried_as_long_as_they_bring_more() -> None:
-    """40, then 90, then 95: less than a tenth more, so the last and highest is the ceiling."""
+    """The search stops at 95 after 90: less than a tenth more, so the highest is the ceiling."""
     asked: list[int] = []
 
     async def measure(clients: int) -> Measured:
@@ -124,17 +124,17 @@ async def test_more_clients_are_tried_as_long_as_they_bring_more() -> None:
     ],
 )
 def test_the_goal_is_latency_and_errors(run: Run, fault: str | None) -> None:
-    """Both must hold; the reason names what didn't."""
+    """A run must meet both; the reason names the one that failed."""
     assert GOAL.fault(run) == fault
 
 
 def test_a_generator_that_is_late_itself_is_named() -> None:
-    """Slowness that may be the generator's own isn't blamed on the target alone."""
+    """The fault names the generator when the generator itself was late."""
     late = Run(10.0, run_of(2.0).samples, 0.1, rate=100.0, behind_seconds=0.3)
     assert "generator was late itself" in str(GOAL.fault(late))
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(1000, 5), (100, 10), (20, 50), (2, 60)])
 def test_a_step_lasts_for_a_thousand_requests(rate: float, seconds: float) -> None:
-    """Within 5 to 60 seconds."""
+    """A step takes 5 to 60 seconds."""
     assert step_seconds(rate) == seconds

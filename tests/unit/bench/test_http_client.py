@@ -1,4 +1,4 @@
-"""One connection reads whatever a server may answer, and knows when it is spent."""
+"""A connection reads every form of an HTTP answer, and knows when it can't be used again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BODY = b"body"
 
 @asynccontextmanager
 async def connected(handler: Handler) -> AsyncIterator[Connection]:
-    """A connection to a server that handles by hand."""
+    """Open a connection to a server that runs this handler."""
     ended = asyncio.Event()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -46,7 +46,7 @@ async def connected(handler: Handler) -> AsyncIterator[Connection]:
 
 
 def answering(*pieces: bytes, keep: bool = True) -> Handler:
-    """Answers each whole request with these pieces, each flushed alone."""
+    """Return a handler that answers each request with these pieces, each flushed alone."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1):
@@ -61,7 +61,7 @@ def answering(*pieces: bytes, keep: bool = True) -> Handler:
 
 
 async def test_answers_come_one_after_another_on_a_connection() -> None:
-    """A Content-Length ends an answer; the connection is good for the next."""
+    """A Content-Length ends an answer, and the connection takes another request."""
     async with connected(answering(OK)) as connection:
         for _ in range(3):
             answer = await connection.post(HEAD, BODY)
@@ -71,14 +71,14 @@ async def test_answers_come_one_after_another_on_a_connection() -> None:
 
 
 async def test_an_answer_may_come_byte_by_byte() -> None:
-    """However it is cut, an answer is read whole."""
+    """An answer is read whole, however it is split."""
     pieces = [OK[place : place + 1] for place in range(len(OK))]
     async with connected(answering(*pieces)) as connection:
         assert (await connection.post(HEAD, BODY)).body == b"hi"
 
 
 async def test_an_answer_may_come_in_chunks() -> None:
-    """Chunked answers are put together."""
+    """The chunks of an answer are joined."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nh\r\n1\r\ni\r\n0\r\n\r\n"
     async with connected(answering(chunked)) as connection:
         for _ in range(2):
@@ -86,7 +86,7 @@ async def test_an_answer_may_come_in_chunks() -> None:
 
 
 async def test_the_end_of_the_connection_may_end_an_answer() -> None:
-    """Without a length the body lasts until the server hangs up."""
+    """Without a length, the body lasts until the server closes the connection."""
     unbounded = b"HTTP/1.0 200 OK\r\n\r\nhi"
     async with connected(answering(unbounded, keep=False)) as connection:
         assert (await connection.post(HEAD, BODY)).body == b"hi"
@@ -94,7 +94,7 @@ async def test_the_end_of_the_connection_may_end_an_answer() -> None:
 
 
 async def test_a_word_before_the_answer_is_not_the_answer() -> None:
-    """103 Early Hints goes by; its headers aren't the answer's."""
+    """103 Early Hints is skipped, and its headers are not the answer's."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n"
     async with connected(answering(early + OK)) as connection:
         answer = await connection.post(HEAD, BODY)
@@ -103,7 +103,7 @@ async def test_a_word_before_the_answer_is_not_the_answer() -> None:
 
 
 async def test_connection_close_spends_the_connection() -> None:
-    """The answer is good, and another request is refused without being sent."""
+    """The answer is valid, and another request is refused without being sent."""
     closing = OK.replace(b"X-One: 1", b"Connection: close")
     async with connected(answering(closing)) as connection:
         assert (await connection.post(HEAD, BODY)).status == 200
@@ -113,7 +113,7 @@ async def test_connection_close_spends_the_connection() -> None:
 
 
 async def test_an_answer_may_come_before_the_body_was_read() -> None:
-    """A refusal from the headers alone is read, though the body is still on its way."""
+    """A refusal from the headers alone is read while the body is still being sent."""
     refusal = b"HTTP/1.1 503 Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\n\r\n"
     large = bytes(8 * 2**20)
 
@@ -137,14 +137,14 @@ async def test_an_answer_may_come_before_the_body_was_read() -> None:
     ids=["nothing", "half a head", "half a body", "half a chunk"],
 )
 async def test_half_an_answer_is_none(half: bytes) -> None:
-    """A server that hangs up in the middle is an error, never a short body."""
+    """A server that closes the connection early causes an error, never a short body."""
     async with connected(answering(half, keep=False)) as connection:
         with pytest.raises(ConnectionResetError):
             await connection.post(HEAD, BODY)
 
 
 async def test_what_is_no_http_is_an_error() -> None:
-    """Another protocol's greeting ends the connection."""
+    """The greeting of another protocol ends the connection."""
     async with connected(answering(b"SSH-2.0-OpenSSH_9.2\r\n")) as connection:
         with pytest.raises(ConnectionAbortedError):
             await connection.post(HEAD, BODY)
@@ -152,7 +152,7 @@ async def test_what_is_no_http_is_an_error() -> None:
 
 
 async def test_a_request_given_up_spends_the_connection() -> None:
-    """Its answer, should it come, must not be taken for that of the next request."""
+    """A late answer must not be read as the answer to the next request."""
     asked = asyncio.Event()
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -171,7 +171,7 @@ async def test_a_request_given_up_spends_the_connection() -> None:
 
 
 async def test_connections_over_tls_share_what_they_trust(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading the authorities again for each would delay the requests that are due."""
+    """The trusted authorities are read once, since reading them again would delay requests."""
     made: list[ssl.SSLContext] = []
 
     def make() -> ssl.SSLContext:

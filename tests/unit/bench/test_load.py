@@ -1,4 +1,4 @@
-"""Load comes as asked for, and what is measured is what a caller would see."""
+"""The load generator sends the requested load, and measures what a caller sees."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from tests.unit.bench.conftest import Server, overloaded, served
 
 
 async def test_each_client_has_one_request_at_a_time(server: Server) -> None:
-    """With three clients at most three requests are in flight, on as many connections."""
-    in_hand, most = 0, 0
+    """Three clients have at most three requests in flight, each on a connection of its own."""
+    in_flight, highest = 0, 0
 
     async def answering(body: bytes) -> web.Response:
-        nonlocal in_hand, most
-        in_hand += 1
-        most = max(most, in_hand)
+        nonlocal in_flight, highest
+        in_flight += 1
+        highest = max(highest, in_flight)
         await asyncio.sleep(0)
-        in_hand -= 1
+        in_flight -= 1
         return await served(body)
 
     server.answering = answering
     run = await closed_loop(server.target(), concurrency=3, seconds=0.2)
-    assert most <= 3
+    assert highest <= 3
     assert len(server.connections) == 3
     assert run.concurrency == 3
     assert run.by_code == {"200": len(run.samples)}
     assert run.goodput == len(run.served) / 0.2 > 0
 
 
-async def test_the_answers_tell_their_stages(server: Server) -> None:
+async def test_stages_are_read_from_the_answers(server: Server) -> None:
     """Server-Timing becomes seconds by stage."""
     run = await closed_loop(server.target(), concurrency=1, seconds=0.05)
     assert run.stage_medians() == {"decode": 0.0015, "model": 0.02, "total": 0.025}
 
 
-async def test_a_patient_client_comes_back_when_it_was_told_to(server: Server) -> None:
+async def test_a_patient_client_waits_for_retry_after(server: Server) -> None:
     """A refusal with Retry-After silences its client for the rest of a short run."""
     server.answering = overloaded
     run = await closed_loop(server.target(), concurrency=4, seconds=0.3)
@@ -55,14 +55,14 @@ async def test_a_patient_client_comes_back_when_it_was_told_to(server: Server) -
 
 
 async def test_an_impatient_client_asks_again_at_once(server: Server) -> None:
-    """The same server gets more than one request from each of those who don't wait."""
+    """The server receives more than one request from each client that doesn't wait."""
     server.answering = overloaded
     await closed_loop(server.target(), concurrency=4, seconds=0.3, patient=False)
     assert len(server.bodies) > 4
 
 
-async def test_a_spent_connection_is_opened_anew(server: Server) -> None:
-    """A server that closes after each answer is asked on a new connection each time."""
+async def test_a_spent_connection_is_replaced(server: Server) -> None:
+    """When the server closes after each answer, each request gets a new connection."""
 
     async def answering(body: bytes) -> web.Response:
         answer = await served(body)
@@ -76,7 +76,7 @@ async def test_a_spent_connection_is_opened_anew(server: Server) -> None:
 
 
 async def test_what_does_not_answer_in_time_is_given_up() -> None:
-    """A silent server is a time-out for each client, none of them served."""
+    """A silent server causes a time-out for each request, and serves none."""
     never = asyncio.Event()
 
     async def silent(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -95,7 +95,7 @@ async def test_what_does_not_answer_in_time_is_given_up() -> None:
 
 
 async def test_nobody_there_is_counted_and_not_spun_on() -> None:
-    """A refused connection has a code of its own, and a client pauses before it tries again."""
+    """A refused connection has a code of its own, and a client pauses before it retries."""
     target = Target(f"http://127.0.0.1:{free_port()}", [b"an image"])
     run = await closed_loop(target, concurrency=1, seconds=0.25, patient=False)
     assert run.by_code.keys() == {"no answer (ConnectionRefused)"}
@@ -103,7 +103,7 @@ async def test_nobody_there_is_counted_and_not_spun_on() -> None:
 
 
 async def test_a_rate_is_kept_whatever_becomes_of_the_requests(server: Server) -> None:
-    """Requests are due at even distances, and go out while earlier ones are held up."""
+    """Requests start at even intervals, also while earlier ones are delayed."""
     held = asyncio.Event()
 
     async def answering(body: bytes) -> web.Response:
@@ -122,7 +122,7 @@ async def test_a_rate_is_kept_whatever_becomes_of_the_requests(server: Server) -
 
 
 async def test_a_stall_costs_every_request_that_was_due_in_it(server: Server) -> None:
-    """One connection, held up at the first request: those behind it count from when they were due.
+    """A request that waits for the only connection counts from the time when it was due.
 
     A generator that waits with sending would report one slow request and nine fast ones.
     """
@@ -148,7 +148,7 @@ async def test_a_stall_costs_every_request_that_was_due_in_it(server: Server) ->
 
 
 async def test_what_the_server_holds_up_is_not_the_generators_lateness(server: Server) -> None:
-    """Waiting for the only connection makes requests late, and the generator isn't blamed."""
+    """Requests that wait for the only connection are late, but not because of the generator."""
     held = asyncio.Event()
 
     async def answering(body: bytes) -> web.Response:
@@ -163,7 +163,7 @@ async def test_what_the_server_holds_up_is_not_the_generators_lateness(server: S
 
 
 async def test_a_generator_that_is_late_says_so(server: Server) -> None:
-    """A loop that is kept busy for a while is behind its schedule by about that while."""
+    """A loop that is blocked for a while is behind its schedule by about that time."""
     loop = asyncio.get_running_loop()
 
     def block() -> None:
@@ -178,7 +178,7 @@ async def test_a_generator_that_is_late_says_so(server: Server) -> None:
 
 
 async def test_the_warm_up_does_not_count(server: Server) -> None:
-    """Requests due in the warm-up are sent, and are in no figure."""
+    """Requests due in the warm-up are sent, and excluded from all figures."""
     run = await open_loop(server.target(), rate=100, seconds=0.1, warmup_seconds=0.1)
     assert len(server.bodies) == 20
     assert len(run.samples) == 10
@@ -187,14 +187,14 @@ async def test_the_warm_up_does_not_count(server: Server) -> None:
 
 
 async def test_connections_that_were_short_in_the_warm_up_do_not_count() -> None:
-    """A run is not called short of connections for what its first seconds, left out, were."""
+    """A shortage of connections in the warm-up is not reported for the run."""
     recorder = Recorder(seconds=1.0, warmup_seconds=3600.0, by_due=True, watch=None)
     recorder.full(0.5)
     assert recorder.run(rate=1.0).full_seconds == 0
 
 
 async def test_no_two_runs_send_the_same_bytes(server: Server) -> None:
-    """Within a run and from run to run every body differs, and each is the image."""
+    """Every body differs within a run and between runs, and each begins with its image."""
     target = server.target(b"\xff\xd8 a JPEG", b"another format", unique=True)
     for _ in range(2):
         await open_loop(target, rate=100, seconds=0.1)
@@ -202,7 +202,7 @@ async def test_no_two_runs_send_the_same_bytes(server: Server) -> None:
     assert {body[:2] for body in server.bodies} == {b"\xff\xd8", b"an"}
 
 
-async def test_images_go_out_as_they_are_when_asked_to(server: Server) -> None:
-    """Not unique: each image as often as the others, unchanged."""
+async def test_images_are_sent_unchanged_on_request(server: Server) -> None:
+    """Without `unique`, each image is sent unchanged, and equally often."""
     await open_loop(server.target(b"one", b"two"), rate=100, seconds=0.1)
     assert sorted(server.bodies) == [b"one"] * 5 + [b"two"] * 5

@@ -1,4 +1,4 @@
-"""A measurement: the load, and what the services used meanwhile."""
+"""A measurement combines the load with the resources that the services used."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.unit.bench.conftest import Server
 
 
 async def test_a_service_that_is_gone_is_named(server: Server) -> None:
-    """Its metrics can't be read any more: the command ends with a line that says so."""
+    """When its metrics can't be read any more, the error names the service."""
     plan = Plan(seconds=0.05, warmup_seconds=0.0, metrics=["http://127.0.0.1:1"])
     meter = Meter(server.target(), plan)
     with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"):

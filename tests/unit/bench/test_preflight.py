@@ -1,4 +1,4 @@
-"""What can't be measured ends before the load, with what to do next."""
+"""Conditions that prevent a measurement end the command before the load, with advice."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROBLEM = {"code": "unsupported_format", "detail": "a GIF is not accepted"}
 
 @asynccontextmanager
 async def answering(path: str, answer: Any, status: int = 200) -> AsyncIterator[str]:
-    """A server that has this one JSON answer; its URL."""
+    """Run a server with this single JSON answer, and yield its URL."""
 
     async def handle(request: web.Request) -> web.Response:
         del request
@@ -43,13 +43,13 @@ async def answering(path: str, answer: Any, status: int = 200) -> AsyncIterator[
 
 
 async def test_the_only_collection_needs_no_name() -> None:
-    """One served collection is the one."""
+    """The only served collection is chosen."""
     async with answering("/v1/collections", {"collections": [BIRDS]}) as url:
         assert await preflight.look_up(url, None, {}) == BIRDS
 
 
 async def test_several_collections_need_a_name() -> None:
-    """The message lists them."""
+    """The error lists the collections."""
     several = {"collections": [BIRDS, {**BIRDS, "name": "fish"}]}
     async with answering("/v1/collections", several) as url:
         with pytest.raises(CollectionRequired, match="birds, fish"):
@@ -57,7 +57,7 @@ async def test_several_collections_need_a_name() -> None:
 
 
 async def test_an_unknown_collection_is_the_targets_error() -> None:
-    """Its code and words are passed on."""
+    """The target's code and text are passed on."""
     problem = {"code": "unknown_collection", "detail": "there is no fish"}
     async with answering("/v1/collections/fish", problem, 404) as url:
         with pytest.raises(UnknownCollection, match="there is no fish"):
@@ -66,20 +66,20 @@ async def test_an_unknown_collection_is_the_targets_error() -> None:
 
 @pytest.mark.parametrize("stranger", [{"hello": "world"}, ["a list"], "a text"])
 async def test_a_stranger_is_no_simile(stranger: Any) -> None:
-    """JSON that isn't Simile's says where to look."""
+    """JSON that isn't Simile's is reported as unreachable."""
     async with answering("/v1/collections", stranger) as url:
         with pytest.raises(Unreachable, match="not as a Simile does"):
             await preflight.look_up(url, None, {})
 
 
 async def test_nobody_there_is_unreachable() -> None:
-    """The message asks whether it runs."""
+    """The error suggests to check that `simile up` runs."""
     with pytest.raises(Unreachable, match="is `simile up` running"):
         await preflight.look_up(f"http://127.0.0.1:{free_port()}", None, {})
 
 
 async def test_images_that_the_target_refuses_are_not_measured(server: Server) -> None:
-    """All refused as no image: the target's own error, before any load."""
+    """When every image is refused, the target's own error ends the command before any load."""
 
     async def refusing(body: bytes) -> web.Response:
         del body
@@ -92,7 +92,7 @@ async def test_images_that_the_target_refuses_are_not_measured(server: Server) -
 
 
 async def test_one_image_that_is_taken_is_enough(server: Server) -> None:
-    """A folder may hold a few that are refused: they show as answers in the result."""
+    """A folder may hold refused images, which show up as answers in the result."""
 
     async def choosy(body: bytes) -> web.Response:
         return web.json_response(PROBLEM, status=200 if body == b"good" else 415)
@@ -102,7 +102,7 @@ async def test_one_image_that_is_taken_is_enough(server: Server) -> None:
 
 
 async def test_a_refusal_for_load_is_no_reason_to_stop(server: Server) -> None:
-    """429 and 503 are what a measurement is to show."""
+    """Answers 429 and 503 belong into the measurement."""
 
     async def full(body: bytes) -> web.Response:
         del body
@@ -114,14 +114,14 @@ async def test_a_refusal_for_load_is_no_reason_to_stop(server: Server) -> None:
 
 
 async def test_a_target_that_hangs_up_is_unreachable() -> None:
-    """No answer to a search is named with where to look."""
+    """The error of a search without an answer names /readyz."""
     target = Target(f"http://127.0.0.1:{free_port()}", [b"image"])
     with pytest.raises(Unreachable, match="/readyz"):
         await preflight.check_served(target, 5)
 
 
 def test_a_folder_without_images_says_what_it_needs(tmp_path: Path) -> None:
-    """Text, hidden files and empty images are none."""
+    """Text, hidden files and empty files don't count as images."""
     (tmp_path / "notes.txt").write_text("no image")
     (tmp_path / ".hidden.jpg").write_bytes(b"image")
     (tmp_path / "empty.jpg").touch()
@@ -130,7 +130,7 @@ def test_a_folder_without_images_says_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_the_same_images_are_chosen_every_time(tmp_path: Path) -> None:
-    """A seed chooses, from sub-folders too; never more than asked for."""
+    """A fixed seed chooses from all sub-folders, and never more than requested."""
     for number in range(20):
         folder = tmp_path / str(number % 3)
         folder.mkdir(exist_ok=True)
@@ -150,12 +150,12 @@ def test_the_same_images_are_chosen_every_time(tmp_path: Path) -> None:
     ],
 )
 def test_a_target_listens_where_its_url_says(url: str, address: Address) -> None:
-    """The scheme gives the port where there is none."""
+    """The scheme gives the port where the URL has none."""
     assert Target(url, [b"image"]).address == address
 
 
 def test_a_request_is_whole() -> None:
-    """Prefix, path, host, headers and length are in the head, in that order; the body follows."""
+    """The head holds path with prefix, host, headers and length in that order; the body follows."""
     target = Target(
         "https://simile.example/prefix/", [b"image"], headers={"X-One": "1"}, unique=False
     )

@@ -1,4 +1,4 @@
-"""What is shown: tables that fit, JSON without NaN, and a page that needs nothing else."""
+"""The output has tables that fit, JSON without NaN, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ SPENT = Spent(
 
 
 def run_of(*codes: str, rate: float = 10.0, behind_seconds: float = 0.0) -> Run:
-    """One request a code, each 20 ms."""
+    """Return a run with one request of 20 ms for each code."""
     samples = [Sample(0.1 * at, 0.02, code, {"model": 0.01}) for at, code in enumerate(codes)]
     return Run(1.0, samples, 0.01, rate=rate, behind_seconds=behind_seconds)
 
@@ -63,7 +63,7 @@ EVERYTHING = Results(
 
 
 def shown(results: Results) -> str:
-    """What a terminal of 80 columns gets."""
+    """Return the output on a terminal of 80 columns."""
     console = Console(width=80, record=True, file=None, quiet=True)
     with console.capture() as capture:
         console.quiet = False
@@ -72,7 +72,7 @@ def shown(results: Results) -> str:
 
 
 def test_the_tables_fit_a_terminal() -> None:
-    """Nothing is wider than 80 columns, nothing is cut, and every run has its row."""
+    """No line is wider than 80 columns, nothing is cut, and every run has its row."""
     text = shown(EVERYTHING)
     assert max(map(len, text.splitlines())) <= 80
     assert "…" not in text
@@ -81,7 +81,7 @@ def test_the_tables_fit_a_terminal() -> None:
 
 
 def test_a_sound_series_shows_no_columns_of_failures() -> None:
-    """Where all was served there is nothing to say of refusals or of codes."""
+    """Where every request was served, no column for refusals or codes appears."""
     text = shown(Results(FACTS, [GOOD]))
     assert "not served" not in text
     assert "answers" not in text
@@ -89,7 +89,7 @@ def test_a_sound_series_shows_no_columns_of_failures() -> None:
 
 
 def test_what_a_figure_is_worth_is_said() -> None:
-    """A late generator and a run that served nothing are noted."""
+    """A late generator, busy connections, and a run that served nothing are noted."""
     late = Measured(run_of("200", behind_seconds=1.0))
     full = Measured(Run(1.0, GOOD.run.samples, 0.01, rate=20.0, full_seconds=0.1))
     notes = list(tables.notes([GOOD, late, late, full, DEAD]))
@@ -100,7 +100,7 @@ def test_what_a_figure_is_worth_is_said() -> None:
 
 
 def test_the_json_is_strict_and_in_seconds() -> None:
-    """No NaN, which JSON has not; what isn't known is null."""
+    """JSON has no NaN; unknown figures are null."""
     text = json.dumps(EVERYTHING.to_json(), allow_nan=False)
     good, full, dead = json.loads(text)["runs"]
     assert good["latency_seconds"]["p50"] == pytest.approx(0.02)
@@ -112,7 +112,7 @@ def test_the_json_is_strict_and_in_seconds() -> None:
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    """No script, no address to load from; each picture is a whole SVG inside the page."""
+    """The page has no script and no external address; each picture is an SVG inside the page."""
     out = tmp_path / "report.html"
     write_report(EVERYTHING, out)
     page = out.read_text()
@@ -121,14 +121,14 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
     for source in sources:
         kind, _, content = source.partition(",")
         assert kind == "data:image/svg+xml;base64"
-        drawing = ET.fromstring(base64.b64decode(content))  # noqa: S314 (our own)
+        drawing = ET.fromstring(base64.b64decode(content))  # noqa: S314 (written by the test)
         assert drawing.tag.endswith("svg")
     assert "<script" not in page
     assert page.count("alt=") == len(sources)
 
 
-def test_the_page_tells_what_was_measured(tmp_path: Path) -> None:
-    """Facts, verdict, codes and advice are in it, and no text becomes markup."""
+def test_the_page_shows_what_was_measured(tmp_path: Path) -> None:
+    """The page holds facts, verdict, codes and advice, and escapes all text."""
     out = tmp_path / "report.html"
     write_report(EVERYTHING, out)
     page = out.read_text()
@@ -153,7 +153,7 @@ def test_the_page_tells_what_was_measured(tmp_path: Path) -> None:
     ids=["one run", "nothing served", "nothing asked", "many runs", "no capacity"],
 )
 def test_a_page_is_made_of_whatever_there_is(results: Results, tmp_path: Path) -> None:
-    """Also where a part is missing."""
+    """The page is written also where a part is missing."""
     write_report(results, tmp_path / "report.html")
     assert "What was measured" in (tmp_path / "report.html").read_text()
 

@@ -1,4 +1,4 @@
-"""A run's figures, against those counted by hand."""
+"""The figures of a run equal those counted by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RUN = Run(
 
 
 def test_only_what_was_served_counts_as_throughput_and_latency() -> None:
-    """Five of eight were served, in 10 to 50 ms; neither refusals nor time-outs are among them."""
+    """Five of eight were served, in 10 to 50 ms; refusals and time-outs are excluded."""
     assert RUN.goodput == 2.5
     assert RUN.p50 == pytest.approx(0.030)
     assert RUN.percentile(100) == pytest.approx(0.050)
@@ -30,26 +30,26 @@ def test_only_what_was_served_counts_as_throughput_and_latency() -> None:
     assert RUN.error_share == pytest.approx(3 / 8)
 
 
-def test_refusals_are_what_tells_a_caller_to_come_back() -> None:
-    """503 and 429 are refusals; a time-out is none."""
+def test_refusals_are_answers_with_429_and_503() -> None:
+    """Answers 503 and 429 count as refusals, a time-out does not."""
     assert RUN.refusal_percentile(100) == pytest.approx(0.003)
     assert len(RUN.refused) == 2
 
 
 def test_codes_are_counted_most_first() -> None:
-    """Every request is in exactly one count."""
+    """Every request belongs to exactly one count, and the highest count comes first."""
     assert RUN.by_code == {"200": 5, "503 overloaded": 1, "429": 1, "timed out": 1}
     assert next(iter(RUN.by_code)) == "200"
     assert len(RUN.codes) == len(RUN.started_seconds) == len(RUN.latency_seconds) == 8
 
 
 def test_the_generators_own_cost_is_for_each_request() -> None:
-    """4 ms for eight requests."""
+    """The client's 4 ms are divided by eight requests."""
     assert RUN.client_cpu_seconds_per_request == pytest.approx(0.0005)
 
 
 def test_a_run_that_served_nothing_has_no_latency() -> None:
-    """Nothing served is NaN, not zero, and no request is no error."""
+    """Latencies of an empty run are NaN, not zero; its error share is 1."""
     empty = Run(seconds=1.0, samples=[], client_cpu_seconds=0.0, concurrency=1)
     assert math.isnan(empty.p99)
     assert math.isnan(empty.refusal_percentile(99))
@@ -66,5 +66,5 @@ def test_a_run_that_served_nothing_has_no_latency() -> None:
     ],
 )
 def test_a_run_is_named_for_its_load(load: dict[str, float], name: str) -> None:
-    """Clients or rate, as tables show it."""
+    """The name is the number of clients or the rate, as in tables."""
     assert Run(1.0, [], 0.0, **load).name == name  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""A call from its beginning to its end: interrupted, or in search of the capacity."""
+"""A session handles its interruption and finds the capacity."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ from tests.unit.bench.conftest import Server, served
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """A folder with one image."""
+    """Return a folder with one image."""
     (tmp_path / "one.jpg").write_bytes(b"\xff\xd8 an image")
     return tmp_path
 
 
 async def test_what_was_over_survives_an_interruption(server: Server, images: Path) -> None:
-    """Ctrl-C in the second run leaves the first one's figures."""
+    """Ctrl-C in the second run keeps the first run's figures."""
     second = asyncio.Event()
 
     async def answering(body: bytes) -> web.Response:
-        if len(server.connections) == 3:  # the preflight's, the first run's, and this
+        if (
+            len(server.connections) == 3
+        ):  # the connections of the preflight, the first run, and this run
             second.set()
         return await served(body)
 
@@ -44,7 +46,7 @@ async def test_what_was_over_survives_an_interruption(server: Server, images: Pa
 
 
 async def test_the_capacity_is_found_and_sized(server: Server, images: Path) -> None:
-    """Probes come first, then rates; what is advised follows from the best step."""
+    """Probes run first, then rates; the advice follows from the best step."""
     plan = Plan(seconds=0.1, warmup_seconds=0.0)
     asked = BenchOptions(
         server.url, images, plan, goal=SizingGoal(p99_seconds=60, rate=1_000_000), embedders=1

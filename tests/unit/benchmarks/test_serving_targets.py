@@ -47,12 +47,12 @@ def _named(found: Measured, beginning: str) -> Target:
     ],
 )
 def test_a_bound_itself_is_within(target: Target, met: bool | None) -> None:  # noqa: FBT001
-    """And what was not measured has no verdict."""
+    """A figure on the bound meets the target, and a missing figure has no verdict."""
     assert target.met is met
 
 
 def test_the_worse_of_32_and_64_clients_counts() -> None:
-    """One good point doesn't hide a bad one."""
+    """The lower of the two efficiencies decides."""
     efficiency = "over RabbitMQ: images/s over the loop"
     assert _named(_measured(95, 85, 12), efficiency).value == pytest.approx(0.85)
     assert _named(_measured(91, 93, 12), efficiency).met is True
@@ -66,13 +66,13 @@ def test_latency_is_judged_by_one_image_without_a_server() -> None:
 
 
 def test_a_rival_that_was_not_measured_is_not_beaten() -> None:
-    """Nothing to compare with is no verdict."""
+    """A comparison without a figure has no verdict."""
     rivals = [one for one in targets(_measured(95, 95, 12)) if "LitServe" in one.what]
     assert [one.met for one in rivals] == [None, None]
 
 
 def test_the_page_says_what_was_missed() -> None:
-    """Four seconds to be ready are more than three."""
+    """The page marks 4 seconds of start as missed, since the target is 3."""
     figures = {
         "systems": _measured(95, 95, 12).systems,
         "machine": {

@@ -1,4 +1,4 @@
-"""A build's progress on the volume: written by the builder, read by processes that know nothing."""
+"""A build writes its progress to the volume, and other processes read it from there."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _progress(**changed: object) -> BuildProgress:
 def test_a_running_build_is_seen_from_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file follows the build while the builder does nothing for it, and goes with the build."""
+    """The file follows the build without action of the builder, and is removed with the build."""
     monkeypatch.setattr(shown_build, "_EVERY_SECONDS", 0.001)
     volume = Volume(tmp_path)
     with shown_on_volume(volume.home("birds") / BUILDING, NoProgress()) as shown:
         shown.begin("embedding", 10)
         shown.advance(2)
         seen = BuildWatch(volume).of("birds")
-        while seen is None or seen.done != 2:  # pytest's timeout ends what never comes
+        while seen is None or seen.done != 2:  # pytest's timeout bounds the wait
             seen = BuildWatch(volume).of("birds")
         assert (seen.stage, seen.total) == ("embedding", 10)
         assert list(BuildWatch(volume).running()) == ["birds"]
@@ -43,14 +43,14 @@ def test_a_running_build_is_seen_from_elsewhere(
 
 
 def test_a_build_that_fails_leaves_no_file(tmp_path: Path) -> None:
-    """Nothing says for ever that the collection is being prepared."""
+    """A failed build removes its file, so that the collection does not look in preparation."""
     with pytest.raises(RuntimeError), shown_on_volume(tmp_path, NoProgress()):
         raise RuntimeError
     assert not (tmp_path / PROGRESS).exists()
 
 
 def test_a_dead_build_does_not_look_alive(tmp_path: Path) -> None:
-    """A file that nobody writes any more is no build after 15 seconds; a beat revives it."""
+    """A file that is not updated for 15 seconds counts as no build, until it is updated."""
     volume, clock = Volume(tmp_path), Clock()
     building = volume.home("birds") / BUILDING
     watch = BuildWatch(volume, clock)
@@ -66,7 +66,7 @@ def test_a_dead_build_does_not_look_alive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hours", [-3, 3])
 def test_clocks_that_differ_do_not_matter(tmp_path: Path, hours: int) -> None:
-    """A file of another time counts once it changes: the builder lives, its clock is wrong."""
+    """A file dated in the past or future counts once it changes: only its clock is wrong."""
     volume, building = Volume(tmp_path), tmp_path / "birds" / BUILDING
     watch = BuildWatch(volume)
     written = time.time_ns() // 1_000_000 + hours * 3_600_000
@@ -79,7 +79,7 @@ def test_clocks_that_differ_do_not_matter(tmp_path: Path, hours: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"stage": "embedding"}', "\0"])
 def test_what_is_no_progress_is_no_build(tmp_path: Path, text: str) -> None:
-    """A file of another version, or a broken one, hides nothing and breaks nothing."""
+    """A file of another version, or a broken one, is ignored."""
     building = tmp_path / "birds" / BUILDING
     building.mkdir(parents=True)
     (building / PROGRESS).write_text(text)
@@ -87,7 +87,7 @@ def test_what_is_no_progress_is_no_build(tmp_path: Path, text: str) -> None:
 
 
 def test_only_stages_of_images_count_images() -> None:
-    """Trees and rows leave the images where they were; failures add up over all stages."""
+    """Stages of trees and rows keep the count of images; failures add up over all stages."""
     shown = CountedProgress(NoProgress())
     assert (shown.shown().stage, shown.shown().total) == ("listing", None)
     shown.begin("reading", 4)
@@ -102,11 +102,11 @@ def test_only_stages_of_images_count_images() -> None:
 
 
 def test_the_time_left_follows_the_pace() -> None:
-    """After the first images, by how fast the others came; unknown before, and in other stages."""
+    """The estimate starts after the first images, and exists in the embedding stage alone."""
     clock = Clock()
     shown = CountedProgress(NoProgress(), clock)
     shown.begin("embedding", 108)
-    clock.now += 30  # an embedder loads its model
+    clock.now += 30  # until an embedder has loaded its model
     shown.advance(8)
     assert shown.shown().eta_seconds is None
     clock.now += 5
@@ -127,12 +127,12 @@ def test_the_time_left_follows_the_pace() -> None:
     ],
 )
 def test_progress_reads_as_words(changed: dict[str, object], words: str) -> None:
-    """As an answer and a log line show it."""
+    """The text is that of answers and log lines."""
     assert str(_progress(**changed)) == words
 
 
 def test_the_file_holds_what_the_documentation_says(tmp_path: Path) -> None:
-    """Plain JSON, for scripts that look at the volume."""
+    """The file is plain JSON, for scripts that read the volume."""
     _progress().write(tmp_path)
     held = json.loads((tmp_path / PROGRESS).read_text())
     assert {"stage", "done", "total", "failed", "eta_seconds"} < set(held)

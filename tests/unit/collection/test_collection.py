@@ -1,4 +1,4 @@
-"""The files of a collection: written and read back, and refused by name when they are broken."""
+"""The files of a collection are read back as written, and refused by name when broken."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """A volume with one collection of 20 items."""
+    """Publish one collection of 20 items."""
     volume = Volume(tmp_path)
     publish_version(volume, "birds", unit_vectors(20), items(20))
     return volume
 
 
 def test_a_published_version_reads_back(volume: Volume) -> None:
-    """Manifest, items and vectors come back as they were written."""
+    """Manifest, items and vectors are read back as they were written."""
     version = volume.active("birds")
     manifest = volume.manifest("birds", version)
     assert Manifest.from_json(manifest.to_json()) == manifest
@@ -49,20 +49,20 @@ def test_a_published_version_reads_back(volume: Volume) -> None:
 
 @pytest.mark.parametrize("name", ["..", "a/b", "", "A", ".hidden", "x" * 64, "a\n", "a\0"])
 def test_a_name_can_never_be_a_path(volume: Volume, name: str) -> None:
-    """What isn't a plain name never reaches the file system."""
+    """A name with other characters never reaches the file system."""
     with pytest.raises(MalformedRequest):
         volume.home(name)
 
 
 @pytest.mark.parametrize("version", ["..", "../../etc", "", "20260101T000000Z-xyz"])
 def test_a_version_can_never_be_a_path(volume: Volume, version: str) -> None:
-    """Nor does what isn't a version."""
+    """A malformed version never reaches the file system."""
     with pytest.raises(IndexCorrupt):
         volume.directory("birds", version)
 
 
-def test_what_is_missing_is_told_apart(volume: Volume) -> None:
-    """No such collection, and a collection without an index, are different errors."""
+def test_what_is_missing_has_distinct_errors(volume: Volume) -> None:
+    """An unknown collection and a collection without an index are different errors."""
     with pytest.raises(UnknownCollection):
         volume.active("fish")
     (volume.root / "fish").mkdir()
@@ -72,14 +72,14 @@ def test_what_is_missing_is_told_apart(volume: Volume) -> None:
 
 @pytest.mark.parametrize("text", ["", "../../etc/passwd", "nonsense\n", "\0"])
 def test_an_active_file_that_names_no_version_is_corrupt(volume: Volume, text: str) -> None:
-    """ACTIVE is never trusted as a path."""
+    """ACTIVE is never used as a path."""
     (volume.root / "birds" / "ACTIVE").write_text(text)
     with pytest.raises(IndexCorrupt):
         volume.active("birds")
 
 
 def test_only_what_exists_can_be_activated(volume: Volume) -> None:
-    """ACTIVE can't be made to point nowhere by the product itself."""
+    """A version that does not exist is refused, and ACTIVE stays."""
     before = volume.active("birds")
     with pytest.raises(IndexCorrupt):
         volume.activate("birds", "20200101T000000Z-00000000")
@@ -117,7 +117,7 @@ def _without(field: str) -> Callable[[dict[str, Any]], None]:
 def test_a_damaged_manifest_is_corrupt(
     volume: Volume, damage: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Whatever is missing or absurd in a manifest has one named error."""
+    """A missing or invalid field has one named error."""
     version = volume.active("birds")
     path = volume.directory("birds", version) / "manifest.json"
     raw = json.loads(path.read_text())
@@ -146,13 +146,13 @@ DEEP = "[" * 100_000 + "]" * 100_000
     ids=["empty", "list", "open", "null", "text", "deep", "deep inside", "long number"],
 )
 def test_a_manifest_that_is_no_object_is_corrupt(text: str) -> None:
-    """Any JSON, or none, is refused by name."""
+    """JSON of any other kind, and text that isn't JSON, is refused by name."""
     with pytest.raises(IndexCorrupt):
         Manifest.from_json(text)
 
 
 def test_a_new_version_is_named_after_all_that_exist() -> None:
-    """By the clock, or a second after the latest where the clock is behind."""
+    """The name follows the clock, or is a second after the latest where the clock is behind."""
     now = 1_785_320_000.5
     first = new_version([], now)
     assert first.startswith("20260729T101320Z-")
@@ -164,7 +164,7 @@ def test_a_new_version_is_named_after_all_that_exist() -> None:
 
 
 def test_odd_names_among_the_versions_do_no_harm() -> None:
-    """A name that is no time is passed over; after the last second of all there is no later one."""
+    """Names that are no time are skipped; no name is later than the last possible second."""
     assert new_version(["20269999T999999Z-00000000"], 0.0).startswith("19700101T000001Z-")
     last = "99991231T235959Z-00000000"
     assert new_version([last], 0.0).startswith("99991231T235959Z-")
@@ -181,7 +181,7 @@ time.sleep(60)
 
 
 def test_a_version_held_by_another_process_is_not_removed(volume: Volume) -> None:
-    """Not while that process lives; even kill -9 lets go of it."""
+    """The version stays as long as that process lives; kill -9 releases the lease."""
     version = volume.active("birds")
     holder = subprocess.Popen(
         [sys.executable, "-c", _HOLDER, str(volume.root), version], stdout=subprocess.PIPE
@@ -199,7 +199,7 @@ def test_a_version_held_by_another_process_is_not_removed(volume: Volume) -> Non
 
 
 def test_what_is_not_there_is_neither_held_nor_removed(volume: Volume) -> None:
-    """A missing version has its names: corrupt to a reader, unknown to who would remove it."""
+    """A missing version is corrupt to a reader, and unknown to a command that removes it."""
     with pytest.raises(IndexCorrupt):
         volume.hold("birds", "20200101T000000Z-00000000")
     with pytest.raises(UnknownVersion):
@@ -207,7 +207,7 @@ def test_what_is_not_there_is_neither_held_nor_removed(volume: Volume) -> None:
 
 
 def test_leases_are_shared(volume: Volume) -> None:
-    """Many replicas read one version; the last one lets it go."""
+    """Several readers hold one version, and the last of them releases it."""
     version = volume.active("birds")
     first, second = volume.hold("birds", version), volume.hold("birds", version)
     del first

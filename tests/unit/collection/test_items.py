@@ -1,4 +1,4 @@
-"""The catalogue of items: what is written is found, by position, id, content, label, attribute."""
+"""The catalogue finds items by position, id, content, label and attribute."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def _items(count: int) -> Iterator[Item]:
 
 @pytest.fixture
 def catalog(tmp_path: Path) -> ItemCatalog:
-    """Twelve items of two labels."""
+    """Write a catalogue of twelve items with two labels."""
     write_items(tmp_path / "items.sqlite", _items(12))
     return ItemCatalog(tmp_path / "items.sqlite")
 
 
 def test_items_come_back_as_they_were_written(catalog: ItemCatalog) -> None:
-    """By position in any order, by id, one after the other; the unknown by name."""
+    """Items are read by position in any order, by id, and in sequence; unknown ones are refused."""
     written = list(_items(12))
     assert list(catalog) == written
     assert catalog.at([7, 2, 7]) == [written[7], written[2], written[7]]
@@ -49,7 +49,7 @@ def test_items_come_back_as_they_were_written(catalog: ItemCatalog) -> None:
 
 
 def test_contents_are_found_by_their_hash(catalog: ItemCatalog) -> None:
-    """Of several copies the first; None of what isn't there."""
+    """The first of several copies is found, and None where no item has the hash."""
     assert catalog.position_of("hash-2") == 2
     assert catalog.position_of("hash-9") is None
 
@@ -72,12 +72,12 @@ def test_contents_are_found_by_their_hash(catalog: ItemCatalog) -> None:
 def test_a_filter_passes_what_it_says(
     catalog: ItemCatalog, wanted: Filter, passing: list[int]
 ) -> None:
-    """One of the labels, and for each attribute one of its values; ascending."""
+    """An item passes with one of the labels and, for each attribute, one of its values."""
     assert list(catalog.matching(wanted)) == passing
 
 
 def test_facets_count_what_can_be_asked_for(catalog: ItemCatalog) -> None:
-    """The most frequent first, and no more than asked for."""
+    """The most frequent values come first, limited to the requested number."""
     facets = catalog.facets(10)
     assert facets.labels == (Facet('dog\'s "best"', 8), Facet("cat", 4))
     assert facets.attributes == {
@@ -88,7 +88,7 @@ def test_facets_count_what_can_be_asked_for(catalog: ItemCatalog) -> None:
 
 
 def test_large_requests_are_answered_in_parts(tmp_path: Path) -> None:
-    """Thousands of positions, and thousands of items, come whole and in order."""
+    """Thousands of positions, and thousands of items, are read completely and in order."""
     write_items(tmp_path / "items.sqlite", _items(2500))
     catalog = ItemCatalog(tmp_path / "items.sqlite")
     assert [item.position for item in catalog] == list(range(2500))

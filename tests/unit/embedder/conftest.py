@@ -1,4 +1,4 @@
-"""A running embedder for the tests of this folder."""
+"""Provides a running embedder to the tests of this folder."""
 
 from __future__ import annotations
 

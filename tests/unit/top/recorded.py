@@ -1,4 +1,4 @@
-"""What processes answer at /metrics, cut down to what people look at; the numbers are chosen."""
+"""Writes the metrics that `simile top` reads of each service, with numbers chosen by the tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def upload(
     wrong_canaries: int = 0,
     waiting: int = 0,
 ) -> str:
-    """An upload that answered so many; of them `quick` within 0.1 s, `slow` within a second."""
+    """Return an upload's metrics; `quick` queries took at most 0.1 s, `slow` ones up to 1 s."""
     total = ok + overloaded
     return f"""\
 # TYPE simile_process_info gauge
@@ -49,7 +49,7 @@ simile_broker_queue_messages{{queue="simile.embed"}} {waiting}
 
 
 def embedder(*, images: int = 0, busy_seconds: float = 0.0, redelivered: int = 0) -> str:
-    """An embedder of two model workers."""
+    """Return the metrics of an embedder with two model workers."""
     return f"""\
 # TYPE simile_embedder_images_total counter
 simile_embedder_images_total{{code="ok",intake="interactive"}} {images}
@@ -65,7 +65,7 @@ simile_broker_queue_messages{{queue="simile.embed"}} 4
 
 
 def searcher(version: str, *, expected: int = 0, found: int = 0, created: float = 0.0) -> str:
-    """A searcher that has this version of `birds` open."""
+    """Return the metrics of a searcher that has this version of `birds` open."""
     return f"""\
 # TYPE simile_searcher_index_items gauge
 simile_searcher_index_items{{collection="birds",index_version="{version}",method="exact"}} 900

@@ -1,4 +1,4 @@
-"""What `simile top` makes of two looks at the processes."""
+"""`simile top` computes its summary from two scrapes of the processes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _screen(seen: Summary) -> str:
 
 
 def test_rates_and_times_are_of_what_happened_between() -> None:
-    """8 queries within 2 s: 4 a second; what was before, and what is no query, doesn't count."""
+    """8 queries within 2 s are 4 a second; earlier queries and other routes are excluded."""
     before = recorded.upload(ok=100, overloaded=10, quick=100, slow=0)
     after = recorded.upload(ok=106, overloaded=12, quick=104, slow=2, model_seconds=3.0)
     seen = _of([_scrape(A, 10.0, before)], [_scrape(A, 12.0, after)])
@@ -58,10 +58,10 @@ def test_rates_and_times_are_of_what_happened_between() -> None:
 
 
 def test_replicas_are_added_up_each_by_its_own_clock() -> None:
-    """One was looked at after 2 s, the other after 4: 10 / 2 + 20 / 4."""
+    """The rates of replicas scraped after 2 s and 4 s are added: 10 / 2 + 27 / 4."""
     before = [_scrape(A, 0, recorded.upload(ok=5)), _scrape(B, 0, recorded.upload(ok=7, quick=7))]
     after = [_scrape(A, 2, recorded.upload(ok=15, slow=10)), _scrape(B, 4, recorded.upload(ok=27))]
-    # The second one's quick queries fell: it is a new process, all of whose 27 are new.
+    # The quick queries of B fell, so B is a new process, and all of its 27 queries are new.
     seen = _of(before, after)
     assert seen.per_second == pytest.approx(10 / 2 + 27 / 4)
     assert [row.restarted for row in seen.replicas] == [False, True]
@@ -70,7 +70,7 @@ def test_replicas_are_added_up_each_by_its_own_clock() -> None:
 
 
 def test_a_restarted_process_counts_from_zero() -> None:
-    """No rate is negative, no time is made of a difference of two processes."""
+    """No rate is negative, and no time comes from a difference of two processes."""
     before = recorded.upload(ok=1000, quick=900, slow=100)
     after = recorded.upload(ok=4, quick=0, slow=4)
     seen = _of([_scrape(A, 0, before)], [_scrape(A, 2, after)])
@@ -79,8 +79,8 @@ def test_a_restarted_process_counts_from_zero() -> None:
     assert seen.replicas[0].restarted
 
 
-def test_a_process_that_is_away_is_told_and_spoils_nothing() -> None:
-    """The others' rates stay; when it is back, its first look has none yet."""
+def test_a_process_that_is_away_is_reported_and_spoils_nothing() -> None:
+    """The rates of the others stay; the first scrape after its return has no rate yet."""
     there = [_scrape(A, 0, recorded.upload(ok=0)), _scrape(A, 2, recorded.upload(ok=2, quick=2))]
     away = Scrape(B, 2, away="nobody listens at two:9090")
     seen = _of([there[0], _scrape(B, 0, recorded.embedder(images=5))], [there[1], away])
@@ -97,7 +97,7 @@ def test_a_process_that_is_away_is_told_and_spoils_nothing() -> None:
 
 
 def test_a_replica_that_is_not_ready_says_why() -> None:
-    """Its checks with their reasons, on the screen."""
+    """The screen shows the failing checks with their reasons."""
     looks = [
         _scrape(A, 0, recorded.embedder(), broker="away"),
         _scrape(A, 1, recorded.embedder(), broker="away"),
@@ -109,7 +109,7 @@ def test_a_replica_that_is_not_ready_says_why() -> None:
 
 
 def test_an_embedder_is_as_busy_as_its_workers() -> None:
-    """3 s of work within 2 s of two workers; error counters that rise are named in words."""
+    """3 s of work within 2 s of two workers are 75 %; error counters that rise are named."""
     before = recorded.embedder(images=10, busy_seconds=1.0, redelivered=1)
     after = recorded.embedder(images=20, busy_seconds=4.0, redelivered=3)
     seen = _of([_scrape(A, 0, before)], [_scrape(A, 2, after)])
@@ -126,8 +126,8 @@ def test_all_processes_see_the_same_queues() -> None:
     assert "embed 6" in _screen(seen)
 
 
-def test_searchers_with_different_versions_are_told_apart() -> None:
-    """A version a row, with how many have it open, its age, and what live answers held."""
+def test_searchers_with_different_versions_are_shown_apart() -> None:
+    """Each version has a row with its searchers, its age, and its live recall."""
     new, old = "20260101T000000Z-b", "20250101T000000Z-a"
     before = [
         _scrape(A, 0, recorded.searcher(new, created=NOW - 7200)),
@@ -148,8 +148,8 @@ def test_searchers_with_different_versions_are_told_apart() -> None:
     assert "2h" in screen
 
 
-def test_the_canary_tells_its_last_right_answer_or_its_failures() -> None:
-    """Failures of the last seconds come first: they are what people get, too."""
+def test_the_canary_shows_its_last_right_answer_or_its_failures() -> None:
+    """Failures of the last seconds take precedence, since they affect users, too."""
     well = _of([], [_scrape(A, 0, recorded.upload(canary_at=NOW - 20))])
     assert "canary right 20s ago" in _screen(well)
     before = _scrape(A, 0, recorded.upload(canary_at=NOW - 20))
@@ -159,7 +159,7 @@ def test_the_canary_tells_its_last_right_answer_or_its_failures() -> None:
 
 
 def test_before_the_second_look_nothing_is_made_up() -> None:
-    """Levels are known at once; rates and times are not, on the screen and in JSON."""
+    """Gauges are known at once; rates and times are not, on the screen and in JSON."""
     seen = _of([], [_scrape(A, 0, recorded.upload(ok=50, quick=50))])
     assert not seen.measured
     assert math.isnan(seen.seconds.quantile(0.5))
@@ -170,8 +170,8 @@ def test_before_the_second_look_nothing_is_made_up() -> None:
     assert shown["replicas"][0]["in_hand"] == 3
 
 
-def test_what_is_read_is_what_services_tell() -> None:
-    """Every metric that the code names is one that a service has: another would read as zero."""
+def test_what_is_read_is_what_services_report() -> None:
+    """Every metric that the code names exists in a service; others would read as zero."""
     code = "".join(map(inspect.getsource, (metric_names, replica, summary_module)))
     named = set(re.findall(r'"(simile_[a-z_]+)"', code))
     assert named >= {*TROUBLES}

@@ -1,4 +1,4 @@
-"""`simile top` against a process's own admin server."""
+"""`simile top` watches the admin server of a process."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NOBODY = "http://127.0.0.1:1"
 
 
 class Asked(Collector):
-    """An upload that has answered 10 more queries at every look."""
+    """Collects the metrics of an upload that answers 10 more queries between scrapes."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def collect(self) -> Iterable[Metric]:
-        """The counts."""
+        """Return the counts."""
         self._count += 10
         requests = CounterMetricFamily(
             "simile_upload_requests", "", labels=["route", "status", "code"]
@@ -43,7 +43,7 @@ class Asked(Collector):
 
 @contextlib.asynccontextmanager
 async def serving(health: Health) -> AsyncIterator[str]:
-    """The address of an admin server."""
+    """Run an admin server, and yield its address."""
     registry = CollectorRegistry()
     registry.register(Asked())
     runner = await start_admin(health, registry, "127.0.0.1", 0)
@@ -55,7 +55,7 @@ async def serving(health: Health) -> AsyncIterator[str]:
 
 @pytest.fixture
 def admin() -> Iterator[str]:
-    """A process that is not ready, in a thread."""
+    """Run the admin server of a process that is not ready, in a thread."""
     health = Health()
     health.ready_when("broker", lambda: "the broker is away")
     with threaded(serving(health)) as url:
@@ -68,7 +68,7 @@ def _top(*arguments: str) -> tuple[int, str]:
 
 
 def test_once_shows_one_interval_and_ends(admin: str) -> None:
-    """The rate, the readiness with its reason, and who is away; then the command is over."""
+    """The output holds the rate, the readiness with its reason, and the processes away."""
     code, shown = _top("--once", "--metrics", admin, "--metrics", NOBODY)
     assert code == 0
     assert "1 of 2 processes answer" in shown
@@ -79,11 +79,11 @@ def test_once_shows_one_interval_and_ends(admin: str) -> None:
 
 
 def test_json_has_the_same_for_scripts(admin: str) -> None:
-    """10 queries between the looks; /metrics may be part of the address."""
+    """10 queries were answered between the scrapes; /metrics may be part of the address."""
     code, shown = _top("--json", "--metrics", f"{admin}/metrics")
     printed = json.loads(shown)
     assert code == 0
-    # The looks are 0.05 s apart, or more on a busy machine.
+    # The scrapes are at least 0.05 s apart.
     assert 0 < printed["queries"]["per_second_by_code"]["ok"] <= 10 / 0.05
     assert printed["queries"]["in_flight"] == 2
     (replica,) = printed["replicas"]
@@ -91,7 +91,7 @@ def test_json_has_the_same_for_scripts(admin: str) -> None:
 
 
 def test_nobody_to_watch_ends_by_name() -> None:
-    """A script gets an error that names the option to give."""
+    """The error names the option to give."""
     code, shown = _top("--once", "--metrics", NOBODY)
     assert code != 0
     assert "SIMILE_ADMIN_PORT" in shown
@@ -99,7 +99,7 @@ def test_nobody_to_watch_ends_by_name() -> None:
 
 
 async def test_the_screen_follows_and_survives_who_leaves() -> None:
-    """It shows a process, then that it is away, and gives the terminal back in the end."""
+    """The screen shows a process, then that it is away, and restores the terminal at the end."""
     out = io.StringIO()
     console = Console(file=out, force_terminal=True, width=100, height=40)
     async with serving(Health()) as url:

@@ -1,4 +1,4 @@
-"""The API over a broker in memory, with stand-ins behind it and a small collection."""
+"""Runs the API over a broker in memory, with fake services behind it and a small collection."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ OPENAPI = json.loads(Path(upload.__file__).with_name("openapi.json").read_text()
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, read."""
+    """Holds an HTTP answer that was read completely."""
 
     status: int
     headers: Mapping[str, str]
@@ -58,7 +58,7 @@ class Answer:
 
 @dataclass
 class Api:
-    """A running upload service and its surroundings."""
+    """Holds a running upload service, the fakes around it, and an HTTP client."""
 
     url: str
     session: aiohttp.ClientSession
@@ -72,14 +72,14 @@ class Api:
     running: asyncio.Task[None]
 
     async def ask(self, method: str, path: str, **options: Any) -> Answer:
-        """One request."""
+        """Send a request, and return its answer."""
         async with self.session.request(method, f"{self.url}{path}", **options) as answer:
             body = await answer.read()
             parsed = await answer.json(content_type=None) if "json" in answer.content_type else None
             return Answer(answer.status, answer.headers, body, parsed)
 
     async def get(self, path: str, **options: Any) -> Answer:
-        """GET."""
+        """Send a GET request."""
         return await self.ask("GET", path, **options)
 
     async def search(self, image: Any, path: str = "/v1/search", **options: Any) -> Answer:
@@ -89,14 +89,14 @@ class Api:
 
     @property
     def items(self) -> list[Item]:
-        """The collection's items."""
+        """Return the collection's items."""
         return items(COUNT)
 
 
 class FakeSearcher:
-    """Answers every vector with the collection's first items, the nearest at no distance.
+    """Answers every vector with the collection's first items, the nearest at distance 0.
 
-    Pages as the searcher does; with collapse, the last item is folded into each neighbour.
+    Answers have pages like the searcher's; with collapse, each neighbour folds the last item.
     """
 
     def __init__(self, broker: MemoryBroker, volume: Volume) -> None:
@@ -108,11 +108,11 @@ class FakeSearcher:
 
     @property
     def asked(self) -> Question:
-        """What was asked last."""
+        """Return the question of the latest query."""
         return self.slips[-1].question
 
     async def serve(self) -> None:
-        """Answer for ever."""
+        """Answer vectors until cancelled."""
         consumer = await self._broker.consume(topology.SEARCH, prefetch=16)
         while True:
             for delivery in await consumer.take(16):
@@ -165,7 +165,7 @@ class FakeSearcher:
 async def connected(
     api: Api,
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the service."""
+    """Open a connection to the service."""
     host, port = api.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
@@ -176,7 +176,7 @@ async def connected(
 
 
 def write_images(folder: Path) -> None:
-    """The images of the collection, as JPEG under their items' names."""
+    """Write the images of the collection, as JPEG under their items' names."""
     folder.mkdir()
     for item in items(COUNT):
         (folder / item.path).write_bytes(plain_jpeg((20 * item.position, 90, 40), (600, 400)))
@@ -184,20 +184,20 @@ def write_images(folder: Path) -> None:
 
 @pytest.fixture
 def upload_settings() -> UploadSettings:
-    """Settings of the service; a test may override the fixture."""
+    """Return the settings of the service; a test may override this fixture."""
     return UploadSettings(port=0, deadline_seconds=10)
 
 
 @pytest.fixture
 async def api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[Api]:
-    """The service with embedder and searcher stand-ins, serving `birds`."""
+    """Run the service with a fake embedder and a fake searcher, serving `birds`."""
     async with running_api(tmp_path, upload_settings) as running:
         yield running
 
 
 @contextlib.asynccontextmanager
 async def running_api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[Api]:
-    """As the fixture, for tests that need another scope."""
+    """Run the service as the fixture `api` does, for tests that need another scope."""
     images, volume, broker = tmp_path / "images", Volume(tmp_path / "root"), MemoryBroker()
     write_images(images)
     publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT), images_root=images)
@@ -224,7 +224,7 @@ async def running_api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncI
 
 @pytest.fixture
 def picture() -> bytes:
-    """An image to search by."""
+    """Return an image to search by."""
     out = io.BytesIO()
     noise = np.random.default_rng(3).integers(0, 255, (48, 64, 3), np.uint8)
     Image.fromarray(noise).save(out, "PNG")
@@ -232,7 +232,7 @@ def picture() -> bytes:
 
 
 def form_of(*images: bytes, **fields: str) -> aiohttp.FormData:
-    """A form with these images, named by their place, and parameters."""
+    """Return a form with parameters and these images, named 0.png, 1.png, ..."""
     form = aiohttp.FormData(fields)
     for number, image in enumerate(images):
         form.add_field("image", io.BytesIO(image), filename=f"{number}.png")
@@ -240,7 +240,7 @@ def form_of(*images: bytes, **fields: str) -> aiohttp.FormData:
 
 
 def matches(name: str, answer: Answer) -> None:
-    """The answer's body fits the schema of that name in openapi.json."""
+    """Check that the answer's body fits the schema of that name in openapi.json."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": OPENAPI["components"]}
     Draft202012Validator(schema).validate(answer.json)
 
