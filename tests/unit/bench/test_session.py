@@ -27,9 +27,7 @@ async def test_what_was_over_survives_an_interruption(server: Server, images: Pa
     second = asyncio.Event()
 
     async def answering(body: bytes) -> web.Response:
-        if (
-            len(server.connections) == 3
-        ):  # the connections of the preflight, the first run, and this run
+        if len(server.connections) == 3:  # those of the preflight, the first run and this run
             second.set()
         return await served(body)
 
