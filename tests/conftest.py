@@ -14,19 +14,19 @@ from hypothesis import settings
 from tests.support.rabbitmq import Node, require_server
 from tests.support.running import MODELS_DIR
 
-# How long an example takes is the machine's affair.
+# Examples may take any time: the machine is shared.
 settings.register_profile("simile", deadline=None)
 settings.load_profile("simile")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what runs in the background so, and every process that a test starts would
-    # inherit it.
+    # A shell starts background jobs with SIGINT ignored, and every process that a test
+    # starts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where the session's models are exported to: each once, and none of an earlier session."""
+    """Yield the folder that models are exported to: once each in a session."""
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(MODELS_DIR, str(folder))
@@ -35,7 +35,7 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _logs_as_configured_last() -> Iterator[None]:
-    """A logger that keeps its first configuration would write like that in every later test."""
+    """Restore the logging configuration: later tests would log as this test did."""
     configure = structlog.configure
 
     def uncached(**options: Any) -> None:
@@ -48,7 +48,7 @@ def _logs_as_configured_last() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """The session's RabbitMQ node."""
+    """Run a RabbitMQ node for the session."""
     require_server()
     node = Node(tmp_path_factory.mktemp("rabbitmq"))
     try:

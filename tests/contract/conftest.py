@@ -1,4 +1,4 @@
-"""Both brokers behind one port, each with the faults a test may cause."""
+"""Runs the contract on both brokers, each with the faults that a test may cause."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tests.support.rabbitmq import Node
 
 
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Every test on both event loops that a service may run on."""
+    """Run every test on both event loops that a service may run on."""
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[Port]:
-    """The same tests run on the broker in memory and on a real RabbitMQ."""
+    """Yield the broker in memory, then a real RabbitMQ."""
     prefix = f"test.{secrets.token_hex(4)}"
     names = (f"{prefix}.{number}" for number in itertools.count())
     if request.param == "memory":

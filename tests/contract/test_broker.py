@@ -1,4 +1,4 @@
-"""The broker port's contract: the same behaviour in memory and on a real RabbitMQ."""
+"""Checks the broker port's contract: the same behaviour in memory and on a real RabbitMQ."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def _publish(broker: Broker, queue: Queue, count: int) -> None:
 
 
 async def _take(consumer: Consumer, count: int) -> list[Delivery]:
-    """Exactly `count` deliveries, or a failure in time."""
+    """Take exactly `count` deliveries; fail after a timeout."""
     taken: list[Delivery] = []
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(taken) < count:
@@ -75,7 +75,7 @@ async def test_messages_arrive_in_order_with_type_and_headers(port: Port) -> Non
 
 
 async def test_take_gives_what_is_there_and_no_more_than_asked(port: Port) -> None:
-    """A take is bounded by its limit, and returns without waiting for a full one."""
+    """A take returns at most its limit, and returns without waiting for that many."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     consumer = await broker.consume(queue, prefetch=16)
@@ -89,7 +89,7 @@ async def test_take_gives_what_is_there_and_no_more_than_asked(port: Port) -> No
 
 
 async def test_prefetch_bounds_the_unsettled(port: Port) -> None:
-    """No more than prefetch messages are out; an ack lets the next one in."""
+    """At most `prefetch` messages are unsettled; an ack lets the next one in."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 5)
@@ -138,7 +138,7 @@ async def test_a_requeue_beside_a_long_row_of_rejects_is_kept(port: Port) -> Non
 
 
 async def test_close_sends_every_ack(port: Port) -> None:
-    """Acks that are on their way when the consumer closes arrive: their work is not done twice."""
+    """Acks in flight when the consumer closes arrive, so no work is done twice."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await asyncio.gather(*(broker.publish(queue.name, _message(number)) for number in range(200)))
@@ -155,7 +155,7 @@ async def test_close_sends_every_ack(port: Port) -> None:
 
 
 async def test_settling_twice_counts_once(port: Port) -> None:
-    """A second ack or reject of the same delivery changes nothing."""
+    """A second ack or reject of a delivery changes nothing."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 2)
@@ -170,7 +170,7 @@ async def test_settling_twice_counts_once(port: Port) -> None:
 
 
 async def test_a_requeued_message_is_delivered_again(port: Port) -> None:
-    """Reject with requeue gives the message back, marked redelivered, ahead of later ones."""
+    """Reject with requeue returns the message, marked redelivered, ahead of later ones."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 2)
@@ -217,7 +217,7 @@ async def test_a_queue_full_of_bytes_refuses(port: Port) -> None:
 
 
 async def test_a_full_queue_that_drops_its_oldest_takes_the_newest(port: Port) -> None:
-    """A bounded record of what was last: nobody is refused, the first go."""
+    """A bounded queue that drops its oldest refuses no publish."""
     queue = Queue(name=port.name(), max_length=3, drops_oldest=True)
     broker = await port.connect([queue])
     await _publish(broker, queue, 5)
@@ -227,7 +227,7 @@ async def test_a_full_queue_that_drops_its_oldest_takes_the_newest(port: Port) -
 
 
 async def test_bytes_bound_a_queue_that_drops_its_oldest(port: Port) -> None:
-    """However large its messages are, it holds no more than its bound."""
+    """A queue that drops its oldest holds at most its bound of bytes."""
     queue = Queue(name=port.name(), max_length_bytes=1000, drops_oldest=True)
     broker = await port.connect([queue])
     for number in range(20):
@@ -238,8 +238,8 @@ async def test_bytes_bound_a_queue_that_drops_its_oldest(port: Port) -> None:
     assert taken[-1].body.startswith(b"19")
 
 
-async def test_a_look_into_a_queue_changes_nothing(port: Port) -> None:
-    """A consumer that takes all messages and closes leaves them in order, however often."""
+async def test_reading_a_queue_changes_nothing(port: Port) -> None:
+    """A consumer that takes all messages and closes leaves them in order, every time."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 5)
@@ -251,7 +251,7 @@ async def test_a_look_into_a_queue_changes_nothing(port: Port) -> None:
 
 
 async def test_a_quorum_queue_counts_what_comes_back(port: Port) -> None:
-    """Each redelivery after a consumer's end is reported to the next consumer."""
+    """Each redelivery after a consumer's end increments the count of deliveries."""
     queue = Queue(name=port.name(), kind="quorum", delivery_limit=10)
     broker = await port.connect([queue])
     await broker.publish(queue.name, Message("a.Type", b"poison", persistent=True))
@@ -264,8 +264,8 @@ async def test_a_quorum_queue_counts_what_comes_back(port: Port) -> None:
     assert seen == [0, 1, 2]
 
 
-async def test_a_classic_queue_tells_only_that_it_came_back(port: Port) -> None:
-    """Its count never goes above 1."""
+async def test_a_classic_queue_reports_only_that_a_message_came_back(port: Port) -> None:
+    """A classic queue's count of redeliveries never exceeds 1."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 1)
@@ -279,7 +279,7 @@ async def test_a_classic_queue_tells_only_that_it_came_back(port: Port) -> None:
 
 
 async def test_a_message_expires_in_the_queue(port: Port) -> None:
-    """After its time to live a message is gone, to the dead-letter queue where there is one."""
+    """An expired message goes to the dead-letter queue, if there is one."""
     dead = Queue(name=port.name())
     queue = Queue(name=port.name(), message_ttl_seconds=0.05, dead_letter_to=dead.name)
     broker = await port.connect([dead, queue])
@@ -289,7 +289,7 @@ async def test_a_message_expires_in_the_queue(port: Port) -> None:
     assert letter.headers["x-first-death-reason"] == "expired"
 
 
-async def test_a_quorum_queue_gives_up_after_its_delivery_limit(port: Port) -> None:
+async def test_a_quorum_queue_dead_letters_after_its_delivery_limit(port: Port) -> None:
     """A limit of 3 means 4 deliveries, then the dead-letter queue."""
     dead = Queue(name=port.name(), kind="quorum")
     queue = Queue(name=port.name(), kind="quorum", delivery_limit=3, dead_letter_to=dead.name)
@@ -305,7 +305,7 @@ async def test_a_quorum_queue_gives_up_after_its_delivery_limit(port: Port) -> N
 
 
 async def test_a_missing_queue_is_unroutable(port: Port) -> None:
-    """A message for nobody is refused, not lost."""
+    """A message for a queue that does not exist is refused, not lost."""
     broker = await port.connect([])
     with pytest.raises(Unroutable):
         await broker.publish(port.name(), _message(0))
@@ -314,7 +314,7 @@ async def test_a_missing_queue_is_unroutable(port: Port) -> None:
 
 
 async def test_an_exclusive_queue_is_gone_with_its_consumer(port: Port) -> None:
-    """When a replica ends, what is sent to its reply queue is unroutable."""
+    """After a replica ends, messages to its reply queue are unroutable."""
     broker = await port.connect([])
     queue = Queue(name=port.name(), exclusive=True)
     consumer = await broker.consume(queue, prefetch=0, auto_ack=True)
@@ -327,7 +327,7 @@ async def test_an_exclusive_queue_is_gone_with_its_consumer(port: Port) -> None:
 
 
 async def test_auto_ack_needs_no_settling(port: Port) -> None:
-    """With auto_ack what was delivered never comes back."""
+    """With auto_ack, delivered messages never come back."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     consumer = await broker.consume(queue, prefetch=0, auto_ack=True)
@@ -339,8 +339,8 @@ async def test_auto_ack_needs_no_settling(port: Port) -> None:
     assert not delivery.redelivered
 
 
-async def test_a_cut_connection_is_told_and_survived(port: Port) -> None:
-    """The consumer raises ConsumerLost; its owner consumes again and gets everything unsettled."""
+async def test_a_cut_connection_raises_consumer_lost(port: Port) -> None:
+    """The consumer raises ConsumerLost; its owner consumes again and gets unsettled messages."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await broker.publish(queue.name, Message("a.Type", b"kept", persistent=True))
@@ -359,8 +359,8 @@ async def test_a_cut_connection_is_told_and_survived(port: Port) -> None:
     assert (await _take(again, 1))[0].body == b"7"
 
 
-async def test_a_deleted_queue_is_told_to_its_consumer(port: Port) -> None:
-    """A queue deleted by an operator does not leave a silent consumer."""
+async def test_a_deleted_queue_ends_its_consumer(port: Port) -> None:
+    """A consumer notices when an operator deletes its queue."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     consumer = await broker.consume(queue, prefetch=16)
@@ -400,8 +400,8 @@ async def test_consumers_of_one_queue_share_the_work(port: Port) -> None:
     assert sorted(bodies) == [0, 1, 2, 3]
 
 
-async def test_a_queue_tells_its_messages_and_its_consumers(port: Port) -> None:
-    """Consumers that were cancelled count no more."""
+async def test_a_queue_reports_its_messages_and_its_consumers(port: Port) -> None:
+    """The count of consumers excludes cancelled ones."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _publish(broker, queue, 2)
@@ -416,8 +416,8 @@ async def test_a_queue_tells_its_messages_and_its_consumers(port: Port) -> None:
         await broker.state("simile.nowhere")
 
 
-async def test_other_arguments_for_a_queue_are_refused_by_name(port: Port) -> None:
-    """A changed topology under an old name is an error that says which queue, and what to do."""
+async def test_other_arguments_for_a_queue_are_refused(port: Port) -> None:
+    """Another definition under an old name is an error that names the queue and the remedy."""
     name = port.name()
     await port.connect([Queue(name=name, max_length=5)])
     with pytest.raises(BrokerUnavailable, match=name):
@@ -437,10 +437,10 @@ UNSENDABLE = {
 
 
 @pytest.mark.parametrize(("name", "message"), UNSENDABLE.values(), ids=UNSENDABLE)
-async def test_what_no_broker_can_carry_is_refused_and_disturbs_nothing(
+async def test_an_oversized_message_is_refused_and_disturbs_nothing(
     port: Port, name: str, message: Message
 ) -> None:
-    """A name, type or header that is too long is `unsendable`; others beside it are confirmed."""
+    """A name, type or header that is too long is `unsendable`; other publishes are confirmed."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     consumer = await broker.consume(queue, prefetch=16)
@@ -456,7 +456,7 @@ async def test_what_no_broker_can_carry_is_refused_and_disturbs_nothing(
 
 
 async def test_the_longest_names_and_headers_arrive(port: Port) -> None:
-    """A queue's name of 255 bytes, and headers of 16 KiB, are carried."""
+    """A queue name of 255 bytes and headers of 16 KiB are carried."""
     start = port.name()
     queue = Queue(name=start + "q" * (255 - len(start)))
     broker = await port.connect([queue])
@@ -475,7 +475,7 @@ async def test_starting_twice_with_the_same_queues_is_fine(port: Port) -> None:
 
 
 async def test_a_closed_broker_refuses(port: Port) -> None:
-    """After close a publish fails at once, by name, and closing again is fine."""
+    """After close a publish fails at once with `broker_unavailable`; closing again is harmless."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await broker.close()

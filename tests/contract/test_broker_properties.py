@@ -1,4 +1,4 @@
-"""Whatever is done to a queue, on either broker: nothing is lost, doubled or out of order."""
+"""Checks on both brokers that no sequence of actions loses, doubles or reorders messages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ prefetches = st.sampled_from([0, 1, 3, 16])
 
 
 class Play:
-    """A queue, its one consumer, and what must be true of the messages at any time."""
+    """A queue, its consumer, and the invariants of the messages in it."""
 
     def __init__(self, broker: Broker, queue: Queue, prefetch: int) -> None:
         self._broker, self._queue, self._prefetch = broker, queue, prefetch
@@ -43,7 +43,7 @@ class Play:
         self._fresh: list[int] = []
 
     async def act(self, action: Action, number: int) -> None:
-        """Do it, where there is something to do it to."""
+        """Perform the action, if there is a message to perform it on."""
         match action:
             case "publish":
                 for _ in range(number):
@@ -61,7 +61,7 @@ class Play:
                 await self._close()
 
     async def finish(self) -> None:
-        """Take and ack all that is left: each message was settled once, first come first."""
+        """Take and ack the remaining messages: each was settled once, in order."""
         await self._close()
         while self._takeable:
             await self._take(16)
@@ -97,7 +97,7 @@ class Play:
             self._done[int(delivery.body)] += 1
 
     async def _close(self) -> None:
-        """Unsettled messages return to the queue, and the next consumer receives them."""
+        """Close: unsettled messages return to the queue, and the next consumer receives them."""
         if self._consumer is not None:
             await self._consumer.close()
         self._consumer = None
@@ -113,7 +113,7 @@ async def _play(broker: Broker, queue: Queue, prefetch: int, play: Sequence[Act]
 
 @given(prefetch=prefetches, play=plays)
 async def test_the_broker_in_memory_keeps_every_message(prefetch: int, play: list[Act]) -> None:
-    """Any acts in any order: each message is settled once, first deliveries are in order."""
+    """Under any sequence of actions each message is settled once, first deliveries in order."""
     broker, queue = MemoryBroker(), Queue(name="played")
     await broker.start([queue])
     await _play(broker, queue, prefetch, play)
@@ -125,7 +125,7 @@ async def test_the_broker_in_memory_keeps_every_message(prefetch: int, play: lis
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 async def test_rabbitmq_keeps_every_message(port: Port, prefetch: int, play: list[Act]) -> None:
-    """The same is true of RabbitMQ, so the model of it in memory doesn't lie."""
+    """RabbitMQ behaves the same, so the memory broker is a faithful model of it."""
     queue = Queue(name=port.name())
     broker = await port.connect([queue])
     await _play(broker, queue, prefetch, play)

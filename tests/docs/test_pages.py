@@ -1,4 +1,4 @@
-"""What the written pages point to exists: files, headings, make targets, settings, codes."""
+"""Checks that files, headings, make targets, settings and codes named in the docs exist."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _anchors(page: str) -> set[str]:
 
 
 @PARSED
-def test_links_lead_somewhere(path: Path) -> None:
+def test_links_resolve(path: Path) -> None:
     """Each relative link names a file, and each fragment a heading of it."""
     broken = []
     for name, anchor in LINK.findall(path.read_text(encoding="utf-8")):
@@ -55,7 +55,7 @@ def test_simile_commands_exist(path: Path) -> None:
 
 @PARSED
 def test_settings_named_exist(path: Path) -> None:
-    """Each SIMILE_ variable in a page is a setting, or one of the tests' own."""
+    """Each SIMILE_ variable in a page is a setting, or a variable of the test suite."""
     tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "settings" in name)
     known = {*re.findall(r"SIMILE_[A-Z_]+", tables), "SIMILE_TEST_DATA"}
     named = set(re.findall(r"SIMILE_[A-Z_]+[A-Z]\b(?!_?\*)", path.read_text(encoding="utf-8")))
@@ -74,8 +74,8 @@ def test_metrics_named_exist(path: Path) -> None:
     assert {suffixes.sub("", name) for name in named} <= known
 
 
-def test_the_readmes_answer_has_the_times_of_one() -> None:
-    """Its stages are a query's, in the order of its way, and add up to its total."""
+def test_the_readmes_example_answer_is_consistent() -> None:
+    """The example's stages are those of a query, in order, and sum to its total."""
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     (shown,) = re.findall(r'"timings_ms": (\{[^}]*\})', page)
     *stages, total = json.loads(shown).items()
@@ -107,7 +107,7 @@ def test_the_pages_of_failures_name_codes_that_exist() -> None:
 
 
 def test_every_failure_names_tests_that_exist() -> None:
-    """Each row of operations.md's tables ends with the tests that show it."""
+    """Each row of operations.md's tables ends with the tests that cover it."""
     page = (reference.DOCS / "operations.md").read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if line.startswith("| ")]
     shown = {row: set(re.findall(r"`(test_[a-z0-9_]+)`", row.split(" | ")[-1])) for row in rows}

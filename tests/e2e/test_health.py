@@ -1,4 +1,4 @@
-"""Health of real processes over RabbitMQ: canaries, a wedged model, signals under load."""
+"""Tests health of real processes over RabbitMQ: canaries, a wedged model, signals under load."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SERVICES: Final = ("upload", "embedder", "searcher")
 
 
 class System:
-    """One replica of each service, whose canaries ask every second."""
+    """Runs one replica of each service, with a canary every second."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.folder = folder
@@ -46,12 +46,12 @@ class System:
         self.processes = {name: self.start(name) for name in SERVICES}
 
     def start(self, service: str) -> Process:
-        """Start one."""
+        """Start a replica of the service."""
         log = self.folder / f"{service}.log"
         return start(service, ["-m", f"services.{service}"], log, self.environment)
 
     def build(self) -> None:
-        """Build the sample's index, and wait until everything is ready."""
+        """Build the sample's index, and wait until all services are ready."""
         arguments = ["-m", "services", "index", "build", str(self.images)]
         build = start("index build", arguments, self.folder / "build.log", self.environment)
         assert build.popen.wait(timeout=240) == 0, build.log.read_text()
@@ -59,12 +59,12 @@ class System:
             wait_until(process.ready, "ready", process)
 
     def canaries(self, service: str, asked_by: str, code: str) -> float:
-        """How many canaries of a service ended with that code."""
+        """Count the canaries of a service that ended with that code."""
         name = f"simile_{service}_canary_total"
         return self.processes[service].total(name, asked_by=asked_by, code=code)
 
     async def until(self, there: Callable[[], bool], what: str, service: str) -> None:
-        """Wait for it."""
+        """Poll until the condition holds; `what` names it in the failure."""
         await asyncio.to_thread(wait_until, there, what, self.processes[service])
 
 
@@ -80,7 +80,7 @@ def _failing(process: Process, path: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The running system, its index built."""
+    """Yield the running system with its index built."""
     folder = tmp_path_factory.mktemp("health")
     draw_sample(folder / "sample", per_class=4)
     running = System(rabbitmq, folder)
@@ -117,11 +117,11 @@ run_service("embedder", shared, run)
 """
 
 
-async def test_a_wedged_model_thread_is_seen_and_does_not_hold_up_the_end(
+async def test_a_wedged_model_thread_is_detected_and_does_not_delay_shutdown(
     rabbitmq: Node, tmp_path: Path
 ) -> None:
-    """Unready, then not live, in a real process; SIGTERM still ends it, its image goes back."""
-    # Before any test that starts the system: its embedder would take the image.
+    """The process becomes unready, then not live; SIGTERM still ends it, its image is requeued."""
+    # Runs before the tests that start the system, whose embedder would take the image.
     environment = {
         "SIMILE_AMQP_URL": rabbitmq.url,
         "SIMILE_EMBEDDER_UNREADY_AFTER_SECONDS": "0.5",
@@ -155,7 +155,7 @@ async def test_a_wedged_model_thread_is_seen_and_does_not_hold_up_the_end(
 
 
 async def test_canaries_fail_with_the_embedder_and_recover_with_it(system: System) -> None:
-    """Without an embedder upload's canaries fail, and it stays ready: each replica is alike."""
+    """Without an embedder upload's canaries fail; upload stays ready, as all replicas are alike."""
     await system.until(lambda: system.canaries("upload", "image", "ok") >= 2, "tried", "upload")
     await system.until(
         lambda: system.canaries("searcher", "vector", "ok") >= 2, "tried", "searcher"
@@ -201,6 +201,6 @@ async def test_a_second_signal_ends_upload_at_once(system: System) -> None:
     await system.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
     assert process.alive
     process.popen.send_signal(signal.SIGTERM)
-    # Sooner than the drain's timeout, which is 20 s.
+    # Shorter than the drain's timeout of 20 s.
     assert await asyncio.to_thread(process.popen.wait, 15) == ExitCode.ENDED_AT_ONCE
     writer.close()

@@ -1,4 +1,4 @@
-"""Real photographs: neighbours of their kind, and a number that means something."""
+"""Tests retrieval on real photographs: neighbours are of the query's class."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def _build(folder: Path, images: Path, collection: str, *, weights: str = "pretr
 
 
 @pytest.mark.timeout(BUILD_SECONDS)
-def test_photographs_find_their_kind(tmp_path: Path) -> None:
-    """Of 45 classes the ten nearest are mostly of the query's own, by exact leave-one-out."""
+def test_photographs_find_their_class(tmp_path: Path) -> None:
+    """With 45 classes most of the ten nearest share the query's class, by exact leave-one-out."""
     volume = _build(tmp_path, collection_dir(), "photographs")
     version = volume.active("photographs")
     score = evaluate(volume, "photographs", version, k=10).overall
@@ -37,7 +37,7 @@ def test_photographs_find_their_kind(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(BUILD_SECONDS)
 def test_random_weights_find_little(tmp_path: Path) -> None:
-    """The same judgement of an untrained network is far lower: the number means something."""
+    """An untrained network scores far lower in the same evaluation, so the score is meaningful."""
     sample = tmp_path / "sample"
     for file in sorted(collection_dir().rglob("*.jpg"))[::6]:
         link = sample / file.parent.name / file.name

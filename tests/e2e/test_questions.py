@@ -1,4 +1,4 @@
-"""What people ask besides "the ten nearest", answered by the whole system with its real model."""
+"""Tests filters, pages, boxes, folding and batches on a running Simile with its real model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SEARCH = "/v1/search"
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A running Simile with the drawn sample collection."""
+    """Yield the URL of a running Simile with the drawn sample collection."""
     folder = tmp_path_factory.mktemp("questions")
     with simile_up(folder / "up.log", "--root", str(folder)) as (url, _):
         yield url
@@ -28,7 +28,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def unseen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of the sample's classes that the collection does not hold."""
+    """Draw pictures of the sample's classes that are not in the collection."""
     folder = tmp_path_factory.mktemp("unseen") / "images"
     draw_sample(folder, per_class=1, seed=99)
     return folder
@@ -58,7 +58,7 @@ def _fish(unseen: Path) -> bytes:
 
 
 async def test_a_filter_leaves_only_what_passes(url: str, unseen: Path) -> None:
-    """However unlike the image, exactly the items of that label, nearest first."""
+    """A filter returns exactly the items of that label, nearest first."""
     wanted = json.dumps({"label": ["cactus", "city"]})
     answer = await _post(url, _fish(unseen), filter=wanted, k=100)
     assert set(_labels(answer)) == {"cactus", "city"}
@@ -69,7 +69,7 @@ async def test_a_filter_leaves_only_what_passes(url: str, unseen: Path) -> None:
 
 
 async def test_pages_go_through_the_whole_collection(url: str, unseen: Path) -> None:
-    """Each item comes once, and the last page says that it is the last."""
+    """Each item is returned once, and the last page is marked as the last."""
     found, cursor = list[str](), dict[str, str]()
     while True:
         answer = await _post(url, _fish(unseen), k=100, **cursor)
@@ -80,8 +80,8 @@ async def test_pages_go_through_the_whole_collection(url: str, unseen: Path) -> 
     assert len(found) == len(set(found)) == answer["matching"]
 
 
-async def test_a_box_searches_by_what_is_in_it(url: str, unseen: Path) -> None:
-    """Of a fish beside a cactus, the box decides which kind is found."""
+async def test_a_box_searches_by_its_content(url: str, unseen: Path) -> None:
+    """In a picture of a fish beside a cactus, the box decides which class is found."""
     size = (300, 300)
     pictures = [Image.open(unseen / name / "001.jpg").resize(size) for name in ("fish", "cactus")]
     both = Image.new("RGB", (600, 300))
@@ -96,7 +96,7 @@ async def test_a_box_searches_by_what_is_in_it(url: str, unseen: Path) -> None:
 
 
 async def test_near_duplicates_are_folded(url: str, unseen: Path) -> None:
-    """Within a generous distance one image speaks for many, which it names."""
+    """With a large fold distance one item represents many, and lists them."""
     plain = await _post(url, _fish(unseen), k=20)
     folded = await _post(url, _fish(unseen), k=20, collapse=0.6)
     named = {one for neighbor in folded["neighbors"] for one in neighbor["duplicates"]}
@@ -106,7 +106,7 @@ async def test_near_duplicates_are_folded(url: str, unseen: Path) -> None:
 
 
 async def test_several_images_are_answered_in_one_request(url: str, unseen: Path) -> None:
-    """Each by itself, in order; the one that is no image fails alone."""
+    """Each image is answered by itself, in order; a file that is not an image fails alone."""
     form = aiohttp.FormData({"k": "5"})
     for name in ("fish", "cactus"):
         form.add_field("image", (unseen / name / "001.jpg").read_bytes(), filename=f"{name}.jpg")
@@ -122,8 +122,8 @@ async def test_several_images_are_answered_in_one_request(url: str, unseen: Path
     assert (notes["name"], notes["problem"]["code"]) == ("notes.txt", "unsupported_format")
 
 
-async def test_more_like_this_takes_the_same_questions(url: str, unseen: Path) -> None:
-    """Pages and filters work from an item, too, and the item itself is never among them."""
+async def test_a_search_by_item_takes_the_same_parameters(url: str, unseen: Path) -> None:
+    """Pages and filters work for an item, too; the item itself is never in its results."""
     item = _ids(await _post(url, _fish(unseen), k=1))[0]
     async with aiohttp.ClientSession() as session:
         address = f"{url}/v1/items/sample/{item}/similar"

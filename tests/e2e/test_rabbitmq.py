@@ -1,4 +1,4 @@
-"""The system as real processes over a real RabbitMQ: answers, a killed embedder, hostile files."""
+"""Tests real processes over RabbitMQ: answers, a killed embedder, hostile files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ AT_ONCE = 8
 
 
 class System:
-    """One upload, two embedders, two searchers, and an index of the drawn sample."""
+    """Runs one upload, two embedders and two searchers with an index of the drawn sample."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.folder = folder
@@ -44,13 +44,13 @@ class System:
         }
 
     def start(self, name: str) -> Process:
-        """Start one replica, `<service>-<number>`."""
+        """Start a replica, `<service>-<number>`."""
         service = name.partition("-")[0]
         environment = {**self.environment, "SIMILE_REPLICA": name}
         return start(name, ["-m", f"services.{service}"], self.folder / f"{name}.log", environment)
 
     def build(self) -> None:
-        """Build the sample's index over the broker, with the embedders that run."""
+        """Build the sample's index over the broker, with the running embedders."""
         arguments = ["-m", "services", "index", "build", str(self.images)]
         log = self.folder / "build.log"
         process = start("index build", arguments, log, self.environment)
@@ -59,13 +59,13 @@ class System:
             wait_until(process.ready, "ready", process)
 
     def stop(self) -> dict[str, int]:
-        """Each process's exit code after SIGTERM."""
+        """Send SIGTERM to each process; return the exit codes."""
         return {name: process.stop() for name, process in self.processes.items()}
 
 
 @pytest.fixture(scope="module")
 def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """The running system, its index built."""
+    """Yield the running system with its index built."""
     folder = tmp_path_factory.mktemp("system")
     draw_sample(folder / "sample", per_class=8)
     running = System(rabbitmq, folder)
@@ -84,7 +84,7 @@ async def _search(
 
 
 async def test_an_image_of_the_collection_finds_itself_first(system: System) -> None:
-    """A query walks upload, embedder, searcher and back, and the nearest item is the image."""
+    """A query passes upload, embedder and searcher, and the nearest item is the image itself."""
     image = sorted(system.images.rglob("*.jpg"))[3]
     async with aiohttp.ClientSession() as session:
         status, answer = await _search(session, system.url, image.read_bytes())
@@ -97,7 +97,7 @@ async def test_an_image_of_the_collection_finds_itself_first(system: System) -> 
 
 
 async def test_killing_an_embedder_under_load_loses_no_query(system: System) -> None:
-    """SIGKILL in mid-batch: each of 200 queries is answered, or fails by name in time."""
+    """SIGKILL during a batch: each of 200 queries is answered, or fails with a code in time."""
     images = [path.read_bytes() for path in sorted(system.images.rglob("*.jpg"))[:40]]
     gate, outcomes = asyncio.Semaphore(AT_ONCE), []
 
@@ -114,7 +114,7 @@ async def test_killing_an_embedder_under_load_loses_no_query(system: System) -> 
     assert len(outcomes) == QUERIES
     failures = [answer.get("code") for status, answer in outcomes if status != 200]
     assert set(failures) <= {"deadline_exceeded"}
-    # Redelivery answers even what the killed embedder held: a loss would show as a deadline.
+    # Queries that the killed embedder held are redelivered; a loss would show as a deadline.
     assert failures == []
     embedder = system.processes["embedder-1"]
     await asyncio.to_thread(wait_until, embedder.ready, "ready again", embedder)
@@ -131,8 +131,8 @@ REFUSED = {
 }
 
 
-async def test_every_awkward_file_gets_what_its_note_calls_for(system: System) -> None:
-    """Odd files are answered, hostile ones get a 4xx with a code, and every process lives on."""
+async def test_every_awkward_file_gets_the_outcome_of_its_note(system: System) -> None:
+    """Odd files are answered, hostile ones get a 4xx with a code, and no process dies."""
     folder = awkward_dir()
     with (folder / "NOTES.csv").open(newline="") as notes:
         names = [row["file"] for row in csv.DictReader(notes)]
@@ -146,8 +146,8 @@ async def test_every_awkward_file_gets_what_its_note_calls_for(system: System) -
     assert all(process.ready() for process in system.processes.values())
 
 
-async def test_turned_photographs_are_found_alike(system: System) -> None:
-    """The three EXIF-turned files and their upright original have the same vector, nearly."""
+async def test_rotated_photographs_have_nearly_the_same_vector(system: System) -> None:
+    """The three EXIF-rotated files and their upright original have nearly the same vector."""
     folder = awkward_dir()
     vectors = []
     async with aiohttp.ClientSession() as session:
@@ -160,14 +160,14 @@ async def test_turned_photographs_are_found_alike(system: System) -> None:
         assert sum(a * b for a, b in zip(upright, turned, strict=True)) > 0.97
 
 
-async def test_swapping_the_index_under_load_mixes_nothing(system: System) -> None:
-    """While two versions take turns every query is answered, from the one version it names."""
+async def test_swapping_the_index_under_load_mixes_no_versions(system: System) -> None:
+    """While two versions alternate, each query is answered from the version that it names."""
     volume = Volume(system.folder / "root")
     first = volume.active("sample")
     extra = system.images / "extra"
     extra.mkdir()
     for number, file in enumerate(sorted(system.images.rglob("*.jpg"))[::4]):
-        # Other bytes, the same picture: new items that must never be named by the old version.
+        # Other bytes of the same picture are new items, which the old version must never name.
         (extra / f"{number}.jpg").write_bytes(file.read_bytes() + bytes(number + 1))
     await asyncio.to_thread(system.build)
     second = volume.active("sample")
@@ -207,7 +207,7 @@ def _item_ids(volume: Volume, version: str) -> set[str]:
 
 
 async def test_every_process_drains_and_exits_with_zero(system: System) -> None:
-    """SIGTERM to each process ends it with exit code 0, and its log holds no complaint."""
+    """SIGTERM ends each process with exit code 0 and no error in its log."""
     codes = await asyncio.to_thread(system.stop)
     assert codes == dict.fromkeys(codes, 0)
     for process in system.processes.values():

@@ -1,6 +1,6 @@
-"""What upgrades, rotated passwords and another model do to queries, with real processes: nothing.
+"""Checks that upgrades, rotated passwords and a change of model disturb no query.
 
-A release is what the chart installs: upload, embedder and searcher on a virtual host and a folder.
+Each release is a set of upload, embedder and searcher on a virtual host and a folder.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tools.chart.manifests import CHART
 
 SERVICES = ("upload", "embedder", "searcher")
 
-# Two networks are exported, each by a process that loads torch; a starved machine takes minutes.
+# Two networks are exported, each by a process that loads torch: minutes on a slow machine.
 pytestmark = pytest.mark.timeout(900)
 
 
 class Release:
-    """One release's replicas, by `<service>-<number>`; each number has its own environment."""
+    """Runs a release's replicas, named `<service>-<number>`, each with its own environment."""
 
     def __init__(self, folder: Path, root: Path, model: str) -> None:
         self.folder = folder
@@ -39,14 +39,14 @@ class Release:
             "SIMILE_UPLOAD_DEADLINE_SECONDS": "30",
             "SIMILE_EMBEDDER_MODEL": model,
             "SIMILE_EMBEDDER_WORKERS": "1",
-            # Which runtime is the fastest takes a while to find out, and matters to nobody here.
+            # Choosing the fastest runtime takes a while, and does not matter here.
             "SIMILE_EMBEDDER_RUNTIME": "onnxruntime",
         }
         self.processes: dict[str, Process] = {}
         self.urls: dict[str, str] = {}
 
     def start(self, name: str, amqp_url: str) -> None:
-        """Start a replica; it is not ready yet."""
+        """Start a replica without waiting until it is ready."""
         port = free_port()
         environment = {**self.environment, "SIMILE_REPLICA": name, "SIMILE_AMQP_URL": amqp_url,
                        "SIMILE_UPLOAD_PORT": str(port)}  # fmt: skip
@@ -56,16 +56,16 @@ class Release:
         self.urls[name] = f"http://127.0.0.1:{port}"
 
     async def ready(self, name: str) -> None:
-        """Wait until the replica says so itself."""
+        """Wait until the replica reports that it is ready."""
         process = self.processes[name]
         await asyncio.to_thread(wait_until, process.ready, "ready", process)
 
     async def stop(self, name: str) -> int:
-        """SIGTERM and its exit code, as Kubernetes ends a pod."""
+        """Send SIGTERM, as Kubernetes does; return the exit code."""
         return await asyncio.to_thread(self.processes[name].stop)
 
     async def build(self, images: Path, amqp_url: str) -> None:
-        """What the chart's job does."""
+        """Build the index as the chart's job does."""
         log = self.folder / "build.log"
         arguments = ["-m", "services", "index", "build", str(images)]
         environment = {**self.environment, "SIMILE_AMQP_URL": amqp_url}
@@ -74,25 +74,25 @@ class Release:
         assert code == 0, log.read_text()
 
     def close(self) -> None:
-        """End whatever still runs."""
+        """End the processes that still run."""
         for process in self.processes.values():
             process.stop()
 
 
 def address(node: Node, user: str, vhost: str) -> str:
-    """Where that user finds that virtual host."""
+    """Return the AMQP URL of that user and virtual host."""
     return f"amqp://{user}:{user}@127.0.0.1:{node.port}/{vhost}"
 
 
 def add_user(node: Node, user: str, vhost: str) -> None:
-    """A user of that virtual host, its name its password."""
+    """Add a user of that virtual host; the password equals the name."""
     node.ctl("add_user", user, user)
     node.ctl("set_permissions", "-p", vhost, user, ".*", ".*", ".*")
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small drawn collection."""
+    """Draw a small collection."""
     folder = tmp_path_factory.mktemp("images") / "sample"
     draw_sample(folder, per_class=3)
     return folder
@@ -100,13 +100,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def image(images: Path) -> bytes:
-    """One of them, to ask by."""
+    """Return an image of the collection, for queries."""
     return min(images.rglob("*.jpg")).read_bytes()
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The volume that both releases share."""
+    """Return the volume that both releases share."""
     return tmp_path_factory.mktemp("volume")
 
 
@@ -114,7 +114,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def release(
     rabbitmq: Node, root: Path, images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Release]:
-    """A release of one replica each, as user `old`, with an index."""
+    """Yield a release of one replica each, as user `old`, with an index."""
     rabbitmq.ctl("add_vhost", "release")
     add_user(rabbitmq, "old", "release")
     url = address(rabbitmq, "old", "release")
@@ -135,7 +135,7 @@ def release(
 
 
 class Callers:
-    """People who ask all the time; each answer is noted with its model, or what went wrong."""
+    """Sends queries continuously; notes each answer's model, or the failure."""
 
     def __init__(self, url: str, image: bytes) -> None:
         self.url = url
@@ -144,9 +144,9 @@ class Callers:
         self._image = image
 
     async def ask(self, session: aiohttp.ClientSession) -> None:
-        """One query after another, at whichever address counts now."""
+        """Send queries one after another, to the current address."""
         while True:
-            await asyncio.sleep(0.1)  # builds need cores, too
+            await asyncio.sleep(0.1)  # builds need CPU time
             try:
                 async with session.post(f"{self.url}/v1/search", data=self._image) as answer:
                     body: dict[str, Any] = await answer.json()
@@ -158,7 +158,7 @@ class Callers:
                 self.failures.append(repr(error))
 
     async def answered(self, count: int) -> None:
-        """Wait until so many more answers have come."""
+        """Wait until `count` more answers have arrived."""
         goal = len(self.models) + count
         async with asyncio.timeout(60):
             while len(self.models) < goal:
@@ -167,9 +167,9 @@ class Callers:
 
 @contextlib.asynccontextmanager
 async def callers(url: str, image: bytes) -> AsyncIterator[Callers]:
-    """Two callers at work while inside."""
+    """Run two callers inside the context."""
     asking = Callers(url, image)
-    # A query that meets an ended upload would be nobody's fault: connections are not kept.
+    # Without keep-alive: a query must not meet an upload that has just ended.
     connector = aiohttp.TCPConnector(force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         tasks = [asyncio.create_task(asking.ask(session)) for _ in range(2)]
@@ -190,18 +190,18 @@ def _run_search_test(url: str, wait_seconds: int) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def test_helm_test_asks_a_real_question(release: Release) -> None:
-    """The chart's test finds an image of the collection again; where nothing answers, it fails."""
+def test_helm_test_sends_a_real_query(release: Release) -> None:
+    """The chart's test finds an image of the collection; without an upload it fails."""
     done = _run_search_test(release.urls["upload-1"], 60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("sample: found ")
     assert _run_search_test(f"http://127.0.0.1:{free_port()}", 0).returncode == 1
 
 
-async def test_another_model_is_built_beside_and_then_takes_over(
+async def test_another_model_is_built_in_parallel_and_then_takes_over(
     release: Release, rabbitmq: Node, root: Path, images: Path, image: bytes, tmp_path: Path
 ) -> None:
-    """The first release answers by its model all along; then the second answers by its own."""
+    """The first release answers with its model all along; then the second answers with its own."""
     rabbitmq.ctl("add_vhost", "next")
     add_user(rabbitmq, "next", "next")
     url = address(rabbitmq, "next", "next")
@@ -234,7 +234,7 @@ async def test_another_model_is_built_beside_and_then_takes_over(
 async def test_a_rotated_password_and_new_pods_lose_nothing(
     release: Release, rabbitmq: Node, image: bytes
 ) -> None:
-    """New replicas come as a new user beside the old, which drain; then the old user goes."""
+    """New replicas start as a new user beside the old ones, which drain; then the old user goes."""
     add_user(rabbitmq, "new", "release")
     url = address(rabbitmq, "new", "release")
     async with callers(release.urls["upload-1"], image) as asking:
@@ -242,7 +242,7 @@ async def test_a_rotated_password_and_new_pods_lose_nothing(
             release.start(f"{service}-2", url)
             await release.ready(f"{service}-2")
             if service == "upload":
-                # The Service stops leading to a pod that ends, before it ends.
+                # Kubernetes removes a terminating pod from the Service before it ends.
                 asking.url = release.urls["upload-2"]
                 await asking.answered(8)
             assert await release.stop(f"{service}-1") == 0

@@ -1,4 +1,4 @@
-"""`simile up` as a newcomer starts it: draws, builds, answers, stops, and starts again fast."""
+"""Tests `simile up`: draws a sample, builds, answers, stops, and starts again fast."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ BUILT = "index_published"
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A volume that the tests of this module share, in their order."""
+    """Return a volume that the tests of this module share, in order."""
     return tmp_path_factory.mktemp("up")
 
 
-async def test_up_draws_a_sample_and_answers(root: Path) -> None:
-    """Without images it draws some, builds their index and answers with neighbours."""
+async def test_up_without_images_draws_a_sample_and_answers(root: Path) -> None:
+    """Without images `up` draws a sample, builds its index and answers with neighbours."""
     log = root / "first.log"
     with simile_up(log, "--root", str(root)) as (url, _):
         async with aiohttp.ClientSession() as session:
@@ -40,7 +40,7 @@ async def test_up_draws_a_sample_and_answers(root: Path) -> None:
 
 
 async def test_up_again_reuses_the_index(root: Path) -> None:
-    """A second start embeds no image again and publishes no other version."""
+    """A second start embeds no image and publishes no version."""
     versions = sorted(path.name for path in (root / "sample" / "versions").iterdir())
     with simile_up(root / "second.log", "--root", str(root)) as (url, process):
         async with aiohttp.ClientSession() as session:
@@ -51,8 +51,8 @@ async def test_up_again_reuses_the_index(root: Path) -> None:
     assert sorted(path.name for path in (root / "sample" / "versions").iterdir()) == versions
 
 
-async def test_up_as_processes_restarts_what_dies(root: Path, rabbitmq: Node) -> None:
-    """Over RabbitMQ: a killed child comes back by itself, and stopping leaves no process behind."""
+async def test_up_as_processes_restarts_a_killed_child(root: Path, rabbitmq: Node) -> None:
+    """Over RabbitMQ a killed child is restarted, and stopping leaves no process behind."""
     arguments = ["--root", str(root), "--processes", "--amqp-url", rabbitmq.url]
     with simile_up(root / "processes.log", *arguments) as (url, process):
         children = psutil.Process(process.popen.pid).children()
@@ -72,7 +72,7 @@ async def test_up_as_processes_restarts_what_dies(root: Path, rabbitmq: Node) ->
 
 
 def _services(process: Process) -> set[int]:
-    """The pids of the services that run as children."""
+    """Return the pids of the services that run as children."""
     return {
         child.pid
         for child in psutil.Process(process.popen.pid).children()
@@ -86,8 +86,8 @@ async def _until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.1)
 
 
-def test_a_wrong_setting_ends_by_name(tmp_path: Path) -> None:
-    """A process with a bad setting says which, and exits with the code that means it."""
+def test_an_invalid_setting_is_named(tmp_path: Path) -> None:
+    """A process with an invalid setting names it, and exits with the configuration exit code."""
     log = tmp_path / "embedder.log"
     wrong = {"SIMILE_EMBEDDER_MAX_BATCH_SIZE": "none"}
     process = start("embedder", ["-m", "services.embedder"], log, wrong)
@@ -97,7 +97,7 @@ def test_a_wrong_setting_ends_by_name(tmp_path: Path) -> None:
 
 
 def test_processes_without_a_broker_are_refused(tmp_path: Path) -> None:
-    """The error says what to give."""
+    """The error names the missing setting."""
     log = tmp_path / "up.log"
     process = start("up", ["-m", "services", "up", "--processes", "--root", str(tmp_path)], log, {})
     assert process.popen.wait(timeout=START_SECONDS) == ExitCode.INVALID_SETTINGS

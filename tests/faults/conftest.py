@@ -1,4 +1,4 @@
-"""One system for every fault: real processes, each service behind a proxy of its own."""
+"""Starts the system that all fault tests share, each service behind its own proxy."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ SERVICES: Final = ("upload", "embedder", "searcher")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """What the long form takes."""
+    """Add the options of the long form."""
     parser.addoption("--kills", default=100, type=int, help="how many processes to kill")
     parser.addoption("--seed", default=None, help="to repeat a run")
 
 
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node of these tests' own: it is killed and alarmed."""
+    """Run a RabbitMQ node for these tests: they kill it and raise its alarms."""
     require_server()
     node = Node(tmp_path_factory.mktemp("faults"))
     try:
@@ -42,7 +42,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def links(node: Node) -> AsyncIterator[Mapping[str, CutProxy]]:
-    """What stands between each service and the broker."""
+    """Yield the proxy between each service and the broker."""
     async with AsyncExitStack() as stack:
         yield {name: await stack.enter_async_context(CutProxy(node.port)) for name in SERVICES}
 
@@ -51,15 +51,15 @@ async def links(node: Node) -> AsyncIterator[Mapping[str, CutProxy]]:
 async def whole_system(
     node: Node, links: Mapping[str, CutProxy], tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[System]:
-    """One upload, two embedders, two searchers, and an index of the drawn sample."""
+    """Start one upload, two embedders and two searchers with an index of the drawn sample."""
     folder = tmp_path_factory.mktemp("system")
     draw_sample(folder / "sample", per_class=4)
-    # The embedders' heartbeats are quick, for the test that stops one.
+    # Short heartbeats of the embedders, for the test that stops one.
     urls = {name: node.url.replace(str(node.port), str(links[name].port)) for name in SERVICES}
     environment = {
         "SIMILE_UPLOAD_DEADLINE_SECONDS": str(DEADLINE_SECONDS),
         "SIMILE_UPLOAD_DEFAULT_COLLECTION": COLLECTION,
-        # Every query is to walk the whole way.
+        # Without caches every query passes all services.
         "SIMILE_UPLOAD_EMBEDDING_CACHE_BYTES": "0",
         SECONDS: "0.01",
     }
@@ -78,7 +78,7 @@ async def whole_system(
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def system(whole_system: System) -> AsyncIterator[System]:
-    """The system, every replica of it ready before a test and after."""
+    """Yield the system; every replica is ready before a test and after."""
     await whole_system.ready()
     yield whole_system
     await whole_system.ready()
@@ -86,7 +86,7 @@ async def system(whole_system: System) -> AsyncIterator[System]:
 
 @pytest.fixture
 def load(system: System) -> Callable[..., Load]:
-    """Makes a load of the system's own images."""
+    """Return a function that creates a load of the system's images."""
     images = {path.read_bytes(): item_id for path, item_id in system.known().items()}
 
     def make(per_second: float = 20.0, urls: tuple[str, ...] = ()) -> Load:
@@ -99,7 +99,7 @@ def load(system: System) -> Callable[..., Load]:
 
 @pytest.fixture
 def image(system: System) -> bytes:
-    """One image of the collection."""
+    """Return an image of the collection."""
     path: Path = min(system.known())
     return path.read_bytes()
 
@@ -109,7 +109,7 @@ SEEN: Final = pytest.StashKey[list[str]]()
 
 @pytest.fixture
 def seen(request: pytest.FixtureRequest) -> Callable[..., None]:
-    """Takes note of what happened, for the summary at the end."""
+    """Return a function that records an observation for the summary."""
     lines = request.config.stash.setdefault(SEEN, [])
 
     def note(fault: str, *observed: object) -> None:
@@ -127,7 +127,7 @@ def _shown(observed: object) -> str:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what the tests took note of."""
+    """Print the recorded observations."""
     lines = config.stash.get(SEEN, [])
     if lines:
         terminalreporter.section("faults")

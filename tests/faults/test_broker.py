@@ -1,4 +1,4 @@
-"""The broker dies, restarts, or takes nothing more; and queues are deleted under their readers."""
+"""Tests a broker that dies, restarts or blocks, and queues that are deleted while consumed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEALTHY: Final = ("set_vm_memory_high_watermark", "0.6")
 
 
 async def _failed_after(system: System, link: CutProxy, load: Load) -> float:
-    """How long after a cut the queries that no embedder had answered failed by name."""
+    """Return the seconds between a cut and the failure of the queries in flight."""
     async with load.running():
         await load.answered()
         system.pause("embedder-1", "embedder-2")
@@ -40,14 +40,14 @@ async def _failed_after(system: System, link: CutProxy, load: Load) -> float:
     return load.settled_after(moment)
 
 
-async def test_who_waits_is_told_within_100_ms_of_the_loss(
+async def test_queries_in_flight_fail_within_100_ms_of_the_loss(
     system: System,
     links: Mapping[str, CutProxy],
     load: Callable[..., Load],
     seen: Callable[..., None],
 ) -> None:
-    """Queries that are on their way when the connection breaks get their 503 then, not later."""
-    # The best of three: on a machine that others use, too, any of them may be held up.
+    """Queries in flight when the connection breaks get their 503 then, not later."""
+    # The best of three: other processes may delay any of them.
     failed = [await _failed_after(system, links["upload"], load()) for _ in range(3)]
     seen("connection cut", f"failed after {[round(1000 * one) for one in failed]} ms")
     assert min(failed) <= FAILED_SECONDS, failed
@@ -57,7 +57,7 @@ async def test_who_waits_is_told_within_100_ms_of_the_loss(
 async def test_a_restarted_broker_is_back_within_a_second(
     system: System, node: Node, load: Callable[..., Load], seen: Callable[..., None], *, crash: bool
 ) -> None:
-    """Queries fail by name while it is away, and are answered once it accepts connections."""
+    """Queries fail with a code while it is down, and are answered once it accepts connections."""
     await _restarted(node, asked := load(), crash=crash)
     codes = asked.judge(*AWAY)
     assert codes["broker_unavailable"] > 0
@@ -83,7 +83,7 @@ async def _restarted(node: Node, load: Load, *, crash: bool) -> None:
     ],
     ids=["memory", "disk"],
 )
-async def test_a_blocked_broker_is_told_within_a_second(
+async def test_a_blocked_broker_is_reported_within_a_second(
     system: System,
     node: Node,
     load: Callable[..., Load],
@@ -91,7 +91,7 @@ async def test_a_blocked_broker_is_told_within_a_second(
     alarm: tuple[str, ...],
     healthy: tuple[str, ...],
 ) -> None:
-    """An alarm: queries get 503 and when to come back, upload stays ready, and all recovers."""
+    """Under an alarm queries get 503 with Retry-After, upload stays ready, and all recovers."""
     asked = load()
     upload = system.processes["upload-1"]
     async with asked.running():
@@ -115,10 +115,10 @@ async def test_a_blocked_broker_is_told_within_a_second(
 
 
 @pytest.mark.parametrize("queue", ["simile.embed", "simile.search"])
-async def test_a_queue_deleted_under_its_readers_is_declared_again(
+async def test_a_queue_deleted_while_consumed_is_declared_again(
     system: System, node: Node, load: Callable[..., Load], queue: str
 ) -> None:
-    """What was in it is lost and times out; what comes after is answered."""
+    """Queries in the deleted queue time out; later ones are answered."""
     del system
     asked = load()
     async with asked.running():
@@ -130,10 +130,10 @@ async def test_a_queue_deleted_under_its_readers_is_declared_again(
     assert asked.back_after(deleted) <= BACK_SECONDS
 
 
-async def test_a_deleted_reply_queue_is_told_and_replaced(
+async def test_a_deleted_reply_queue_is_noticed_and_replaced(
     system: System, node: Node, load: Callable[..., Load]
 ) -> None:
-    """Who waits for an answer in it fails by name at once, and the next are answered."""
+    """Queries that wait for an answer fail at once with a code; later ones are answered."""
     del system
     asked = load()
     async with asked.running():

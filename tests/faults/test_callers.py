@@ -1,4 +1,4 @@
-"""Callers who are slow, or leave: nobody else may notice."""
+"""Tests that slow or departed callers do not affect others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 LEAVING = 60
 MAX_IN_FLIGHT = 256
-"""As SIMILE_UPLOAD_MAX_IN_FLIGHT is by default."""
+"""The default of SIMILE_UPLOAD_MAX_IN_FLIGHT."""
 
 
 async def _connect(system: System) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -30,7 +30,7 @@ def _request(image: bytes) -> bytes:
 async def test_an_upload_byte_by_byte_is_answered(
     system: System, load: Callable[..., Load], image: bytes
 ) -> None:
-    """However slowly an image comes it is answered within the body's time, and others meanwhile."""
+    """A slow body is answered within its timeout, and other callers meanwhile."""
     asked = load()
     async with asked.running():
         reader, writer = await _connect(system)
@@ -47,10 +47,10 @@ async def test_an_upload_byte_by_byte_is_answered(
     asked.judge()
 
 
-async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
+async def test_slow_bodies_and_wrong_headers_affect_no_other_caller(
     system: System, load: Callable[..., Load]
 ) -> None:
-    """More bodies of one byte than there are places, codings, other names: no honest failure."""
+    """Slow bodies beyond the limit, odd codings and wrong hosts fail no valid query."""
     head = "POST /v1/search HTTP/1.1\r\nHost: {}\r\nContent-Length: 9999\r\n{}\r\n"
     slow = head.format("localhost", "").encode() + b"\xff"
     wrong = [
@@ -70,7 +70,7 @@ async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
             assert f" {status} ".encode() in await reader.readline()
             writer.close()
         await asked.answered()
-        # Each is given up before its whole time is over.
+        # Every slow body is aborted before its whole time has passed.
         async with asyncio.timeout(25):
             assert b" 408 " in await waiting[-1][0].readline()
         await asked.answered()
@@ -79,10 +79,10 @@ async def test_slow_bodies_and_wrong_heads_cost_nobody_else(
     asked.judge()
 
 
-async def test_callers_who_leave_cost_nobody_else(
+async def test_callers_who_disconnect_affect_no_other_caller(
     system: System, load: Callable[..., Load], image: bytes
 ) -> None:
-    """Many hang up in mid-body or before their answer: the others get theirs, none is kept."""
+    """Many disconnect during the body or the answer: others get answers, no query is kept."""
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -101,10 +101,10 @@ def _metrics(system: System) -> str:
     return system.processes["upload-1"].metrics()
 
 
-async def test_callers_who_do_not_read_cost_nobody_else(
+async def test_callers_who_do_not_read_affect_no_other_caller(
     system: System, load: Callable[..., Load], image: bytes
 ) -> None:
-    """Connections on which answers are asked for and never read hold up no other."""
+    """Connections that request answers and never read them delay no other caller."""
     asked = load()
     waiting = [await _connect(system) for _ in range(20)]
     async with asked.running():

@@ -1,4 +1,4 @@
-"""The long form: services, builder and broker are killed at random, over and over, under load."""
+"""Kills services, builder and broker at random under load: the long form of these tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ VICTIMS: Final = {
     "upload-1": 2, "upload-2": 2, "embedder-1": 3, "embedder-2": 3,
     "searcher-1": 3, "searcher-2": 3, "builder": 3, "broker": 1,
 }  # fmt: skip
-"""Each with its share of the kills."""
+"""The victims with their relative frequencies."""
 
 FAILURES: Final = (
     CONNECTION, "broker_unavailable", "reply_queue_lost", "unroutable", "overloaded",
@@ -46,7 +46,7 @@ class Builder:
         self._process: Process | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Build until `stop`, and then to the end of what was begun."""
+        """Build until `stop`, then finish the current build."""
         while not stop.is_set():
             name = f"built-{self.complete}"
             killed = True
@@ -61,7 +61,7 @@ class Builder:
             self.complete += 1
 
     async def kill(self) -> None:
-        """Kill the build that runs."""
+        """Kill the running build."""
         if self._process is not None:
             await asyncio.to_thread(self._process.kill)
 
@@ -74,7 +74,7 @@ async def test_random_kills_under_load_lose_nothing(
     request: pytest.FixtureRequest,
     tmp_path: Path,
 ) -> None:
-    """Every query is answered right or fails by name in time, and every build ends complete."""
+    """Each query is answered correctly or fails with a code in time; every build completes."""
     kills = int(request.config.getoption("--kills"))
     seed = int(request.config.getoption("--seed") or secrets.randbelow(10**6))
     chance = random.Random(seed)  # noqa: S311 (to be repeated)
@@ -115,7 +115,7 @@ async def test_random_kills_under_load_lose_nothing(
 
 
 def _show(seen: Callable[..., None], asked: Load, struck: list[tuple[float, str, float]]) -> None:
-    """A line a victim: how often, how many queries failed until the next kill, how long away."""
+    """Record per victim: kills, failed queries until the next kill, seconds of unavailability."""
     ends = [*(moment for moment, _, _ in struck[1:]), float("inf")]
     failed, away = defaultdict[str, list[Outcome]](list), defaultdict[str, list[float]](list)
     for (moment, victim, seconds), end in zip(struck, ends, strict=True):

@@ -1,4 +1,4 @@
-"""Connections that are alive in name only, or slow."""
+"""Tests half-open and slow connections."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_a_half_open_link_of_upload_is_replaced(
     load: Callable[..., Load],
     seen: Callable[..., None],
 ) -> None:
-    """A publish that nobody confirms gives it away; 2 s after it all queries are answered."""
+    """An unconfirmed publish reveals the half-open link; 2 s later all queries are answered."""
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -45,7 +45,7 @@ async def test_half_open_links_of_workers_are_replaced(
     seen: Callable[..., None],
     service: str,
 ) -> None:
-    """Results that nobody confirms, or a missing heartbeat, give them away."""
+    """Unconfirmed results or a missing heartbeat reveal the half-open links."""
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -59,10 +59,10 @@ async def test_half_open_links_of_workers_are_replaced(
     )
 
 
-async def test_a_dead_network_is_left_as_soon_as_it_is_back(
+async def test_services_reconnect_as_soon_as_a_dead_network_is_back(
     links: Mapping[str, CutProxy], load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
-    """New connections fall silent, too; the attempt that waits in vain is given up for another."""
+    """New connections hang, too; a hanging attempt is abandoned for another."""
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -81,7 +81,7 @@ async def test_a_dead_network_is_left_as_soon_as_it_is_back(
 async def test_slow_links_only_slow_down(
     links: Mapping[str, CutProxy], load: Callable[..., Load]
 ) -> None:
-    """With 60 ms more on every way between services and broker each query is answered."""
+    """With 60 ms more latency on every link each query is answered."""
     asked = load()
     for link in links.values():
         link.delay_seconds = 0.06

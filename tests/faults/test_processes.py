@@ -1,4 +1,4 @@
-"""Services that are killed, stopped, starved of memory, or sure of another time."""
+"""Tests services that are killed, stopped, short of memory, or with a wrong clock."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 @pytest.mark.parametrize("service", ["embedder", "searcher"])
-async def test_a_worker_killed_with_queries_in_hand_costs_no_answer(
+async def test_a_worker_killed_with_queries_in_flight_loses_no_answer(
     system: System, load: Callable[..., Load], seen: Callable[..., None], service: str
 ) -> None:
-    """Kill -9 in mid-batch: what it held is delivered again, and another one answers."""
+    """After kill -9 during a batch its images are redelivered, and another embedder answers."""
     asked = load()
     both = (f"{service}-1", f"{service}-2")
     async with asked.running():
         await asked.answered()
-        system.pause(*both)  # so that messages are in flight in both
+        system.pause(*both)  # messages are in flight in both
         try:
             await asked.until(lambda: asked.waiting >= 6)
             await asyncio.to_thread(system.processes[both[0]].kill)
@@ -53,10 +53,10 @@ async def test_a_worker_killed_with_queries_in_hand_costs_no_answer(
     )
 
 
-async def test_a_killed_upload_is_told_by_its_sockets(
+async def test_a_killed_upload_breaks_its_connections(
     system: System, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
-    """Its callers see the connection break at once, and its next life answers right."""
+    """Callers see the connection break at once; after its restart it answers correctly."""
     asked = load()
     async with asked.running():
         await asked.answered()
@@ -68,34 +68,34 @@ async def test_a_killed_upload_is_told_by_its_sockets(
         await asked.until(lambda: asked.settled(moment))
         system.start("upload-1")
         await asked.answered()
-    # Between its socket and its first connection to the broker it says so.
+    # Before its first connection to the broker, it reports that.
     codes = asked.judge(CONNECTION, "broker_unavailable")
     assert codes[CONNECTION] >= 6
     seen("kill -9 of upload", codes)
 
 
 def _embedded(process: Process) -> float:
-    """How many images of builds this embedder has answered."""
+    """Return how many images of builds this embedder has answered."""
     counted = re.findall(r"simile_embedder_images_total\{.*bulk.*\} ([0-9.e+]+)", process.metrics())
     return sum(map(float, counted))
 
 
 def _listed(system: System, name: str) -> dict[str, Any] | None:
-    """The collection as upload lists it; None while it doesn't."""
+    """Return the collection as upload lists it, or None."""
     with urllib.request.urlopen(f"{system.url}/v1/collections", timeout=10) as answer:
         listed: list[dict[str, Any]] = json.load(answer)["collections"]
     return next((one for one in listed if one["name"] == name), None)
 
 
-async def test_a_build_survives_the_death_of_everybody(
+async def test_a_build_survives_the_death_of_all_processes(
     system: System, node: Node, seen: Callable[..., None], tmp_path: Path
 ) -> None:
-    """Embedder, broker and builder are killed in the middle of it; run again it ends complete."""
+    """Embedder, broker and builder are killed during a build; the next run completes it."""
     images = tmp_path / "many"
     await asyncio.to_thread(draw_sample, images, per_class=20)
     before = _embedded(system.processes["embedder-1"])
     build = system.start_build(images, "many")
-    # Upload knows of the build in another process by the volume alone.
+    # Upload reads the progress of a build in another process from the volume.
     await _until(lambda: _listed(system, "many") is not None)
     first = await asyncio.to_thread(_listed, system, "many")
     assert first is not None
@@ -122,7 +122,7 @@ async def test_a_build_survives_the_death_of_everybody(
 async def test_a_stopped_embedder_loses_its_work_to_others_and_recovers(
     system: System, node: Node, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
-    """No heartbeat, so the broker gives its messages to another; going on it connects again."""
+    """Without heartbeats the broker redelivers its messages; once resumed it connects again."""
     asked = load()
 
     def connected() -> bool:
@@ -142,16 +142,16 @@ async def test_a_stopped_embedder_loses_its_work_to_others_and_recovers(
             system.resume("embedder-1")
         await system.ready("embedder-1")
         await asked.answered()
-    # What it held at the first may be too old by then.
+    # Its first messages may have expired by then.
     codes = asked.judge("deadline_exceeded")
     seen("embedder stopped", codes)
     assert "consumer_lost" in system.processes["embedder-1"].log.read_text()
 
 
-async def test_a_stopped_broker_is_told_and_survived(
+async def test_a_stopped_broker_is_reported_and_survived(
     node: Node, system: System, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
-    """It accepts and says nothing for four seconds: queries fail by name, and then are answered."""
+    """A broker that hangs for four seconds: queries fail with a code, and then are answered."""
     del system
     asked = load()
     async with asked.running():
@@ -170,7 +170,7 @@ async def test_a_stopped_broker_is_told_and_survived(
 async def test_a_decoder_out_of_memory_fails_one_image(
     system: System, load: Callable[..., Load], seen: Callable[..., None]
 ) -> None:
-    """An image whose pixels don't fit into memory fails by name, and nothing else does."""
+    """An image that exceeds the memory limit fails with a code, and no other image fails."""
     out = io.BytesIO()
     Image.new("RGB", (7900, 7900), (9, 99, 199)).save(out, "PNG")
     embedders = [system.processes[name] for name in ("embedder-1", "embedder-2")]
@@ -212,7 +212,7 @@ async def test_a_clock_that_differs_hangs_no_query(
     *,
     answered: bool,
 ) -> None:
-    """A clock wrong by minutes drops nothing; less, and queries time out and are counted."""
+    """A clock wrong by minutes drops nothing; a smaller error makes queries time out, counted."""
     embedders = ("embedder-1", "embedder-2")
     for name in embedders:
         await asyncio.to_thread(system.processes[name].stop)

@@ -1,4 +1,4 @@
-"""The volume is damaged under load."""
+"""Tests damage to the volume under load."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def test_a_damaged_version_activated_under_load_changes_no_answer(
     system: System, load: Callable[..., Load]
 ) -> None:
-    """Searchers refuse it, say so, and answer on from the version before."""
+    """Searchers refuse the version, report that, and continue with the version before."""
     home = system.volume.home(COLLECTION)
     sound = system.volume.active(COLLECTION)
     damaged = f"{sound[:-8]}00000bad"

@@ -1,4 +1,4 @@
-"""README's commands, in README's order, in the shells that people have."""
+"""Tests README's commands, in README's order, in common shells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _BLOCK: Final = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def _commands(section: str) -> list[str]:
-    """The lines of a section's shell blocks."""
+    """Return the lines of a section's shell blocks."""
     text = README.read_text().split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
     return [line for block in _BLOCK.findall(text) for line in block.splitlines() if line]
 
@@ -34,7 +34,7 @@ COMMANDS: Final = [line for section in SECTIONS for line in _commands(section)]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where a reader of README is: with photographs, and the command in .venv."""
+    """Return a reader's folder: with photographs, and the command in .venv."""
     folder = tmp_path_factory.mktemp("readme")
     drawn = sorted(draw_sample_into(folder / "Pictures").glob("*/*.jpg"))
     for name, picture in zip(("photo", "one", "two"), drawn, strict=False):
@@ -47,14 +47,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw_sample_into(folder: Path) -> Path:
-    """Draw some pictures of each class; the folder."""
+    """Draw some pictures of each class; return the folder."""
     draw_sample(folder, per_class=3)
     return folder
 
 
 @pytest.fixture(scope="module")
 def url(folder: Path) -> Iterator[str]:
-    """`make run`, then `make run IMAGES=~/Pictures` on the same volume, as README says."""
+    """Run `make run`, then `make run IMAGES=~/Pictures` on the same volume, as README does."""
     root = ["--root", str(folder / "root")]
     with simile_up(folder / "first.log", *root):
         pass
@@ -63,7 +63,7 @@ def url(folder: Path) -> Iterator[str]:
 
 
 def _run(shell: str, line: str, folder: Path) -> str:
-    """Type the line into an interactive shell, as one does who copies it; what it prints."""
+    """Type the line into an interactive shell, as somebody who copies it; return the output."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -84,7 +84,7 @@ def _run(shell: str, line: str, folder: Path) -> str:
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_works_as_it_is_printed(line: str, shell: str, url: str, folder: Path) -> None:
-    """After both `make run`, in each shell: an answer of the API, or a command's success."""
+    """After both `make run` each command prints an answer of the API, or succeeds."""
     here = line.replace("http://127.0.0.1:8080", url)
     if "simile query" in line:
         here += f" --url {url}"
@@ -96,31 +96,31 @@ def test_a_command_works_as_it_is_printed(line: str, shell: str, url: str, folde
 
 
 def test_the_readme_has_the_commands() -> None:
-    """The sections are found, and hold what newcomers copy."""
+    """The sections exist and hold the commands that newcomers copy."""
     assert sum(line.startswith("curl") for line in COMMANDS) >= 8
     assert any("simile query" in line for line in COMMANDS)
     assert any("simile evaluate" in line for line in COMMANDS)
 
 
 def test_no_command_carries_a_comment() -> None:
-    """An interactive zsh takes `# words` at the end of a line for arguments."""
+    """No command has a trailing `# comment`: an interactive zsh takes the words for arguments."""
     for block in _BLOCK.findall(README.read_text().split("## On Kubernetes")[0]):
         assert "#" not in block
 
 
 def test_only_the_own_collection_is_served(url: str, folder: Path) -> None:
-    """The sample of the first `make run` does not appear beside it."""
+    """The sample of the first `make run` is not served beside the own collection."""
     listed = json.loads(_run("sh", f"curl -s {url}/v1/collections", folder))
     assert [one["name"] for one in listed["collections"]] == ["pictures"]
     assert listed["default_collection"] == "pictures"
 
 
 class TestMakeRun:
-    """`make run IMAGES=...` as README says, with a stand-in for the command."""
+    """Tests `make run IMAGES=...` as in README, with a stand-in for the command."""
 
     @pytest.fixture
     def home(self, tmp_path: Path) -> Path:
-        """A home with three folders, and a venv whose command prints the folder it was given."""
+        """Return a home with three folders, and a venv whose command prints the folder it gets."""
         for name in ("Pictures", "My Pictures", "It's $5"):
             (tmp_path / name).mkdir()
         command = tmp_path / "venv" / "bin" / "simile"
@@ -151,7 +151,7 @@ class TestMakeRun:
     def test_a_folder_reaches_the_command(
         self, shell: str, typed: str, name: str, home: Path
     ) -> None:
-        """Tilde, variable, space, quote and dollar, whatever the shell leaves of them."""
+        """Tilde, variable, space, quote and dollar reach the command as typed."""
         line = f"make --no-print-directory -s -C {README.parent} run VENV={home}/venv {typed}"
         done = subprocess.run(
             [shell, "-c", line], text=True, capture_output=True, timeout=60, check=False,

@@ -1,4 +1,4 @@
-"""`simile up` where something is in its way: ports, addresses, another `up`, a wrong setting."""
+"""Tests `simile up` with a taken port, odd addresses, a second `up`, an invalid setting."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_ADMIN_PORT = 9090
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A volume with the index of a few pictures."""
+    """Return a volume with the index of a few pictures."""
     folder = tmp_path_factory.mktemp("starts")
     draw_sample(folder / "pictures", per_class=1)
     with simile_up(folder / "first.log", "--root", str(folder), *_images(folder)):
@@ -33,7 +33,7 @@ def _images(root: Path) -> list[str]:
 
 
 def _refused(root: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    """The exit code of an `up` that ends by itself, and its output."""
+    """Return the exit code and the output of an `up` that ends by itself."""
     log = root / "refused.log"
     log.unlink(missing_ok=True)
     up = ["-m", "services", "up", "--root", str(root), *_images(root), *arguments]
@@ -44,7 +44,7 @@ def _refused(root: Path, *arguments: str, **environment: str) -> tuple[int, str]
 
 @pytest.mark.parametrize("option", ["--port", "--admin-port"])
 def test_a_taken_port_is_one_line(root: Path, option: str) -> None:
-    """Which port and which option; the exit code of a wrong setting."""
+    """The error is a line with port and option; the exit code is that of an invalid setting."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         code, said = _refused(root, *(["--port", "0"] if option != "--port" else []), option, port)
@@ -55,8 +55,8 @@ def test_a_taken_port_is_one_line(root: Path, option: str) -> None:
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("::", "127.0.0.1")])
-def test_it_gets_ready_on_ipv6(root: Path, host: str, shown: str) -> None:
-    """Brackets in the URL; every address is IPv4, too."""
+def test_up_becomes_ready_on_ipv6(root: Path, host: str, shown: str) -> None:
+    """The URL has brackets; an address that means all interfaces serves IPv4, too."""
     arguments = ["--root", str(root), *_images(root), "--host", host]
     anonymous = {"SIMILE_UPLOAD_ALLOW_ANONYMOUS": "true"}
     with simile_up(root / f"ipv6-{shown}.log", *arguments, environment=anonymous) as (url, _):
@@ -66,11 +66,11 @@ def test_it_gets_ready_on_ipv6(root: Path, host: str, shown: str) -> None:
 
 
 def test_a_second_up_takes_another_admin_port_and_top_finds_it(root: Path, tmp_path: Path) -> None:
-    """9090 is taken, by this test or by whatever else: no option is needed, and `top` finds it."""
+    """With 9090 taken, `up` takes another port without an option, and `top` finds it."""
     unset = {"SIMILE_ADMIN_PORT": ""}
     try:
         taken = socket.create_server(("127.0.0.1", DEFAULT_ADMIN_PORT))
-    except OSError:  # it is taken already
+    except OSError:  # already taken
         taken = socket.socket()
     with (
         taken,
@@ -86,7 +86,7 @@ def test_a_second_up_takes_another_admin_port_and_top_finds_it(root: Path, tmp_p
 
 
 def test_two_first_builds_at_once_are_one_line(tmp_path: Path) -> None:
-    """The second `up` on a volume ends by name, the first goes on."""
+    """The second `up` on a volume ends with a code, the first continues."""
     drawn = tmp_path / "many"
     draw_sample(drawn, per_class=12)
     log = tmp_path / "one.log"
@@ -106,7 +106,7 @@ def test_two_first_builds_at_once_are_one_line(tmp_path: Path) -> None:
 
 
 def test_a_misspelt_variable_is_named(root: Path) -> None:
-    """With the setting that is meant; a broker's URL without a scheme is refused at once."""
+    """The error names the intended setting; a broker URL without a scheme is refused at once."""
     code, said = _refused(root, SIMILE_UPLAOD_PORT="1", SIMILE_AMQP_URL="user:hunter2@host")
     assert code == ExitCode.INVALID_SETTINGS
     assert "SIMILE_UPLAOD_PORT is no setting" in said
@@ -116,7 +116,7 @@ def test_a_misspelt_variable_is_named(root: Path) -> None:
 
 
 def test_a_volume_that_can_not_be_written_is_one_line(tmp_path: Path) -> None:
-    """A file in the place of the folder."""
+    """A file in place of the volume's folder is an error of one line."""
     draw_sample(tmp_path / "pictures", per_class=1)
     (tmp_path / "root").write_text("")
     log = tmp_path / "up.log"

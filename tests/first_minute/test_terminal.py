@@ -1,4 +1,4 @@
-"""`simile up` as a person at a terminal sees it."""
+"""Tests the terminal output of `simile up`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PICTURES = 24
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some pictures in folders, and twelve files that are none."""
+    """Draw some pictures in folders, beside twelve files that are not images."""
     folder = tmp_path_factory.mktemp("terminal") / "Pictures"
     draw_sample(folder, per_class=PICTURES // 12)
     for number in range(12):
@@ -28,19 +28,19 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A volume that the tests of this module share, in their order."""
+    """Return a volume that the tests of this module share, in order."""
     return tmp_path_factory.mktemp("root")
 
 
 def _silent(terminal: Terminal) -> bool:
-    """Whether nothing at all is written for five seconds."""
+    """Return whether nothing is written for five seconds."""
     before = terminal.received
     terminal.read(IDLE_SECONDS)
     return terminal.received == before
 
 
 def test_the_ready_block_stays_on_the_screen(root: Path, images: Path) -> None:
-    """URL, collection, what was left out and how to stop; then not a byte; Ctrl-C ends it."""
+    """URL, collection, skipped files and how to stop are shown; then nothing; Ctrl-C ends it."""
     with up_on_terminal("--root", str(root), "--images", str(images)) as terminal:
         terminal.wait_for("open http://127.0.0.1:")
         terminal.wait_for("Ctrl-C")
@@ -61,7 +61,7 @@ def test_the_ready_block_stays_on_the_screen(root: Path, images: Path) -> None:
 
 
 def test_a_second_start_refreshes_without_garbling(root: Path, images: Path) -> None:
-    """Ready at once from the index that is there; what changed meanwhile is one line."""
+    """The start is ready at once from the existing index; changes of the folder are one line."""
     draw_sample(images / "more", per_class=1, seed=3)
     with up_on_terminal("--root", str(root), "--images", str(images)) as terminal:
         terminal.wait_for("Ctrl-C")
@@ -74,15 +74,15 @@ def test_a_second_start_refreshes_without_garbling(root: Path, images: Path) -> 
 
 
 def test_verbose_shows_the_log(root: Path, images: Path) -> None:
-    """With --verbose the log lines come, too, and the ready block all the same."""
+    """With --verbose the log lines are shown, and the ready block as well."""
     with up_on_terminal("--root", str(root), "--images", str(images), "--verbose") as terminal:
         terminal.wait_for("Ctrl-C")
         assert "ready http://127.0.0.1:" in terminal.text
         assert "[info" in terminal.text
 
 
-def test_processes_are_as_calm(root: Path, images: Path, rabbitmq: Node) -> None:
-    """Child processes write through the same screen: ready stays, and silence follows."""
+def test_processes_write_as_little(root: Path, images: Path, rabbitmq: Node) -> None:
+    """Child processes write through the same screen: the ready block stays, then silence."""
     arguments = ["--root", str(root), "--images", str(images), "--collection", "others"]
     with up_on_terminal(*arguments, "--processes", "--amqp-url", rabbitmq.url) as terminal:
         terminal.wait_for("Ctrl-C")
@@ -95,16 +95,16 @@ def test_processes_are_as_calm(root: Path, images: Path, rabbitmq: Node) -> None
 
 
 @pytest.mark.parametrize("until", ["starting Simile", "open http://"])
-def test_ctrl_c_is_obeyed_while_it_starts(until: str, tmp_path: Path) -> None:
-    """While libraries are imported, and while the sample is drawn or embedded."""
+def test_ctrl_c_works_during_the_start(until: str, tmp_path: Path) -> None:
+    """Ctrl-C works while libraries are imported, and while the sample is drawn or embedded."""
     with up_on_terminal("--root", str(tmp_path)) as terminal:
         terminal.wait_for(until)
         assert terminal.interrupt() in {ExitCode.DRAINED, ExitCode.FAILED}
         assert "Traceback" not in terminal.text
 
 
-def test_ctrl_c_is_obeyed_while_rabbitmq_is_away(tmp_path: Path, images: Path) -> None:
-    """Nobody listens at the address: the first Ctrl-C is enough."""
+def test_ctrl_c_works_while_rabbitmq_is_away(tmp_path: Path, images: Path) -> None:
+    """With no broker at the address the first Ctrl-C is enough."""
     away = ["--processes", "--amqp-url", "amqp://guest:guest@127.0.0.1:9/"]
     with up_on_terminal("--root", str(tmp_path), "--images", str(images), *away) as terminal:
         terminal.wait_for("connecting to RabbitMQ at 127.0.0.1:9")
@@ -114,7 +114,7 @@ def test_ctrl_c_is_obeyed_while_rabbitmq_is_away(tmp_path: Path, images: Path) -
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
-    """A folder without images: what is wrong, and its code; no traceback."""
+    """A folder without images is an error of one line with its code, without traceback."""
     empty = tmp_path / "empty"
     empty.mkdir()
     with up_on_terminal("--root", str(tmp_path / "root"), "--images", str(empty)) as terminal:
@@ -123,8 +123,8 @@ def test_an_error_is_one_line(tmp_path: Path) -> None:
         assert "Traceback" not in terminal.text
 
 
-def test_sigterm_is_as_good_as_ctrl_c(root: Path, images: Path) -> None:
-    """As a service manager ends it."""
+def test_sigterm_works_like_ctrl_c(root: Path, images: Path) -> None:
+    """SIGTERM, as a service manager sends it, ends `up` the same way."""
     with up_on_terminal("--root", str(root), "--images", str(images)) as terminal:
         terminal.wait_for("Ctrl-C")
         terminal.popen.send_signal(signal.SIGTERM)

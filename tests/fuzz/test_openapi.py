@@ -1,6 +1,6 @@
-"""The API as openapi.json describes it, asked with what a machine makes of that description.
+"""Fuzzes the API with requests generated from openapi.json.
 
-Whatever is sent, no answer is a 5xx, and each has a status, headers, type and body as described.
+No answer is a 5xx, and each has a status, headers, type and body as described.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ PICTURE = plain_jpeg((40, 80, 160))
 
 
 def _with_contents(described: dict[str, Any]) -> dict[str, Any]:
-    """The same, where a parameter that is JSON in a text has that JSON's schema.
+    """Replace each parameter that is JSON in a string by that JSON's schema.
 
-    Of a text alone the machine makes any text, of which hardly any is JSON.
+    From a plain string schema hardly any generated text would be JSON.
     """
     described = copy.deepcopy(described)
     for methods in described["paths"].values():
@@ -43,7 +43,7 @@ def _with_contents(described: dict[str, Any]) -> dict[str, Any]:
 
 SCHEMA = schemathesis.openapi.from_dict(_with_contents(OPENAPI))
 
-# The same cases every time: a failure must come from the change under test.
+# Derandomized: a failure must come from the change under test.
 BOUNDED = settings(
     max_examples=20,
     derandomize=True,
@@ -66,7 +66,7 @@ POSITIVE = [check for check in CHECKS if check is not checks.negative_data_rejec
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A running API, and the names in it."""
+    """A running API, and the names of its collections and items."""
 
     url: str
     item_id: str
@@ -74,12 +74,12 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """The service with stand-ins behind it."""
+    """Serve the API with stand-ins behind it."""
     with threaded(running_api(tmp_path_factory.mktemp("fuzz"), UploadSettings(port=0))) as api:
         yield Served(api.url, api.items[0].item_id)
 
 
-def _patient(case: AnyCase) -> None:
+def _with_long_timeout(case: AnyCase) -> None:
     """Set a long Request-Timeout: a caller that waits only a moment rightly gets 504."""
     headers = case.headers
     if headers is None:
@@ -87,7 +87,7 @@ def _patient(case: AnyCase) -> None:
     try:
         patience = float(headers["Request-Timeout"])
     except (KeyError, ValueError):
-        return  # none, or none that is one: to be refused
+        return  # missing or invalid, so it is to be refused
     if patience > 0:
         headers["Request-Timeout"] = "30"
 
@@ -95,18 +95,18 @@ def _patient(case: AnyCase) -> None:
 @SCHEMA.parametrize()
 @BOUNDED
 def test_anything(case: AnyCase, served: Served) -> None:
-    """What the schemas allow, and what they don't."""
-    _patient(case)
-    # A header that no one knows is no fault: proxies add theirs.
+    """Generated requests, valid and invalid, get answers as described."""
+    _with_long_timeout(case)
+    # Unknown headers are allowed: proxies add theirs.
     invented = "x-schemathesis-unknown-property" in (case.headers or {})
     case.call_and_validate(base_url=served.url, checks=POSITIVE if invented else CHECKS)
 
 
 @SCHEMA.include(path_regex="^/v1/(search|embed|items|collections/)").parametrize()
 @BOUNDED
-def test_what_exists(case: AnyCase, served: Served) -> None:
-    """The same with names that exist and an image that is one, so that more of it is reached."""
-    _patient(case)
+def test_existing_names(case: AnyCase, served: Served) -> None:
+    """Requests with existing names and a real image reach more of the code."""
+    _with_long_timeout(case)
     names = {"name": "birds", "collection": "birds", "item_id": served.item_id}
     case.path_parameters = {name: names[name] for name in case.path_parameters or {}}
     if case.query and "collection" in case.query:

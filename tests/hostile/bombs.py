@@ -1,6 +1,6 @@
-"""Files made to cost a decoder far more than their bytes: pixels, frames, scans, tags, lies.
+"""Builds files that cost a decoder far more than their bytes: pixels, frames, scans, tags.
 
-Each is within the limits that a header alone can break, or just as large as they allow.
+Each passes the checks of the header, or is just as large as they allow.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from PIL import Image
 from tests.support import pictures
 
 MANY: Final = 15 * 2**20
-"""As many bytes as an image may have."""
+"""The maximum number of bytes of an image."""
 
 _PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
-    """A PNG chunk."""
+    """Return a PNG chunk."""
     checksum = struct.pack(">I", zlib.crc32(kind + body))
     return struct.pack(">I", len(body)) + kind + body + checksum
 
 
 def png(width: int, height: int, *, depth: int, color: int, interlaced: bool = False) -> bytes:
-    """A PNG of one colour, with all of its pixels there; written a piece at a time."""
+    """Return a PNG of one colour with all of its pixels, compressed chunk by chunk."""
     header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, int(interlaced))
     bits = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color] * depth
     packer = zlib.compressobj(9)
@@ -51,33 +51,33 @@ def _passes(width: int, height: int) -> list[tuple[int, int]]:
 
 
 def with_chunks(chunks: bytes) -> bytes:
-    """A small PNG with these chunks before its pixels."""
+    """Return a small PNG with these chunks before its pixels."""
     small = pictures.encoded(pictures.scene(), "PNG")
     end_of_header = len(_PNG_START) + 25
     return small[:end_of_header] + chunks + small[end_of_header:]
 
 
 def text_bombs() -> bytes:
-    """A PNG whose compressed texts and profile unpack to a thousand times their size."""
+    """Return a PNG whose compressed texts and profile unpack to a thousand times their size."""
     packed = zlib.compress(bytes(2**26), 9)
     texts = b"".join(chunk(b"zTXt", b"k%d\0\0" % number + packed) for number in range(100))
     return with_chunks(chunk(b"iCCP", b"profile\0\0" + packed) + texts)
 
 
 def countless_chunks() -> bytes:
-    """A PNG of a million chunks without content."""
+    """Return a PNG of a million empty chunks."""
     return with_chunks(chunk(b"teXt", b"") * (MANY // 12 - 1000))
 
 
 def countless_pieces() -> bytes:
-    """A PNG whose pixels come in pieces of a byte."""
+    """Return a PNG whose pixel data comes in chunks of a byte."""
     pixels = zlib.compress(bytes(4097 * 4096), 0)[: MANY // 14]
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4096, 4096, 8, 0, 0, 0, 0))
     return _PNG_START + header + b"".join(chunk(b"IDAT", bytes([byte])) for byte in pixels)
 
 
 def long_exif() -> bytes:
-    """A PNG whose EXIF block has 65,535 tags, each as long as the whole block."""
+    """Return a PNG whose EXIF block has 65,535 tags, each as long as the whole block."""
     length = 2**23
     tags = b"".join(struct.pack("<HHLL", tag, 1, length - 8, 8) for tag in range(65535))
     block = b"II*\0" + struct.pack("<LH", 8, 65535) + tags
@@ -85,7 +85,7 @@ def long_exif() -> bytes:
 
 
 def countless_comments() -> bytes:
-    """A GIF that begins with millions of comments of a byte."""
+    """Return a GIF that begins with millions of one-byte comments."""
     small = pictures.encoded(pictures.scene(), "GIF")
     start = 13 + 3 * 2 ** ((small[10] & 7) + 1)
     comments = b"!\xfe\x01x\0" * ((MANY - len(small)) // 5)
@@ -93,7 +93,7 @@ def countless_comments() -> bytes:
 
 
 def long_comments() -> bytes:
-    """A GIF of comments as long as they get."""
+    """Return a GIF of comments of maximum length."""
     small = pictures.encoded(pictures.scene(), "GIF")
     start = 13 + 3 * 2 ** ((small[10] & 7) + 1)
     comments = b"!\xfe" + (b"\xff" + b"x" * 255) * ((MANY - len(small)) // 256 - 1) + b"\0"
@@ -101,14 +101,14 @@ def long_comments() -> bytes:
 
 
 def countless_frames() -> bytes:
-    """A GIF of a hundred thousand frames, each a pixel."""
+    """Return a GIF of a hundred thousand frames of one pixel."""
     small = pictures.encoded(Image.new("P", (1, 1)), "GIF")
     first = small.index(b",")
     return small[:first] + small[first:-1] * (MANY // len(small[first:-1]) - 100) + small[-1:]
 
 
 def webp_frames() -> bytes:
-    """A WebP of as many frames as there is room for."""
+    """Return a WebP with the maximum number of frames."""
     small = pictures.encoded(Image.new("RGB", (16, 16)), "WEBP", lossless=True)
     frame = b"\0" * 6 + struct.pack("<I", 15)[:3] * 2 + struct.pack("<I", 10)[:3] + b"\0"
     body = small[12:]
@@ -122,7 +122,7 @@ def webp_frames() -> bytes:
 
 
 def webp_canvas() -> bytes:
-    """An animation of two tiny frames on a canvas of 64 megapixels."""
+    """Return an animation of two tiny frames on a canvas of 64 megapixels."""
     small = bytearray(
         pictures.encoded(
             Image.new("RGB", (16, 16)), "WEBP", save_all=True,
@@ -135,7 +135,7 @@ def webp_canvas() -> bytes:
 
 
 def tiff(width: int, height: int, tags: Mapping[int, tuple[int, list[int]]], rest: bytes) -> bytes:
-    """A TIFF of 8-bit grey written by hand; `rest` begins at byte 8."""
+    """Return a TIFF of 8-bit grey from its tags; `rest` begins at byte 8."""
     entries = {
         256: (4, [width]), 257: (4, [height]), 258: (3, [8]), 259: (3, [1]), 262: (3, [1]),
         277: (3, [1]), **tags,
@@ -154,20 +154,20 @@ def tiff(width: int, height: int, tags: Mapping[int, tuple[int, list[int]]], res
 
 
 def countless_tiles() -> bytes:
-    """A TIFF of 3.6 million tiles of one pixel, all at the same place."""
+    """Return a TIFF of 3.6 million tiles of one pixel, all at the same offset."""
     count = 1900
     tags = {322: (4, [1]), 323: (4, [1]), 324: (4, [8] * count**2), 325: (4, [1])}
     return tiff(count, count, tags, bytes(16))
 
 
 def countless_strips() -> bytes:
-    """A TIFF of 79,000 rows that are one and the same row."""
+    """Return a TIFF of 79,000 rows, all at the same offset."""
     tags = {273: (4, [8] * 79_000), 278: (3, [1]), 279: (4, [800] * 79_000)}
     return tiff(800, 79_000, tags, bytes(800))
 
 
 def chain_of_directories() -> bytes:
-    """A TIFF of as many pages as there is room for, each leading to the next."""
+    """Return a TIFF with the maximum number of pages, each linked to the next."""
     first = bytearray(tiff(4, 4, {273: (4, [8]), 278: (3, [4]), 279: (4, [16])}, bytes(16)))
     directory = struct.unpack_from("<L", first, 4)[0]
     count = struct.unpack_from("<H", first, directory)[0]
@@ -182,19 +182,19 @@ def chain_of_directories() -> bytes:
 
 
 def jpeg_segments() -> bytes:
-    """A JPEG of millions of empty segments."""
+    """Return a JPEG of millions of empty segments."""
     small = pictures.encoded(pictures.scene(), "JPEG")
     return small[:2] + b"\xff\xe5\x00\x02" * ((MANY - len(small)) // 4) + small[2:]
 
 
 def jpeg_padding() -> bytes:
-    """A JPEG that begins with nothing but fill bytes."""
+    """Return a JPEG that begins with fill bytes."""
     small = pictures.encoded(pictures.scene(), "JPEG")
     return small[:2] + b"\xff" * (MANY - len(small)) + small[2:]
 
 
 def jpeg_scans(count: int, side: int = 8000, *, progressive: bool = True) -> bytes:
-    """A JPEG of many scans over all of its pixels, most of them empty."""
+    """Return a JPEG of many scans over all of its pixels, nearly all of them empty."""
     flat = pictures.encoded(
         Image.new("RGB", (side, side), "teal"), "JPEG", progressive=progressive, quality=50
     )
@@ -202,7 +202,7 @@ def jpeg_scans(count: int, side: int = 8000, *, progressive: bool = True) -> byt
         tables, scan = flat.rfind(b"\xff\xc4"), flat.rfind(b"\xff\xda")
         assert 0 < tables < scan
         return flat[:-2] + count * flat[tables:-2] + flat[-2:]
-    # A frame of three components whose scans bring one each, again and again, and no data.
+    # The frame has three components; each scan repeats one of them, without data.
     start = flat.rfind(b"\xff\xda")
     scans = b"".join(
         b"\xff\xda\x00\x08\x01" + bytes([1 + number % 3, 0]) + b"\x00\x3f\x00"
@@ -212,24 +212,24 @@ def jpeg_scans(count: int, side: int = 8000, *, progressive: bool = True) -> byt
 
 
 def jpeg_detailed(side: int = 8000) -> bytes:
-    """A progressive JPEG in the finest colour, as large as the limits allow."""
+    """Return a progressive JPEG with random colours, as large as the limits allow."""
     noise = Image.effect_noise((500, 500), 60).convert("RGB").resize((side, side))
     return pictures.encoded(noise, "JPEG", progressive=True, quality=60, subsampling=0)
 
 
 def mpo_pictures() -> bytes:
-    """An MPO of a thousand small pictures."""
+    """Return an MPO of a thousand small pictures."""
     others = [Image.new("RGB", (16, 16), (number % 250, 0, 0)) for number in range(1000)]
     return pictures.encoded(pictures.scene(), "MPO", save_all=True, append_images=others)
 
 
 def flat(name: str, side: int = 8000, mode: str = "RGB", **options: object) -> bytes:
-    """A picture of one colour, as large as the limits allow."""
+    """Return a picture of one colour, as large as the limits allow."""
     return pictures.encoded(Image.new(mode, (side, side), 0), name, **options)
 
 
 def jpeg2000_packets() -> bytes:
-    """A JPEG 2000 of the most quality layers, in the smallest precincts."""
+    """Return a JPEG 2000 with the maximum number of quality layers, in the smallest precincts."""
     image = bytearray(flat("JPEG2000", 1000, precinct_size=(256, 256)))
     place = image.index(b"\xff\x52")
     image[place + 6 : place + 8] = b"\xff\xff"
@@ -239,7 +239,7 @@ def jpeg2000_packets() -> bytes:
 
 
 def shrunk_avif(side: int = 2000) -> bytes:
-    """An AVIF whose container says 16 x 16 and whose picture is large."""
+    """Return an AVIF whose container declares 16 x 16 and whose picture is large."""
     large = bytearray(flat("AVIF", side, speed=10))
     where = large.index(b"ispe") + 8
     large[where : where + 8] = struct.pack(">II", 16, 16)
@@ -247,7 +247,7 @@ def shrunk_avif(side: int = 2000) -> bytes:
 
 
 def tiff_one_strip() -> bytes:
-    """A TIFF of 16-bit RGBA in a single strip."""
+    """Return a TIFF of 16-bit RGBA in a single strip."""
     side = 8000
     packed = zlib.compress(bytes(8 * side * side), 9)
     tags = {258: (3, [16] * 4), 259: (3, [8]), 262: (3, [2]), 273: (4, [8]), 277: (3, [4]),
@@ -256,7 +256,7 @@ def tiff_one_strip() -> bytes:
 
 
 def bmp_runs() -> bytes:
-    """A run-length BMP of 64 megapixels in runs of a pixel."""
+    """Return a run-length BMP of 64 megapixels in runs of a pixel."""
     side = 8000
     runs = b"\x01\x00" * ((MANY - 2000) // 2)
     start = 14 + 40 + 1024
@@ -266,12 +266,12 @@ def bmp_runs() -> bytes:
 
 
 def jpeg_turned() -> bytes:
-    """A CMYK JPEG that has to be turned as well."""
+    """Return a CMYK JPEG with an EXIF rotation."""
     return flat("JPEG", mode="CMYK", exif=pictures.exif(6))
 
 
 def shrunk_heif(side: int = 1000) -> bytes:
-    """The same as HEIC."""
+    """Return a HEIC whose container declares 16 x 16 and whose picture is large."""
     large = bytearray(flat("HEIF", side))
     start = 0
     while (start := large.find(b"ispe", start)) >= 0:
@@ -343,12 +343,12 @@ REFUSED: Final = {
     "avif shrunk most": "too_many_pixels",
     "heif shrunk": "undecodable_image",
 }
-"""The other bombs are pictures within the limits, and decode."""
+"""Bombs within the limits, which decode to a picture."""
 
 SLOW_TO_MAKE: Final = {"avif shrunk most"}
 
 
 @functools.cache
 def bomb(name: str) -> bytes:
-    """The named bomb's bytes, made once."""
+    """Return the named bomb's bytes; each is built once."""
     return BOMBS[name]()

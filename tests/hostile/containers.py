@@ -1,4 +1,4 @@
-"""HEIC, AVIF and TIFF files that name the same few bytes again and again, of each kind many."""
+"""Builds HEIC, AVIF and TIFF files that reference the same few bytes many times."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SIDE: Final = 1_400
 
 
 def metadata(items: int, extents: int, size: int) -> bytes:
-    """A HEIC with items of metadata that are all made of the same bytes, many times over."""
+    """Return a HEIC with metadata items that all consist of the same bytes, repeated."""
     configuration, picture = heif_files.coded("HEIF", 64)
     whole = Part(b"hvc1", [(0, len(picture))], (1, 2, 3))
     texts = [Part(b"mime", [(len(picture), size)] * extents)] * items
@@ -26,7 +26,7 @@ def metadata(items: int, extents: int, size: int) -> bytes:
 
 
 def overlay(layers: int, items: int = 1, side: int = _SIDE) -> bytes:
-    """A HEIC of 64 x 64 pixels under which large pictures lie: all the same one, as `items`."""
+    """Return a HEIC of 64 x 64 pixels that overlays the same large picture `layers` times."""
     content = heif_files.overlay(layers, 64, 64)
     return _derived(
         b"iovl", content, (64, 64), side, [2 + layer % items for layer in range(layers)]
@@ -34,7 +34,7 @@ def overlay(layers: int, items: int = 1, side: int = _SIDE) -> bytes:
 
 
 def grid(rows: int, columns: int, side: int = _SIDE) -> bytes:
-    """A HEIC of 100 x 100 pixels that is put together of large tiles, all the same one."""
+    """Return a HEIC of 100 x 100 pixels that is a grid of the same large tile."""
     content = heif_files.grid(rows, columns, 100, 100)
     return _derived(b"grid", content, (100, 100), side, [2] * (rows * columns))
 
@@ -52,7 +52,7 @@ def _derived(
 
 
 def heic_frames(frames: int, side: int = _SIDE) -> bytes:
-    """A HEIC whose item holds the same picture many times."""
+    """Return a HEIC whose item holds the same picture many times."""
     configuration, picture = heif_files.coded("HEIF", side)
     properties = [configuration, heif_files.size(side, side), heif_files.depth()]
     parts = [Part(b"hvc1", [(0, frames * len(picture))], (1, 2, 3))]
@@ -60,7 +60,7 @@ def heic_frames(frames: int, side: int = _SIDE) -> bytes:
 
 
 def avif_frames(frames: int, shared: bool, side: int = _SIDE) -> bytes:  # noqa: FBT001 (rows of a table)
-    """An AVIF whose item holds the same picture many times; shared: there once, named often."""
+    """Return an AVIF whose item holds the same picture many times; shared: stored once."""
     configuration, picture = heif_files.coded("AVIF", side)
     properties = [configuration, heif_files.size(side, side), heif_files.depth()]
     extents = [(0, len(picture))] * frames if shared else [(0, frames * len(picture))]
@@ -70,7 +70,7 @@ def avif_frames(frames: int, shared: bool, side: int = _SIDE) -> bytes:  # noqa:
 
 
 def hidden_size(name: str, shown: int, side: int = _SIDE) -> bytes:
-    """A file that says it is small and whose coded picture is large."""
+    """Return a file that declares a small size and whose coded picture is large."""
     configuration, picture = heif_files.coded(name, side)
     properties = [configuration, heif_files.size(shown, shown), heif_files.depth()]
     kind, brand = (b"hvc1", b"heic") if name == "HEIF" else (b"av01", b"avif")
@@ -79,7 +79,7 @@ def hidden_size(name: str, shown: int, side: int = _SIDE) -> bytes:
 
 
 def profiles(pictures: int, size: int) -> bytes:
-    """A HEIC of many pictures that share one long colour profile."""
+    """Return a HEIC of many pictures that share one long colour profile."""
     configuration, picture = heif_files.coded("HEIF", 64)
     profile = heif_files.box(b"colr", b"prof", bytes(size))
     properties = [configuration, heif_files.size(64, 64), heif_files.depth(), profile]
@@ -88,7 +88,7 @@ def profiles(pictures: int, size: int) -> bytes:
 
 
 def tiff_tiles(tiles: int, rows: int, width: int = 16, side: int = 320) -> bytes:
-    """A TIFF of few tiles, each of which reaches far below the picture; all are the same bytes."""
+    """Return a TIFF of few tiles that extend far below the picture; all are the same bytes."""
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(bytes(2**16)) for _ in range(width * rows // 2**16))
     packed += packer.flush()
@@ -100,7 +100,7 @@ def tiff_tiles(tiles: int, rows: int, width: int = 16, side: int = 320) -> bytes
 
 
 def tiff_tags(tags: int, size: int) -> bytes:
-    """A TIFF whose many tags are all the same bytes, which a reader keeps for each."""
+    """Return a TIFF whose many tags are all the same bytes, which a reader copies for each."""
     lines = b"".join(struct.pack("<HHLL", 40_000 + tag, 1, size, 8) for tag in range(tags))
     small = {256: 64, 257: 64, 258: 8, 259: 1, 262: 1, 273: 8, 278: 64, 279: 4096}
     head = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in small.items())
@@ -156,6 +156,6 @@ KINDS: Final = tuple(_KINDS)
 
 @functools.cache
 def variants(kind: str) -> Sequence[bytes]:
-    """Ten files of that kind, made once."""
+    """Return ten files of that kind; each is built once."""
     make, numbers = _KINDS[kind]
     return [make(*each) for each in numbers]

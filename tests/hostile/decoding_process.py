@@ -1,8 +1,8 @@
-"""Decodes the files that are named to it, one a line, and answers with the cost of each.
+"""Decodes the files named on standard input, and prints the cost of each.
 
-It reads `TARGET PATH` lines (target 0: at full size) and answers each with a line of JSON: outcome
-(decoded, or a code), status, peak_bytes above what it held before, cpu_seconds: both together with
-its decoding processes.
+Reads `TARGET PATH` lines (target 0: at full size) and answers each with a line of JSON: outcome
+(decoded, or a code), status, peak_bytes above the memory held before, cpu_seconds; both include
+the decoding processes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support import pictures
 
 
 def _memory(name: str, pid: int | str = "self") -> int:
-    """VmRSS or VmHWM of a process, in bytes; 0 when it has ended."""
+    """Return VmRSS or VmHWM of a process in bytes; 0 when it has ended."""
     try:
         found = re.search(rf"{name}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     except OSError:
@@ -31,7 +31,7 @@ def _memory(name: str, pid: int | str = "self") -> int:
 
 
 def _cpu_seconds() -> float:
-    """Of this process, its decoding processes, and those that have ended."""
+    """Return the CPU seconds of this process and all its decoding processes, also of ended ones."""
     ended = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = time.process_time() + ended.ru_utime + ended.ru_stime
     for pid in confined.pool().pids:
@@ -41,7 +41,7 @@ def _cpu_seconds() -> float:
 
 
 def _held() -> tuple[set[int], int]:
-    """The decoding processes, and the memory of all; the peak is counted from here."""
+    """Return the decoding processes and the memory of all; reset the peak."""
     pids = set(confined.pool().pids)
     for pid in ("self", *pids):
         Path(f"/proc/{pid}/clear_refs").write_text("5")
@@ -50,7 +50,7 @@ def _held() -> tuple[set[int], int]:
 
 def _outcome(image: bytes, limits: imaging.Limits, target: int | None) -> tuple[str, int]:
     try:
-        imaging.sniff(image, limits)  # as upload does, before an embedder decodes
+        imaging.sniff(image, limits)  # upload does this before an embedder decodes
         imaging.decode(image, limits, target=target)
     except SimileError as error:
         return error.code, error.status
@@ -58,10 +58,10 @@ def _outcome(image: bytes, limits: imaging.Limits, target: int | None) -> tuple[
 
 
 def main() -> None:
-    """Decode until there are no more lines."""
+    """Decode files until the input ends."""
     limits = imaging.Limits(15 * 2**20, int(sys.argv[1]), 100.0)
     imaging.formats()
-    # Later ones find the libraries loaded, here and in a decoding process.
+    # Load the libraries first, here and in a decoding process.
     imaging.decode(pictures.encoded(pictures.scene(), "HEIF"), limits)
     for line in sys.stdin:
         target, _, path = line.rstrip("\n").partition(" ")

@@ -1,6 +1,6 @@
-"""Files whose metadata costs a decoder far more than their pixels: repeated, nested, in arrays.
+"""Builds files whose metadata costs a decoder far more than their pixels.
 
-Each has as many bytes as an image may have, unless a few buy as much.
+Each has the maximum size of an image, unless a small file costs as much.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from tests.support import pictures
 _EXIF: Final = b"Exif\0\0"
 _XMP: Final = b"http://ns.adobe.com/xap/1.0/\0"
 _UNPACKED: Final = 2**20 - 2
-"""The most bytes that a compressed text or profile may hold."""
+"""The maximum number of bytes that a compressed text or profile may hold."""
 
 
 def segment(marker: int, body: bytes) -> bytes:
-    """A JPEG segment."""
+    """Return a JPEG segment."""
     return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
 
 
 def jpeg_with(one: bytes, count: int = MANY) -> bytes:
-    """A small JPEG with these segments before its own, as many times as there is room for."""
+    """Return a small JPEG with this segment before its own, repeated up to `count` bytes."""
     small = pictures.encoded(pictures.scene(), "JPEG")
     return small[:2] + one * min(count, (MANY - len(small)) // len(one)) + small[2:]
 
 
 def packed(size: int = _UNPACKED) -> bytes:
-    """Zeros, compressed a thousand times."""
+    """Return zeros, compressed a thousand times."""
     return zlib.compress(bytes(size), 9)
 
 
 def directory(tag: int, kind: int, many: int, size: int) -> bytes:
-    """An EXIF block of one tag with so many values, zeros that take so many bytes."""
+    """Return an EXIF block of one tag with `many` values in `size` zero bytes."""
     entry = struct.pack("<HHHLL", 1, tag, kind, many, 26)
     return b"II*\0" + struct.pack("<L", 8) + entry + bytes(4) + bytes(size)
 
 
 def orientations(kind: int = 5, width: int = 8) -> bytes:
-    """An EXIF block whose orientation is an array as long as a file: rationals by default."""
+    """Return an EXIF block with an orientation as long as a file, rationals by default."""
     many = (MANY - 10_000) // width
     return directory(0x112, kind, many, many * width)
 
 
 def webp_with(chunks: bytes, flags: int) -> bytes:
-    """A small WebP with these chunks behind its pixels; flags: of its extended header."""
+    """Return a small WebP with these chunks behind its pixels; flags: of the extended header."""
     picture = pictures.scene()
     body = pictures.encoded(picture, "WEBP")[12:]
     size = struct.pack("<I", picture.width - 1)[:3] + struct.pack("<I", picture.height - 1)[:3]
@@ -58,19 +58,19 @@ def webp_with(chunks: bytes, flags: int) -> bytes:
 
 
 def webp_chunk(kind: bytes, body: bytes) -> bytes:
-    """A chunk of a WebP."""
+    """Return a chunk of a WebP."""
     return kind + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
 def gif_with(extension: bytes) -> bytes:
-    """A small GIF that begins with this extension, as often as there is room for."""
+    """Return a small GIF that begins with this extension, repeated to the maximum size."""
     small = pictures.encoded(pictures.scene(), "GIF")
     start = 13 + 3 * 2 ** ((small[10] & 7) + 1)
     return small[:start] + extension * ((MANY - len(small)) // len(extension)) + small[start:]
 
 
 def mpf_of_numbers() -> bytes:
-    """A JPEG whose index of pictures has 2,600 tags of 4,000 rationals, all at one place."""
+    """Return a JPEG whose MPF index has 2,600 tags of 4,000 rationals, all at one offset."""
     tags, many = 2600, 4000
     entries = b"".join(struct.pack("<HHLL", tag, 5, many, 8) for tag in range(tags))
     index = b"II*\0" + struct.pack("<LH", 8, tags) + entries + bytes(4)
@@ -78,7 +78,7 @@ def mpf_of_numbers() -> bytes:
 
 
 def tiff_of_numbers(tag: int, kind: int, width: int) -> bytes:
-    """A TIFF with a tag of millions of values."""
+    """Return a TIFF with a tag of millions of values."""
     many = (MANY - 1000) // width
     tags = {273: (4, [8]), 278: (4, [4]), 279: (4, [16]), tag: (4, [1, 1])}
     made = bytearray(tiff(4, 4, tags, bytes(16)))
@@ -88,12 +88,12 @@ def tiff_of_numbers(tag: int, kind: int, width: int) -> bytes:
 
 
 def text(name: bytes, keyword: bytes, body: bytes) -> bytes:
-    """A PNG's text."""
+    """Return a text chunk of a PNG."""
     return chunk(name, keyword + b"\0" + body)
 
 
 def repeated(one: bytes) -> bytes:
-    """A PNG with this chunk as often as there is room for."""
+    """Return a PNG that repeats this chunk to the maximum size."""
     return with_chunks(one * ((MANY - 5000) // len(one)))
 
 
@@ -146,4 +146,4 @@ METADATA: Final[Mapping[str, Callable[[], bytes]]] = {
     "tiff profile of numbers": lambda: tiff_of_numbers(34675, 6, 1),
     "tiff colours": lambda: tiff_of_numbers(320, 3, 2),
 }
-"""Every one ends as a picture, or as an error that names what is wrong with it."""
+"""Each decodes to a picture, or is refused with an error that names the fault."""

@@ -1,4 +1,4 @@
-"""Images changed at random, the same ones for the same seed."""
+"""Mutates images at random, the same way for the same seed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HEADER: Final = 400
 
 
 def originals() -> Sequence[bytes]:
-    """A picture in every format, plain and as large as a thumbnail, and the odd ones of each."""
+    """Return thumbnails in every format, and odd files of each format."""
     scene, odd = pictures.scene(), pictures.exif(6)
     plain = [pictures.encoded(scene, name) for name in _FORMATS]
     frames = {"save_all": True, "append_images": [scene.rotate(90).resize(scene.size)] * 3}
@@ -38,7 +38,7 @@ def originals() -> Sequence[bytes]:
 
 
 def mutated(count: int, seed: int) -> Iterator[bytes]:
-    """So many changed images."""
+    """Yield `count` mutated images."""
     chance = random.Random(seed)  # noqa: S311 (the same ones each time)
     bases = originals()
     for number in range(count):
@@ -50,7 +50,7 @@ def mutated(count: int, seed: int) -> Iterator[bytes]:
 
 
 def _place(image: bytearray, chance: random.Random) -> int:
-    """Anywhere, but mostly in the header."""
+    """Return a position, near the start in most cases."""
     end = min(len(image), _HEADER) if chance.random() < 0.7 else len(image)
     return chance.randrange(end)
 
@@ -66,7 +66,7 @@ def _bit(image: bytearray, chance: random.Random, _: Sequence[bytes]) -> bytearr
 
 
 def _number(image: bytearray, chance: random.Random, _: Sequence[bytes]) -> bytearray:
-    """An extreme length, size or offset."""
+    """Write an extreme length, size or offset."""
     kind = chance.choice((">I", "<I", ">H", "<H"))
     place, width = _place(image, chance), struct.calcsize(kind)
     value = chance.choice(_EXTREMES) & ((1 << 8 * width) - 1)
@@ -92,7 +92,7 @@ def _repeated(image: bytearray, chance: random.Random, _: Sequence[bytes]) -> by
 
 
 def _foreign(image: bytearray, chance: random.Random, bases: Sequence[bytes]) -> bytearray:
-    """A piece of another image."""
+    """Copy a part of another image."""
     other = chance.choice(bases)
     start = chance.randrange(len(other))
     image[_place(image, chance) :] = other[start:]

@@ -1,4 +1,4 @@
-"""Files that name the same few bytes again and again: each is refused for next to nothing."""
+"""Tests that files which reference the same bytes many times are refused at little cost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAX_BYTES: Final = 256 * 2**20
 
 
 def _check_refused(files: Iterable[Path]) -> None:
-    """Sniff and decode each in one process, which lives on."""
+    """Sniff and decode all files in one process, which must survive."""
     with child(MAX_PIXELS) as process:
         for path in files:
             result = process.decode(path)
@@ -28,8 +28,8 @@ def _check_refused(files: Iterable[Path]) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_few_bytes_buy_no_more_than_an_images_worth(kind: str, tmp_path: Path) -> None:
-    """Ten files of each kind: answered 4xx, within 2 seconds of a core and 256 MiB."""
+def test_repeated_references_cost_no_more_than_an_image(kind: str, tmp_path: Path) -> None:
+    """Ten files of each kind get 4xx within 2 CPU seconds and 256 MiB."""
     files = [tmp_path / str(number) for number in range(10)]
     for path, image in zip(files, variants(kind), strict=True):
         path.write_bytes(image)
@@ -37,5 +37,5 @@ def test_a_few_bytes_buy_no_more_than_an_images_worth(kind: str, tmp_path: Path)
 
 
 def test_the_bombs_of_the_cases_are_refused() -> None:
-    """The files that lie beside the test data."""
+    """The files of the shared test cases are refused, too."""
     _check_refused(photographs.case_bombs())

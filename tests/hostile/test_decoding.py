@@ -1,4 +1,4 @@
-"""Bombs and broken images in a process that is watched: it lives, and its memory is bounded."""
+"""Tests that bombs and broken images end no decoding process, within bounded memory."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ from tests.support.running_embedder import running_embedder
 
 LIMITS: Final = imaging.Limits(15 * 2**20, 64_000_000, 100.0)
 SLACK: Final = 96 * 2**20
-"""For what a decoder holds besides pixels: the bytes themselves, copies of them, its code."""
+"""Allows for the bytes themselves, copies of them, and the decoder's code."""
 
 MAX_CPU_SECONDS: Final = 6.0
-"""Of a picture within the limits; the slowest here takes 2.4 s of a core that does nothing else."""
+"""The limit for an image within the size limits; the slowest measured takes 2.4 s of a core."""
 
 LONG: Final = bool(os.environ.get("HOSTILE_LONG"))
 MUTATIONS: Final = 10_000 if LONG else 500
 TARGETS: Final = (0, 358) if LONG else (358,)
-"""Full size, and as a model wants it: but for JPEG both take the same."""
+"""Full size, and a model's input size: but for JPEG both cost the same."""
 
 SEED: Final = 20260301
 
 
 @pytest.mark.parametrize("name", sorted({*BOMBS} - (set() if LONG else SLOW_TO_MAKE)))
-def test_a_bomb_takes_no_more_memory_than_was_foreseen(name: str, tmp_path: Path) -> None:
-    """At full size and as a model wants it; what is refused takes little more than its bytes."""
+def test_a_bomb_takes_no_more_memory_than_estimated(name: str, tmp_path: Path) -> None:
+    """Memory stays within the estimate; a refused file takes little more than its bytes."""
     path = tmp_path / "bomb"
     path.write_bytes(bomb(name))
     with contextlib.suppress(SimileError):
@@ -55,8 +55,8 @@ def test_a_bomb_takes_no_more_memory_than_was_foreseen(name: str, tmp_path: Path
 
 
 @pytest.mark.timeout(3600)
-def test_broken_images_end_in_a_picture_or_a_named_error(tmp_path: Path) -> None:
-    """Thousands of them, one process: it lives, each gets an answer, its memory is bounded."""
+def test_broken_images_decode_or_fail_with_a_code(tmp_path: Path) -> None:
+    """Thousands of broken images in one process: each gets an answer, memory stays bounded."""
     max_pixels, path, seen = 4_000_000, tmp_path / "image", set()
     with child(max_pixels) as process:
         for image in mutated(MUTATIONS, SEED):
@@ -68,28 +68,28 @@ def test_broken_images_end_in_a_picture_or_a_named_error(tmp_path: Path) -> None
     assert seen >= {"decoded", "undecodable_image", "unsupported_format", "too_many_pixels"}
 
 
-class Unmoved(FakeModel):
-    """Has a vector for every picture, and the limits of an embedder."""
+class ConstantModel(FakeModel):
+    """Returns a vector for every picture, under the limits of an embedder."""
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """The image's pixels, by the real decoder."""
+        """Decode the image with the real decoder."""
         return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box)
 
     def embed(self, batch: Pixels) -> Vectors:
-        """Always the same."""
+        """Return the same vector for each image."""
         self.batches.append(len(batch))
         return np.ones((len(batch), self.dimension), np.float32)
 
 
 async def test_neighbours_in_the_same_batches_succeed() -> None:
-    """Of bombs and broken images between good ones, each good one gets its vector."""
+    """Good images between bombs and broken images each get their vector."""
     good = pictures.plain_jpeg(GREEN)
     bad = [*map(bomb, sorted({*REFUSED, "png transparent", "jpeg 40 scans"} - SLOW_TO_MAKE))]
     bad += mutated(200, SEED + 1)
     bad += [variants(kind)[0] for kind in KINDS]
     client_errors = {code for code, error in by_code().items() if 400 <= error.status < 500}
     async with running_embedder(
-        Unmoved(), patience_seconds=250, decode_timeout_seconds=240
+        ConstantModel(), patience_seconds=250, decode_timeout_seconds=240
     ) as embedder:
         for image in bad:
             await embedder.ask(good, image)

@@ -1,4 +1,4 @@
-"""Hostile messages over a real RabbitMQ, honest callers beside: every one of these is answered."""
+"""Tests hostile messages over RabbitMQ, beside valid queries that must all be answered."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ LONG: Final = {"reply_to": "r" * 300, "final_reply_to": "f" * 300, "correlation_
 
 
 class Caller:
-    """Asks over a connection of its own, as upload does."""
+    """Sends requests over a connection of its own, as upload does."""
 
     def __init__(self, broker: Broker, inbox: Inbox) -> None:
         self.broker = broker
         self._inbox = inbox
 
     async def search(self, name: str, number: int, cursor: str = "") -> Reply | SimileError:
-        """The answer to a query by the vector of an item, or its named failure."""
+        """Return the answer to a query by the vector of an item, or its failure."""
         question = Question(collection="birds", k=3, cursor=cursor)
         slip = self.slip(name, topology.SEARCH.name, question)
         item = Embedding(slip, VECTORS[number].tobytes())
@@ -69,12 +69,12 @@ class Caller:
         return answer
 
     async def embed(self, name: str) -> Reply | Embedded | SimileError:
-        """The vector of an image."""
+        """Return the vector of an image, or the failure."""
         slip = self.slip(name, self._inbox.queue, Question())
         return await self._ask(topology.EMBED, slip, EmbedRequest(slip, IMAGE))
 
     def slip(self, name: str, reply_to: str, question: Question) -> Slip:
-        """A slip whose answer comes back here."""
+        """Return a slip whose answer comes back to this caller."""
         return Slip(
             correlation_id=name,
             reply_to=reply_to,
@@ -112,14 +112,14 @@ async def _caller(node: Node) -> AsyncIterator[Caller]:
 
 @dataclass
 class Served:
-    """A service that runs in this process, over a connection of its own."""
+    """A service that runs in this process, over its own connection."""
 
     running: asyncio.Task[None]
     telemetry: Telemetry
     broker: AmqpBroker
 
     def metric(self, name: str) -> float:
-        """A metric's value, its labels added up."""
+        """Return a metric's value, summed over its labels."""
         return sum(
             sample.value
             for metric in self.telemetry.registry.collect()
@@ -176,7 +176,7 @@ async def _embedder(node: Node) -> AsyncIterator[Served]:
 
 
 class _Properties:
-    """Properties of a message as bytes that no honest client writes."""
+    """Writes message properties as raw bytes that no valid client writes."""
 
     message_id = "hostile"
 
@@ -209,7 +209,7 @@ UNREADABLE: Final[Mapping[str, bytes]] = {
 
 
 async def _publish_raw(node: Node, queue: Queue) -> None:
-    """Publish a message of each kind of properties that aiormq can't read."""
+    """Publish a message with each kind of properties that aiormq can't read."""
     connection = await aiormq.connect(node.url)
     channel = await connection.channel()
     for raw in UNREADABLE.values():
@@ -219,7 +219,7 @@ async def _publish_raw(node: Node, queue: Queue) -> None:
 
 
 def _forged(cursor: str) -> Iterator[str]:
-    """Cursors with an honest head and another body: wrapped, negative, repeated, unending."""
+    """Yield cursors with a valid header and another body: wrapped, negative, repeated, endless."""
     head = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))[:8]
     wraps = b"\xff" * 9 + b"\x01"
     half = b"\xff" * 8 + b"\x7f"
@@ -228,14 +228,14 @@ def _forged(cursor: str) -> Iterator[str]:
 
 
 def _slips(sound: Slip) -> Iterator[pb.Slip]:
-    """Slips with one text far beyond its bound."""
+    """Yield slips with a text far beyond its bound."""
     fields = {name: getattr(sound, name) for name in LONG}
     for name, text in LONG.items():
         yield pb.Slip(k=3, collection="birds", **{**fields, name: text})
 
 
 async def _hostile_to_searcher(node: Node, caller: Caller) -> int:
-    """Publish slips beyond their bounds, junk, and unreadable properties; how many in all."""
+    """Publish slips beyond their bounds, junk, and unreadable properties; return how many."""
     sound = caller.slip("hostile", topology.SEARCH.name, Question(collection="birds"))
     messages = [Message("simile.v1.Embeddings", b"\xff"), Message("a.Type", b"junk")]
     for slip in _slips(sound):
@@ -256,10 +256,10 @@ async def _in_quarantine(broker: Broker, count: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_forged_cursors_and_long_slips_fail_no_honest_query(
+async def test_forged_cursors_and_long_slips_fail_no_valid_query(
     rabbitmq: Node, tmp_path: Path
 ) -> None:
-    """Forged cursors are `malformed_request`, the rest is quarantined once; other queries work."""
+    """Forged cursors are `malformed_request`, other messages are quarantined once; queries work."""
     async with _searcher(rabbitmq, tmp_path) as served, _caller(rabbitmq) as caller:
         first = await caller.search("first", 0)
         assert isinstance(first, Reply)
@@ -288,8 +288,8 @@ async def test_forged_cursors_and_long_slips_fail_no_honest_query(
         assert await caller.broker.depth(topology.SEARCH.name) == 0
 
 
-async def test_long_slips_and_junk_fail_no_honest_image(rabbitmq: Node) -> None:
-    """A slip beyond its bounds ends no embedder and is quarantined once; the rest is embedded."""
+async def test_long_slips_and_junk_fail_no_valid_image(rabbitmq: Node) -> None:
+    """A slip beyond its bounds ends no embedder and is quarantined once; images are embedded."""
     async with _embedder(rabbitmq) as served, _caller(rabbitmq) as caller:
         sound = caller.slip("hostile", "nowhere", Question())
         hostile = [
@@ -315,8 +315,8 @@ async def test_long_slips_and_junk_fail_no_honest_image(rabbitmq: Node) -> None:
         assert await caller.broker.depth(topology.EMBED_SUSPECTS.name) == 0
 
 
-async def test_large_junk_leaves_the_records_that_are_there(rabbitmq: Node, tmp_path: Path) -> None:
-    """Three messages of 40 MB: their heads and facts are kept, the record before them stays."""
+async def test_large_junk_leaves_earlier_records(rabbitmq: Node, tmp_path: Path) -> None:
+    """Of three messages of 40 MB the start and the facts are kept; earlier records stay."""
     async with _caller(rabbitmq) as caller:
         kept = Message("a.Type", b"kept", persistent=True, headers={"record_id": "earlier"})
         await caller.broker.publish(topology.QUARANTINE.name, kept)

@@ -1,4 +1,4 @@
-"""Metadata made to cost: one image costs a decoder what an image may, however it is described."""
+"""Tests that metadata costs a decoder no more than an image may cost."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from tests.hostile.watched import Child, child
 
 LIMITS: Final = imaging.Limits(15 * 2**20, 64_000_000, 100.0)
 MAX_CPU_SECONDS: Final = 2.0
-"""Of sniffing and decoding together; the most measured is 0.4 s."""
+"""The limit for sniffing and decoding together; the highest measured is 0.4 s."""
 
 SLACK: Final = 96 * 2**20
-"""For the file's bytes, and copies of them."""
+"""Allows for the file's bytes and copies of them."""
 
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[Child]:
-    """One decoding process for all files."""
+    """Run a decoding process for all files."""
     with child(LIMITS.max_pixels) as running:
         yield running
 
@@ -33,7 +33,7 @@ def process() -> Iterator[Child]:
 def test_metadata_costs_no_more_than_an_image_may(
     name: str, tmp_path: Path, process: Child
 ) -> None:
-    """CPU time and memory stay within the bounds, and the answer is a picture or a 4xx."""
+    """CPU time and memory stay within their bounds, and the result is a picture or a 4xx."""
     path, foreseen = tmp_path / "bomb", 0
     path.write_bytes(METADATA[name]())
     with contextlib.suppress(SimileError):

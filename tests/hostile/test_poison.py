@@ -1,4 +1,4 @@
-"""An image that kills its embedder, on real processes and a real RabbitMQ: few deaths, no more."""
+"""Tests an image that kills its embedder, on real processes and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ POISONED: Final = IMAGE + POISON
 
 
 class Embedders:
-    """Two embedders, each started again when it dies, as Kubernetes would."""
+    """Runs two embedders, and restarts each that dies, as Kubernetes would."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.environment = {
@@ -58,12 +58,12 @@ class Embedders:
         )
 
     def wait_ready(self) -> None:
-        """Wait until both take images."""
+        """Wait until both are ready."""
         for process in self.processes:
             wait_until(process.ready, "ready", process)
 
-    async def look_after(self) -> None:
-        """Start the dead again, and count them."""
+    async def restart_dead(self) -> None:
+        """Restart dead embedders, and count the deaths."""
         while True:
             for number, process in enumerate(self.processes):
                 if not process.alive:
@@ -72,14 +72,14 @@ class Embedders:
             await asyncio.sleep(0.05)
 
     def stop(self) -> None:
-        """End both."""
+        """Stop both embedders."""
         for process in self.processes:
             process.stop()
 
 
 @pytest.fixture
 def embedders(rabbitmq: Node, tmp_path: Path) -> Iterator[Embedders]:
-    """Two embedders that take images."""
+    """Yield two ready embedders."""
     running = Embedders(rabbitmq, tmp_path)
     try:
         running.wait_ready()
@@ -93,14 +93,14 @@ async def broker(rabbitmq: Node) -> AsyncIterator[Broker]:
     """Connect a broker that sends the requests."""
     broker = AmqpBroker(rabbitmq.url, name="asker", publish_timeout_seconds=10)
     await broker.start(topology.ALL)
-    # Other tests share the node.
+    # Other tests use the same node.
     await asyncio.to_thread(rabbitmq.ctl, "purge_queue", topology.QUARANTINE.name)
     yield broker
     await broker.close()
 
 
-class Asker:
-    """Publishes images and keeps what comes back, by correlation id."""
+class Requester:
+    """Publishes images and collects the answers by correlation id."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -113,7 +113,7 @@ class Asker:
         await self._broker.publish(queue.name, Message.of(EmbedRequest(slip, image)))
 
     async def listen(self) -> None:
-        """Take answers for ever."""
+        """Receive answers until cancelled."""
         consumer = await self._broker.consume(self._queue, prefetch=0, auto_ack=True)
         while True:
             for delivery in await consumer.take(64):
@@ -128,19 +128,19 @@ class Asker:
 
 
 @pytest.mark.parametrize("queue", [topology.EMBED, topology.EMBED_BULK], ids=["one", "bulk"])
-async def test_a_poisonous_image_kills_few_embedders_and_no_neighbour(
+async def test_a_poisonous_image_kills_three_embedders_and_fails_no_other_image(
     embedders: Embedders, broker: Broker, queue: Queue
 ) -> None:
-    """The image ends three embedders, then is answered and quarantined; all others get vectors."""
-    asker = Asker(broker)
-    tasks = [asyncio.create_task(asker.listen()), asyncio.create_task(embedders.look_after())]
-    await asyncio.sleep(0.2)  # the reply queue is there
+    """The image kills three embedders, then is answered and quarantined; others get vectors."""
+    asker = Requester(broker)
+    tasks = [asyncio.create_task(asker.listen()), asyncio.create_task(embedders.restart_dead())]
+    await asyncio.sleep(0.2)  # until the reply queue exists
     for number in range(GOOD):
         await asker.ask(f"good-{number}", IMAGE, queue)
         if number == GOOD // 2:
             await asker.ask("poison", POISONED, queue)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # The third death is answered for at once, and noticed here up to 50 ms later.
+    # The third death is answered at once, and noticed here up to 50 ms later.
     while (
         len(asker.outcomes) < GOOD + 1 or embedders.deaths < DEATHS
     ) and time.monotonic() < deadline:
@@ -148,7 +148,7 @@ async def test_a_poisonous_image_kills_few_embedders_and_no_neighbour(
     expected = dict.fromkeys((f"good-{number}" for number in range(GOOD)), "ok")
     assert asker.outcomes == {**expected, "poison": "image_quarantined"}
     assert embedders.deaths == DEATHS
-    # They live on, and nothing of the poison is left in a queue.
+    # The embedders survive, and no queue still holds the image.
     await asyncio.to_thread(embedders.wait_ready)
     await asker.ask("after", IMAGE, queue)
     while "after" not in asker.outcomes and time.monotonic() < deadline:
@@ -172,8 +172,8 @@ def _run(node: Node, *arguments: str, answer: str | None = None) -> Result:
     return runner.invoke(main, ["quarantine", *arguments], input=answer)
 
 
-async def _set_aside(broker: Broker, name: str, image: bytes, queue: Queue) -> None:
-    """As an embedder does it, its image kept."""
+async def _quarantine(broker: Broker, name: str, image: bytes, queue: Queue) -> None:
+    """Quarantine an image as an embedder does."""
     slip = Slip(correlation_id=name, reply_to="next", final_reply_to="asker")
     message = Message.of(EmbedRequest(slip, image))
     headers = {
@@ -188,15 +188,15 @@ async def _set_aside(broker: Broker, name: str, image: bytes, queue: Queue) -> N
 async def test_the_quarantine_is_listed_shown_replayed_and_emptied(
     rabbitmq: Node, broker: Broker, tmp_path: Path
 ) -> None:
-    """An operator sees each record as often as they like, tries one again, and drops the rest."""
+    """An operator lists records any number of times, replays one, and drops the rest."""
     for name in ("first", "second", "third"):
-        await _set_aside(broker, name, POISONED, topology.EMBED)
+        await _quarantine(broker, name, POISONED, topology.EMBED)
     await broker.publish(topology.QUARANTINE.name, Message("a.Type", b"", persistent=True))
 
     def lines() -> list[str]:
         printed = _run(rabbitmq, "list").output.splitlines()
         words = [line.split()[0] for line in printed if line.strip()]
-        return words[words.index("id") :]  # after what a logger of another test may say
+        return words[words.index("id") :]  # after log lines of other tests
 
     for _ in range(2):
         assert (await asyncio.to_thread(lines))[2:] == ["first", "second", "third", "?", "4"]

@@ -1,4 +1,4 @@
-"""Bombs and broken images through the whole system, by HTTP, between good ones."""
+"""Tests bombs and broken images over HTTP beside good ones, on the whole system."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ AT_ONCE: Final = 4
 THREADS: Final = 2
 MOST_PIXELS: Final = 64_000_000
 SLACK: Final = 256 * 2**20
-"""For the bodies in flight, copies of them, and what an allocator keeps."""
+"""Allows for the bodies in flight, copies of them, and memory that the allocator keeps."""
 
 
 @pytest.fixture(scope="module")
 def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """One replica of each service, all real but the network, with an index of the sample."""
+    """Yield one replica of each service over RabbitMQ, with an index of the sample."""
     folder = tmp_path_factory.mktemp("hostile")
     draw_sample(folder / "sample", per_class=2)
     services = ("upload", "embedder", "searcher", "index")
@@ -62,7 +62,7 @@ def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _memory(process: Process, name: str) -> int:
-    """VmRSS or VmHWM of the process, in bytes."""
+    """Return VmRSS or VmHWM of the process in bytes."""
     status = Path(f"/proc/{process.popen.pid}/status").read_text()
     found = re.search(rf"{name}:\s+(\d+) kB", status)
     assert found is not None
@@ -70,14 +70,14 @@ def _memory(process: Process, name: str) -> int:
 
 
 def _peak_forgotten(process: Process) -> int:
-    """Count VmHWM from here on; VmRSS now."""
+    """Reset VmHWM, and return VmRSS."""
     Path(f"/proc/{process.popen.pid}/clear_refs").write_text("5")
     return _memory(process, "VmRSS")
 
 
 @pytest.mark.timeout(1200)
 async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(system: System) -> None:
-    """A good one beside each: never a 5xx, no process dies, memory stays as foreseen."""
+    """Beside each a good one: no answer is a 5xx, no process dies, memory stays in its bounds."""
     good = next(system.images.rglob("*.jpg")).read_bytes()
     bombs = {name: bomb(name) for name in sorted({*BOMBS} - SLOW_TO_MAKE)}
     broken = {f"broken {number}": image for number, image in enumerate(mutated(BROKEN, SEED))}
@@ -116,12 +116,12 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(system: Sy
 
 
 async def test_a_crash_of_a_decoding_process_ends_nothing_else(system: System) -> None:
-    """Each HEIC is answered, and each JPEG beside it found, by the same embedder all along."""
+    """Each HEIC is answered, and each JPEG beside it found, by the same embedder throughout."""
     embedder = psutil.Process(system.processes["embedder-1"].popen.pid)
     crashes = 0
     async with aiohttp.ClientSession() as session:
         for number in range(8):
-            # Others each time: the vectors of bytes that were sent before are remembered.
+            # Each round sends other images: upload caches the vectors of bytes sent before.
             asked = [
                 asyncio.create_task(_status(session, system, _picture(name, 8 * number + other)))
                 for name in ("HEIF", "JPEG")

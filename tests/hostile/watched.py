@@ -1,4 +1,4 @@
-"""Runs a decoding process, and reports what each file cost it."""
+"""Runs a decoding process, and returns the cost of each file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Child:
         )  # fmt: skip
 
     def decode(self, path: Path, target: int = 0) -> dict[str, Any]:
-        """What decoding the file cost. Fails where the process dies."""
+        """Decode the file; return the cost. Fails if the process dies."""
         assert self.popen.stdin is not None
         assert self.popen.stdout is not None
         self.popen.stdin.write(f"{target} {path}\n")
@@ -34,7 +34,7 @@ class Child:
 
 @contextlib.contextmanager
 def child(max_pixels: int) -> Iterator[Child]:
-    """A decoding process, ended at the end."""
+    """Run a decoding process within the context."""
     running = Child(max_pixels)
     try:
         yield running

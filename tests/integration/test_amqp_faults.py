@@ -1,4 +1,4 @@
-"""Faults that need a real RabbitMQ: a killed node, an alarm, refused credentials."""
+"""Tests faults that need a real RabbitMQ: a killed node, an alarm, refused credentials."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUEUE = Queue(name="faults")
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    """A node of this module's own: it is killed and alarmed."""
+    """Run a node for this module: it is killed and alarmed."""
     require_server()
     node = Node(tmp_path_factory.mktemp("faults"))
     try:
@@ -39,8 +39,8 @@ async def _until_ready(broker: AmqpBroker) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> None:
-    """Kill -9 of the node: waiting futures fail by name, and all is back by itself after it."""
+async def test_a_killed_node_fails_pending_publishes_and_is_survived(node: Node) -> None:
+    """After kill -9 of the node pending publishes fail, and the broker reconnects by itself."""
     broker = AmqpBroker(node.url, name="killed")
     await broker.start([QUEUE])
     inbox = Inbox(broker, "replica")
@@ -54,7 +54,7 @@ async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> Non
         async with asyncio.timeout(PATIENCE_SECONDS):
             await future
     with pytest.raises(ConsumerLost):
-        for _ in range(2):  # what had arrived before the kill may come first
+        for _ in range(2):  # messages from before the kill may come first
             await consumer.take(4)
     with pytest.raises(BrokerUnavailable):
         await broker.publish(QUEUE.name, Message("a.Type", b""))
@@ -70,8 +70,8 @@ async def test_a_killed_node_fails_what_waits_and_is_survived(node: Node) -> Non
     await broker.close()
 
 
-async def test_a_silent_link_fails_what_waits_and_is_survived(node: Node) -> None:
-    """Half open: no byte passes, no socket closes. The heartbeat notices, publishes end in time."""
+async def test_a_silent_link_fails_pending_publishes_and_is_survived(node: Node) -> None:
+    """On a half-open link no byte passes: the heartbeat notices, publishes end in time."""
     async with CutProxy(node.port) as proxy:
         url = node.url.replace(str(node.port), str(proxy.port)) + "?heartbeat=1"
         broker = AmqpBroker(url, name="silent", publish_timeout_seconds=0.2)
@@ -96,7 +96,7 @@ async def test_a_silent_link_fails_what_waits_and_is_survived(node: Node) -> Non
 
 
 async def test_a_closed_broker_leaves_no_task(node: Node) -> None:
-    """After close nothing of the broker runs on, whatever state it was closed in."""
+    """After close no task of the broker is left, in whatever state it was closed."""
     before = asyncio.all_tasks()
     broker = AmqpBroker(node.url, name="tidy")
     await broker.start([QUEUE])
@@ -111,7 +111,7 @@ async def test_a_closed_broker_leaves_no_task(node: Node) -> None:
 
 
 async def test_a_lost_consumer_leaves_no_task(node: Node) -> None:
-    """A consumer that nobody closes ends its tasks when its connection is lost."""
+    """A consumer that is never closed ends its tasks when its connection is lost."""
     queue = Queue(name="faults.lost")
     async with CutProxy(node.port) as proxy:
         broker = AmqpBroker(node.url.replace(str(node.port), str(proxy.port)), name="cut")
@@ -126,8 +126,8 @@ async def test_a_lost_consumer_leaves_no_task(node: Node) -> None:
         await broker.close()
 
 
-async def test_a_silent_peer_does_not_hold_up_close(node: Node) -> None:
-    """Closing gives up its orderly way when RabbitMQ does not answer, and leaves no task."""
+async def test_a_silent_peer_does_not_delay_close(node: Node) -> None:
+    """Closing stops waiting for a RabbitMQ that does not answer, and leaves no task."""
     before = asyncio.all_tasks()
     async with CutProxy(node.port) as proxy:
         broker = AmqpBroker(node.url.replace(str(node.port), str(proxy.port)), name="mute")
@@ -142,7 +142,7 @@ async def test_a_silent_peer_does_not_hold_up_close(node: Node) -> None:
 
 @pytest.mark.parametrize("queue", [QUEUE.name, "faults.missing"])
 async def test_reading_the_length_of_a_queue_keeps_no_memory(node: Node, queue: str) -> None:
-    """Lengths are read every second for as long as a service runs."""
+    """Lengths are read every second while a service runs, so reading must not leak."""
     broker = AmqpBroker(node.url, name="lengths")
     await broker.start([QUEUE])
 
@@ -158,14 +158,14 @@ async def test_reading_the_length_of_a_queue_keeps_no_memory(node: Node, queue: 
     await broker.close()
 
 
-async def test_an_alarm_blocks_publishing_and_is_told(node: Node) -> None:
-    """Under a memory alarm a publish is refused, not silently kept; acks and takes go on."""
+async def test_an_alarm_refuses_publishes(node: Node) -> None:
+    """Under a memory alarm a publish is refused, not kept; acks and takes go on."""
     broker = AmqpBroker(node.url, name="alarmed", publish_timeout_seconds=0.5)
     await broker.start([QUEUE])
     await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.000001")
     try:
         with pytest.raises(BrokerUnavailable):
-            for _ in range(100):  # the alarm takes a moment to be raised
+            for _ in range(100):  # until the alarm is raised
                 await broker.publish(QUEUE.name, Message("a.Type", b"x"))
         async with asyncio.timeout(PATIENCE_SECONDS):
             while not broker.blocked:
@@ -181,7 +181,7 @@ async def test_an_alarm_blocks_publishing_and_is_told(node: Node) -> None:
 
 
 async def test_wrong_credentials_are_refused_at_once(node: Node) -> None:
-    """A wrong password is an error that says what to check, not an endless wait."""
+    """A wrong password is an error that names what to check, not an endless wait."""
     broker = AmqpBroker(node.url.replace("guest:guest", "guest:wrong"), name="wrong")
     with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_URL"):
         async with asyncio.timeout(PATIENCE_SECONDS):
@@ -189,8 +189,8 @@ async def test_wrong_credentials_are_refused_at_once(node: Node) -> None:
     await broker.close()
 
 
-async def test_no_broker_is_an_error_in_time(node: Node) -> None:
-    """Where nothing listens, start gives up within its timeout and says so."""
+async def test_start_without_a_broker_times_out(node: Node) -> None:
+    """If nothing listens, start fails within its timeout."""
     del node
     broker = AmqpBroker("amqp://guest:guest@127.0.0.1:1/", name="away", start_timeout_seconds=0.3)
     with pytest.raises(BrokerUnavailable, match="is it running"):

@@ -1,4 +1,4 @@
-"""RabbitMQ over TLS: a real node that shows a certificate, and asks for one."""
+"""Tests RabbitMQ over TLS: a node with a certificate, which requires one of its clients."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ HOST = "localhost"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """The CA of the node and of its clients."""
+    """Create the CA of the node and of its clients."""
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="module")
 def client(authority: Authority) -> Pair:
-    """A client's certificate."""
+    """Create a client's certificate."""
     return authority.issue("client", "simile")
 
 
 @pytest.fixture(scope="module")
 def url(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A node that lets in who shows a certificate of its CA."""
+    """Run a node that requires a certificate of its CA; yield its URL."""
     require_server()
     pair, port = authority.issue("node", HOST), free_port()
     node = Node(
@@ -61,7 +61,7 @@ def _broker(url: str, tls: AmqpTls) -> AmqpBroker:
 
 
 async def test_messages_travel_over_tls(url: str, authority: Authority, client: Pair) -> None:
-    """With the CA and a client certificate, publishing and consuming are as ever."""
+    """With the CA and a client certificate, publishing and consuming work as without TLS."""
     settings = SharedSettings(
         amqp_url=url,
         amqp_ca_file=authority.file,
@@ -82,8 +82,8 @@ async def test_messages_travel_over_tls(url: str, authority: Authority, client: 
     await broker.close()
 
 
-async def test_another_ca_is_a_clear_refusal(url: str, client: Pair, tmp_path: Path) -> None:
-    """A node that the CA did not sign gets no password; the error names the setting, at once."""
+async def test_another_ca_is_refused(url: str, client: Pair, tmp_path: Path) -> None:
+    """A node with a certificate of another CA gets no password; the error names the setting."""
     other = Authority(tmp_path)
     broker = _broker(url, AmqpTls(other.file, client.cert, client.key))
     with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_CA_FILE") as seen:
@@ -92,10 +92,8 @@ async def test_another_ca_is_a_clear_refusal(url: str, client: Pair, tmp_path: P
     await broker.close()
 
 
-async def test_another_host_is_a_clear_refusal(
-    url: str, authority: Authority, client: Pair
-) -> None:
-    """The certificate's name is checked: a node's certificate does for no other host."""
+async def test_another_host_is_refused(url: str, authority: Authority, client: Pair) -> None:
+    """The host name is checked: a certificate of another host is refused."""
     address = url.replace(HOST, "127.0.0.1")
     broker = _broker(address, AmqpTls(authority.file, client.cert, client.key))
     with pytest.raises(BrokerUnavailable, match="host of SIMILE_AMQP_URL"):
@@ -106,7 +104,7 @@ async def test_another_host_is_a_clear_refusal(
 async def test_no_parameter_of_the_url_turns_the_check_off(
     url: str, client: Pair, tmp_path: Path
 ) -> None:
-    """`no_verify_ssl` is a parameter that the library below knows, and we don't."""
+    """`no_verify_ssl`, which the AMQP library knows, is not accepted in the URL."""
     other = Authority(tmp_path)
     broker = _broker(f"{url}?no_verify_ssl=1", AmqpTls(other.file, client.cert, client.key))
     with pytest.raises(BrokerUnavailable, match="no trust"):
@@ -117,7 +115,7 @@ async def test_no_parameter_of_the_url_turns_the_check_off(
 async def test_without_a_client_certificate_the_node_refuses(
     url: str, authority: Authority
 ) -> None:
-    """The error names the alert that the node sent."""
+    """The error names the TLS alert that the node sent."""
     broker = _broker(url, AmqpTls(authority.file))
     with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_CERT_FILE"):
         await broker.start([QUEUE])
@@ -136,7 +134,7 @@ async def test_without_a_client_certificate_the_node_refuses(
 def test_files_that_can_not_be_used_end_the_start(
     tmp_path: Path, files: dict[str, str], named: str
 ) -> None:
-    """Before RabbitMQ is asked at all, with the setting's name."""
+    """Unusable files end the start before a connection, with the setting's name."""
     (tmp_path / "junk").write_text("no PEM")
     paths = {name: tmp_path / file for name, file in files.items()}
     settings = load(SharedSettings, amqp_url="amqps://localhost/", **paths)
@@ -145,14 +143,14 @@ def test_files_that_can_not_be_used_end_the_start(
 
 
 def test_a_ca_without_amqps_is_a_wrong_setting(tmp_path: Path) -> None:
-    """Without this all messages would travel unencrypted although the settings ask for TLS."""
+    """A CA without amqps:// is an error; otherwise all messages would travel unencrypted."""
     settings = SharedSettings(amqp_url="amqp://localhost/", amqp_ca_file=tmp_path / "ca.pem")
     with pytest.raises(InvalidSettings, match="amqps://"):
         amqp_broker(settings, "tls")
 
 
-def test_a_broken_off_handshake_is_no_distrust() -> None:
-    """A broker that dies during a handshake is away, and is tried again."""
+def test_an_aborted_handshake_is_retried() -> None:
+    """A broker that dies during a handshake is unavailable, not distrusted, and is tried again."""
     cut = ConnectionError()
     cut.__cause__ = ssl.SSLEOFError(8, "EOF occurred in violation of protocol")
     assert certificate_error(cut) is None

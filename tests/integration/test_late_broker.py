@@ -1,4 +1,4 @@
-"""Services whose RabbitMQ is late, goes away, and comes back: live all the time, and truthful."""
+"""Tests services whose RabbitMQ starts late, goes away, and comes back."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE_SECONDS = 60
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer: of a problem, its code."""
+    """An HTTP answer; code: of a problem document."""
 
     status: int
     code: str
@@ -56,7 +56,7 @@ def _failing(process: Process, path: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """Upload and a searcher with an index, no embedder, and a node that is not started yet."""
+    """Runs upload and a searcher with an index, no embedder, and a node to be started later."""
 
     node: Node
     url: str
@@ -65,18 +65,18 @@ class System:
 
     @property
     def processes(self) -> tuple[Process, ...]:
-        """Both."""
+        """Both processes."""
         return self.upload, self.searcher
 
     def until_answered(self, path: str, code: str, body: bytes | None = None) -> Answer:
-        """Ask until the answer has that code."""
+        """Send requests until the answer has that code."""
         wait_until(lambda: _ask(f"{self.url}{path}", body).code == code, code, self.upload)
         return _ask(f"{self.url}{path}", body)
 
 
 @pytest.fixture
 def system(tmp_path: Path) -> Iterator[System]:
-    """Started before its broker."""
+    """Yield the system, started before its broker."""
     require_server()
     folder = tmp_path / "node"
     folder.mkdir()
@@ -100,8 +100,8 @@ def system(tmp_path: Path) -> Iterator[System]:
         node.close()
 
 
-def test_services_wait_for_their_broker_and_outlive_it(system: System) -> None:
-    """Live and not ready before it is there; without it upload stays ready, and says why."""
+def test_services_wait_for_their_broker_and_survive_its_loss(system: System) -> None:
+    """Services are live but unready until the broker starts; after its loss upload stays ready."""
     for process in system.processes:
         wait_until(lambda p=process: "broker_away" in p.log.read_text(), "waiting", process)  # type: ignore[misc]
         assert _failing(process, "/livez") == {}
@@ -136,10 +136,10 @@ def test_services_wait_for_their_broker_and_outlive_it(system: System) -> None:
     ],
     ids=["a user", "a vhost"],
 )
-async def test_what_is_refused_is_tried_until_it_is_permitted(
+async def test_a_refused_declaration_is_retried_until_permitted(
     rabbitmq: Node, credentials: str, vhost: str, missing: list[str]
 ) -> None:
-    """Whoever sets RabbitMQ up may come later than the services; until then they say why."""
+    """Refused permissions are retried and reported: RabbitMQ may be set up after the services."""
     url = f"amqp://{credentials}@127.0.0.1:{rabbitmq.port}/{vhost}"
     user, _, password = credentials.partition(":")
     broker = AmqpBroker(url, name="refused", start_timeout_seconds=None)

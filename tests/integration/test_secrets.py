@@ -1,4 +1,4 @@
-"""Secrets stay out of what is written: logs at every level, tracebacks, reprs, and answers."""
+"""Tests that secrets stay out of logs at every level, tracebacks, reprs, and answers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ KEY, KNOWN = new_key("shop", [Scope.READ])
 
 
 class Written:
-    """All that was written so far."""
+    """Collects everything written so far."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
         self._text = ""
 
     def getvalue(self) -> str:
-        """The text."""
+        """Return the text."""
         self._text += self._capsys.readouterr().out
         return self._text
 
@@ -41,7 +41,7 @@ class Written:
 def written(
     request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Written]:
-    """All that the process logs, of every library, from debug up."""
+    """Return everything that the process logs, of every library, from debug up."""
     handlers, level = logging.root.handlers[:], logging.root.level
     logs.configure("debug", request.param)
     try:
@@ -53,7 +53,7 @@ def written(
 
 
 async def test_a_broker_that_is_away_shows_no_password(written: Written) -> None:
-    """Neither the log of the attempts nor the error has it."""
+    """The log of the attempts and the error don't contain the password."""
     url = f"amqp://user:{PASSWORD}@127.0.0.1:{free_port()}/"
     broker = AmqpBroker(url, name="test", start_timeout_seconds=0.5)
     with pytest.raises(BrokerUnavailable) as seen:
@@ -65,7 +65,7 @@ async def test_a_broker_that_is_away_shows_no_password(written: Written) -> None
 
 
 async def test_a_broker_that_refuses_shows_no_password(rabbitmq: Node, written: Written) -> None:
-    """A wrong password is refused by the name of its setting; a right one is not logged either."""
+    """A wrong password is refused with the setting's name; a right one is not logged either."""
     wrong = rabbitmq.url.replace("guest:guest", f"guest:{PASSWORD}")
     broker = AmqpBroker(wrong, name="test", start_timeout_seconds=30)
     with pytest.raises(BrokerUnavailable, match="SIMILE_AMQP_URL") as seen:
@@ -83,7 +83,7 @@ async def test_a_broker_that_refuses_shows_no_password(rabbitmq: Node, written: 
 
 
 def test_a_traceback_shows_no_locals(written: Written) -> None:
-    """Lines of code are shown, what they hold is not: it may be a key."""
+    """Tracebacks show lines of code without local values, which may hold a key."""
 
     def fails(key: str) -> None:
         message = "it failed"
@@ -99,7 +99,7 @@ def test_a_traceback_shows_no_locals(written: Written) -> None:
 
 
 def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither as text nor dumped; the header is the one place that has the key."""
+    """Secrets are hidden in text and dumps; only the request header has the key."""
     monkeypatch.setenv("SIMILE_API_KEY", KEY)
     monkeypatch.setenv("SIMILE_AMQP_URL", f"amqp://user:{PASSWORD}@host/")
     shown = "".join(
@@ -112,7 +112,7 @@ def test_settings_show_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_writes_no_secret(tmp_path: Path) -> None:
-    """`simile upload` at debug, with keys, and RabbitMQ away, asked with a key."""
+    """`simile upload` at debug level with keys, without RabbitMQ, logs no key of a request."""
     file, log = tmp_path / "keys", tmp_path / "log"
     file.write_text(KNOWN.line)
     process = start(

@@ -1,4 +1,4 @@
-"""Searchers whose disks do not hold the same, over both brokers: none answers what it can't."""
+"""Tests searchers with different disks over both brokers: none takes queries it can't answer."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ REPLIES = Queue(name="simile.reply.several-searchers", exclusive=True)
 
 @dataclass
 class Searcher:
-    """A running searcher with a disk of its own."""
+    """Runs a searcher with its own disk."""
 
     volume: Volume
     telemetry: Telemetry = field(default_factory=Telemetry)
 
     def publish(self, collection: str) -> None:
-        """Put a collection on its disk."""
+        """Publish a collection on its disk."""
         publish_version(self.volume, collection, unit_vectors(COUNT), items(COUNT))
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric's value."""
+        """Return a metric's value."""
         return self.telemetry.registry.get_sample_value(f"simile_searcher_{name}", labels) or 0.0
 
     def handover(self, broker: Broker) -> Handover:
@@ -68,7 +68,7 @@ class Searcher:
 
     @property
     def unready(self) -> str:
-        """Why it is not ready."""
+        """Return why the searcher is not ready."""
         return self.telemetry.health.not_ready().get("searcher", "")
 
     def holds(self, collection: str) -> bool:
@@ -78,7 +78,7 @@ class Searcher:
 
 @dataclass
 class System:
-    """Two searchers, `full` and `empty`, and the queue that answers come to."""
+    """Two searchers, `full` and `empty`, and the queue that receives answers."""
 
     broker: Broker
     full: Searcher
@@ -88,7 +88,7 @@ class System:
     async def answers(
         self, count: int, collection: str, *, within_seconds: float = 60
     ) -> list[str]:
-        """The codes of so many queries of a collection, asked at once."""
+        """Send `count` concurrent queries of a collection; return the codes of the answers."""
         deadline = time.time_ns() // 1_000_000 + round(1000 * within_seconds)
         vector = struct.pack(f"<{DIMENSION}f", *unit_vectors(COUNT)[4].tolist())
         for number in range(count):
@@ -114,18 +114,18 @@ class System:
         return list(codes.values())
 
     async def consumers(self) -> int:
-        """How many searchers take queries."""
+        """Return how many searchers consume queries."""
         return (await self.broker.state(topology.SEARCH.name)).consumers
 
     async def until_consumers(self, count: int) -> None:
-        """Wait until so many searchers take queries."""
+        """Wait until `count` searchers consume queries."""
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await self.consumers() != count:
                 await asyncio.sleep(0.02)
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for it."""
+    """Wait until the condition holds."""
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():
             await asyncio.sleep(0.02)
@@ -133,7 +133,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 async def system(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[System]:
-    """Running; `full` holds birds, and is ready."""
+    """Yield the running system; `full` holds `birds`, and is ready."""
     broker: Broker = MemoryBroker()
     if request.param == "rabbitmq":
         node: Node = request.getfixturevalue("rabbitmq")
@@ -159,7 +159,7 @@ async def system(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def test_a_searcher_whose_disk_is_empty_takes_no_query(system: System) -> None:
-    """Beside one with an index: 200 queries, none of them no_index; filled it takes its share."""
+    """Of 200 queries none gets no_index; once filled the searcher takes its share."""
     await until(lambda: "no_index" in system.empty.unready)
     assert not system.empty.telemetry.health.not_live()
     assert set(await system.answers(QUERIES, "birds")) == {"ok"}
@@ -172,7 +172,7 @@ async def test_a_searcher_whose_disk_is_empty_takes_no_query(system: System) -> 
 
 
 async def test_a_searcher_that_loses_its_index_takes_no_query(system: System) -> None:
-    """It still answers the queries that it has received."""
+    """A searcher without an index still answers the queries that it has received."""
     system.empty.publish("birds")
     await system.until_consumers(2)
     (system.empty.volume.home("birds") / "ACTIVE").unlink()
@@ -180,8 +180,8 @@ async def test_a_searcher_that_loses_its_index_takes_no_query(system: System) ->
     assert set(await system.answers(QUERIES, "birds")) == {"ok"}
 
 
-async def test_a_collection_that_only_another_has_is_left_to_it(system: System) -> None:
-    """200 queries for a collection that is copied to one disk after the other: none fails."""
+async def test_a_query_is_passed_on_to_the_searcher_that_has_the_collection(system: System) -> None:
+    """200 queries for a collection that reaches one disk after the other: none fails."""
     system.empty.publish("birds")
     system.full.publish("fish")
     await system.until_consumers(2)
@@ -192,10 +192,10 @@ async def test_a_collection_that_only_another_has_is_left_to_it(system: System) 
     assert system.full.metric("redelivered_total") == system.empty.metric("redelivered_total") == 0
 
 
-async def test_a_collection_that_nobody_has_is_refused_after_some_passes(
+async def test_a_collection_that_no_searcher_has_is_refused_after_some_passes(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its reason; queries do not circle for as long as they are waited for."""
+    """The refusal has its reason; queries are not passed on for their whole deadline."""
     monkeypatch.setattr("services.searcher.handover._MAX_PAUSE_SECONDS", 0.02)
     system.empty.publish("birds")
     await system.until_consumers(2)
@@ -204,8 +204,8 @@ async def test_a_collection_that_nobody_has_is_refused_after_some_passes(
     assert passes == 20 * 16
 
 
-async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(system: System) -> None:
-    """Its caller learns the reason, rather than nothing."""
+async def test_a_query_near_its_deadline_is_not_passed_on(system: System) -> None:
+    """The caller gets the reason instead of a timeout."""
     system.empty.publish("birds")
     await system.until_consumers(2)
     vector = np.zeros(DIMENSION, "<f4").tobytes()
@@ -228,7 +228,7 @@ async def test_a_query_whose_time_is_nearly_up_is_not_passed_on(system: System) 
 async def test_a_collection_that_the_only_searcher_lacks_is_answered_at_once(
     system: System,
 ) -> None:
-    """There is nobody to leave it to."""
+    """Without another searcher the query is answered at once."""
     assert await system.answers(1, "fish") == ["no_index"]
     assert system.full.metric("passed_on_total") == 0
 
@@ -236,6 +236,6 @@ async def test_a_collection_that_the_only_searcher_lacks_is_answered_at_once(
 async def test_a_collection_that_has_just_become_active_is_opened_for_a_query(
     system: System,
 ) -> None:
-    """The only searcher does not wait for its next look at the volume."""
+    """The only searcher opens the collection without waiting for its next refresh."""
     system.full.publish("fish")
     assert await system.answers(1, "fish") == ["ok"]

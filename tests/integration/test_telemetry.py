@@ -1,4 +1,4 @@
-"""Where a query's time goes, and its trace: through all services, over both brokers."""
+"""Tests the stages and the trace of a query through all services, over both brokers."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ CALLER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 @dataclass
 class SlowModel(FakeModel):
-    """Takes its time, as a network does."""
+    """Embeds slowly, as a network does."""
 
     batch_limit: int = 2
     chunk_images: int = 2
 
     def embed(self, batch: Pixels) -> Vectors:
-        """Mean colours, later."""
+        """Return mean colours after a delay."""
         time.sleep(MODEL_SECONDS)
         return FakeModel.embed(self, batch)
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])
 def broker(request: pytest.FixtureRequest) -> Broker:
-    """Either broker, not started."""
+    """Return each broker, not started."""
     if request.param == "memory":
         return MemoryBroker()
     node: Node = request.getfixturevalue("rabbitmq")
@@ -59,7 +59,7 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 @pytest.fixture
 async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]:
-    """A collector that the SDK sends to."""
+    """Run a collector that the SDK sends to."""
     async with collecting() as listening:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", listening.url)
         yield listening
@@ -68,7 +68,7 @@ async def collector(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Collector]
 async def _ask(
     session: aiohttp.ClientSession, headers: Mapping[str, str] | None = None
 ) -> tuple[float, dict[str, Any], str]:
-    """Seconds as the caller sees them, the answer, its correlation id."""
+    """Send a query; return its seconds, the answer, and its correlation id."""
     began = time.perf_counter()
     async with session.post("/v1/search", data=IMAGE, headers=headers) as answer:
         body = await answer.json()
@@ -77,7 +77,7 @@ async def _ask(
 
 
 async def _connect(session: aiohttp.ClientSession) -> None:
-    """Open connections: what that takes is no service's time."""
+    """Open connections first: their setup is not part of a service's time."""
     for path in ("/v1/collections", "/v1/collections"):
         await asyncio.gather(*(_get(session, path) for _ in range(AT_ONCE)))
 
@@ -87,15 +87,15 @@ async def _get(session: aiohttp.ClientSession, path: str) -> None:
         await answer.read()
 
 
-async def test_the_stages_of_a_query_are_its_time(tmp_path: Path, broker: Broker) -> None:
-    """Alone and in a queue, stages add up to what the caller waits, and next to none is unnamed."""
+async def test_the_stages_of_a_query_sum_to_its_time(tmp_path: Path, broker: Broker) -> None:
+    """Alone and queued, the stages sum to the caller's waiting time, with almost no rest."""
     async with (
         system(tmp_path, broker, SlowModel()) as running,
         aiohttp.ClientSession(running.url) as session,
     ):
         await _connect(session)
-        await _ask(session)  # what is done once, as to load decoders, is no stage of each
-        # Of three the one with the least unnamed: what a busy machine does only adds to it.
+        await _ask(session)  # loading decoders once is not a stage of each query
+        # Take the smallest rest of three: a busy machine only adds to it.
         alone = [await _ask(session) for _ in range(3)]
         asked = [min(alone, key=lambda one: one[1]["timings_ms"]["messaging"])]
         asked += await asyncio.gather(*(_ask(session) for _ in range(AT_ONCE)))
@@ -121,7 +121,7 @@ async def test_the_stages_of_a_query_are_its_time(tmp_path: Path, broker: Broker
 async def _traced(
     tmp_path: Path, broker: Broker, count: int = 1, **headers: str
 ) -> tuple[list[str], str]:
-    """Ask so often while traces are sent: the correlation ids, and the metrics as OpenMetrics."""
+    """Send queries while traces are on; return correlation ids, and metrics as OpenMetrics."""
     sending = tracing("otlp", "system")
     async with (
         system(tmp_path, broker, FakeModel(), sending) as running,
@@ -136,7 +136,7 @@ async def _traced(
 async def test_a_query_is_one_trace_through_all_services(
     tmp_path: Path, broker: Broker, collector: Collector
 ) -> None:
-    """One tree: the request, under it the work of embedder and searcher, a span for each stage."""
+    """The trace has the request, under it the work of embedder and searcher, and their stages."""
     (correlation_id,), _ = await _traced(tmp_path, broker)
     (root,) = (span for span in collector.spans if span.name == "POST /v1/search")
     assert root.trace_id == correlation_id, "the answer's header does not lead to its trace"
@@ -170,7 +170,7 @@ async def test_a_query_is_one_trace_through_all_services(
 async def test_a_batch_is_linked_with_its_queries(
     tmp_path: Path, broker: Broker, collector: Collector
 ) -> None:
-    """The batch has a span of its own that leads to each query in it, and back."""
+    """The batch has its own span, linked with each query in it, and back."""
     await _traced(tmp_path, broker)
     (root,) = (span for span in collector.spans if span.name == "POST /v1/search")
     (batch,) = (span for span in collector.spans if span.name == "batch")
@@ -180,10 +180,10 @@ async def test_a_batch_is_linked_with_its_queries(
     assert batch.attributes["simile.images"] == 1
 
 
-async def test_a_callers_trace_goes_on(
+async def test_a_callers_trace_continues(
     tmp_path: Path, broker: Broker, collector: Collector
 ) -> None:
-    """A traceparent that comes with a request is the parent; two queries of it keep two names."""
+    """A request's traceparent becomes the parent; two queries of a trace keep two names."""
     names, _ = await _traced(tmp_path, broker, count=2, traceparent=CALLER)
     assert names[0] != names[1]
     roots = [span for span in collector.spans if span.name == "POST /v1/search"]
@@ -191,18 +191,18 @@ async def test_a_callers_trace_goes_on(
     assert [(one.trace_id, one.parent_id) for one in roots] == [(trace_id, parent_id)] * 2
 
 
-async def test_what_a_caller_does_not_sample_is_not_sent(
+async def test_unsampled_traces_are_not_sent(
     tmp_path: Path, broker: Broker, collector: Collector
 ) -> None:
-    """A caller that keeps nothing of its trace gets nothing kept here, by any service."""
+    """No service keeps spans of a trace that the caller does not sample."""
     await _traced(tmp_path, broker, traceparent=f"{CALLER[:-2]}00")
     assert collector.spans == []
 
 
-async def test_a_collector_that_is_away_holds_up_nothing(
+async def test_a_missing_collector_delays_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody takes the spans: queries are answered all the same, and the end comes in time."""
+    """Without a collector queries are answered, and the shutdown ends in time."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
     async with asyncio.timeout(60):
         names, _ = await _traced(tmp_path, MemoryBroker(), count=3)
@@ -210,8 +210,8 @@ async def test_a_collector_that_is_away_holds_up_nothing(
 
 
 @pytest.mark.usefixtures("collector")
-async def test_an_example_leads_from_a_metric_to_a_trace(tmp_path: Path, broker: Broker) -> None:
-    """Whoever asks for OpenMetrics gets a trace id with the durations of traced queries."""
+async def test_an_exemplar_links_a_metric_to_a_trace(tmp_path: Path, broker: Broker) -> None:
+    """The OpenMetrics format has trace ids with the durations of traced queries."""
     (correlation_id,), exposed = await _traced(tmp_path, broker)
     examples = [line for line in exposed.splitlines() if f'trace_id="{correlation_id}"' in line]
     named = {line.partition("_bucket")[0] for line in examples}

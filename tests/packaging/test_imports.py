@@ -1,4 +1,4 @@
-"""What an import may cost: an image without torch must start, and no import may reach out."""
+"""Tests the imports of each service: no torch where it is absent, no side effects."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ socket.socket.connect = socket.socket.bind = refuse
 
 
 def _import_in_fresh_interpreter(*modules: str, environment: dict[str, str]) -> set[str]:
-    """The top-level modules that are loaded after importing these."""
+    """Return the top-level modules that are loaded after importing these."""
     code = ISOLATED + "\n".join(f"import {module}" for module in modules)
     code += "\nprint(*sorted({name.partition('.')[0] for name in sys.modules}))"
     done = subprocess.run(
@@ -49,13 +49,13 @@ def _import_in_fresh_interpreter(*modules: str, environment: dict[str, str]) -> 
     ],
 )
 def test_a_service_loads_only_what_its_image_holds(module: str, absent: set[str]) -> None:
-    """Importing the service in a fresh interpreter leaves the others' libraries out."""
+    """Importing a service in a fresh interpreter does not load the libraries of other services."""
     loaded = _import_in_fresh_interpreter(module, environment={})
     assert not loaded & absent
 
 
 def test_no_import_reads_settings_or_opens_sockets() -> None:
-    """Every module imports where each setting is nonsense and no connection is possible."""
+    """Every module imports while each setting is invalid and connections are impossible."""
     nonsense = {"SIMILE_ADMIN_PORT": "x", "SIMILE_ROOT": "\n", "SIMILE_AMQP_URL": "nowhere"}
     for service in ("UPLOAD_PORT", "EMBEDDER_MODEL", "SEARCHER_THREADS", "INDEX_TREES"):
         nonsense[f"SIMILE_{service}"] = "nonsense"

@@ -1,4 +1,4 @@
-"""The pinned versions are ones that the project's ranges take in."""
+"""Tests that the pinned versions are within the project's ranges."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ PINS: Final = {
 
 
 @pytest.mark.parametrize("text", REQUIREMENTS)
-def test_a_range_takes_in_the_pinned_version(text: str) -> None:
-    """A new clone installs by both: where they disagree, nothing can be installed."""
+def test_a_range_includes_the_pinned_version(text: str) -> None:
+    """A clone installs with both: if they disagree, nothing can be installed."""
     requirement = Requirement(text)
     version = PINS[canonicalize_name(requirement.name)]
     assert requirement.specifier.contains(version, prereleases=True)

@@ -1,4 +1,4 @@
-"""The wheel that images install: complete, and free of everything else."""
+"""Tests the contents of the wheel that images install."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """The names of the files in a wheel built from a copy of the sources."""
+    """Build a wheel from a copy of the sources; return the names of its files."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     shutil.copytree(ROOT / "services", source / "services")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
@@ -31,7 +31,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 
 def test_the_wheel_holds_every_source_file(wheel: set[str]) -> None:
-    """Modules, the page, the API's description and the type marker are all in it."""
+    """The wheel has all modules, the page, the API's description and the type marker."""
     sources = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "services").rglob("*")
@@ -43,7 +43,7 @@ def test_the_wheel_holds_every_source_file(wheel: set[str]) -> None:
 
 
 def test_the_wheel_holds_nothing_but_services(wheel: set[str]) -> None:
-    """Tests and tools stay at home, the licence goes along."""
+    """The wheel has no tests or tools, but the licence."""
     tops = {name.partition("/")[0] for name in wheel}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"services"}
     assert any(name.endswith("/licenses/LICENSE") for name in wheel)
