@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Mapping
 
@@ -16,7 +17,9 @@ import structlog
 from services.searcher.index.finder import Finder
 from services.searcher.index.index import Index
 from services.searcher.metrics import SearcherMetrics
-from services.shared.errors import IndexCorrupt, NoIndex, SimileError
+from services.shared.errors import IndexCorrupt, NoIndex, SimileError, UnknownCollection
+from services.shared.volume.following import Following
+from services.shared.volume.manifest import Manifest
 from services.shared.volume.volume import Volume
 
 _log = structlog.get_logger(__name__)
@@ -34,7 +37,7 @@ class Catalog:
         self._memory_bytes = memory_bytes
         # In the order of use, the least recently used first.
         self._open: OrderedDict[str, Finder] = OrderedDict()
-        self._refused: dict[str, str] = {}
+        self._versions = Following(volume, self._open_index, on_refusal=self._count_refusal)
         self._closed: set[str] = set()
         self._opening = asyncio.Lock()
         self._volume_away = False
@@ -84,7 +87,7 @@ class Catalog:
 
     async def opened(self, collection: str) -> Finder:
         """Return the collection's index, and open it before where needed. Raises NoIndex."""
-        if collection not in self._open and collection not in self._refused:
+        if collection not in self._open and collection not in self._versions.refused:
             async with self._opening:
                 if collection in self._closed or await self._became_active(collection):
                     await self._refresh_one(collection, wanted=True)
@@ -104,7 +107,8 @@ class Catalog:
         if self._open.get(collection) is finder:
             self._close(collection)
             self._note_emptiness()
-            self._refuse(collection, finder.index.manifest.version, error)
+            self._versions.refuse(collection, finder.index.manifest.version, error)
+            self._show_refusal(collection)
 
     async def follow(self, poll_seconds: float) -> None:
         """Refresh until cancelled."""
@@ -123,8 +127,9 @@ class Catalog:
             self._volume_away = True
             return
         self._volume_away = False
-        for removed in (self._open.keys() | self._closed | self._refused.keys()) - set(collections):
-            self._refused.pop(removed, None)
+        known = self._open.keys() | self._closed | self._versions.refused
+        for removed in known - set(collections):
+            self._versions.forget(removed)
             self._metrics.index_refused.remove(removed)
         self._closed &= set(collections)
         for removed in self._open.keys() - set(collections):
@@ -137,35 +142,31 @@ class Catalog:
 
     async def _refresh_one(self, collection: str, *, wanted: bool) -> None:
         """Bring a collection up to date; `wanted`: for a query, so others are closed for it."""
-        version = ""
+        finder = self._open.get(collection)
+        opened = None if finder is None else finder.index
+        room = self._room_bytes if opened is None and not wanted else math.inf
+
+        def admits(manifest: Manifest) -> bool:
+            return manifest.bytes <= room
+
         try:
-            version = await asyncio.to_thread(self._volume.active, collection)
-            opened = self._open.get(collection)
-            if opened is not None and opened.index.manifest.version == version:
-                self._forget_refusal(collection)
-                return
-            if self._refused.get(collection) == version:
-                return
-            manifest = await asyncio.to_thread(self._volume.manifest, collection, version)
-            if opened is None and not wanted and not self._fits(manifest.bytes):
-                self._closed.add(collection)
-                self._note_emptiness()
-                return
-            with self._metrics.open_seconds.time():
-                index = await asyncio.to_thread(Index.open, self._volume, collection, version)
-        except SimileError as error:
-            self._refuse(collection, version, error)
-            return
-        except (OSError, MemoryError):
-            raise  # not the version's fault but the machine's: a new process tries again
-        except Exception as error:  # noqa: BLE001 (one collection must not end the searcher of all)
-            _log.exception("an index version can't be opened", collection=collection)
-            self._refuse(collection, version, IndexCorrupt(f"it can't be opened: {error!r}"))
-            return
-        self._install(collection, Finder(index))
+            index = await asyncio.to_thread(
+                self._versions.newest, collection, opened, admits=admits
+            )
+        except (NoIndex, UnknownCollection):
+            return  # removed a moment ago: the next refresh closes it
+        self._show_refusal(collection)
+        if index is not None and index is not opened:
+            self._install(collection, Finder(index))
+        elif index is None and collection not in self._versions.refused:
+            self._closed.add(collection)
+            self._note_emptiness()
+
+    def _open_index(self, collection: str, version: str) -> Index:
+        with self._metrics.open_seconds.time():
+            return Index.open(self._volume, collection, version)
 
     def _install(self, collection: str, finder: Finder) -> None:
-        self._forget_refusal(collection)
         self._closed.discard(collection)
         if collection in self._open:
             self._metrics.swaps.labels(collection).inc()
@@ -186,12 +187,14 @@ class Catalog:
         )
         self._close_unused(collection)
 
-    def _fits(self, size: int) -> bool:
-        return self._memory_bytes is None or self.mapped_bytes + size <= self._memory_bytes
+    @property
+    def _room_bytes(self) -> float:
+        """The size of an index that fits beside the open ones; below 0 where they are too many."""
+        return math.inf if self._memory_bytes is None else self._memory_bytes - self.mapped_bytes
 
     def _close_unused(self, newest: str) -> None:
         """Close the least recently used indexes; each opens again with its next query."""
-        while not self._fits(0):
+        while self._room_bytes < 0:
             oldest = next((name for name in self._open if name != newest), None)
             if oldest is None:
                 return
@@ -208,21 +211,9 @@ class Catalog:
         del self._open[collection]
         self._metrics.forget_index(collection)
 
-    def _forget_refusal(self, collection: str) -> None:
-        self._refused.pop(collection, None)
-        self._metrics.index_refused.labels(collection).set(0)
-
-    def _refuse(self, collection: str, version: str, error: SimileError) -> None:
-        if self._refused.get(collection) == version:
-            return
-        self._refused[collection] = version
+    def _count_refusal(self, collection: str, error: SimileError) -> None:
         self._metrics.refused.labels(collection=collection, code=error.code).inc()
-        self._metrics.index_refused.labels(collection).set(1)
-        answering = self._open.get(collection)
-        _log.error(
-            str(error),
-            action=error.code,
-            collection=collection,
-            refused_version=version,
-            answering_version=answering.index.manifest.version if answering else None,
-        )
+
+    def _show_refusal(self, collection: str) -> None:
+        refused = collection in self._versions.refused
+        self._metrics.index_refused.labels(collection).set(int(refused))

@@ -15,23 +15,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-import structlog
-
 from services.shared.errors import (
     IndexBuilding,
     IndexCorrupt,
     NoIndex,
     SimileError,
+    UnknownCollection,
 )
 from services.shared.volume.build_progress import BuildProgress
+from services.shared.volume.following import Following
 from services.shared.volume.items import ITEMS, Facets, Item, ItemCatalog
 from services.shared.volume.manifest import Manifest
 from services.shared.volume.volume import Lease, Volume, read_vector
 from services.upload.collection_names import CollectionNames
 from services.upload.search.embedding_cache import Vector
 from services.upload.stored_images import StoredImages
-
-_log = structlog.get_logger(__name__)
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
 _MAX_FACETS: Final = 200
@@ -81,7 +79,7 @@ class CollectionReader:
         self.images = images
         self._names = CollectionNames(volume, default_collection, hidden)
         self._opened: dict[str, OpenCollection] = {}
-        self._refused: dict[str, str] = {}
+        self._versions = Following(volume, self._open)
         self._looked: dict[str | None, tuple[float, OpenCollection]] = {}
         self._recent: str | None = None
         self._counting = asyncio.Lock()
@@ -94,6 +92,8 @@ class CollectionReader:
         looked = self._looked.get(collection)
         if looked is not None and time.monotonic() < looked[0]:
             return looked[1]
+        # Dropped first: where the collection is gone, this entry would keep its version held.
+        self._looked.pop(collection, None)
         opened = await asyncio.to_thread(self._current, collection)
         self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, opened)
         self._recent = opened.manifest.collection
@@ -155,22 +155,22 @@ class CollectionReader:
     def _current(self, collection: str | None) -> OpenCollection:
         name = collection or self._names.default()
         self._names.require_served(name)
-        opened, version = self._opened.get(name), ""
+        opened = self._opened.get(name)
         try:
-            version = self._volume.active(name)
-            known = {self._refused.get(name), None if opened is None else opened.manifest.version}
-            if opened is None or version not in known:
-                opened = self._opened[name] = self._open(name, version)
-        except IndexCorrupt as error:
-            if opened is None:
-                message = f"the active index of {name!r} can't be read: {error}"
-                raise NoIndex(message) from error
-            self._refused[name] = version
-            _log.error(str(error), action=error.code, collection=name, refused_version=version,
-                       answering_version=opened.manifest.version)  # fmt: skip
+            newest = self._versions.newest(name, opened, retry=opened is None)
         except NoIndex as error:
+            self._opened.pop(name, None)
             raise self._names.explained(name, error) from error
-        return opened
+        except UnknownCollection:
+            self._opened.pop(name, None)
+            raise
+        if newest is None:
+            reason = self._versions.reason(name)
+            message = f"the active index of {name!r} can't be read: {reason}"
+            raise NoIndex(message)
+        if newest is not opened:
+            self._opened[name] = newest
+        return newest
 
     def _open(self, name: str, version: str) -> OpenCollection:
         """The version, its files as large as they should be. Raises IndexCorrupt.

@@ -71,6 +71,23 @@ async def test_a_version_being_read_is_not_removed(api: Api) -> None:
 
 
 @pytest.mark.usefixtures("_looks_each_time")
+@pytest.mark.parametrize("whole", [True, False], ids=["folder", "ACTIVE"])
+async def test_a_removed_collection_is_not_held(api: Api, *, whole: bool) -> None:
+    """After its removal upload answers with an error, and holds its version no longer."""
+    assert (await api.get("/v1/collections/birds")).status == 200
+    version, home = api.volume.active("birds"), api.volume.home("birds")
+    if whole:
+        home.rename(home.with_name("Removed"))
+    else:
+        (home / "ACTIVE").unlink()
+    assert (await api.get("/v1/collections/birds")).status == (404 if whole else 503)
+    if whole:
+        home.with_name("Removed").rename(home)
+    gc.collect()
+    assert api.volume.remove("birds", version)
+
+
+@pytest.mark.usefixtures("_looks_each_time")
 @pytest.mark.parametrize("file", ["vectors.f32", "items.sqlite", "manifest.json"])
 async def test_a_damaged_version_is_refused_and_the_old_one_goes_on(api: Api, file: str) -> None:
     """As searchers do: said once, and over with the next good version."""
