@@ -14,10 +14,10 @@ from typing import Final
 import click
 
 from services.cli.bench import bench
-from services.cli.index import index
+from services.cli.index.commands import index
 from services.cli.keys import keys
 from services.cli.options import PICTURE_SUFFIXES, OutputFile, root_option, volume_of
-from services.cli.quarantine import quarantine
+from services.cli.quarantine.commands import quarantine
 from services.cli.tables import add_row, console, echo, new_table
 from services.cli.top import top
 from services.cli.up import up

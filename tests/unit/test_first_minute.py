@@ -13,7 +13,7 @@ import click
 import pytest
 from rich.console import Console
 
-from services.cli.index_output import shown_progress
+from services.cli.index.output import shown_progress
 from services.cli.options import ImagesFolder
 from services.cli.up_screen import LogScreen, Served, TerminalScreen
 from services.local import first_query, process_manager, running_up

@@ -1,4 +1,4 @@
-"""`simile quarantine`: lists, shows, replays and drops quarantined messages.
+"""The commands of `simile quarantine`: list, show, replay, drop.
 
 Services are imported inside their commands, so that an image needs only its own extra.
 """
@@ -23,7 +23,7 @@ from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
 
 if TYPE_CHECKING:
-    from services.cli.quarantine_visit import Held
+    from services.cli.quarantine.visit import Held
     from services.shared.messaging.broker import Broker
 
 _T = TypeVar("_T")
@@ -45,7 +45,7 @@ def quarantine() -> None:
 @lifecycle.exit_on_error
 def list_records(*, as_json: bool, amqp_url: str | None) -> None:
     """List the records, the oldest first."""
-    from services.cli.quarantine_visit import visit
+    from services.cli.quarantine.visit import visit
 
     async def look(broker: Broker) -> list[Held]:
         async with visit(broker) as held:
@@ -83,7 +83,7 @@ def list_records(*, as_json: bool, amqp_url: str | None) -> None:
 @lifecycle.exit_on_error
 def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
     """Show a record. Its image may be harmful: open it only in a sandbox."""
-    from services.cli.quarantine_visit import find, visit
+    from services.cli.quarantine.visit import find, visit
     from services.shared.errors import NotReplayable
 
     async def look(broker: Broker) -> Held:
@@ -119,13 +119,13 @@ def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
 
     The record is dropped when there is an answer; an image that fails again makes a new record.
     """
-    from services.cli import quarantine_visit
+    from services.cli.quarantine import visit as records
     from services.shared.contracts import Failure
 
     async def again(broker: Broker) -> str | Failure:
-        async with quarantine_visit.visit(broker) as held:
-            one = quarantine_visit.find(held, record_id)
-            return await quarantine_visit.replay(broker, one, timeout_seconds=timeout)
+        async with records.visit(broker) as held:
+            one = records.find(held, record_id)
+            return await records.replay(broker, one, timeout_seconds=timeout)
 
     outcome = _with_broker(amqp_url, again)
     if isinstance(outcome, Failure):
@@ -142,7 +142,7 @@ def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
 @lifecycle.exit_on_error
 def drop(*, record_ids: tuple[str, ...], every: bool, yes: bool, amqp_url: str | None) -> None:
     """Delete records."""
-    from services.cli.quarantine_visit import find, visit
+    from services.cli.quarantine.visit import find, visit
 
     if every == bool(record_ids):
         message = "give the ids of the records to drop, or --all"

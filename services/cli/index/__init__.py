@@ -1,0 +1,1 @@
+"""`simile index`: builds and manages the index versions of collections."""

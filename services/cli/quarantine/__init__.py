@@ -1,0 +1,1 @@
+"""`simile quarantine`: lists, shows, replays and drops quarantined messages."""
