@@ -1,4 +1,4 @@
-"""The images of a batch: interactive ones first, redelivered ones alone."""
+"""Batches hold interactive images first, and redelivered images alone."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_without_a_job_nothing_is_due() -> None:
     assert batcher.due_seconds(0, 3, urgent=True) is None
 
 
-def test_who_prepares_images_itself_does_so_up_to_its_share() -> None:
+def test_a_worker_that_decodes_does_so_up_to_its_share() -> None:
     """Of six images each of two workers decodes three."""
     batcher = _batcher(8, workers=2)
     for coming in (6, 5, 4):
@@ -74,7 +74,7 @@ def test_interactive_waits_for_no_bulk() -> None:
     assert _names(batcher.take(9)) == ["a", "A", "B", "C"]
 
 
-def test_batches_are_full_but_not_fuller() -> None:
+def test_batches_hold_at_most_the_maximum() -> None:
     """Images are taken in their order, at most `max_images` in a batch."""
     jobs = [job(name) for name in "abcdef"]
     assert _batches(jobs, 2) == [["a", "b", "c", "d"], ["e", "f"]]
@@ -117,19 +117,19 @@ def test_a_wait_ends(coming: int) -> None:
     assert (len(batch), reason) == (1, "waited")
 
 
-def test_a_batch_says_why_it_goes() -> None:
+def test_a_batch_says_why_it_starts() -> None:
     """A batch has a reason, which operators tune by: full, a free worker, or alone."""
     jobs = [job(name) for name in "abcd"] + [job("e"), job("f", redelivered=True)]
     assert [reason for _, reason in _taken(jobs, 3)] == ["full", "free", "alone"]
 
 
-def test_workers_share_what_waits() -> None:
+def test_workers_share_the_waiting_images() -> None:
     """Two workers take half of the images each, so that neither is idle."""
     batcher = _filled(_batcher(8, workers=2), [job(name) for name in "abcdef"])
     assert [len(batcher.take().jobs) for _ in range(3)] == [3, 2, 1]
 
 
-def test_what_a_model_runs_together_is_not_shared_out() -> None:
+def test_images_of_one_chunk_are_not_shared_out() -> None:
     """A worker takes four images where four take little longer than one."""
     batcher = _filled(_batcher(8, workers=2, chunk_images=4), [job(name) for name in "abcdef"])
     assert [len(batcher.take().jobs) for _ in range(2)] == [4, 2]

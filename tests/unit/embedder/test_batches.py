@@ -1,4 +1,4 @@
-"""Batches of a running embedder: what they hold, and when their results are published."""
+"""Batches of a running embedder hold the right images, and their results leave in time."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _OneByOne(FakeModel):
 
     def embed(self, batch: Pixels) -> Vectors:
         vectors = super().embed(batch)
-        if self.prepared:  # not at the warm-up
+        if self.prepared:  # the warm-up embeds without decoding
             self.gate.clear()
         return vectors
 
@@ -93,15 +93,15 @@ async def _decoding_the_next(timing: Timing) -> AsyncIterator[tuple[RunningEmbed
             model.decoding.set()
 
 
-async def test_results_go_when_the_next_batch_is_in_the_model() -> None:
-    """A worker that decodes is not slowed down by the publishing of its former results."""
+async def test_results_are_published_when_the_next_batch_is_in_the_model() -> None:
+    """Publishing the former results does not slow down a worker that decodes."""
     async with _decoding_the_next(Timing(max_defer_seconds=60.0)) as (embedder, model):
         await asyncio.sleep(0.05)
         assert embedder.in_flight == 2
         model.decoding.set()
         (held,) = await embedder.vectors(1)
         assert held.slip.correlation_id == "q-held"
-        # The second image is in the model, behind its gate.
+        # The second image is in the model, and waits for the gate.
         await embedder.until(lambda: embedder.in_flight == 1)
         model.gate.set()
         await embedder.vectors(1)

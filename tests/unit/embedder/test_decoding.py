@@ -1,4 +1,4 @@
-"""The work queue and the decoder alone, in orders of threads that a running embedder rarely has."""
+"""Tests the work queue and the decoder alone, in thread orders that are rare in an embedder."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ class _Gated(FakeModel):
         return super().prepare(image, box)
 
 
-def test_what_is_given_up_does_not_wait_for_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An image is overdue while its header is read: queued again, it would be answered twice."""
+def test_an_overdue_image_does_not_wait_for_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that becomes overdue while its header is read is not queued and answered again."""
     model, queue = _Gated(), _queue()
     decoder = Decoder(model, LIMITS, queue, instruments().metrics, small_bytes=0)
     queue.put(job("large", LARGE))
@@ -63,7 +63,7 @@ def test_what_is_given_up_does_not_wait_for_a_large_one(monkeypatch: pytest.Monk
 
     def memory_of(header: Header, _target: int | None) -> float:
         if header.width == 32:
-            # The large image is not overdue yet: its decoding began later.
+            # The large image is not overdue yet, since its decoding began later.
             assert queue.take_overdue(0.0) is slow
         return 1.0
 
@@ -89,7 +89,7 @@ def test_what_is_given_up_does_not_wait_for_a_large_one(monkeypatch: pytest.Monk
 
 
 def test_a_second_large_image_waits_for_the_first() -> None:
-    """A large image that meets another waits; images behind it pass; then it comes first."""
+    """A large image waits for another one, images behind it pass, and then it is decoded first."""
     queue = _queue()
     for name in ("a", "b", "c", "d"):
         queue.put(job(name))
@@ -135,7 +135,7 @@ def test_interactive_images_are_decoded_first() -> None:
 
 
 def test_batches_are_for_workers() -> None:
-    """A thread that only decodes gets no batch; a worker gets one as soon as there is an image."""
+    """A thread that only decodes gets no batch; a worker gets one as soon as an image is ready."""
     queue = _queue()
     queue.put(job("a", SLOW))
     task = _task(queue)

@@ -1,4 +1,4 @@
-"""The metrics of GPUs, which never break the other metrics."""
+"""The metrics of GPUs never break the other metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GIB = 2**30
 
 @dataclass
 class _Cuda:
-    """Two GPUs of 24 GiB; lost ones raise, as torch does."""
+    """Simulates two GPUs of 24 GiB; lost ones raise, as torch does."""
 
     lost: bool = False
     watched: bool = True
@@ -39,7 +39,7 @@ class _Cuda:
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """A registry for the metrics."""
+    """Return a registry for the metrics."""
     return CollectorRegistry()
 
 
@@ -64,7 +64,7 @@ def test_without_the_drivers_library_utilization_is_left_out(registry: Collector
 
 
 def test_a_lost_gpu_does_not_end_the_metrics(registry: CollectorRegistry) -> None:
-    """The use of a lost GPU is NaN; the other metrics are still there."""
+    """The use of a lost GPU is NaN, and the other metrics are exposed."""
     cuda = _Cuda()
     show_devices(EmbedderMetrics(registry), cuda)
     cuda.lost = True

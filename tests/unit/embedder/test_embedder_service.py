@@ -1,4 +1,4 @@
-"""The results of an embedder on the broker in memory, with a model that needs no network."""
+"""An embedder on the broker in memory produces its results, with a model without a network."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ async def test_a_bad_image_fails_alone(
     assert embedder.count("images_total", intake="interactive", code="ok") == 3
 
 
-async def test_a_culprit_is_found_by_halves(embedder: RunningEmbedder) -> None:
-    """The model fails on one of four images: few of the others are computed again."""
+async def test_an_image_that_breaks_the_model_is_found_by_halves(embedder: RunningEmbedder) -> None:
+    """When the model fails on one of four images, few of the others are computed again."""
     await embedder.hold()
     good, bad = pictures.plain_jpeg(GREEN), pictures.plain_jpeg(WHITE)
     await embedder.ask(good, bad, good, good)
@@ -167,13 +167,13 @@ async def test_a_culprit_is_found_by_halves(embedder: RunningEmbedder) -> None:
     embedder.model.gate.set()
     assert set(await embedder.failures(1)) == {"q1"}
     await embedder.vectors(4)
-    # Whichever half it is in: two threads decode, in any order.
+    # The image may be in either half, since two threads decode in any order.
     assert embedder.model.batches[-5:] in ([4, 2, 1, 1, 2], [4, 2, 2, 1, 1])
     assert embedder.count("model_faults_total") == 3
 
 
 async def test_a_model_that_fails_on_everything_ends_the_embedder() -> None:
-    """A broken device fails every image; a new process may get a device that works."""
+    """A broken device fails every image, so the process ends and can be started again."""
 
     class Broken(FakeModel):
         def embed(self, batch: Pixels) -> Vectors:
@@ -186,12 +186,12 @@ async def test_a_model_that_fails_on_everything_ends_the_embedder() -> None:
         await embedder.ask(*[pictures.plain_jpeg(RED)] * 40)
         with pytest.raises(StageDied, match="the device is lost"):
             await embedder.running
-        # The images that it held wait for another embedder.
+        # The images that the embedder held wait for another embedder.
         assert await embedder.broker.depth(topology.EMBED.name) > 0
 
 
 async def test_expired_images_are_dropped_undecoded(embedder: RunningEmbedder) -> None:
-    """An image past its deadline causes no work and no answer; it is counted."""
+    """An image past its deadline is counted, and causes no work and no answer."""
     past = time.time_ns() // 1_000_000 - 1
     await embedder.ask(b"would fail if it were decoded", deadline_unix_ms=past)
     await embedder.ask(pictures.plain_jpeg(RED))
@@ -215,7 +215,7 @@ async def test_images_that_expire_in_the_queue_skip_the_model(
     assert len(embedder.model.batches) == batches
 
 
-async def test_an_undecodable_message_is_set_aside(embedder: RunningEmbedder) -> None:
+async def test_an_undecodable_message_is_quarantined(embedder: RunningEmbedder) -> None:
     """A body that does not match its type goes into quarantine; the next message is served."""
     rubbish = Message("simile.v1.EmbedRequest", b"\xff\xff\xff")
     await embedder.broker.publish(topology.EMBED.name, rubbish)
@@ -228,7 +228,7 @@ async def test_an_undecodable_message_is_set_aside(embedder: RunningEmbedder) ->
     assert embedder.count("undecodable_total") == 1
 
 
-async def test_a_message_of_another_kind_is_set_aside(embedder: RunningEmbedder) -> None:
+async def test_a_message_of_another_kind_is_quarantined(embedder: RunningEmbedder) -> None:
     """A valid message of the wrong type goes into quarantine, also from the bulk queue."""
     await embedder.broker.publish(topology.EMBED_BULK.name, Message.of(Replies(())))
     record = await embedder.record()
@@ -236,7 +236,7 @@ async def test_a_message_of_another_kind_is_set_aside(embedder: RunningEmbedder)
     assert "Replies" in record.detail
 
 
-async def test_an_asker_who_is_gone_stops_nothing(embedder: RunningEmbedder) -> None:
+async def test_a_caller_that_is_gone_stops_nothing(embedder: RunningEmbedder) -> None:
     """A failure without a queue to receive it is counted; the next image is served."""
     await embedder.ask(b"no image", final_reply_to="gone")
     await embedder.ask(pictures.plain_jpeg(RED), reply_to="gone too")
@@ -246,7 +246,7 @@ async def test_an_asker_who_is_gone_stops_nothing(embedder: RunningEmbedder) -> 
     await embedder.until(lambda: embedder.in_flight == 0)
 
 
-async def test_a_full_search_queue_is_told_to_who_waits(embedder: RunningEmbedder) -> None:
+async def test_a_full_search_queue_is_reported_to_the_caller(embedder: RunningEmbedder) -> None:
     """An interactive caller gets `overloaded` at once when the search queue is full."""
     full = Queue(name="full", max_length=0)
     await embedder.broker.start([full])
@@ -273,7 +273,7 @@ async def test_bulk_waits_for_a_full_queue() -> None:
 
 @pytest.mark.parametrize("queue", [topology.EMBED, topology.EMBED_BULK])
 async def test_a_blocked_broker_loses_and_repeats_nothing(queue: Queue) -> None:
-    """Results wait while the broker takes nothing: not embedded again, not dead-lettered."""
+    """Results wait while the broker is blocked: not embedded again, not dead-lettered."""
     broker = CountingBroker()
     async with running_embedder(broker=broker, timing=AT_ONCE) as embedder:
         await embedder.wait_consuming()

@@ -29,25 +29,25 @@ SLOW: Final = pictures.plain_jpeg(BLUE, (64, 64))
 
 
 class SlowModel(FakeModel):
-    """Takes too long to decode one image."""
+    """Blocks on the decoding of one image."""
 
     def __init__(self) -> None:
         super().__init__()
         self.decoding = threading.Event()
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """Wait where the image is the slow one."""
+        """Block on the slow image until `decoding` is set."""
         if image == SLOW:
             assert self.decoding.wait(60)
         return super().prepare(image, box)
 
 
 APART_OR_BY_WORKERS: Final = pytest.mark.parametrize("decode_threads", [2, None])
-"""Threads that only decode, or a worker that decodes for itself."""
+"""Runs a test with threads that only decode, and with a worker that decodes for itself."""
 
 
 @APART_OR_BY_WORKERS
-async def test_an_image_that_takes_too_long_is_answered_and_set_aside(
+async def test_an_image_that_takes_too_long_is_answered_and_quarantined(
     decode_threads: int | None,
 ) -> None:
     """The slow image gets its own failure; images behind it get their vectors meanwhile."""
@@ -69,18 +69,18 @@ async def test_an_image_that_takes_too_long_is_answered_and_set_aside(
 
 
 class CrashingModel(FakeModel):
-    """Fails on one image as if its decoding process had ended."""
+    """Raises for one image as if its decoding process had ended."""
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """Fail as the pool of decoding processes does."""
+        """Raise as the pool of decoding processes does."""
         if image == SLOW:
             message = "the process that decoded the image ended with -11"
             raise DecoderCrashed(message)
         return super().prepare(image, box)
 
 
-async def test_an_image_that_ends_its_decoding_process_is_answered_and_set_aside() -> None:
-    """The image gets its own failure and goes into quarantine; nothing else is disturbed."""
+async def test_an_image_that_ends_its_decoding_process_is_answered_and_quarantined() -> None:
+    """The image gets its own failure and goes into quarantine; no other image is affected."""
     async with running_embedder(CrashingModel()) as embedder:
         await embedder.ask(SLOW, *[pictures.plain_jpeg(GREEN)] * 4)
         assert (await embedder.failures(1))["q0"].code == "decoder_crashed"
@@ -148,8 +148,8 @@ async def test_large_images_are_decoded_one_at_a_time() -> None:
     assert model.max == 1
 
 
-async def test_what_breaks_the_model_alone_is_set_aside() -> None:
-    """The record holds what is known of the image; its bytes are not kept by default."""
+async def test_an_image_that_breaks_the_model_alone_is_quarantined() -> None:
+    """The record describes the image; the bytes of the image are not kept by default."""
     bad = pictures.plain_jpeg(WHITE)
     async with running_embedder() as embedder:
         await embedder.ask(pictures.plain_jpeg(GREEN), bad)
@@ -163,7 +163,7 @@ async def test_what_breaks_the_model_alone_is_set_aside() -> None:
         assert embedder.count("quarantined_total", code="internal") == 1
 
 
-async def test_bytes_are_kept_where_that_is_wanted() -> None:
+async def test_bytes_are_kept_where_a_setting_says_so() -> None:
     """The record holds the whole request when `quarantine_images` is set."""
     bad = pictures.plain_jpeg(WHITE)
     async with running_embedder(quarantine_images=True) as embedder:
@@ -175,7 +175,7 @@ async def test_bytes_are_kept_where_that_is_wanted() -> None:
         assert kept.image == bad
 
 
-async def test_an_ordinary_bad_image_is_not_set_aside() -> None:
+async def test_an_ordinary_bad_image_is_not_quarantined() -> None:
     """A broken image is answered and does not go into quarantine."""
     async with running_embedder() as embedder:
         await embedder.ask(b"no image", pictures.plain_jpeg(RED, (200, 200))[:-200])
@@ -183,7 +183,7 @@ async def test_an_ordinary_bad_image_is_not_set_aside() -> None:
         assert await embedder.broker.depth(topology.QUARANTINE.name) == 0
 
 
-async def test_what_came_back_is_tried_alone_and_the_innocent_are_answered() -> None:
+async def test_redelivered_images_are_tried_alone_and_answered() -> None:
     """After a lost connection each image goes through the suspects' queue and gets its vector."""
     async with running_embedder() as embedder:
         await embedder.wait_entered()  # the warm-up
@@ -202,7 +202,7 @@ async def test_what_came_back_is_tried_alone_and_the_innocent_are_answered() -> 
         assert await embedder.broker.depth(topology.QUARANTINE.name) == 0
 
 
-async def test_a_suspect_that_cannot_be_handed_over_is_tried_alone_here(
+async def test_a_suspect_that_cannot_be_moved_is_tried_alone_here(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """An image gets its vector here when the suspects' queue is full."""
@@ -222,7 +222,7 @@ async def test_a_suspect_that_cannot_be_handed_over_is_tried_alone_here(
 
 
 @pytest.mark.parametrize("origin", [topology.EMBED, topology.EMBED_BULK], ids=["one", "bulk"])
-async def test_what_embedders_die_with_is_not_tried_again(origin: Queue) -> None:
+async def test_an_image_that_crashed_three_embedders_is_not_tried_again(origin: Queue) -> None:
     """At the third crash the image is answered and quarantined, and not decoded."""
     broker = MemoryBroker()
     await _died_with(broker, topology.EMBED_SUSPECTS, 2, {"queue": origin.name})
@@ -236,7 +236,7 @@ async def test_what_embedders_die_with_is_not_tried_again(origin: Queue) -> None
         assert await broker.depth(topology.EMBED_SUSPECTS.name) == 0
 
 
-async def test_what_embedders_died_with_twice_gets_another_chance() -> None:
+async def test_an_image_that_crashed_two_embedders_is_tried_again() -> None:
     """An image with two crashes is tried once more."""
     broker = MemoryBroker()
     await _died_with(broker, topology.EMBED_SUSPECTS, 1)
@@ -247,7 +247,7 @@ async def test_what_embedders_died_with_twice_gets_another_chance() -> None:
 async def _died_with(
     broker: MemoryBroker, queue: Queue, times: int, headers: Mapping[str, str] | None = None
 ) -> None:
-    """Publish an image that so many consumers of the queue ended with."""
+    """Publish an image that `times` consumers of the queue ended with."""
     await broker.start([*topology.ALL, CALLER, NEXT])
     type_name, body = codec.encode(request(pictures.plain_jpeg(RED), "poison"))
     await broker.publish(queue.name, Message(type_name, body, headers=headers or {}))

@@ -1,4 +1,4 @@
-"""Start, health, drain and death of an embedder."""
+"""Tests the start, health, drain and death of an embedder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def test_ready_when_warm_and_consuming() -> None:
 
 
 async def test_a_stuck_model_is_seen() -> None:
-    """A batch that doesn't end makes the embedder unready, then not live; it can recover."""
+    """A batch that doesn't end makes the embedder unready, then not live, until the batch ends."""
     async with running_embedder(unready_after_seconds=0.01, dead_after_seconds=0.02) as embedder:
         await embedder.hold()
         await embedder.until(lambda: "model" in embedder.telemetry.health.not_live())
@@ -63,7 +63,7 @@ async def test_stop_finishes_what_was_taken() -> None:
 
 
 async def test_stop_gives_back_what_was_not_begun() -> None:
-    """Images that no thread decodes yet go back at once: another embedder is quicker."""
+    """Images that no thread decodes yet go back at once, since another embedder is quicker."""
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     class Decoding(FakeModel):
@@ -96,7 +96,7 @@ async def test_a_drain_that_takes_too_long_ends() -> None:
 
 
 class _Dead(BaseException):
-    """Ends a thread."""
+    """Ends a thread in a test."""
 
 
 async def test_a_dead_worker_ends_the_embedder() -> None:
@@ -161,7 +161,7 @@ async def test_a_defect_in_sending_ends_the_embedder(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_wedged_decoder_is_seen() -> None:
-    """A decoder that stands still makes the embedder not live; it can recover."""
+    """A blocked decoder makes the embedder not live; the embedder can recover."""
     gate = threading.Event()
 
     class Decoding(FakeModel):
@@ -194,7 +194,7 @@ async def test_results_that_get_stuck_are_seen(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_broker_that_is_away_is_no_stall() -> None:
-    """Results are published again and again while the broker is away: a restart would lose them."""
+    """While the broker is away, the embedder publishes results repeatedly and stays live."""
     broker = CountingBroker()
     async with running_embedder(
         broker=broker, unready_after_seconds=0.5, dead_after_seconds=0.5
@@ -202,14 +202,14 @@ async def test_a_broker_that_is_away_is_no_stall() -> None:
         await embedder.wait_consuming()
         await embedder.ask(pictures.plain_jpeg(RED))
         broker.block()
-        # At 0.2 s each: longer than a stage may stand still.
+        # Each attempt takes 0.2 s, so five take longer than the limits.
         await embedder.until(lambda: broker.refused == 5)
         assert not embedder.telemetry.health.not_live()
         broker.unblock()
         await embedder.vectors(1)
 
 
-async def test_an_intake_that_gets_no_queue_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_consumer_that_gets_no_queue_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
     """A missing consumer makes the embedder not live only while the broker is connected."""
     async with running_embedder(dead_after_seconds=0.05) as embedder:
         await embedder.wait_consuming()
@@ -229,7 +229,7 @@ async def test_an_intake_that_gets_no_queue_is_not_live(monkeypatch: pytest.Monk
 
 
 async def test_a_stop_while_the_model_loads_ends_the_embedder() -> None:
-    """A signal does not wait for weights, an export, or a download."""
+    """A stop does not wait for weights, an export, or a download."""
     loading, gate, stop = threading.Event(), threading.Event(), asyncio.Event()
 
     def load(*_: object) -> Sequence[Model]:

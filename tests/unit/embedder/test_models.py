@@ -1,4 +1,4 @@
-"""The networks and their weights: shapes, published weights, and the errors without them."""
+"""Networks and weights fit each other, and missing weights are named errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_vgg16_ends_behind_its_second_dense_layer() -> None:
 
 @pytest.mark.parametrize("name", LITES)
 def test_published_weights_fit_and_repeat(name: str) -> None:
-    """The packaged weights fit their network; two loads make one id and the same vectors."""
+    """The packaged weights fit their network; two loads give equal ids and vectors."""
     settings = EmbedderSettings.model_validate(
         {"model": name, "device": "cpu", "runtime": "torch", "workers": 1}
     )
@@ -115,7 +115,7 @@ def test_padding_is_tensorflows() -> None:
 
 
 def test_a_file_of_weights_is_used(tmp_path: Path) -> None:
-    """Weights from a file make the vectors and the id of these weights, half precision or not."""
+    """Weights from a file determine the vectors and the id, also in half precision."""
     torch.manual_seed(1)
     state = EfficientNetLite(size=224).state_dict()
     torch.save(state, tmp_path / "mine.pth")
@@ -135,7 +135,7 @@ def test_a_file_of_weights_is_used(tmp_path: Path) -> None:
 
 
 def test_wrong_weights_are_refused(tmp_path: Path) -> None:
-    """Weights of another network, no weights, code, or no file: the error names the fault."""
+    """Weights of another network, other objects, code, or no file: the error names the fault."""
     file = tmp_path / "weights.pth"
     settings = EmbedderSettings(weights_file=file, device="cpu", runtime="torch", workers=1)
     with pytest.raises(WeightsUnavailable, match="can't be read"):
@@ -174,7 +174,7 @@ def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_a_missing_gpu_is_said() -> None:
+def test_a_missing_gpu_is_an_error() -> None:
     """An embedder that is set to a GPU refuses to start without one."""
     with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_DEVICE"):
         load(_random(device="cuda"), LIMITS)
@@ -221,8 +221,8 @@ def test_neighbours_on_photographs_are_of_one_kind() -> None:
     assert hits / len(files) > 0.8
 
 
-def test_a_turned_picture_has_nearly_its_upright_vector() -> None:
-    """A turned image is embedded like its upright copy."""
+def test_a_rotated_picture_has_nearly_its_upright_vector() -> None:
+    """An image rotated by its EXIF orientation is embedded like its upright copy."""
     (model,) = load(EmbedderSettings(device="cpu", runtime="torch", workers=1), LIMITS)
     turned = pictures.scene(320, 240).transpose(Image.Transpose.ROTATE_90)
     images = [

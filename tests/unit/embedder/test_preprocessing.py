@@ -1,4 +1,4 @@
-"""From image bytes to a model's input, and from its output to a unit vector."""
+"""Preprocessing turns image bytes into a model's input, and an output into a unit vector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LITE0 = Preprocessing(resize=256, crop=224)
 
 
 def test_the_middle_is_cropped_at_scale() -> None:
-    """A single step gives the same as scaling the short side, then cropping the middle."""
+    """A single step equals scaling the short side, then cropping the middle."""
     picture = pictures.scene(640, 400)
     pixels = LITE0.prepare(pictures.encoded(picture, "PNG"), LIMITS)
     assert pixels.shape == (224, 224, 3)
@@ -43,7 +43,7 @@ def test_a_large_jpeg_gives_nearly_the_same_input_as_its_png() -> None:
 
 
 def test_the_model_id_names_all_that_decides_a_vector() -> None:
-    """The id holds name, weights, decoder, filter, crop and dimension; another crop changes it."""
+    """The id holds name, weights, decoder, filter, crop and dimension, each of which counts."""
     name = model_id("net", "0123456789abcdef", LITE0, 1280)
     assert name == "net@0123456789ab/pillow-v2-draft358-bicubic-256-224/1280"
     assert name != model_id("net", "0123456789abcdef", Preprocessing(288, 224), 1280)

@@ -1,4 +1,4 @@
-"""Deferred results: published at the worker's flush, or soon without one, and never twice."""
+"""Deferred results are published once: at the worker's flush, or soon without a flush."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG: Final = Timing(max_defer_seconds=60.0)
 SHORT: Final = Timing(max_defer_seconds=0.01)
 
 
-async def test_what_is_released_goes_at_once_and_once() -> None:
+async def test_flushed_results_are_published_at_once_and_once() -> None:
     """A flush publishes the results of its worker alone, once."""
     async with published_by(LONG) as published:
         published.publisher.defer("one", [done("a"), done("b")])
@@ -28,7 +28,7 @@ async def test_what_is_released_goes_at_once_and_once() -> None:
 
 
 async def test_results_without_a_flush_are_published_soon() -> None:
-    """Deferred results are published after `max_defer_seconds`; a late flush finds none."""
+    """Deferred results are published after `max_defer_seconds`; a late flush publishes nothing."""
     async with published_by(SHORT) as published:
         published.publisher.defer("one", [done("a")])
         await published.until("a")
@@ -36,8 +36,8 @@ async def test_results_without_a_flush_are_published_soon() -> None:
         await published.until("a")
 
 
-async def test_nothing_is_lost_when_a_worker_never_said_so() -> None:
-    """A worker's later batch publishes the one before."""
+async def test_nothing_is_lost_when_a_worker_never_flushes() -> None:
+    """A worker's later batch publishes the batch before."""
     async with published_by(LONG) as published:
         published.publisher.defer("one", [done("a")])
         published.publisher.defer("one", [done("b")])
@@ -46,7 +46,7 @@ async def test_nothing_is_lost_when_a_worker_never_said_so() -> None:
         await published.until("a", "b")
 
 
-async def test_the_time_held_is_told() -> None:
+async def test_the_time_of_a_deferral_is_counted() -> None:
     """The time for which a result is deferred counts as `batch_wait`."""
     waiting = done("a")
     waiting.watch.lap("model")
@@ -59,8 +59,8 @@ async def test_the_time_held_is_told() -> None:
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-async def test_once_closed_nothing_goes(*, flushed: bool) -> None:
-    """A closed publisher publishes nothing: the messages go back to their queue."""
+async def test_a_closed_publisher_publishes_nothing(*, flushed: bool) -> None:
+    """The messages of deferred results go back to their queue."""
     async with published_by(SHORT) as published:
         published.publisher.defer("one", [done("a")])
         await settle()

@@ -1,4 +1,4 @@
-"""Exported networks in every runtime: the vectors of torch, without torch, or a clear refusal."""
+"""Exported networks give the vectors of torch in every runtime, without torch, or are refused."""
 
 from __future__ import annotations
 
@@ -65,9 +65,9 @@ def test_every_runtime_gives_torchs_vectors(
 
 @pytest.mark.parametrize("runtime", ["openvino", "torch"])
 def test_fewer_bits_are_near(models_dir: Path, reference: Vectors, runtime: str) -> None:
-    """bf16 is another computation with almost the same vectors, under the same model id.
+    """bf16 gives almost the same vectors under the same model id.
 
-    On a CPU that has none, OpenVINO computes in fp32, and says so.
+    On a CPU without bf16, OpenVINO computes in fp32 and reports fp32.
     """
     one, _ = load(_settings(models_dir, runtime=runtime, precision="bf16"), LIMITS)
     found = parity.cosines(one.embed(_PIXELS), reference)
@@ -100,7 +100,7 @@ def test_an_exported_network_needs_no_torch(models_dir: Path) -> None:
 def test_without_torch_a_missing_export_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An image for CPUs that lacks the export names the command that makes it."""
+    """Without torch, the error of a missing export names the command that makes the export."""
     monkeypatch.setattr(cpu, "installed", lambda library: library == "onnxruntime")
     with pytest.raises(WeightsUnavailable, match=r"simile export.*SIMILE_EMBEDDER_MODELS_DIR"):
         load(_settings(tmp_path), LIMITS)
@@ -119,7 +119,7 @@ def test_without_any_runtime_the_extra_is_named(
 def test_a_precision_that_a_runtime_lacks_is_refused(
     tmp_path: Path, runtime: str, precision: str
 ) -> None:
-    """A precision that the runtime lacks is an error."""
+    """The error names the setting of the precision."""
     with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_PRECISION"):
         load(_settings(tmp_path, runtime=runtime, precision=precision), LIMITS)
 
@@ -197,7 +197,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_where_the_folder_should_be_is_named(tmp_path: Path) -> None:
-    """Exports can't be kept in a file, and the error says which setting names it."""
+    """The error names the setting when its folder is a file."""
     (tmp_path / "file").touch()
     with pytest.raises(InvalidSettings, match="SIMILE_EMBEDDER_MODELS_DIR"):
         load(_settings(tmp_path / "file", weights="random"), LIMITS)
@@ -217,7 +217,7 @@ def test_other_weights_are_another_export(tmp_path: Path) -> None:
         exported.source(_settings(tmp_path, weights_file=tmp_path / "none.pth"))
 
 
-def test_nothing_is_told_to_the_makers_of_a_runtime(models_dir: Path) -> None:
+def test_a_runtime_sends_no_telemetry(models_dir: Path) -> None:
     """ONNX Runtime's telemetry is off before the library is loaded."""
     load(_settings(models_dir, runtime="onnxruntime"), LIMITS)
     script = (
@@ -230,7 +230,7 @@ def test_nothing_is_told_to_the_makers_of_a_runtime(models_dir: Path) -> None:
 
 @dataclass
 class _Counting:
-    """A runtime that remembers the sizes of its batches."""
+    """Records the sizes of its batches."""
 
     batches: list[int]
     info: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("counting", "fp32", "cpu"))
@@ -242,7 +242,7 @@ class _Counting:
 
 
 def test_a_batch_is_run_in_parts() -> None:
-    """A runtime gets chunks of its best size, and the order stays."""
+    """A runtime gets chunks of its best size, and the order of the images is kept."""
     runtime = _Counting([])
     network = NETWORKS["efficientnet_lite0"]
     model = NetworkModel("some", network, LIMITS, runtime, 4, 4)
@@ -252,7 +252,7 @@ def test_a_batch_is_run_in_parts() -> None:
 
 
 def test_torch_gives_no_memory_back_between_batches() -> None:
-    """The process configures glibc's malloc: no page is faulted in a second time."""
+    """The process configures glibc's malloc, so that no page is faulted in a second time."""
     script = (
         "import resource, threading\n"
         "import numpy as np\n"
@@ -272,7 +272,8 @@ def test_torch_gives_no_memory_back_between_batches() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, timeout=120, capture_output=True, text=True
     )
-    # An image's activations are thousands of pages. The heap may still grow in some batches, and
+    # An image's activations are thousands of pages. The heap may grow during some batches, but not
+    # during all of them.
     # does not in all of them.
     assert int(done.stdout) < 100
 

@@ -1,4 +1,4 @@
-"""The choice of a runtime: measured speeds are stored, and noise does not decide."""
+"""The choice of a runtime stores measured speeds, and ignores noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIXELS = np.zeros((8, 4, 4, 3), np.uint8)
 
 @dataclass
 class _Clock:
-    """Time that passes only in the runtime."""
+    """Returns a time that advances only in the runtime."""
 
     now: float = 0.0
 
@@ -31,7 +31,7 @@ class _Clock:
 
 @dataclass
 class _Timed:
-    """A runtime with a fixed time for each call and each image."""
+    """Takes a fixed time for each call and each image."""
 
     clock: _Clock
     call_seconds: float
@@ -40,7 +40,7 @@ class _Timed:
     info: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("timed", "fp32", "cpu"))
 
     def embed(self, batch: Pixels) -> Vectors:
-        """Take the time."""
+        """Advance the clock by the time of the batch."""
         self.batches.append(len(batch))
         self.clock.now += self.call_seconds + self.image_seconds * len(batch)
         return np.ones((len(batch), 3), np.float32)
@@ -101,7 +101,7 @@ def test_a_speed_is_measured_once_for_a_library_and_a_precision(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kept", ["", "[]", '{"numpy": 3}', '{"a": {"speed": 1}}'])
-def test_damaged_speeds_are_measured_anew(tmp_path: Path, kept: str) -> None:
+def test_damaged_speeds_are_measured_again(tmp_path: Path, kept: str) -> None:
     """A damaged file of speeds is replaced by new measurements."""
     (tmp_path / "speeds.json").write_text(kept)
     network = _exported(tmp_path)
@@ -117,7 +117,7 @@ def test_speeds_that_cannot_be_kept_are_still_used(tmp_path: Path) -> None:
 
 
 def test_speeds_of_earlier_versions_are_still_read(tmp_path: Path) -> None:
-    """The file's keys stay as they are: a start after an update measures nothing again."""
+    """The keys of the file never change, so that a start after an update measures nothing again."""
     network = _exported(tmp_path)
     speed.known(network, "numpy", "fp32", lambda: Speed(1.0, 2))
     (stored,) = json.loads((tmp_path / "speeds.json").read_text()).values()

@@ -1,4 +1,4 @@
-"""White pictures on transparent ground, as the network sees them."""
+"""The network distinguishes white pictures on transparent ground by their shape."""
 
 from __future__ import annotations
 

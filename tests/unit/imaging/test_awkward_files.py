@@ -1,4 +1,4 @@
-"""The decoder on real odd and hostile files, each held to its note."""
+"""The decoder handles real odd and hostile files as their notes demand."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _outcome(image: bytes) -> str:
 
 
 def test_every_awkward_file_gets_what_its_note_calls_for() -> None:
-    """Each file decodes, or is refused with the code that says why."""
+    """Each file decodes, or is refused with the code of its fault."""
     folder = awkward_dir()
     with (folder / "NOTES.csv").open(encoding="utf-8", newline="") as notes:
         names = [row["file"] for row in csv.DictReader(notes)]

@@ -1,4 +1,4 @@
-"""A part of an image: where it lies, at which resolution it is decoded, what is too little."""
+"""A part of an image is cut from the right place, at the resolution needed, or refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_box_is_cut_from_every_format(name: str) -> None:
 def test_the_box_is_of_the_upright_image(
     name: str, options: Callable[[int], dict[str, Any]], turn: int
 ) -> None:
-    """However the image is stored, the box lies where a person saw it."""
+    """The box refers to the upright image, however the image is stored."""
     how = STORED[turn]
     stored = pictures.scene() if how is None else pictures.scene().transpose(how)
     image = pictures.encoded(stored, name, **options(turn))
@@ -50,7 +50,7 @@ def test_the_box_is_of_the_upright_image(
 def test_cutting_and_turning_change_no_pixel(
     name: str, options: Callable[[int], dict[str, Any]], turn: int
 ) -> None:
-    """A part is, to the bit, what a person would cut from the whole picture."""
+    """A part equals the same part of the decoded whole, to the bit."""
     image = pictures.encoded(pictures.scene(97, 61), name, **options(turn))
     whole = imaging.decode(image, LIMITS)
     part = imaging.decode(image, LIMITS, box=Box(20 / whole.width, 0, 30 / whole.width, 0.5))
@@ -81,7 +81,7 @@ def test_a_large_jpeg_is_decoded_as_finely_as_the_box_needs(turn: int) -> None:
     ids=["narrow", "corner", "long"],
 )
 def test_a_box_with_too_little_in_it_is_refused(box: Box, error: type[Exception]) -> None:
-    """By name, and with what to do."""
+    """The error names the box."""
     size = (2000, 1000) if error is errors.ExtremeAspect else (100, 100)
     limits = imaging.Limits(2**24, 20_000_000, 20.0)
     with pytest.raises(error, match="box"):
@@ -93,7 +93,7 @@ _fractions = st.floats(-0.5, 1.5) | st.sampled_from([0.0, 1.0, 0.5, 1e-9])
 
 @given(_fractions, _fractions, _fractions, _fractions)
 def test_no_box_breaks_the_decoder(left: float, top: float, width: float, height: float) -> None:
-    """Whatever the numbers: a part of the image, or a named error."""
+    """Any numbers give a part of the image or a named error."""
     image = pictures.encoded(pictures.scene(), "JPEG")
     try:
         part = imaging.decode(image, LIMITS, target=16, box=Box(left, top, width, height))

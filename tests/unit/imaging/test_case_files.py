@@ -1,4 +1,4 @@
-"""The decoder on small files that other programs wrote, each held to what is right for it."""
+"""The decoder handles small files of other programs, each as is right for the file."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ def _decoded(name: str) -> Image.Image:
     ],
 )  # fmt: skip
 def test_sound_files_are_the_picture_that_they_hold(name: str) -> None:
-    """Each is the reference, as near as its compression lets it be."""
+    """Each file nearly equals the reference, as far as its compression allows."""
     assert pictures.difference(_decoded(name), _decoded("reference.png")) < 8
 
 
 def test_white_is_zero_is_its_twin() -> None:
-    """To the bit."""
+    """Both files give the same pixels."""
     one, other = _decoded("gray16_white_is_zero.tif"), _decoded("gray16_black_is_zero.tif")
     assert pictures.difference(one, other) <= 1
 
 
 def test_exif_alone_does_not_turn_a_heif() -> None:
-    """The picture is as it is stored: EXIF's orientation is for information."""
+    """The picture is shown as stored, since EXIF's orientation in a HEIF is informative."""
     assert _decoded("orientation_in_exif_alone.heic").size == (120, 160)
 
 
 def test_a_white_star_is_on_a_ground_that_shows_it() -> None:
-    """It is no blank page, and has the shape of the star on blue."""
+    """The picture is not blank, and has the shape of the star on blue."""
     star = _decoded("white_star_on_transparent.png").convert("L").point(_bright)
     blue = _decoded("white_star_on_blue.png").convert("L").point(_bright)
     assert star.getextrema() == (0, 255)
@@ -63,7 +63,7 @@ _bright: Callable[[int], int] = lambda level: 255 * (level > 200)  # noqa: E731 
 def test_kinds_that_are_not_read_are_named(
     name: str, kind: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """415, and nothing on stderr."""
+    """The file is refused with 415, and nothing is written to stderr."""
     with pytest.raises(errors.UnsupportedFormat, match=kind):
         _decoded(name)
     assert capfd.readouterr().err == ""

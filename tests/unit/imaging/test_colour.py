@@ -1,4 +1,4 @@
-"""Colour profiles: pictures far from sRGB look as in a browser, others stay as they are."""
+"""Colour profiles far from sRGB are converted as in a browser; others change no pixel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINEAR: Final = [
     round(255 * (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4))
     for v in (level / 255 for level in range(256))
 ]
-"""The light of each sRGB level."""
+"""The linear light of each sRGB level."""
 
 
 def _light(picture: Image.Image) -> Image.Image:
@@ -30,7 +30,7 @@ def _decoded(picture: Image.Image, name: str, **options: Any) -> Image.Image:
 
 @pytest.mark.parametrize("name", ["PNG", "TIFF", "WEBP", "JPEG", "AVIF"])
 def test_linear_light_looks_as_in_a_browser(name: str) -> None:
-    """In each format that carries a profile."""
+    """The picture is converted in each format that carries a profile."""
     options = {"lossless": True} if name == "WEBP" else {"quality": 95} if name != "PNG" else {}
     profile = profiles.rgb(profiles.SRGB, 1.0)
     light = _light(pictures.scene())
@@ -40,7 +40,7 @@ def test_linear_light_looks_as_in_a_browser(name: str) -> None:
 
 
 def test_swapped_channels_are_swapped_back() -> None:
-    """A profile whose red is blue makes a picture whose red is blue right."""
+    """A profile with swapped primaries swaps the channels back."""
     red, green, blue = pictures.scene().split()
     red_xyz, green_xyz, blue_xyz = profiles.SRGB
     profile = profiles.rgb((green_xyz, blue_xyz, red_xyz), 2.2)
@@ -59,15 +59,15 @@ def test_swapped_channels_are_swapped_back() -> None:
     ],
     ids=["sRGB", "P3", "Adobe", "gamma 1.8", "littlecms"],
 )
-def test_what_is_near_srgb_stays_as_it_is(profile: bytes) -> None:
-    """To the bit: photographs of phones and cameras keep their vectors."""
+def test_a_profile_near_srgb_changes_nothing(profile: bytes) -> None:
+    """The pixels stay equal to the bit, so photographs of phones and cameras keep their vectors."""
     plain, profiled = (_decoded(pictures.scene(), "PNG", **options)
                        for options in ({}, {"icc_profile": profile}))  # fmt: skip
     assert pictures.difference(plain, profiled) == 0
 
 
 def test_prophoto_is_converted() -> None:
-    """The widest of the spaces that photographs come in is far from sRGB."""
+    """The widest colour space of photographs is far from sRGB, and is converted."""
     profile = profiles.rgb(profiles.PROPHOTO, 1.8)
     assert pictures.difference(
         _decoded(pictures.scene(), "PNG", icc_profile=profile), pictures.scene()
@@ -76,7 +76,7 @@ def test_prophoto_is_converted() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "I;16"])
 def test_grey_in_linear_light_is_brightened(mode: str) -> None:
-    """Grey of 8 and of 16 bits, by a grey profile."""
+    """Grey of 8 and 16 bits is converted by a grey profile."""
     grey = pictures.scene().convert("L")
     light = _light(grey)
     if mode == "I;16":
@@ -90,7 +90,7 @@ def test_grey_in_linear_light_is_brightened(mode: str) -> None:
 
 
 def test_transparent_pictures_keep_their_transparency() -> None:
-    """Colours are converted, alpha is not."""
+    """Colours are converted, and alpha is not."""
     picture = _light(pictures.scene()).convert("RGBA")
     picture.paste((0, 0, 0, 0), (0, 0, 48, 64))
     decoded = _decoded(picture, "PNG", icc_profile=profiles.rgb(profiles.SRGB, 1.0))
@@ -100,7 +100,7 @@ def test_transparent_pictures_keep_their_transparency() -> None:
 
 
 def test_cmyk_keeps_its_colours() -> None:
-    """Its profiles are large, and what browsers make of them differs: they are not read."""
+    """Profiles of CMYK are large, and browsers disagree on them, so none is read."""
     picture = pictures.scene().convert("CMYK")
     plain = _decoded(picture, "JPEG", quality=95)
     for profile in (
@@ -138,7 +138,7 @@ _SOUND: Final = profiles.rgb(profiles.SRGB, 1.0)
     ],
 )
 def test_broken_and_hostile_profiles_change_nothing(profile: bytes) -> None:
-    """The samples are taken as they are."""
+    """The samples are used without a conversion."""
     image = pictures.encoded(pictures.scene(), "JPEG", icc_profile=profile, quality=95)
     plain = pictures.encoded(pictures.scene(), "JPEG", quality=95)
     assert pictures.difference(imaging.decode(image, LIMITS), imaging.decode(plain, LIMITS)) < 1
@@ -158,20 +158,20 @@ def _with_gamma(picture: Image.Image, gamma: float, *, also: bytes = b"") -> byt
 
 
 def test_a_pngs_own_gamma_counts_where_it_is_far_off() -> None:
-    """Linear light without a profile, as renderers write it."""
+    """Linear light without a profile is converted by gAMA, which renderers write."""
     decoded = imaging.decode(_with_gamma(_light(pictures.scene()), 1.0), LIMITS)
     assert pictures.difference(decoded, pictures.scene()) < 6
 
 
 @pytest.mark.parametrize("gamma", [0.45455, 0.55, 0.0, 20.0])
 def test_a_usual_or_senseless_gamma_changes_nothing(gamma: float) -> None:
-    """Nearly all PNGs that name one name the usual one."""
+    """Nearly all gAMA chunks hold the usual gamma, which needs no conversion."""
     decoded = imaging.decode(_with_gamma(pictures.scene(), gamma), LIMITS)
     assert pictures.difference(decoded, pictures.scene()) == 0
 
 
 def test_srgb_goes_before_gamma() -> None:
-    """As the PNG standard has it."""
+    """The chunk sRGB overrides gAMA, as in the PNG standard."""
     body = b"sRGB\0"
     chunk = struct.pack(">L", 1) + body + struct.pack(">L", zlib.crc32(body))
     image = _with_gamma(pictures.scene(), 1.0, also=chunk)

@@ -1,4 +1,4 @@
-"""Formats that are decoded in processes of their own: same pixels, and limits that hold."""
+"""Formats that child processes decode give the same pixels, and their limits hold."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ IMAGES: Final = {
 
 @pytest.fixture
 def pool() -> Iterator[DecoderPool]:
-    """A pool of two processes, ended at the end."""
+    """Return a pool of two processes, and close it at the end."""
     made = DecoderPool(2)
     yield made
     made.close()
@@ -50,7 +50,7 @@ def pool() -> Iterator[DecoderPool]:
 @pytest.mark.parametrize("box", [None, Box(0.1, 0.2, 0.5, 0.3)], ids=["whole", "box"])
 @pytest.mark.parametrize("name", IMAGES)
 def test_the_pixels_are_those_of_decoding_here(name: str, box: Box | None) -> None:
-    """Of every such format, whole and a part, at full size and for a model."""
+    """Pixels are equal for every such format: whole and part, full size and a model's size."""
     for target in (None, 358):
         apart = confined.decode(IMAGES[name], LIMITS, target=target, box=box)
         here = decode_here(IMAGES[name], LIMITS, target=target, box=box)
@@ -59,7 +59,7 @@ def test_the_pixels_are_those_of_decoding_here(name: str, box: Box | None) -> No
 
 
 def test_an_error_is_the_one_of_decoding_here() -> None:
-    """Its class and its text; the process goes on."""
+    """The error has the same class and text, and the process continues."""
     pids = confined.pool().pids
     for image, box in ((IMAGES["TIFF"][:-9000], None), (IMAGES["HEIF"], Box(0, 0, 0.001, 0.001))):
         with pytest.raises(errors.SimileError) as here:
@@ -71,14 +71,14 @@ def test_an_error_is_the_one_of_decoding_here() -> None:
 
 
 def test_other_formats_start_no_process() -> None:
-    """A JPEG costs no hop."""
+    """A JPEG is decoded without a child process."""
     before = confined.pool().pids
     assert confined.decode(pictures.plain_jpeg((1, 2, 3)), LIMITS).size == (32, 32)
     assert confined.pool().pids == before
 
 
 def test_too_much_cpu_time_ends_the_process_and_not_its_neighbour(pool: DecoderPool) -> None:
-    """The image gets a code, the next image a new process."""
+    """The image gets an error, and the next image a new process."""
     large = pictures.encoded(pictures.scene(3000, 3000), "TIFF", compression="tiff_lzw")
     pool.decode(IMAGES["TIFF"], TASK)
     (before,) = pool.pids
@@ -91,8 +91,8 @@ def test_too_much_cpu_time_ends_the_process_and_not_its_neighbour(pool: DecoderP
 
 @pytest.mark.parametrize("name", ["HEIF", "AVIF", "TIFF"])
 def test_too_much_memory_is_not_had(name: str, pool: DecoderPool) -> None:
-    """The image gets a code, whichever library noticed; the next image is decoded."""
-    # libavif reports every failure as the same one.
+    """The image gets an error from any of the libraries, and the next image is decoded."""
+    # libavif reports every failure with the same error.
     expected = errors.UndecodableImage if name == "AVIF" else errors.DecoderCrashed
     with pytest.raises(expected):
         pool.decode(IMAGES[name], replace(TASK, memory_bytes=2**19))
@@ -100,7 +100,7 @@ def test_too_much_memory_is_not_had(name: str, pool: DecoderPool) -> None:
 
 
 def _held_up(pool: DecoderPool) -> tuple[int, ThreadPoolExecutor]:
-    """A process that stands still before its next image."""
+    """Suspend the process before its next image."""
     pool.decode(IMAGES["TIFF"], TASK)
     (pid,) = pool.pids
     os.kill(pid, signal.SIGSTOP)
@@ -108,7 +108,7 @@ def _held_up(pool: DecoderPool) -> tuple[int, ThreadPoolExecutor]:
 
 
 def test_a_crash_is_the_images_own_answer(pool: DecoderPool) -> None:
-    """A process that ends by itself has met an image that ends it."""
+    """An image that crashes the process is answered with DecoderCrashed."""
     pid, thread = _held_up(pool)
     with thread:
         asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
@@ -120,7 +120,7 @@ def test_a_crash_is_the_images_own_answer(pool: DecoderPool) -> None:
 
 
 def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool) -> None:
-    """A machine short of memory may kill any process: the image is tried once more."""
+    """The image is tried again, since a machine short of memory may kill any process."""
     pid, thread = _held_up(pool)
     with thread:
         asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
@@ -132,7 +132,7 @@ def test_a_process_that_is_killed_from_outside_costs_no_image(pool: DecoderPool)
 def test_a_process_that_is_killed_each_time_is_not_the_images_fault(
     pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The caller may try again, and the image gets no quarantine; another one is decoded."""
+    """The caller may retry, the image is not quarantined, and another one is decoded."""
     real = wire.send_task
 
     def killing(pipe: BinaryIO, task: Task, image: bytes) -> None:
@@ -147,10 +147,10 @@ def test_a_process_that_is_killed_each_time_is_not_the_images_fault(
     assert pool.decode(IMAGES["TIFF"], TASK).size == (700, 1000)
 
 
-def test_an_answer_that_is_none_is_the_images_fault(
+def test_an_invalid_answer_is_the_images_fault(
     pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The process still runs then, and is ended; that is no kill from outside."""
+    """The process is still running, so the invalid answer is no kill from outside."""
 
     def broken(_pipe: BinaryIO, _max_pixels: int) -> Image.Image:
         raise ValueError
@@ -163,7 +163,7 @@ def test_an_answer_that_is_none_is_the_images_fault(
 
 @pytest.mark.parametrize("name", ["JPEG", "TIFF"])
 def test_short_memory_is_not_the_images_fault(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither in this process nor where a decoding process's answer is read."""
+    """The error is Overloaded, in this process and where a child's answer is read."""
     image = pictures.encoded(pictures.scene(), name)
 
     def out_of_memory(*_: object) -> None:
@@ -178,7 +178,7 @@ def test_short_memory_is_not_the_images_fault(name: str, monkeypatch: pytest.Mon
 def test_short_memory_while_a_header_is_read_is_not_the_images_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Opening an image allocates, too."""
+    """The error is Overloaded, since opening an image allocates memory, too."""
 
     def out_of_memory(*_: object, **__: object) -> None:
         raise MemoryError
@@ -188,8 +188,8 @@ def test_short_memory_while_a_header_is_read_is_not_the_images_fault(
         imaging.sniff(IMAGES["TIFF"], LIMITS)
 
 
-def test_a_pool_that_is_closed_starts_nothing_more(pool: DecoderPool) -> None:
-    """Images in work and later ones end with an error of their own."""
+def test_a_closed_pool_starts_no_process(pool: DecoderPool) -> None:
+    """Images in flight and later ones end with ShuttingDown."""
     _, thread = _held_up(pool)
     with thread:
         asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
@@ -203,10 +203,8 @@ def test_a_pool_that_is_closed_starts_nothing_more(pool: DecoderPool) -> None:
     assert pool.pids == []
 
 
-def test_a_process_that_stands_still_is_ended(
-    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clock on the wall decides, since no CPU time is used."""
+def test_a_suspended_process_is_ended(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is on the wall clock, since a suspended process uses no CPU time."""
     _held_up(pool)
     monkeypatch.setattr(decoder_pool, "MAX_WALL_SECONDS", 0.05)
     with pytest.raises(errors.DecodingTooSlow, match="within"):
@@ -225,8 +223,8 @@ def test_no_more_processes_than_allowed_and_each_is_used_again(pool: DecoderPool
     assert pool.pids == before
 
 
-def test_a_process_holds_nothing_that_is_not_its_own(pool: DecoderPool) -> None:
-    """No socket, no secret, no model's library; Ctrl-C goes to another session."""
+def test_a_process_inherits_no_resource(pool: DecoderPool) -> None:
+    """The process has no socket, no secret and no library of a model, and a session of its own."""
     pool.decode(IMAGES["HEIF"], TASK)
     (pid,) = pool.pids
     process = Path(f"/proc/{pid}")
@@ -256,7 +254,7 @@ time.sleep(600)
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_processes_end_with_their_parent(number: signal.Signals, tmp_path: Path) -> None:
-    """However that ended."""
+    """The child ends after any end of its parent."""
     (tmp_path / "image").write_bytes(IMAGES["TIFF"])
     with subprocess.Popen(
         [sys.executable, "-c", _PARENT, str(tmp_path / "image")],
@@ -281,8 +279,8 @@ def _running(pid: int) -> bool:
         return False
 
 
-def test_the_time_that_an_image_may_take_follows_what_is_decoded() -> None:
-    """Half a second for a small one, twelve at the limits of a caller's image."""
+def test_the_time_limit_follows_the_decoded_pixels() -> None:
+    """The limit is half a second for a small image, and twelve seconds at the default limits."""
     small = imaging.Header("HEIF", "image/heif", 64, 64)
     assert confined.cpu_seconds_of(small, 10_000) < 0.6
     hidden = replace(small, decoded_pixels=12_000_000)

@@ -1,4 +1,4 @@
-"""The ground under transparent pictures: white, but where they would vanish on it."""
+"""The ground of transparent pictures is white, or dark where they would vanish on white."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _decoded(picture: Image.Image, name: str = "PNG", **options: Any) -> Image.I
 
 
 def _levels(picture: Image.Image) -> tuple[int, int]:
-    """The darkest and the lightest grey."""
+    """Return the darkest and the lightest grey."""
     return cast("tuple[int, int]", picture.convert("L").getextrema())
 
 
@@ -44,8 +44,8 @@ def _over(logo: Image.Image, color: str) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000"])
-def test_white_shapes_are_told_apart(name: str) -> None:
-    """In every format with transparency; they were all one white page."""
+def test_white_shapes_are_distinguishable(name: str) -> None:
+    """White shapes on transparent differ in every format with transparency."""
     options = {"lossless": True} if name == "WEBP" else {}
     decoded = [_decoded(_logo(shape), name, **options) for shape in ("disc", "frame", "roof")]
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -59,8 +59,8 @@ def test_white_shapes_are_told_apart(name: str) -> None:
     [(255, 255, 255, 255), (255, 255, 255, 90), (240, 244, 248, 255), (255, 250, 235, 255)],
     ids=["white", "half seen", "grey", "cream"],
 )
-def test_what_is_nearly_white_has_a_dark_ground(color: tuple[int, ...]) -> None:
-    """However much of it is to be seen through; it stands out from its ground."""
+def test_nearly_white_pictures_have_a_dark_ground(color: tuple[int, ...]) -> None:
+    """A nearly white shape of any opacity contrasts with its ground."""
     low, high = _levels(_decoded(_logo("disc", color)))
     assert low == 64
     assert high >= 120
@@ -72,34 +72,34 @@ def test_what_is_nearly_white_has_a_dark_ground(color: tuple[int, ...]) -> None:
     ids=["black", "red", "yellow", "pale blue", "a shadow"],
 )
 def test_other_pictures_keep_their_white_ground(color: tuple[int, ...]) -> None:
-    """What stands out from white lies over white, to the bit as before."""
+    """Shapes that contrast with white are laid over white, to the bit."""
     logo = _logo("disc", color)
     assert pictures.difference(_decoded(logo), _over(logo, "white")) == 0
 
 
-def test_a_white_logo_with_a_spot_of_colour_is_no_spot() -> None:
-    """The white part, which is nearly all of it, decides."""
+def test_a_white_logo_with_a_spot_of_colour_has_a_dark_ground() -> None:
+    """The white part decides, since it is nearly all of the logo."""
     logo = _logo("disc")
     ImageDraw.Draw(logo).ellipse((60, 60, 72, 72), fill=(230, 90, 20, 255))
     assert _decoded(logo).getpixel((0, 0)) == (64, 64, 64)
 
 
 def test_pictures_that_show_nothing_or_all_are_white() -> None:
-    """There is nothing to stand out where nothing is seen, and no ground where all is."""
+    """Pictures without visible pixels, and opaque ones, need no other ground."""
     assert _decoded(Image.new("RGBA", SIZE)).getextrema() == ((255, 255),) * 3
     page = Image.new("RGBA", SIZE, (255, 255, 255, 255))
     assert _decoded(page).getextrema() == ((255, 255),) * 3
 
 
 def test_a_part_has_the_ground_of_its_picture() -> None:
-    """The box is cut from what the whole picture looks like."""
+    """The box is cut after the ground of the whole picture was chosen."""
     image = pictures.encoded(_logo("disc"), "PNG")
     part = imaging.decode(image, LIMITS, box=Box(0, 0, 0.25, 0.25))
     whole = imaging.decode(image, LIMITS)
     assert pictures.difference(part, whole.crop((0, 0, 32, 32))) == 0
 
 
-def test_a_thumbnail_shows_it() -> None:
-    """People see the shape as the model does."""
+def test_a_thumbnail_has_the_same_ground() -> None:
+    """A thumbnail shows the shape that the model gets."""
     small = imaging.thumbnail(pictures.encoded(_logo("disc"), "PNG"), LIMITS, 64)
     assert _levels(imaging.decode(small, LIMITS))[0] < 90

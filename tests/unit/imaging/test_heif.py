@@ -1,4 +1,4 @@
-"""Sizes and costs of HEIC and AVIF files, read from their boxes alone."""
+"""Sizes and costs of HEIC and AVIF files are read from their boxes alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=
 
 
 def _tiles(rows: int, columns: int, side: int, width: int, height: int) -> bytes:
-    """A HEIC in tiles, as phones write it; all tiles share their bytes."""
+    """Return a HEIC in tiles, as phones write it; all tiles share their bytes."""
     configuration, picture = heif_files.coded("HEIF", side)
     content = heif_files.grid(rows, columns, width, height)
     properties = [configuration, heif_files.size(width, height), heif_files.depth(),
@@ -52,7 +52,7 @@ HONEST = {
 
 @pytest.mark.parametrize("name", HONEST)
 def test_the_boxes_say_the_size_that_the_decoder_says(name: str) -> None:
-    """Also for turned and animated pictures, and for those in tiles; each decodes."""
+    """The size is right for rotated, animated and tiled pictures, too, and each decodes."""
     header = imaging.sniff(HONEST[name], LIMITS)
     with opened_image(HONEST[name], LIMITS) as opened:
         assert (header.width, header.height) == opened.size
@@ -63,7 +63,7 @@ def test_the_boxes_say_the_size_that_the_decoder_says(name: str) -> None:
 
 
 def test_a_photograph_in_hundreds_of_tiles_is_taken() -> None:
-    """As large as phones write them: 48 megapixels in tiles of 512."""
+    """A file as large as phones write is accepted: 48 megapixels in tiles of 512."""
     header = imaging.sniff(_tiles(12, 16, 512, 8064, 6048), LIMITS)
     assert (header.width, header.height) == (8064, 6048)
     assert header.decoded_pixels == 12 * 16 * 512**2
@@ -71,14 +71,14 @@ def test_a_photograph_in_hundreds_of_tiles_is_taken() -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in containers.KINDS if not kind.startswith("tiff")])
 def test_work_that_a_few_bytes_repeat_is_refused_by_the_boxes(kind: str) -> None:
-    """Ten of each kind; nothing is opened, so nothing is read or decoded."""
+    """Each kind of file is refused before a library opens it."""
     for image in containers.variants(kind):
         with pytest.raises((errors.UndecodableImage, errors.TooManyPixels)):
             heif.read(image, LIMITS.max_pixels)
 
 
 def test_layers_of_an_avif_are_one_picture() -> None:
-    """Each spatial layer may come once; a second picture in one layer may not."""
+    """An AVIF may hold a picture for each spatial layer, but not two in a layer."""
     frame, in_layer = bytes([6 << 3 | 2, 1, 0]), bytes([6 << 3 | 6, 1 << 3, 1, 0])
     configuration, picture = heif_files.coded("AVIF", 64)
     one = video.av1(configuration[8:], picture, video.Units())
@@ -90,7 +90,7 @@ def test_layers_of_an_avif_are_one_picture() -> None:
 
 
 def test_pieces_of_pictures_are_counted_over_the_whole_file() -> None:
-    """Tiles that share countless tiny pieces cost no more than one of them."""
+    """Tiles that share many tiny pieces are refused by the sum of the pieces."""
     configuration, _ = heif_files.coded("HEIF", 64)
     content = heif_files.grid(10, 10, 640, 640)
     tile = Part(b"hvc1", [(len(content), 4 * 1000)], (1, 2, 3))
@@ -101,8 +101,8 @@ def test_pieces_of_pictures_are_counted_over_the_whole_file() -> None:
         heif.read(image.encoded(), LIMITS.max_pixels)
 
 
-def test_an_item_that_is_made_of_itself_is_refused() -> None:
-    """References in a circle end."""
+def test_an_item_that_refers_to_itself_is_refused() -> None:
+    """Circular references end in an error."""
     properties = [heif_files.size(64, 64)]
     image = File(bytes(100), [Part(b"iden", [(0, 1)], (1,))], properties, [(b"dimg", 1, [1])])
     with pytest.raises(errors.UndecodableImage):
@@ -110,7 +110,7 @@ def test_an_item_that_is_made_of_itself_is_refused() -> None:
 
 
 def test_a_sequence_of_countless_frames_is_refused() -> None:
-    """The number of frames is read from each table; one row may stand for all."""
+    """The number of frames is read from each table, where a single row may stand for all."""
     image = heif_files.animated(3)
     for table, field, value in ((b"stsz", 8, 2**31), (b"stco", 4, 2**31), (b"stsc", 12, 2**31)):
         changed = bytearray(image)
@@ -119,15 +119,15 @@ def test_a_sequence_of_countless_frames_is_refused() -> None:
             heif.read(bytes(changed), LIMITS.max_pixels)
 
 
-def test_what_phones_append_is_passed_over() -> None:
-    """Bytes after the last box are no box."""
+def test_bytes_after_the_last_box_are_skipped() -> None:
+    """Phones append such bytes, which are no box."""
     image = HONEST["heic"]
     assert imaging.sniff(image + b"\xff" * 1000, LIMITS) == imaging.sniff(image, LIMITS)
 
 
 @pytest.mark.parametrize("name", ["heic", "avif", "heic in tiles"])
 def test_a_file_that_ends_early_is_refused_wherever_it_ends(name: str) -> None:
-    """In any box; never by an error without a name."""
+    """The error is named wherever the file ends."""
     image = HONEST[name]
     for end in {*range(12, len(image) - 1, 7), len(image) - 1}:
         with pytest.raises(errors.UndecodableImage):
@@ -135,7 +135,7 @@ def test_a_file_that_ends_early_is_refused_wherever_it_ends(name: str) -> None:
 
 
 def test_a_changed_file_ends_in_a_size_or_a_named_error() -> None:
-    """Hundreds of them, changed at random."""
+    """Files with random changes give a size or a named error."""
     for image in mutated(1_500, 20260501):
         if imaging.format_of(image) in {"AVIF", "HEIF"}:
             with contextlib.suppress(errors.UndecodableImage, errors.TooManyPixels):
@@ -143,7 +143,7 @@ def test_a_changed_file_ends_in_a_size_or_a_named_error() -> None:
 
 
 def test_two_colour_profiles_for_one_picture_are_refused() -> None:
-    """A picture has one at most."""
+    """A picture has at most one colour profile."""
     configuration, picture = heif_files.coded("HEIF", 64)
     profile = heif_files.box(b"colr", b"prof", bytes(100))
     properties = [configuration, heif_files.size(64, 64), heif_files.depth(), profile]
@@ -155,7 +155,7 @@ def test_two_colour_profiles_for_one_picture_are_refused() -> None:
 
 
 def test_countless_items_are_refused() -> None:
-    """More than any encoder writes."""
+    """A file with more items than any encoder writes is refused."""
     parts = [Part(b"hvc1", [])] * (isobmff.MAX_ITEMS + 1)
     with pytest.raises(errors.UndecodableImage, match=str(isobmff.MAX_ITEMS)):
         heif.read(File(b"", parts, []).encoded(), LIMITS.max_pixels)

@@ -1,4 +1,4 @@
-"""What a few bytes may buy of a decoder's work, and what an image's memory is foreseen to be."""
+"""The decoder's work is bounded by the size of a file, and its memory is known in advance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support import pictures
 LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=100.0)
 
 
-def test_a_jpeg_that_brings_its_components_one_by_one_may_not_do_so_for_ever() -> None:
-    """Scans of one component are counted, progressive or not; three of them are a picture."""
+def test_a_jpeg_with_scans_of_one_component_has_a_limit_of_scans() -> None:
+    """Scans of a component are counted in any JPEG; a picture with three of them is accepted."""
     few = bombs.jpeg_scans(3, side=64, progressive=False)
     assert imaging.sniff(few, LIMITS).progressive
     assert imaging.decode(few, LIMITS).size == (64, 64)
@@ -26,14 +26,14 @@ def test_a_jpeg_that_brings_its_components_one_by_one_may_not_do_so_for_ever() -
 
 
 def test_an_ordinary_jpeg_is_one_scan_whatever_follows() -> None:
-    """Also where its first segments carry a thumbnail with scans of its own."""
+    """A thumbnail in the first segments, with scans of its own, is not counted."""
     inner = pictures.encoded(pictures.scene(), "JPEG", progressive=True)
     image = pictures.encoded(pictures.scene(), "JPEG", exif=b"Exif\0\0" + inner)
     assert not imaging.sniff(image, LIMITS).progressive
 
 
 def test_what_is_read_in_countless_pieces_is_refused() -> None:
-    """The bound holds for any format, and is far above what pictures need."""
+    """The limit holds for any format, and is far above the needs of pictures."""
     with pytest.raises(errors.UndecodableImage, match="pieces"):
         imaging.sniff(bombs.jpeg_segments(), LIMITS)
     reader = image_cost.Reader(pictures.encoded(pictures.scene(1000, 800), "PNG"))
@@ -45,7 +45,7 @@ def test_what_is_read_in_countless_pieces_is_refused() -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("big", [False, True])
 def test_a_tiff_is_not_opened_when_its_tiles_are_countless(order: str, *, big: bool) -> None:
-    """In either byte order, as TIFF and as BigTIFF."""
+    """The limit holds in either byte order, for TIFF and BigTIFF."""
     start = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}H", 43 if big else 42)
     if big:
         start += struct.pack(f"{order}HHQ", 8, 0, 16)
@@ -61,14 +61,14 @@ def test_a_tiff_is_not_opened_when_its_tiles_are_countless(order: str, *, big: b
     "name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF", "JPEG2000"]
 )
 def test_the_first_bytes_name_the_format(name: str) -> None:
-    """Nothing is opened for it; no format has no name."""
+    """The name comes from the bytes alone; other bytes have no name."""
     assert imaging.format_of(pictures.encoded(pictures.scene(), name)[:16]) == name
     assert imaging.format_of(b"no image") == ""
     assert imaging.format_of(b"") == ""
 
 
 def test_memory_is_foreseen_by_format_size_and_target() -> None:
-    """A JPEG in one scan is decoded small where that is enough; in several it is held whole."""
+    """A JPEG in one scan is decoded at a fraction; with several scans, it is held whole."""
     plain = imaging.Header("JPEG", "image/jpeg", 4000, 3000)
     assert imaging.memory_of(plain) == 12 * 4000 * 3000
     assert imaging.memory_of(plain, 448) == 12 * 1000 * 750

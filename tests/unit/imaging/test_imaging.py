@@ -1,4 +1,4 @@
-"""The decoder on pictures drawn by code: formats, turns, modes, limits, hostile bytes."""
+"""The decoder handles formats, orientations, modes, limits and hostile bytes of drawn pictures."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _pixel(image: Image.Image, x: int = 0, y: int = 0) -> object:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_every_accepted_format_is_sniffed_and_decoded(name: str) -> None:
-    """Header and pixels of each accepted format come out as they went in."""
+    """Header and pixels of each accepted format equal the drawn picture's."""
     image = pictures.encoded(pictures.scene(), name)
     header = imaging.sniff(image, LIMITS)
     assert (header.format, header.width, header.height) == (name, 96, 64)
@@ -70,23 +70,23 @@ def test_every_accepted_format_is_sniffed_and_decoded(name: str) -> None:
 def test_the_exif_turn_is_undone(
     name: str, options: Callable[[int], dict[str, Any]], turn: int
 ) -> None:
-    """All eight orientations give the upright picture, in every format that carries one."""
+    """All eight orientations give the upright picture, in every format that stores one."""
     how = STORED[turn]
     stored = pictures.scene() if how is None else pictures.scene().transpose(how)
     decoded = _decoded(pictures.encoded(stored, name, **options(turn)))
     assert pictures.difference(decoded, pictures.scene()) < 6
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # outside of tests the decoder ignores these
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # the decoder ignores these outside tests
 def test_broken_exif_spoils_nothing() -> None:
-    """A picture whose EXIF block is rubbish decodes as it is stored."""
+    """A picture with an invalid EXIF block decodes as stored."""
     rubbish = b"Exif\0\0II*\0\xff\xff\xff\xff"
     image = pictures.encoded(pictures.scene(), "JPEG", exif=rubbish, quality=95)
     assert pictures.difference(_decoded(image), pictures.scene()) < 6
 
 
 def test_a_jpeg_is_decoded_small_where_that_is_enough() -> None:
-    """With a target a JPEG keeps at least so many pixels on its short side; then it is turned."""
+    """With a target, a JPEG keeps at least that many pixels on its short side before rotation."""
     picture = pictures.scene(960, 640)
     stored = picture.transpose(Image.Transpose.ROTATE_90)
     image = pictures.encoded(stored, "JPEG", exif=pictures.exif(6), quality=95)
@@ -100,7 +100,7 @@ def test_a_jpeg_is_decoded_small_where_that_is_enough() -> None:
     ("side", "decoded"), [(799, 400), (800, 200), (1599, 400), (1600, 200), (3999, 500)]
 )
 def test_a_jpeg_is_decoded_at_the_smallest_fraction_that_is_enough(side: int, decoded: int) -> None:
-    """An eighth, a quarter or a half of its size: the smallest that has the target's pixels."""
+    """The size is the smallest of an eighth, a quarter and a half that has the target's pixels."""
     limits = imaging.Limits(LIMITS.max_bytes, 20_000_000, LIMITS.max_aspect)
     image = pictures.encoded(Image.new("L", (side, 4000)), "JPEG")
     assert imaging.decode(image, limits, target=200).width == decoded
@@ -113,7 +113,7 @@ def test_a_target_never_enlarges() -> None:
 
 
 def test_a_jpeg_of_several_pictures_is_a_jpeg() -> None:
-    """An MPO, as phones write it, counts as JPEG and gives its first picture."""
+    """An MPO, which phones write, counts as JPEG and gives its first picture."""
     second = Image.new("RGB", (96, 64), "white")
     image = pictures.encoded(pictures.scene(), "MPO", save_all=True, append_images=[second])
     assert imaging.sniff(image, LIMITS).media_type == "image/jpeg"
@@ -128,7 +128,7 @@ def test_cmyk_becomes_rgb() -> None:
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "TIFF", "AVIF", "HEIF", "JPEG2000"])
 def test_transparency_is_white(name: str) -> None:
-    """What is fully transparent is white, whatever colour hides there; half of it is half white."""
+    """Fully transparent pixels are white, and half transparent ones half white."""
     picture = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
     picture.paste((0, 0, 0, 128), (0, 0, 32, 64))
     picture.paste((0, 0, 255, 255), (0, 0, 64, 16))
@@ -142,7 +142,7 @@ def test_transparency_is_white(name: str) -> None:
 
 
 def test_each_palette_entry_keeps_its_own_alpha() -> None:
-    """A palette PNG with alpha per entry shows white through the transparent entries only."""
+    """A palette PNG with alpha for each entry is white at the transparent entries only."""
     picture = Image.new("P", (3, 1))
     picture.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     picture.putdata([0, 1, 2])
@@ -152,7 +152,7 @@ def test_each_palette_entry_keeps_its_own_alpha() -> None:
 
 @pytest.mark.parametrize(("mode", "key"), [("L", 7), ("RGB", (7, 7, 7)), ("P", 7)])
 def test_a_colour_key_is_white(mode: str, key: object) -> None:
-    """The one colour that a PNG names as transparent is white."""
+    """The colour that a PNG names as transparent is white."""
     picture = Image.new(mode, (2, 1), 7 if mode != "RGB" else (7, 7, 7))
     if mode == "P":
         picture.putpalette([7] * 3 * 8)
@@ -161,7 +161,7 @@ def test_a_colour_key_is_white(mode: str, key: object) -> None:
 
 
 def test_grey_with_alpha_is_laid_over_white() -> None:
-    """Two-channel grey keeps its grey and shows white where it is transparent."""
+    """Grey with alpha keeps its grey, and is white where transparent."""
     picture = Image.new("LA", (2, 1), (40, 255))
     picture.putpixel((1, 0), (40, 0))
     decoded = _decoded(pictures.encoded(picture, "PNG"))
@@ -202,21 +202,21 @@ def test_sixteen_bit_colour_is_scaled(
 
 
 def test_one_bit_is_black_and_white() -> None:
-    """A 1-bit picture has 0 and 255, nothing else."""
+    """A 1-bit picture has the values 0 and 255 only."""
     decoded = _decoded(pictures.encoded(pictures.scene().convert("1"), "PNG"))
     assert {color for _, color in decoded.getcolors() or []} == {(0, 0, 0), (255, 255, 255)}
 
 
 @pytest.mark.parametrize("mode", ["I", "F"])
 def test_samples_without_an_agreed_white_are_refused(mode: str) -> None:
-    """32-bit integers and floats are refused from the header, with what to do instead."""
+    """32-bit integers and floats are refused from the header, with advice."""
     image = pictures.encoded(Image.new(mode, (4, 4)), "TIFF")
     with pytest.raises(errors.UnsupportedFormat, match="8 or 16 bits"):
         imaging.sniff(image, LIMITS)
 
 
-def test_a_colour_profile_that_is_none_is_ignored() -> None:
-    """Rubbish in its place changes no pixel."""
+def test_an_invalid_colour_profile_is_ignored() -> None:
+    """Invalid bytes as the profile change no pixel."""
     plain = pictures.encoded(pictures.scene(), "JPEG")
     profiled = pictures.encoded(pictures.scene(), "JPEG", icc_profile=b"no profile at all")
     assert pictures.difference(_decoded(plain), _decoded(profiled)) == 0
@@ -224,14 +224,14 @@ def test_a_colour_profile_that_is_none_is_ignored() -> None:
 
 @pytest.mark.parametrize("name", ["GIF", "WEBP"])
 def test_an_animation_gives_its_first_frame(name: str) -> None:
-    """Of an animation only the first picture is decoded."""
+    """Only the first picture of an animation is decoded."""
     others = [Image.new("RGB", (96, 64), (shade, 0, 0)) for shade in range(0, 250, 10)]
     image = pictures.encoded(pictures.scene(), name, save_all=True, append_images=others)
     assert pictures.difference(_decoded(image), pictures.scene()) < 12
 
 
 def test_later_frames_cost_nothing() -> None:
-    """A GIF whose second frame is missing decodes: nobody looks past the first."""
+    """A GIF whose second frame is missing decodes, since only the first frame is read."""
     one = pictures.encoded(pictures.scene(), "GIF")
     both = pictures.encoded(
         pictures.scene(), "GIF", save_all=True, append_images=[Image.new("RGB", (96, 64))]
@@ -240,7 +240,7 @@ def test_later_frames_cost_nothing() -> None:
 
 
 def test_a_thumbnail_is_a_small_jpeg() -> None:
-    """Its longest side is the size asked for, its shape that of the upright image."""
+    """The longest side has the requested size, and the shape is that of the upright image."""
     stored = pictures.scene(960, 640).transpose(Image.Transpose.ROTATE_90)
     image = pictures.encoded(stored, "JPEG", exif=pictures.exif(6))
     with Image.open(io.BytesIO(imaging.thumbnail(image, LIMITS, 120))) as small:
@@ -248,7 +248,7 @@ def test_a_thumbnail_is_a_small_jpeg() -> None:
 
 
 def test_a_thumbnail_never_enlarges() -> None:
-    """A picture smaller than its thumbnail stays as it is."""
+    """A picture smaller than its thumbnail keeps its size."""
     small = imaging.thumbnail(pictures.encoded(pictures.scene(), "PNG"), LIMITS, 400)
     assert _decoded(small).size == (96, 64)
 
@@ -260,7 +260,7 @@ def test_no_bytes_are_refused() -> None:
 
 
 def test_too_many_bytes_are_refused_unread() -> None:
-    """The byte limit holds before anything is parsed; exactly the limit is fine."""
+    """The byte limit holds before parsing; a file of exactly the limit is accepted."""
     image = pictures.encoded(pictures.scene(), "PNG")
     exact = imaging.Limits(len(image), LIMITS.max_pixels, LIMITS.max_aspect)
     assert imaging.sniff(image, exact).width == 96
@@ -270,7 +270,7 @@ def test_too_many_bytes_are_refused_unread() -> None:
 
 @pytest.mark.parametrize("side", [1001, 11_000, 30_000, 2**31 - 1])
 def test_too_many_pixels_are_refused_by_the_header(side: int) -> None:
-    """Just over our limit, where Pillow warns, where Pillow refuses: all one error."""
+    """Sizes above our limit, Pillow's warning and Pillow's error give the same error."""
     image = pictures.png(side, side, 8, 0, [])
     with pytest.raises(errors.TooManyPixels):
         imaging.sniff(image, LIMITS)
@@ -279,7 +279,7 @@ def test_too_many_pixels_are_refused_by_the_header(side: int) -> None:
 
 
 def test_a_limit_above_pillows_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who allows more pixels than Pillow does by itself gets them; and the limit still holds."""
+    """A limit above Pillow's own takes effect, and still holds."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     wide = imaging.Limits(LIMITS.max_bytes, 400_000_000, LIMITS.max_aspect)
     assert imaging.sniff(pictures.png(20_000, 20_000, 8, 0, []), wide).width == 20_000
@@ -289,7 +289,7 @@ def test_a_limit_above_pillows_own_counts(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("size", [(301, 3), (3, 301)])
 def test_a_strip_is_refused(size: tuple[int, int]) -> None:
-    """Longer than the aspect limit is refused, lying or standing; exactly the limit is fine."""
+    """An aspect beyond the limit is refused, in either direction; exactly the limit is accepted."""
     with pytest.raises(errors.ExtremeAspect):
         imaging.sniff(pictures.encoded(Image.new("L", size), "PNG"), LIMITS)
     assert imaging.sniff(pictures.encoded(Image.new("L", (300, 3)), "PNG"), LIMITS).width == 300
@@ -309,14 +309,14 @@ def test_a_strip_is_refused(size: tuple[int, int]) -> None:
     ],
 )
 def test_other_formats_are_refused(image: bytes) -> None:
-    """What isn't an accepted format is named so, even where Pillow could read it."""
+    """Other formats are named unsupported, even where Pillow could read them."""
     with pytest.raises(errors.UnsupportedFormat):
         imaging.sniff(image, LIMITS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_broken_header_of_an_accepted_format_is_undecodable(name: str) -> None:
-    """The first bytes name the format, the rest is missing: corrupt, not unsupported."""
+    """A file with the format's first bytes and nothing else is corrupt, not unsupported."""
     image = pictures.encoded(pictures.scene(), name)[:17]
     with pytest.raises(errors.UndecodableImage):
         imaging.sniff(image, LIMITS)
@@ -324,7 +324,7 @@ def test_a_broken_header_of_an_accepted_format_is_undecodable(name: str) -> None
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_cut_in_half_is_undecodable(name: str) -> None:
-    """No half picture passes for a whole one."""
+    """Half a picture does not count as a whole one."""
     image = pictures.encoded(pictures.scene(), name)
     with pytest.raises(errors.UndecodableImage):
         imaging.decode(image[: len(image) // 2], LIMITS)
@@ -334,7 +334,7 @@ def test_a_file_cut_in_half_is_undecodable(name: str) -> None:
 @hypothesis_settings(deadline=None, max_examples=40)
 @given(noise=st.data())
 def test_hostile_bytes_end_in_a_named_error(name: str, noise: st.DataObject) -> None:
-    """Whatever bytes are changed, the answer is a picture or one of our errors."""
+    """Changed bytes give a picture or one of our errors."""
     image = bytearray(pictures.encoded(pictures.scene(24, 16), name))
     spots = st.lists(st.integers(0, min(len(image), 400) - 1), min_size=1, max_size=8)
     for spot in noise.draw(spots):
@@ -344,14 +344,14 @@ def test_hostile_bytes_end_in_a_named_error(name: str, noise: st.DataObject) -> 
 
 
 def _with_scans(image: bytes, count: int) -> bytes:
-    """A progressive JPEG whose last scan comes `count` times more."""
+    """Return a progressive JPEG whose last scan is repeated `count` times."""
     tables, scan = image.rfind(b"\xff\xc4"), image.rfind(b"\xff\xda")
     assert 0 < tables < scan
     return image[:-2] + count * image[tables:-2] + image[-2:]
 
 
 def test_a_jpeg_of_countless_scans_is_refused_unread() -> None:
-    """A hundred bytes a scan must not buy the time of a whole picture each."""
+    """Scans of a hundred bytes must not take the time of a whole picture each."""
     image = pictures.encoded(Image.new("RGB", (96, 64), "teal"), "JPEG", progressive=True)
     assert imaging.sniff(image, LIMITS).progressive
     assert pictures.difference(_decoded(_with_scans(image, 50)), _decoded(image)) == 0
@@ -360,15 +360,15 @@ def test_a_jpeg_of_countless_scans_is_refused_unread() -> None:
             look(_with_scans(image, 100), LIMITS)
 
 
-def test_what_follows_a_picture_is_not_taken_for_scans() -> None:
-    """A phone's film behind its JPEG may hold any bytes."""
+def test_bytes_after_a_picture_do_not_count_as_scans() -> None:
+    """A phone's video after its JPEG may hold any bytes."""
     image = pictures.encoded(pictures.scene(), "JPEG") + 1000 * b"\xff\xda"
     assert not imaging.sniff(image, LIMITS).progressive
     assert _decoded(image).size == (96, 64)
 
 
 def test_threads_decode_alike() -> None:
-    """Many threads at once get the same picture, also in the process's first moments."""
+    """Many threads get the same picture, also in the process's first moments."""
     probe._openers.cache_clear()
     image = pictures.encoded(pictures.scene(), "AVIF")
     with ThreadPoolExecutor(4) as pool:

@@ -1,4 +1,4 @@
-"""A JPEG's frame as its segments say it: what Pillow says, or nothing."""
+"""The frame of a JPEG, read from its segments, is the one that Pillow reads, or None."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ KINDS: Final = {
 
 
 def _by_pillow(image: bytes) -> tuple[int, int, bool] | None:
-    """Width, height, and whether it is progressive; None where it does not open."""
+    """Return width, height and whether the JPEG is progressive, or None if Pillow can't open it."""
     try:
         with Image.open(io.BytesIO(image), formats=["JPEG", "MPO"]) as opened:
             return (*opened.size, "progressive" in opened.info)
-    except Exception:  # noqa: BLE001 (whatever broken bytes make it raise)
+    except Exception:  # noqa: BLE001 (broken bytes raise anything)
         return None
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_frame_is_what_pillow_says(kind: str) -> None:
-    """Size and scans, of every kind that encoders write; the quick look and the whole are one."""
+    """Size and scans are Pillow's for every kind that encoders write, by both functions."""
     width, height, progressive = _by_pillow(KINDS[kind]) or (0, 0, False)
     in_scans = progressive or kind == "a component at a time"
     assert jpeg.frame(KINDS[kind]) == Frame(width, height, in_scans)
@@ -52,13 +52,13 @@ def test_the_frame_is_what_pillow_says(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_broken_has_no_other_frame_than_pillow_sees(kind: str) -> None:
-    """However its bytes are changed: memory is foreseen by the one, and taken by the other."""
-    chance, whole = random.Random(kind), KINDS[kind]  # noqa: S311 (the same for every run)
+def test_a_broken_jpeg_has_the_frame_that_pillow_sees(kind: str) -> None:
+    """The frame determines the memory estimate, and Pillow's view determines the memory used."""
+    chance, whole = random.Random(kind), KINDS[kind]  # noqa: S311 (the same in every run)
     seen = 0
     for _ in range(2000):
         image = bytearray(whole)
-        # Where the markers and lengths are, more often than in the tables.
+        # Markers and lengths are changed more often than tables.
         for _ in range(chance.randint(1, 3)):
             place = max(0, image.find(b"\xff", chance.randrange(min(len(image), 700))))
             image[(place + chance.randint(0, 9)) % len(image)] = chance.choice(
@@ -86,6 +86,6 @@ def test_what_is_broken_has_no_other_frame_than_pillow_sees(kind: str) -> None:
     ],
     ids=["nothing", "a start", "cut", "padded", "12 bits", "countless segments", "a PNG"],
 )
-def test_what_is_odd_has_no_frame(image: bytes) -> None:
-    """It is left to the decoder to say what is wrong, if anything is."""
+def test_an_odd_jpeg_has_no_frame(image: bytes) -> None:
+    """The decoder then reports whether the file is broken."""
     assert jpeg.frame(image) is None

@@ -1,4 +1,4 @@
-"""JPEG 2000: decoded at a fraction where that is enough, bounded by its own header."""
+"""JPEG 2000 is decoded at a fraction of its size, and its own header bounds the work."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _image(width: int = 96, height: int = 64, **options: Any) -> bytes:
     ids=["container", "codestream", "lossy", "tiles", "one resolution"],
 )
 def test_every_kind_is_read(options: dict[str, Any]) -> None:
-    """Header and pixels, whole and as small as the model needs."""
+    """Header and pixels are right, at full size and at a model's size."""
     image = _image(**options)
     header = imaging.sniff(image, LIMITS)
     assert (header.media_type, header.width, header.height) == ("image/jp2", 96, 64)
@@ -38,7 +38,7 @@ def test_every_kind_is_read(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "CMYK", "I;16"])
 def test_every_mode_is_read(mode: str) -> None:
-    """Grey of 8 and 16 bits, transparency, four inks."""
+    """Grey of 8 and 16 bits, transparency, and CMYK are decoded."""
     grey = pictures.scene().convert("L")
     picture, expected = pictures.scene().convert("RGB"), pictures.scene()
     if mode == "I;16":
@@ -54,7 +54,7 @@ def test_every_mode_is_read(mode: str) -> None:
 
 @pytest.mark.parametrize("size", [(800, 640), (801, 640), (803, 643), (797, 637)])
 def test_a_large_one_is_decoded_at_a_fraction(size: tuple[int, int]) -> None:
-    """At the smallest that has the target's pixels, or the next: whatever its sides divide by."""
+    """The fraction is the smallest that has the target's pixels, or the next, at any size."""
     picture = pictures.scene(*size)
     small = imaging.decode(pictures.encoded(picture, "JPEG2000"), LIMITS, target=100)
     assert 100 <= min(small.size) <= 330
@@ -62,7 +62,7 @@ def test_a_large_one_is_decoded_at_a_fraction(size: tuple[int, int]) -> None:
 
 
 def test_a_box_is_decoded_as_finely_as_it_needs() -> None:
-    """The box keeps at least the target's pixels, and lies where a person saw it."""
+    """The box keeps at least the target's pixels, and lies at the place in the upright image."""
     image, whole = _image(1600, 1280), pictures.scene(1600, 1280)
     part = imaging.decode(image, LIMITS, target=100, box=Box(0.5, 0.5, 0.25, 0.25))
     assert 100 <= min(part.size) < 320
@@ -71,7 +71,7 @@ def test_a_box_is_decoded_as_finely_as_it_needs() -> None:
 
 
 def _lying(image: bytes, place: int, width: int, height: int) -> bytes:
-    """The file with other numbers at that place of its codestream's header."""
+    """Return the file with another width and height at that place of its codestream's header."""
     lying = bytearray(image)
     start = lying.index(_SIZES) + place
     lying[start : start + 8] = struct.pack(">LL", width, height)
@@ -79,19 +79,19 @@ def _lying(image: bytes, place: int, width: int, height: int) -> bytes:
 
 
 def test_a_codestream_larger_than_its_container_says_is_refused() -> None:
-    """OpenJPEG would make room for what the codestream says."""
+    """OpenJPEG would allocate memory for the size in the codestream."""
     with pytest.raises(errors.UndecodableImage, match="60000 x 60000"):
         imaging.sniff(_lying(_image(), 6, 60_000, 60_000), LIMITS)
 
 
 def test_countless_tiles_are_refused_unread() -> None:
-    """A thousand bytes may not buy millions of tiles."""
+    """A thousand bytes must not cause millions of tiles."""
     with pytest.raises(errors.UndecodableImage, match="6144 tiles"):
         imaging.sniff(_lying(_image(), 22, 1, 1), LIMITS)
 
 
 def test_countless_packets_are_refused_unread() -> None:
-    """OpenJPEG makes room for each layer of each precinct before it reads one."""
+    """OpenJPEG allocates memory for each layer of each precinct before reading."""
     image = bytearray(_image(512, 512, precinct_size=(64, 64), quality_layers=[20, 10]))
     place = image.index(b"\xff\x52")
     sound = jpeg2000.codestream(bytes(image))
@@ -102,8 +102,8 @@ def test_countless_packets_are_refused_unread() -> None:
         imaging.sniff(bytes(image), LIMITS)
 
 
-def test_a_codestream_that_is_none_is_refused() -> None:
-    """A container whose picture can't be found has no size to trust."""
+def test_a_container_without_a_codestream_is_refused() -> None:
+    """A container without a codestream has no reliable size."""
     image = _image().replace(b"jp2c", b"free")
     with pytest.raises(errors.UndecodableImage, match="header"):
         imaging.sniff(image, LIMITS)

@@ -1,4 +1,4 @@
-"""Metadata: what says how a picture is shown is read, and the rest does no harm."""
+"""Metadata that affects the picture is read, and other metadata has no effect."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _segment(marker: int, body: bytes) -> bytes:
 
 
 def _exif(orientation: int, kind: int = 3, many: int = 1) -> bytes:
-    """An EXIF block with an orientation, as one value or the first of an array."""
+    """Return an EXIF block with an orientation, as a value or the first of an array."""
     value = struct.pack("<HH", orientation, 0)
     if many > 1:
         value = struct.pack("<L", 26)
@@ -77,7 +77,7 @@ def _size(image: bytes) -> tuple[int, int]:
     ],
 )
 def test_an_orientation_turns_the_picture(image: bytes) -> None:
-    """It is read from the first EXIF block, or else from XMP."""
+    """The orientation comes from the first EXIF block, or from XMP without EXIF."""
     assert _size(image) == WIDE[::-1]
 
 
@@ -97,15 +97,15 @@ def test_an_orientation_that_is_no_single_number_turns_nothing(image: bytes) -> 
     assert _size(image) == WIDE
 
 
-def test_a_photograph_reaches_the_decoder_as_it_is() -> None:
-    """Nothing of it is copied: it has one of each segment."""
+def test_a_photograph_reaches_the_decoder_unchanged() -> None:
+    """The bytes are not copied, since the file has each segment once."""
     others = (_segment(0xED, b"Photoshop 3.0\0"), _segment(0xE2, b"MPF\0" + bytes(90)))
     photo = _jpeg(_exif_segment(_exif(6)), _xmp_segment(6), _segment(0xFE, b"comment"), *others)
     assert without_metadata(photo) is photo
 
 
 def test_repeated_segments_are_taken_out() -> None:
-    """The first of EXIF and XMP stays, and bounded numbers of the others."""
+    """The first EXIF and XMP segments stay, and a bounded number of the others."""
     exif, xmp, comment = _exif_segment(_exif(6)), _xmp_segment(6), _segment(0xFE, b"comment")
     profile = _segment(0xE2, b"ICC_PROFILE\0" + bytes(60_000))
     trimmed = without_metadata(_jpeg(*[exif, xmp, comment, profile] * 100))
@@ -124,20 +124,20 @@ def test_repeated_segments_are_taken_out() -> None:
     ],
 )
 def test_tables_frames_and_segments_without_number_are_refused(image: bytes) -> None:
-    """Pillow would read each of them in Python."""
+    """Pillow would read each of these in Python."""
     with pytest.raises(UndecodableImage):
         imaging.sniff(image, LIMITS)
 
 
 def test_junk_between_segments_hides_none_of_them() -> None:
-    """Pillow passes over bytes that are no marker: so does the look at segments."""
+    """Junk between segments is skipped, as by Pillow."""
     exif = _exif_segment(_exif(6))
     trimmed = without_metadata(_jpeg(exif, b"junk", b"\xff\xff", exif, b"\xff\xd0", exif))
     assert trimmed.count(exif) == 1
 
 
 def test_the_first_colour_profile_of_a_png_counts() -> None:
-    """Others are not unpacked."""
+    """Further profiles are not unpacked."""
     first, second = (
         _chunk(b"iCCP", b"name\0\0" + zlib.compress(bytes(size))) for size in (300, 400)
     )
@@ -147,7 +147,7 @@ def test_the_first_colour_profile_of_a_png_counts() -> None:
 def test_pillow_writes_no_error_about_a_file_that_is_refused(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The answer says what is wrong; a log line for each hostile file would fill a disk."""
+    """The error is in the answer; log lines for hostile files would fill a disk."""
     tags = struct.pack("<H", 3)
     for tag, value in ((256, 8), (257, 8), (277, 60_000)):
         tags += struct.pack("<HHLL", tag, 4, 1, value)

@@ -1,4 +1,4 @@
-"""Files that viewers show although something is wrong: long texts in PNGs, JPEGs that end early."""
+"""Files with minor faults are shown: long texts in PNGs, JPEGs that end early."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ _LONG = zlib.compress(bytes(3 * 2**20))
     ids=["zTXt", "iTXt", "tEXt", "EXIF", "XMP", "broken", "bad checksum", "profile"],
 )
 def test_a_pngs_texts_are_skipped(chunk: bytes, *, after: bool) -> None:
-    """However long they unpack: the picture is sound."""
+    """Texts of any length are skipped, and the picture is shown."""
     decoded = imaging.decode(_with_chunks(chunk, after=after), LIMITS)
     assert pictures.difference(decoded, pictures.scene()) == 0
 
 
 def test_texts_cost_no_unpacking() -> None:
-    """Ten thousand that unpack to 1 MB each are not unpacked at all."""
+    """Ten thousand texts of 1 MB each are never unpacked."""
     packed = zlib.compress(bytes(2**20 - 1))
     texts = [_chunk(b"zTXt", b"t%d\0\0" % number + packed) for number in range(5000)]
     turns = [_chunk(b"zTXt", b"Raw profile type exif\0\0" + packed)] * 5000
@@ -63,14 +63,14 @@ def test_texts_cost_no_unpacking() -> None:
 
 
 def test_a_turn_in_a_text_still_counts() -> None:
-    """XMP in a PNG is a text, and says how the picture is turned."""
+    """XMP in a PNG is a text that holds the orientation."""
     xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
     text = _chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp)
     assert imaging.decode(_with_chunks(text, _chunk(b"tEXt", b"a\0b")), LIMITS).size == (64, 96)
 
 
 def test_a_png_without_texts_is_not_copied() -> None:
-    """Its own bytes go to the decoder; so do those of anything else."""
+    """The same bytes go to the decoder, also of other formats."""
     info = PngImagePlugin.PngInfo()
     info.add_text("a", "b")
     for image in (
@@ -102,7 +102,7 @@ _PROGRESSIVE = pictures.encoded(_PHOTO, "JPEG", progressive=True)
     ids=["baseline", "progressive", "restarts", "grey", "CMYK", "mid grey"],
 )
 def test_a_jpeg_without_its_end_marker_is_whole(image: bytes, target: int | None) -> None:
-    """All of its pixels are there: both bytes of the marker may be missing, or one."""
+    """The picture is complete when a byte of the marker is missing, or both."""
     whole = imaging.decode(image, LIMITS, target=target)
     for cut in (1, 2):
         short = imaging.decode(image[:-cut], LIMITS, target=target)
@@ -110,15 +110,15 @@ def test_a_jpeg_without_its_end_marker_is_whole(image: bytes, target: int | None
 
 
 def test_a_jpeg_without_its_last_rows_is_accepted() -> None:
-    """What came is as it was; the missing rows are grey."""
+    """The rows that arrived are unchanged, and the missing rows are grey."""
     short = imaging.decode(_BASELINE[: int(0.97 * len(_BASELINE))], LIMITS)
     whole, upper = imaging.decode(_BASELINE, LIMITS), (0, 0, 640, 400)
     assert pictures.difference(whole.crop(upper), short.crop(upper)) == 0
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
-def test_a_jpeg_cut_short_says_how_much_is_missing(share: float) -> None:
-    """In percent of its rows, near to what was cut away."""
+def test_a_truncated_jpeg_says_how_much_is_missing(share: float) -> None:
+    """The error gives the missing share of the rows, close to the share cut away."""
     noise = Image.effect_noise((640, 480), 60)
     image = pictures.encoded(noise, "JPEG")
     with pytest.raises(errors.UndecodableImage, match="ends early") as refused:
@@ -129,14 +129,14 @@ def test_a_jpeg_cut_short_says_how_much_is_missing(share: float) -> None:
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
 def test_a_progressive_jpeg_without_its_finer_scans_is_refused(share: float) -> None:
-    """All rows are there, and none as it should be."""
+    """All rows are present, but none in full quality."""
     cut = _PROGRESSIVE[: int(share * len(_PROGRESSIVE))]
     with pytest.raises(errors.UndecodableImage, match="ends early"):
         imaging.decode(cut, LIMITS)
 
 
 def test_a_jpeg_cut_anywhere_ends_in_a_picture_or_in_a_named_error() -> None:
-    """Also in its header, in its tables, and with a thumbnail's scan before its own."""
+    """The cut may be in the header, in the tables, or in a thumbnail before the picture."""
     thumbnail = b"Exif\0\0" + pictures.encoded(pictures.scene(), "JPEG")
     chance = random.Random(1)  # noqa: S311 (the same cuts in every run)
     for options in ({}, {"progressive": True}, {"exif": thumbnail}):

@@ -1,4 +1,4 @@
-"""TIFF directories that would make far more work than their pictures, and sound ones."""
+"""TIFF directories that cause far more work than their pictures are refused; valid ones are not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=
 
 @pytest.mark.parametrize("kind", ["tiff tiles", "tiff tags"])
 def test_work_that_a_few_bytes_repeat_is_refused_by_the_directory(kind: str) -> None:
-    """Ten of each kind; nothing is unpacked."""
+    """Each kind of file is refused before a library unpacks it."""
     for image in containers.variants(kind):
         for look in (imaging.sniff, imaging.decode):
             with pytest.raises(errors.UndecodableImage, match="TIFF"):
@@ -26,7 +26,7 @@ def test_work_that_a_few_bytes_repeat_is_refused_by_the_directory(kind: str) -> 
 
 @pytest.mark.parametrize("side", [16, 512, 1024])
 def test_tiles_may_end_beyond_the_picture(side: int) -> None:
-    """A tile is as large for a tiny picture as for a large one."""
+    """A tile of a tiny picture may be as large as that of a large picture."""
     tags = {322: (4, [side]), 323: (4, [side]), 324: (4, [8]), 325: (4, [side * side])}
     small = bombs.tiff(min(side, 40), min(side, 30), tags, bytes(side * side))
     assert imaging.decode(small, LIMITS).size == (min(side, 40), min(side, 30))
@@ -35,7 +35,7 @@ def test_tiles_may_end_beyond_the_picture(side: int) -> None:
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate"])
 @pytest.mark.parametrize("mode", ["RGB", "L", "1", "RGBA", "CMYK"])
 def test_tiffs_as_encoders_write_them_are_taken(mode: str, compression: str) -> None:
-    """Of several modes and compressions."""
+    """Several modes and compressions are accepted."""
     if compression == "jpeg" and mode in {"1", "RGBA"}:
         compression = "packbits"
     image = pictures.encoded(pictures.scene().convert(mode), "TIFF", compression=compression)
@@ -44,23 +44,23 @@ def test_tiffs_as_encoders_write_them_are_taken(mode: str, compression: str) -> 
 
 
 def test_planes_may_each_have_their_strips() -> None:
-    """As many times as many strips as the picture has channels."""
+    """A planar picture has a list of strips for each channel."""
     tags = {258: (3, [8] * 4), 262: (3, [2]), 273: (4, [8] * 4096), 277: (3, [4]), 278: (4, [1]),
             279: (4, [1024] * 4096), 284: (3, [2]), 338: (3, [1])}  # fmt: skip
     tiff.check(bombs.tiff(1024, 1024, tags, bytes(1024)))
 
 
-def test_a_tag_that_stands_twice_is_refused() -> None:
-    """Pillow and libtiff would not take the same one."""
+def test_a_repeated_tag_is_refused() -> None:
+    """Pillow and libtiff would use different ones of the two."""
     image = bytearray(pictures.encoded(pictures.scene(), "TIFF"))
     start = struct.unpack_from("<L", image, 4)[0]
-    struct.pack_into("<H", image, start + 2 + 12, 256)  # the height's tag is the width's now
+    struct.pack_into("<H", image, start + 2 + 12, 256)  # the height's tag is now the width's
     with pytest.raises(errors.UndecodableImage, match="twice"):
         tiff.check(bytes(image))
 
 
 def test_a_directory_that_the_files_end_cuts_is_checked_as_far_as_it_goes() -> None:
-    """Pillow reads it, too."""
+    """A truncated directory is checked, since Pillow reads it, too."""
     image = bytearray(containers.tiff_tiles(20, 2**17))
     start = struct.unpack_from("<L", image, 4)[0]
     struct.pack_into("<H", image, start, 900)
@@ -68,8 +68,8 @@ def test_a_directory_that_the_files_end_cuts_is_checked_as_far_as_it_goes() -> N
         tiff.check(bytes(image))
 
 
-def test_what_is_no_tiff_is_left_alone() -> None:
-    """Nor is a directory that lies outside of the file."""
+def test_other_bytes_than_a_tiff_pass_the_check() -> None:
+    """A directory outside of the file passes the check, too."""
     for image in (b"", b"II", b"II*\0", b"II*\0\xff\xff\xff\xff", b"no image at all"):
         tiff.check(image)
     tiff.check(pictures.encoded(Image.new("RGB", (8, 8)), "PNG"))

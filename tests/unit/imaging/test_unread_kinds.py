@@ -1,4 +1,4 @@
-"""Sound files of kinds that are not read: 415, with the kind and the way out; no line on stderr."""
+"""Valid files of unsupported kinds are refused with 415, the kind, and advice; stderr is empty."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _compressed(number: int) -> bytes:
 
 
 def _with_part(photometric: int, compression: int) -> bytes:
-    """A small RGB preview, and a part beside it that holds what the camera saw."""
+    """Return a small RGB preview with a second part that holds the camera's data."""
     image = tiff(bytes(12), bits=8, photometric=2, samples=3, more={330: (4, [8])})
     lines = struct.pack("<HHHLHHHHLHH", 2, 259, 3, 1, compression, 0, 262, 3, 1, photometric, 0)
     part = lines + bytes(4)
@@ -84,7 +84,7 @@ KINDS = [
 
 @pytest.mark.parametrize(("image", "kind"), KINDS, ids=[kind for _, kind in KINDS])
 def test_the_kind_and_the_way_out_are_named(image: bytes, kind: str) -> None:
-    """415 from the header, or from the pixels where the header says nothing: never "corrupt"."""
+    """The error is UnsupportedFormat, from the header or from the pixels, never "corrupt"."""
     with pytest.raises(errors.UnsupportedFormat, match=kind) as refused:
         imaging.sniff(image, LIMITS)
     assert "save it" in str(refused.value) or "develop it" in str(refused.value)
@@ -92,7 +92,7 @@ def test_the_kind_and_the_way_out_are_named(image: bytes, kind: str) -> None:
 
 @pytest.mark.parametrize("cut", [5, 9, 30, 60])
 def test_a_broken_header_is_still_called_broken(cut: int) -> None:
-    """What can't be read as far as its kind is corrupt, not of another kind."""
+    """A file whose kind can't be read is corrupt, not unsupported."""
     image = pictures.encoded(pictures.scene(), "TIFF")
     with pytest.raises(errors.UndecodableImage):
         imaging.decode(image[:cut], LIMITS)
@@ -100,7 +100,7 @@ def test_a_broken_header_is_still_called_broken(cut: int) -> None:
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
 def test_no_library_writes_to_stderr(compression: str, capfd: pytest.CaptureFixture[str]) -> None:
-    """A line of libtiff would stand among the JSON of the log."""
+    """A line of libtiff would mix with the JSON of the log."""
     image = bytearray(pictures.encoded(pictures.scene(), "TIFF", compression=compression))
     image[40:80] = b"\xaa" * 40
     with pytest.raises(errors.UndecodableImage):
@@ -113,7 +113,7 @@ _STEPS = (0, 80, 175, 255)
 
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_white_is_zero_is_no_negative(order: str) -> None:
-    """16 bits with white as 0 give the pixels of their twin with black as 0."""
+    """16 bits with white as 0 give the same pixels as with black as 0."""
     words = [value * 257 for value in _STEPS]
     black = tiff(struct.pack(f"{order}4H", *words), bits=16, photometric=1, order=order)
     negative = struct.pack(f"{order}4H", *(65535 - word for word in words))
@@ -122,7 +122,7 @@ def test_white_is_zero_is_no_negative(order: str) -> None:
     assert _row(black) == expected
     if order == "<":
         assert _row(white) == expected
-    else:  # Pillow does not know this one
+    else:  # Pillow does not read this one
         with pytest.raises(errors.UnsupportedFormat, match="16 bits a channel"):
             imaging.sniff(white, LIMITS)
 
@@ -133,13 +133,13 @@ def test_white_is_zero_is_no_negative(order: str) -> None:
     ids=["1", "4", "8"],
 )  # fmt: skip
 def test_white_is_zero_of_fewer_bits(bits: int, black: bytes, white: bytes) -> None:
-    """The same of 1, 4 and 8 bits."""
+    """White as 0 with 1, 4 and 8 bits gives the same pixels as black as 0."""
     one, other = tiff(black, bits=bits, photometric=1), tiff(white, bits=bits, photometric=0)
     assert _row(one) == _row(other)
 
 
 def test_twelve_bits_of_grey_are_not_black() -> None:
-    """12 bits are scaled by their own white."""
+    """12 bits are scaled by their own maximum."""
     image = tiff(b"\x00\x05\x55\xaa\xaf\xff", bits=12, photometric=1)
     assert _row(image) == [(0,) * 3, (85,) * 3, (170,) * 3, (255,) * 3]
 
@@ -147,7 +147,7 @@ def test_twelve_bits_of_grey_are_not_black() -> None:
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("extra", [0, 1, 2])
 def test_sixteen_bit_colour_of_a_tiff_is_scaled(order: str, extra: int) -> None:
-    """With and without alpha, in both byte orders."""
+    """Colours are scaled with and without alpha, in both byte orders."""
     colors = [10, 20, 30, 255, 40, 50, 60, 255, 70, 80, 90, 255, 200, 210, 220, 255]
     words = struct.pack(f"{order}16H", *(value * 257 for value in colors))
     image = tiff(
@@ -157,7 +157,7 @@ def test_sixteen_bit_colour_of_a_tiff_is_scaled(order: str, extra: int) -> None:
 
 
 def test_planes_of_eight_bits_are_put_together() -> None:
-    """Red, green and blue stored one after the other."""
+    """Red, green and blue planes are joined."""
     image = tiff(
         bytes([10, 40, 20, 50, 30, 60]), bits=8, photometric=2, samples=3, planes=3, width=2
     )

@@ -1,4 +1,4 @@
-"""The RabbitMQ adapter's own decisions, over a channel that a test answers for."""
+"""The RabbitMQ adapter decides when to wait and which messages to refuse, on a fake channel."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TOO_LARGE = aiormq.exceptions.ChannelPreconditionFailed(
 
 @dataclass
 class Channel:
-    """Confirms, or not; remembers whether a publish waited for the socket to take it."""
+    """Confirms publishes or not, and records whether each waited for the socket."""
 
     confirms: bool = True
     closes: Exception | None = None
     waited: list[bool] = field(default_factory=list)
 
     async def basic_publish(self, body: bytes, *, wait: bool, **options: Any) -> None:
-        """As aiormq's, which raises when no confirm comes in time."""
+        """Publish as aiormq does, which raises when no confirm arrives in time."""
         del body, options
         self.waited.append(wait)
         if self.closes is not None:
@@ -42,13 +42,13 @@ class Channel:
 
 @pytest.fixture
 def channel() -> Channel:
-    """What the broker publishes on."""
+    """Return the channel that the broker publishes on."""
     return Channel()
 
 
 @pytest.fixture
 def publish(channel: Channel) -> Callable[[], Awaitable[None]]:
-    """Publishes a message on that channel."""
+    """Return a function that publishes a message on that channel."""
     broker = AmqpBroker("amqp://nowhere", name="test")
     unused = cast("Any", None)
     broker._publishing.opened = Opened(unused, unused, cast("aiormq.Channel", channel))
@@ -58,7 +58,7 @@ def publish(channel: Channel) -> Callable[[], Awaitable[None]]:
 async def test_a_publish_does_not_wait_for_the_one_before(
     channel: Channel, publish: Callable[[], Awaitable[None]]
 ) -> None:
-    """While confirms come, nobody waits for the socket as well."""
+    """While confirms arrive, no publish waits for the socket."""
     await publish()
     await publish()
     assert channel.waited == [False, False]
@@ -67,7 +67,7 @@ async def test_a_publish_does_not_wait_for_the_one_before(
 async def test_without_confirms_nothing_piles_up_unsent(
     channel: Channel, publish: Callable[[], Awaitable[None]]
 ) -> None:
-    """From a missing confirm to the next one, a publish waits until the socket has taken it."""
+    """After a missing confirm, each publish waits for the socket until a confirm arrives."""
     channel.confirms = False
     for _ in range(2):
         with pytest.raises(BrokerUnavailable):
@@ -81,7 +81,7 @@ async def test_without_confirms_nothing_piles_up_unsent(
 async def test_a_message_over_the_broker_s_own_bound_is_sent_once_and_never_again(
     channel: Channel, publish: Callable[[], Awaitable[None]]
 ) -> None:
-    """RabbitMQ closes the channel over it; from then on its bound is known, and heeded."""
+    """RabbitMQ closes the channel once; after that, the adapter refuses such messages itself."""
     channel.closes = TOO_LARGE
     for _ in range(3):
         with pytest.raises(Unsendable, match="at most 3 bytes"):
@@ -89,10 +89,10 @@ async def test_a_message_over_the_broker_s_own_bound_is_sent_once_and_never_agai
     assert len(channel.waited) == 1
 
 
-async def test_who_is_beside_such_a_message_hears_that_the_broker_is_away(
+async def test_a_publish_beside_such_a_message_fails_as_the_broker_being_away(
     channel: Channel, publish: Callable[[], Awaitable[None]]
 ) -> None:
-    """The channel closes under everybody; a small message is not called too large."""
+    """The channel closes for every publish; a small message is not called too large."""
     channel.closes = aiormq.exceptions.ChannelPreconditionFailed(
         "PRECONDITION_FAILED - message size 999 is larger than configured max size 99"
     )

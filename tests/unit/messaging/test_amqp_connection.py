@@ -1,4 +1,4 @@
-"""A connection to RabbitMQ is tried again, whatever answers at its address."""
+"""The adapter retries a connection to RabbitMQ after any answer at the address."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.shared.messaging.rabbitmq.transport import MonitoredTransport
 
 
 async def test_a_connection_that_ended_is_a_named_error() -> None:
-    """A load balancer in front of a dead broker accepts, and hangs up before the first frame."""
+    """A load balancer in front of a dead broker closes the connection before the first frame."""
 
     async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
@@ -30,8 +30,8 @@ async def test_a_connection_that_ended_is_a_named_error() -> None:
     server.close()
 
 
-async def test_a_link_never_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After any error the supervisor connects again; without it a service would stay unready."""
+async def test_a_connection_is_retried_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After any error the supervisor connects again, so that the service becomes ready again."""
     tried = asyncio.Semaphore(0)
 
     def connect(*_: object, **__: object) -> None:

@@ -1,4 +1,4 @@
-"""Content headers from RabbitMQ: those that aiormq can't read lose their properties."""
+"""Content headers from RabbitMQ that aiormq can't read lose their properties."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _properties(payload: bytes) -> ContentHeader:
     ids=["time", "type", "name", "kind", "voids", "short"],
 )
 def test_unreadable_properties_are_left_out(raw: bytes) -> None:
-    """The size of the body and the length of the frame stay, so what follows is read as it is."""
+    """The frame keeps its length and the size of the body, so that later frames can be read."""
     frame = START + raw + END
     clean = drop_unreadable_properties(frame)
     assert len(clean) == len(frame)
@@ -64,14 +64,14 @@ def test_unreadable_properties_are_left_out(raw: bytes) -> None:
     ids=["usual", "headers", "dead letter", "time", "none"],
 )
 def test_readable_properties_are_kept(properties: spec.Basic.Properties) -> None:
-    """The frame passes as it is, to the byte."""
+    """The frame passes unchanged."""
     frame = ContentHeader(body_size=5, properties=properties).marshal() + END
     assert drop_unreadable_properties(frame) == frame
 
 
 @pytest.mark.parametrize("pieces", [(1, 6), (7,), (3, 4)], ids=str)
-async def test_the_frames_around_it_are_read_as_they_are(pieces: tuple[int, ...]) -> None:
-    """However the head of a frame is read, only the rest of a content header is looked at."""
+async def test_the_frames_around_it_are_read_unchanged(pieces: tuple[int, ...]) -> None:
+    """The reader changes only the content header, however the frame's head is read."""
     header = ContentHeader(body_size=4, properties=spec.Basic.Properties(message_type="a.Type"))
     sound = [frames.marshal(one, 1) for one in (spec.Basic.GetEmpty(), header)]
     broken = struct.pack(">BHI", 2, 1, len(START) + 10) + START + TIMESTAMP + b"\xff" * 8 + END

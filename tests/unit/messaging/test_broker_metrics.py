@@ -1,4 +1,4 @@
-"""Metrics of the broker: its state, and the lengths of its queues."""
+"""The metrics of the broker show its state and the lengths of its queues."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ MISSING = Queue(name="missing")
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """The registry of the metrics."""
+    """Return the registry of the metrics."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def metrics(registry: CollectorRegistry) -> BrokerMetrics:
-    """The broker's metrics."""
+    """Return the broker's metrics."""
     return BrokerMetrics(registry)
 
 
@@ -34,7 +34,7 @@ def _length(registry: CollectorRegistry, queue: Queue) -> float | None:
 async def test_queues_are_shown_with_their_length(
     registry: CollectorRegistry, metrics: BrokerMetrics
 ) -> None:
-    """Ready messages are counted; a queue that does not exist is not shown, not even as empty."""
+    """Ready messages are counted; a queue that does not exist has no series."""
     broker = MemoryBroker()
     await broker.start([QUEUE])
     for _ in range(3):
@@ -48,7 +48,7 @@ async def test_queues_are_shown_with_their_length(
 async def test_a_length_that_cannot_be_seen_any_more_is_not_shown(
     registry: CollectorRegistry, metrics: BrokerMetrics
 ) -> None:
-    """While the broker is away an old length would be wrong."""
+    """While the broker is away, an old length would be wrong."""
     broker = MemoryBroker()
     await broker.start([QUEUE])
     await metrics.show_queue(broker, QUEUE.name)
@@ -70,7 +70,7 @@ async def test_a_blocked_broker_shows(registry: CollectorRegistry, metrics: Brok
 
 
 class _UncancellableBroker(MemoryBroker):
-    """A broker whose `depth` does not end when it is cancelled."""
+    """Has a `depth` that does not end when it is cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _UncancellableBroker(MemoryBroker):
 
 
 async def test_an_answer_that_never_comes_holds_up_no_end(metrics: BrokerMetrics) -> None:
-    """A process ends although its broker answers neither the question nor its cancel."""
+    """A process ends although its broker answers neither the request nor the cancel."""
     broker = _UncancellableBroker()
     async with asyncio.timeout(10):
         async with metrics.watching(broker, [QUEUE]):

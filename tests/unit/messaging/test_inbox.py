@@ -1,4 +1,4 @@
-"""The inbox: answers resolve their requests, late answers are counted, a lost queue fails all."""
+"""The inbox resolves requests, counts late answers, and fails all requests of a lost queue."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from services.shared.telemetry import logs
 
 @dataclass
 class Caller:
-    """An inbox with its broker, and its late and undecodable answers."""
+    """Holds an inbox with its broker, and its late and undecodable answers."""
 
     broker: MemoryBroker
     late: list[None] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Caller:
 
 @pytest.fixture
 async def caller() -> AsyncIterator[Caller]:
-    """A running inbox on a broker in memory."""
+    """Run an inbox on a broker in memory."""
     broker = MemoryBroker()
     await broker.start([])
     caller = Caller(broker)
@@ -145,7 +145,7 @@ async def test_a_request_returns_its_answer_and_when_it_arrived(caller: Caller) 
     slip = Slip(correlation_id="query", reply_to="r", final_reply_to=caller.inbox.queue)
     sent: list[None] = []
     arrival = await caller.inbox.request(
-        caller.inbox.queue,  # so that the request is its own answer
+        caller.inbox.queue,  # this makes the request its own answer
         slip,
         Message.of(Replies((_reply("query"),))),
         20,
@@ -158,7 +158,7 @@ async def test_a_request_returns_its_answer_and_when_it_arrived(caller: Caller) 
 
 
 async def test_a_request_without_an_answer_times_out_and_is_forgotten(caller: Caller) -> None:
-    """Its answer counts as late from then on."""
+    """The answer counts as late after the timeout."""
     slip = Slip(correlation_id="query", reply_to="r", final_reply_to=caller.inbox.queue)
     await caller.broker.start([Queue(name="ignored")])
     with pytest.raises(TimeoutError):
@@ -167,7 +167,7 @@ async def test_a_request_without_an_answer_times_out_and_is_forgotten(caller: Ca
 
 
 async def test_an_open_inbox_has_a_queue_until_its_end() -> None:
-    """Its reply queue is deleted when the context ends."""
+    """The reply queue is deleted when the context ends."""
     broker = MemoryBroker()
     await broker.start([])
     async with open_inbox(broker, "replica") as inbox:

@@ -1,4 +1,4 @@
-"""The broker in memory, with a fake clock and faults that the contract suite can't cause."""
+"""Tests the broker in memory with a fake clock, and faults that the contract suite can't cause."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ QUEUE = Queue(name="work")
 
 
 class Clock:
-    """A clock that a test sets."""
+    """Returns a time that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
 
     def __call__(self) -> float:
-        """Seconds since the test began."""
+        """Return the seconds since the test began."""
         return self.now
 
 
 async def _broker(*queues: Queue, clock: Clock | None = None, count: int = 0) -> MemoryBroker:
-    """A started broker with `count` messages in the last queue."""
+    """Start a broker with `count` messages in the last queue."""
     broker = MemoryBroker(clock or Clock())
     await broker.start(queues)
     for number in range(count):

@@ -1,4 +1,4 @@
-"""Records of the quarantine: written, limited in size, and read again."""
+"""Records of the quarantine are written, limited in size, and read again."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ async def _record(broker: MemoryBroker) -> Record:
 
 
 async def test_a_record_says_what_is_known() -> None:
-    """Why, where, when, by whom, and what the image is by its bytes."""
+    """A record holds the reason, queue, replica and model, and describes the image's bytes."""
     broker = MemoryBroker()
     poison = await _delivery(broker, _request())
-    aside = Quarantine(broker, replica="pod-1", model_id="net@1", keeps_messages=False)
-    await aside.put(poison, topology.EMBED, ImageQuarantined("x" * 9999), deaths=3)
+    quarantined = Quarantine(broker, replica="pod-1", model_id="net@1", keeps_messages=False)
+    await quarantined.put(poison, topology.EMBED, ImageQuarantined("x" * 9999), deaths=3)
     record = await _record(broker)
     assert (record.reason, record.queue, record.deaths) == ("image_quarantined", "simile.embed", 3)
     assert (record.replica, record.model_id, record.correlation_id) == ("pod-1", "net@1", "q")
@@ -55,7 +55,7 @@ async def test_a_record_says_what_is_known() -> None:
 
 
 async def _put(broker: MemoryBroker, message: Message, error: SimileError) -> None:
-    """Set one message aside, its body kept."""
+    """Quarantine a message with its body."""
     poison = await _delivery(broker, message)
     await Quarantine(broker, replica="pod-1", keeps_messages=True).put(
         poison, topology.EMBED, error
@@ -64,7 +64,7 @@ async def _put(broker: MemoryBroker, message: Message, error: SimileError) -> No
 
 
 async def test_large_junk_leaves_the_other_records_where_they_are() -> None:
-    """Of a message that can't be decoded the head is kept, of a large one only the facts."""
+    """An undecodable message keeps its head, and a large message only its description."""
     broker = MemoryBroker()
     await _put(broker, _request(), ImageQuarantined("first"))
     junk = Message("a.Type", bytes(range(256)) * 400_000)
@@ -83,13 +83,13 @@ async def test_large_junk_leaves_the_other_records_where_they_are() -> None:
 
 
 async def test_a_flood_of_junk_does_not_fill_the_log(capsys: pytest.CaptureFixture[str]) -> None:
-    """Undecodable messages share a line; what killed embedders has one each."""
+    """Undecodable messages share a log line, and images that killed embedders have one each."""
     logs.configure("info", "json")
     broker = MemoryBroker()
-    aside = Quarantine(broker, replica="pod-1", keeps_messages=True)
+    quarantined = Quarantine(broker, replica="pod-1", keeps_messages=True)
     for error in [UndecodableMessage("junk")] * 50 + [ImageQuarantined("died")] * 3:
         poison = await _delivery(broker, _request())
-        await aside.put(poison, topology.EMBED, error)
+        await quarantined.put(poison, topology.EMBED, error)
         poison.ack()
     lines = capsys.readouterr().out
     assert lines.count('"reason":"undecodable_message"') == 1
@@ -99,12 +99,12 @@ async def test_a_flood_of_junk_does_not_fill_the_log(capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize("value", ["9" * 5000, "9" * 19])
 def test_a_number_that_is_too_long_has_its_default(value: str) -> None:
-    """Nobody's header stops an operator from listing the records."""
+    """A foreign header does not keep an operator from listing the records."""
     assert Record.of({"deaths": value}).deaths == 0
 
 
 def test_foreign_headers_make_a_record_all_the_same() -> None:
-    """Whatever somebody published there can be listed, and dropped."""
+    """A foreign message can be listed and dropped."""
     record = Record.of({"deaths": "many", "size_bytes": "-1", "reason": "why", "other": "header"})
     assert record == Record(record_id="?", reason="why")
 
@@ -116,10 +116,10 @@ async def test_a_blocked_broker_is_tried_again_and_then_given_up(
     monkeypatch.setattr(quarantine, "_RETRY_SECONDS", 0.0)
     broker = MemoryBroker()
     poison = await _delivery(broker, _request())
-    aside = Quarantine(broker, replica="pod-1", keeps_messages=True)
+    quarantined = Quarantine(broker, replica="pod-1", keeps_messages=True)
     broker.block()
-    await aside.put(poison, topology.EMBED, ImageQuarantined("died"))
+    await quarantined.put(poison, topology.EMBED, ImageQuarantined("died"))
     broker.unblock()
     assert await broker.depth(topology.QUARANTINE.name) == 0
-    await aside.put(poison, topology.EMBED, ImageQuarantined("died"))
+    await quarantined.put(poison, topology.EMBED, ImageQuarantined("died"))
     assert (await _record(broker)).detail == "died"

@@ -1,4 +1,4 @@
-"""Subscriptions: they outlive losses, quarantine bad messages, and end without losing any."""
+"""Subscriptions survive losses, quarantine bad messages, and end without losing a message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from services.shared.messaging.subscription import BadMessages, Subscription
 
 @dataclass
 class Received:
-    """A subscription to the queue of queries, and what it reports."""
+    """Holds a subscription to the queue of queries, and its reports."""
 
     broker: MemoryBroker
     changes: list[Queue | None] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Received:
         )
 
     async def publish(self, *names: str) -> None:
-        """Publish one query of each name."""
+        """Publish a query for each name."""
         for name in names:
             await self.broker.publish(topology.SEARCH.name, Message.of(_message(name)))
 
@@ -71,7 +71,7 @@ def _message(name: str) -> Embeddings:
 
 @pytest.fixture
 async def received() -> AsyncIterator[Received]:
-    """A subscription on a broker in memory."""
+    """Open a subscription on a broker in memory."""
     broker = MemoryBroker()
     await broker.start(topology.ALL)
     received = Received(broker)
@@ -86,7 +86,7 @@ async def test_a_lost_queue_is_consumed_again(received: Received) -> None:
     [(lost, _)] = await received.subscription.take(8)
     received.broker.sever()
     assert await received.names() == ["first"]
-    lost.ack()  # of a lost connection: without effect
+    lost.ack()  # the ack of a lost connection has no effect
     assert received.changes == [topology.SEARCH, None, topology.SEARCH]
 
 
@@ -108,7 +108,7 @@ async def test_each_loss_opens_the_next_queue(received: Received) -> None:
 
 
 async def test_bad_messages_are_quarantined_and_do_not_come_back(received: Received) -> None:
-    """A body that is no message, and one of another type, leave the good ones where they are."""
+    """A message that can't be decoded and one of another type do not affect the others."""
     await received.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))
     await received.broker.publish(
         topology.SEARCH.name, Message.of(EmbedRequest(_slip("image"), b""))
@@ -151,7 +151,7 @@ async def test_bad_items_do_not_cost_the_good_items_of_their_message(received: R
 async def test_after_cancel_taken_messages_are_settled_and_no_other_is_taken(
     received: Received,
 ) -> None:
-    """Nothing more is received; an ack still counts, and `close` returns what has none."""
+    """No message is received after `cancel`; an ack counts; `close` returns unacked messages."""
     await received.publish("first", "second", "third")
     [(first, _), (_, _)] = await received.subscription.take(2)
     await received.subscription.cancel()
@@ -196,7 +196,7 @@ async def test_cancel_while_the_broker_is_away_receives_nothing_later(
 async def test_it_is_unready_until_it_consumes_and_stalled_where_a_broker_is_there(
     received: Received,
 ) -> None:
-    """A broker that is away is no reason to restart, nor is the end of the subscription."""
+    """Neither an absent broker nor the end of a subscription is a reason to restart."""
     broker: Broker = received.broker
     assert received.subscription.unready() == "not consuming: the broker is away"
     assert received.subscription.stalled() == "not consuming: the broker is away"

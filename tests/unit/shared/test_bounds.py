@@ -1,4 +1,4 @@
-"""Bounds of messages: whatever a broker hands over is refused by name before it costs anything."""
+"""Messages beyond a bound are refused by name before they cost memory or time."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HOSTILE_SLIPS = {
 
 @pytest.mark.parametrize("slip", HOSTILE_SLIPS.values(), ids=HOSTILE_SLIPS)
 def test_a_slip_beyond_a_bound_is_refused(slip: pb.Slip) -> None:
-    """Each text, list and number of a slip has a bound, in a request and beside a vector."""
+    """Each text, list and number of a slip has a bound, in requests and in embeddings."""
     request = pb.EmbedRequest(slip=slip, image=b"x").SerializeToString()
     with pytest.raises(UndecodableMessage):
         codec.decode(REQUEST, request)
@@ -65,7 +65,7 @@ def test_a_slip_beyond_a_bound_is_refused(slip: pb.Slip) -> None:
 
 
 def test_a_slip_at_its_bounds_is_taken() -> None:
-    """The longest texts that are allowed pass, and go out again as they came."""
+    """The longest permitted texts are decoded, and encoded again unchanged."""
     slip = _slip(
         correlation_id="x" * 255, reply_to="\u20ac" * 85, final_reply_to="x" * 255,
         cursor="x" * contracts.MAX_CURSOR, exclude="x" * 255, max_distance=2.0, collapse=0.0,
@@ -101,13 +101,13 @@ HOSTILE_REPLIES = {
 
 @pytest.mark.parametrize("reply", HOSTILE_REPLIES.values(), ids=HOSTILE_REPLIES)
 def test_a_reply_beyond_a_bound_is_refused(reply: pb.Reply) -> None:
-    """An answer can't hold more than an honest searcher gives, nor numbers that are none."""
+    """A reply with more than a searcher sends, or with invalid numbers, is refused."""
     with pytest.raises(UndecodableMessage):
         codec.decode(REPLIES, pb.Replies(items=[reply]).SerializeToString())
 
 
 def test_an_item_beyond_a_bound_is_left_out_alone() -> None:
-    """The sound items of its message are decoded, and the message says what was left out."""
+    """The valid items of a message are decoded, and the message lists the refused ones."""
     slips = [_slip(correlation_id="a"), HOSTILE_SLIPS["reply_to"], _slip(correlation_id="b")]
     vectors = [pb.Embedding(slip=slip, vector=bytes(4)) for slip in slips]
     vectors.append(pb.Embedding(slip=_slip(), vector=b"short"))
@@ -123,7 +123,7 @@ def test_an_item_beyond_a_bound_is_left_out_alone() -> None:
 
 
 def test_a_long_detail_is_cut_on_both_sides() -> None:
-    """A failure of many words arrives, shortened at a character; so does an older peer's."""
+    """A long text is cut at a character when sent, and also when an older peer sent it."""
     sent = contracts.Replies((contracts.Reply("c", contracts.Failure("code", "\u20ac" * 9999)),))
     arrived = codec.decode(*codec.encode(sent))
     assert isinstance(arrived, contracts.Replies)
@@ -167,10 +167,10 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes]]] = {
 def test_a_large_body_is_not_parsed_before_its_parts_are_counted(
     monkeypatch: pytest.MonkeyPatch, type_name: str, body: Callable[[], bytes]
 ) -> None:
-    """Two bytes of an empty part would become an object of eighty: refused without a parser."""
+    """A body of millions of empty parts is refused before protobuf builds an object for each."""
 
     def parsed(_: bytes) -> None:
-        pytest.fail("it was parsed")
+        pytest.fail("the body was parsed")
 
     for message in (pb.EmbedRequest, pb.Embeddings, pb.Replies):
         monkeypatch.setattr(pb, message.DESCRIPTOR.name, _Unparsed(parsed))
@@ -185,14 +185,14 @@ def test_a_large_body_is_not_parsed_before_its_parts_are_counted(
 
 
 class _Unparsed:
-    """Stands in for a generated message."""
+    """Stands in for a generated message, and fails when it is parsed."""
 
     def __init__(self, parsed: Callable[[bytes], None]) -> None:
         self.FromString = parsed
 
 
 def test_large_honest_messages_are_taken() -> None:
-    """A full list of long vectors, a large image, and an answer of many duplicates."""
+    """A full list of long vectors, a large image, and a reply of many duplicates are decoded."""
     slip = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f")
     stages = dict.fromkeys(("embed_queue", "decode", "batch_wait", "model"), 0.1)
     embedding = contracts.Embedding(slip, bytes(4 * 4096), stages, 8)

@@ -1,4 +1,4 @@
-"""Canaries: right answers, metrics and logs, and their effect on readiness."""
+"""Canaries check answers, report metrics and logs, and affect readiness."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _found(*neighbors: tuple[str, float]) -> Neighbors:
 
 @dataclass
 class Cage:
-    """A canary, and a path that answers what the test says: an outcome, or (None) nothing."""
+    """Holds a canary, and answers its queries with `outcome`, or not at all for None."""
 
     broker: MemoryBroker
     registry: CollectorRegistry = field(default_factory=CollectorRegistry)
@@ -73,7 +73,7 @@ class Cage:
         return None if code == "overloaded" else code == "ok"
 
     async def answer(self) -> None:
-        """Stand in for the embedders and the searchers."""
+        """Answer queries in place of the embedders and the searchers."""
         consumer = await self.broker.consume(topology.EMBED, prefetch=16)
         while True:
             for delivery in await consumer.take(16):
@@ -87,27 +87,27 @@ class Cage:
                 delivery.ack()
 
     async def ask(self, *outcomes: Neighbors | Failure | None) -> None:
-        """A canary for each outcome."""
+        """Send a canary for each outcome."""
         for self.outcome in outcomes:
-            # Silence is soon silence; an answer may take long on a busy machine.
+            # The timeout is short where no answer comes, and long where an answer may be slow.
             self.canary._timeout_seconds = 0.02 if self.outcome is None else 20
             await self.canary.ask()
 
     def tried(self, code: str) -> float:
-        """How many ended with that code."""
+        """Return the number of canaries that ended with that code."""
         labels = {"asked_by": "image", "code": code}
         return self.registry.get_sample_value("simile_upload_canary_total", labels) or 0.0
 
     @property
     def succeeded(self) -> float:
-        """When one succeeded last."""
+        """Return the time of the last success."""
         name = "simile_upload_canary_success_timestamp_seconds"
         return self.registry.get_sample_value(name) or 0.0
 
 
 @pytest.fixture
 async def cage() -> AsyncIterator[Cage]:
-    """Everything is well."""
+    """Return a canary whose path works."""
     broker = MemoryBroker()
     await broker.start(topology.ALL)
     cage = Cage(broker)
@@ -145,7 +145,7 @@ async def test_a_canary_that_finds_itself_is_counted_and_timed(cage: Cage) -> No
 async def test_itself_or_one_just_like_it_must_be_the_nearest(
     cage: Cage, neighbors: Sequence[tuple[str, float]], code: str
 ) -> None:
-    """A near-duplicate is as good; anything else in front of it is a wrong answer."""
+    """A near-duplicate counts as the item; another item before it is a wrong answer."""
     await cage.ask(_found(*neighbors))
     assert cage.judged == [code]
     assert (cage.succeeded > 0) == (code == "ok")
@@ -163,8 +163,8 @@ async def test_each_failure_has_its_code(cage: Cage) -> None:
     assert cage.inbox.pending == 0
 
 
-async def test_readiness_follows_a_few_in_a_row(cage: Cage) -> None:
-    """After three failed canaries in a row it is unready, after two good ones ready again."""
+async def test_readiness_follows_successive_results(cage: Cage) -> None:
+    """Three successive failures make the service unready, two successes make it ready again."""
     right = _found(("it", 0.0))
     await cage.ask(None, right, None, None)
     assert cage.canary.unready is None
@@ -176,15 +176,15 @@ async def test_readiness_follows_a_few_in_a_row(cage: Cage) -> None:
     assert cage.canary.unready is None
 
 
-async def test_what_says_nothing_changes_nothing(cage: Cage) -> None:
-    """An overloaded path is no verdict, however often it is met."""
+async def test_an_inconclusive_result_changes_nothing(cage: Cage) -> None:
+    """An overloaded path says nothing about the answers, however often it occurs."""
     await cage.ask(*[Failure("overloaded", "full")] * 10)
     assert cage.canary.unready is None
     assert cage.tried("overloaded") == 10
 
 
-async def test_logs_tell_changes_only(cage: Cage) -> None:
-    """A line when canaries go on failing, or fail otherwise, and one when they are well again."""
+async def test_logs_show_changes_only(cage: Cage) -> None:
+    """A line is logged when canaries keep failing, fail with another code, or succeed again."""
     right, failure = _found(("it", 0.0)), Failure("no_index", "none here")
     with structlog.testing.capture_logs() as lines:
         await cage.ask(right, failure, right)
@@ -197,8 +197,8 @@ async def test_logs_tell_changes_only(cage: Cage) -> None:
     ]
 
 
-async def test_without_anything_to_ask_by_there_is_no_canary(cage: Cage) -> None:
-    """Before the first index, and without a way back, none is sent or counted."""
+async def test_without_a_known_answer_no_canary_is_sent(cage: Cage) -> None:
+    """Before the first index, and without a reply queue, no canary is sent or counted."""
     cage.known = None
     await cage.ask(None)
     cage.known = ITEM
@@ -208,7 +208,7 @@ async def test_without_anything_to_ask_by_there_is_no_canary(cage: Cage) -> None
 
 
 async def test_a_defect_in_a_canary_ends_nothing(cage: Cage) -> None:
-    """The stage goes on asking, whatever one of them raised."""
+    """The stage continues after any error of a canary."""
     broken = asyncio.Event()
 
     async def choose() -> Known | None:
@@ -228,7 +228,7 @@ async def test_a_defect_in_a_canary_ends_nothing(cage: Cage) -> None:
     assert lines[0]["action"] == "internal"
 
 
-async def test_an_inbox_hears_itself_while_its_queue_is_there(cage: Cage) -> None:
+async def test_the_loopback_works_while_the_queue_exists(cage: Cage) -> None:
     """The loopback needs no other service; it fails with a blocked broker or a lost queue."""
     assert await cage.inbox.loopback_ok(5)
     cage.broker.block()

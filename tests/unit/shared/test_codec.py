@@ -1,4 +1,4 @@
-"""The codec: every message survives the way through bytes; broken bytes have one named error."""
+"""The codec restores every message from its bytes, and rejects broken bytes by name."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ replies = st.builds(
 
 @given(embed_requests | embeddings | replies)
 def test_a_message_survives_the_way_through_bytes(message: contracts.AnyMessage) -> None:
-    """Decoding what was encoded gives an equal message."""
+    """Decoding an encoded message gives an equal message."""
     assert codec.decode(*codec.encode(message)) == message
 
 
@@ -103,7 +103,7 @@ def test_any_bytes_decode_or_fail_by_name(type_name: str, body: bytes) -> None:
     try:
         codec.decode(type_name, body)
     except UndecodableMessage as error:
-        assert str(error)  # noqa: PT017 (both outcomes are right; the error must explain itself)
+        assert str(error)  # noqa: PT017 (both outcomes are right; errors need a text)
 
 
 @given(
@@ -114,7 +114,7 @@ def test_any_bytes_decode_or_fail_by_name(type_name: str, body: bytes) -> None:
 def test_damaged_bytes_decode_or_fail_by_name(
     message: contracts.AnyMessage, changes: list[tuple[int, int]], length: int
 ) -> None:
-    """A sound message with bytes changed or cut off: the same, nearer to what may come."""
+    """A valid message with changed or missing bytes gives a message or UndecodableMessage."""
     type_name, sound = codec.encode(message)
     body = bytearray(sound)
     for place, value in changes if body else []:
@@ -158,7 +158,7 @@ SLIP = pb.Slip(correlation_id="c", reply_to="r", final_reply_to="f", k=10)
     ids=["no slip", "no reply to", "k too large", "short vector", "no outcome", "too many"],
 )
 def test_a_message_that_breaks_the_contract_is_refused(type_name: str, message: pb.Replies) -> None:
-    """Bytes that parse but break the contract are undecodable too."""
+    """Bytes that parse but break the contract are undecodable, too."""
     with pytest.raises(UndecodableMessage):
         codec.decode(type_name, message.SerializeToString())
 
@@ -174,9 +174,9 @@ def test_a_vector_is_float32_little_endian() -> None:
 
 
 def test_a_slip_expires_at_its_deadline() -> None:
-    """A deadline of 0 means none; at the deadline nobody waits any more.
+    """A deadline of 0 means none; a query at its deadline is expired.
 
-    What seems later than any queue keeps a query is a wrong clock's word.
+    A deadline that passed longer ago than any queue keeps a query comes from a wrong clock.
     """
     slip = contracts.Slip(correlation_id="c", reply_to="r", final_reply_to="f", deadline_unix_ms=5)
     assert [slip.expired(now) for now in (4, 5, 6)] == [False, True, True]
@@ -188,12 +188,12 @@ def test_a_slip_expires_at_its_deadline() -> None:
 
 
 _MINIMAL = contracts.Slip(correlation_id="id", reply_to="next", final_reply_to="last")
-# Field 1000, a string: what a later release may have added to a slip.
+# Field 1000, a string, stands for a field that a later release adds to a slip.
 _NEWER = bytes([0xC2, 0x3E, 5]) + b"later"
 
 
 def test_an_older_service_passes_on_what_it_does_not_know() -> None:
-    """A newer upload's slip reaches a newer searcher whole, through an older embedder."""
+    """A newer upload's slip reaches a newer searcher unchanged through an older embedder."""
     sent = pb.EmbedRequest.FromString(codec.encode(contracts.EmbedRequest(_MINIMAL, b"image"))[1])
     sent.slip.MergeFromString(_NEWER)
     request = codec.decode("simile.v1.EmbedRequest", sent.SerializeToString())
@@ -205,7 +205,7 @@ def test_an_older_service_passes_on_what_it_does_not_know() -> None:
 
 
 def test_a_newer_service_takes_an_older_one_s_message() -> None:
-    """Fields that an older peer doesn't send have a default that means what it always meant."""
+    """Fields that an older peer doesn't send have the default that they always meant."""
     least = pb.Slip(correlation_id="id", reply_to="next", final_reply_to="last", k=10)
     request = codec.decode(
         "simile.v1.EmbedRequest", pb.EmbedRequest(slip=least, image=b"i").SerializeToString()
@@ -215,7 +215,7 @@ def test_a_newer_service_takes_an_older_one_s_message() -> None:
 
 
 def test_newer_fields_of_any_message_are_no_error() -> None:
-    """A message with fields that this release doesn't know is understood as far as it is known."""
+    """Unknown fields of a message are ignored."""
     for message in (
         contracts.EmbedRequest(_MINIMAL, b"image"),
         contracts.Embeddings("model", 1, ()),

@@ -1,4 +1,4 @@
-"""How many cores there are for us: the machine's, less a container's limit."""
+"""The number of usable cores is the machine's, limited by the container's quota."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def _eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_containers_limit_counts(tmp_path: Path, limit: str, expected: int) -> None:
-    """A quota of CPU time is rounded up to whole cores, and never adds any."""
+    """A quota of CPU time is rounded up to whole cores, and never exceeds the cores."""
     (tmp_path / "cpu.max").write_text(limit + "\n")
     assert cores.available(tmp_path) == expected
 
 
 def test_an_older_containers_limit_counts(tmp_path: Path) -> None:
-    """The first version of cgroups says the same in two files, and -1 for no limit."""
+    """Version 1 of cgroups holds the quota in two files, with -1 for no limit."""
     (tmp_path / "cpu").mkdir()
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
     quota = tmp_path / "cpu/cpu.cfs_quota_us"
@@ -44,5 +44,5 @@ def test_an_older_containers_limit_counts(tmp_path: Path) -> None:
 
 
 def test_without_a_container_all_cores_count(tmp_path: Path) -> None:
-    """Where nothing limits, the cores that the process may run on are what there is."""
+    """Without a limit, the cores that the process may run on count."""
     assert cores.available(tmp_path) == 8

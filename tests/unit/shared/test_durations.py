@@ -1,4 +1,4 @@
-"""Our histogram says what the client library's says, in both formats."""
+"""Our histogram exposes the same as the client library's, in both formats."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SECONDS = (0.0, 0.0001, 0.00011, 0.3, 1.0, 29.0, 31.0, 31.0)
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """An empty registry."""
+    """Return an empty registry."""
     return CollectorRegistry()
 
 
-def test_it_counts_as_the_librarys_does(registry: CollectorRegistry) -> None:
-    """The same durations, bounds and all, make the same text."""
+def test_the_histogram_counts_as_the_librarys_does(registry: CollectorRegistry) -> None:
+    """The same durations, including values on a bound, give the same text."""
     theirs = CollectorRegistry()
     library = Histogram("a_seconds", "Time.", ["stage"], buckets=DURATION_BUCKETS, registry=theirs)
     own = Durations("a_seconds", "Time.", ["stage"], registry)
@@ -42,8 +42,8 @@ def _samples(registry: CollectorRegistry) -> dict[tuple[str, str], float]:
     }
 
 
-def test_the_last_example_of_a_bucket_is_told(registry: CollectorRegistry) -> None:
-    """A trace id shows in OpenMetrics, beside the bucket that its duration fell into."""
+def test_the_last_exemplar_of_a_bucket_is_exposed(registry: CollectorRegistry) -> None:
+    """OpenMetrics shows the trace id beside the bucket of its duration."""
     durations = Durations("a_seconds", "Time.", ["stage"], registry)
     durations.observe_stages({"model": 0.2}, trace_id="first")
     durations.observe_stages({"model": 0.2}, trace_id="second")
@@ -56,7 +56,7 @@ def test_the_last_example_of_a_bucket_is_told(registry: CollectorRegistry) -> No
 
 
 def test_stages_come_after_the_other_labels(registry: CollectorRegistry) -> None:
-    """Each stage of one item is a series of its own under the same labels."""
+    """Each stage of an item is a series of its own under the same labels."""
     durations = Durations("a_seconds", "Time.", ["intake", "stage"], registry)
     durations.observe_stages({"decode": 1.0, "model": 2.0}, "bulk")
     for stage, seconds in (("decode", 1.0), ("model", 2.0)):

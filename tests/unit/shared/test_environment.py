@@ -1,4 +1,4 @@
-"""The environment: empty is unset, what Kubernetes adds is ignored, misspelt names are found."""
+"""Empty variables count as unset, those of Kubernetes are ignored, misspelt names are reported."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS: tuple[type[BaseSettings], ...] = (
 def test_an_empty_variable_counts_as_unset(
     kind: type[BaseSettings], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each field of each class has its default, as if the variable were not there."""
+    """Each field of each class has its default, as without the variable."""
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     expected = kind().model_dump()
@@ -40,13 +40,13 @@ def test_an_empty_variable_counts_as_unset(
 
 
 def test_an_empty_option_counts_as_absent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`--amqp-url ""` is no address, and hides none of the environment."""
+    """`--amqp-url ""` counts as absent, and does not hide the environment."""
     monkeypatch.setenv("SIMILE_REPLICA", "here")
     assert load(SharedSettings, replica="", amqp_url="").replica == "here"
 
 
 def test_a_tilde_in_a_path_is_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """From the environment and from an option; without it a folder `~` would be made."""
+    """A tilde is expanded in variables and options, so that no folder `~` is created."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SIMILE_UPLOAD_IMAGES_ROOT", "~/images")
     assert load(UploadSettings).images_root == tmp_path / "images"
@@ -69,7 +69,7 @@ SERVICE_LINKS = {
 
 
 def test_variables_of_kubernetes_services_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Service named simile-upload neither breaks the port setting nor is warned about."""
+    """A Service named simile-upload neither breaks the port setting nor causes a warning."""
     for name, value in SERVICE_LINKS.items():
         monkeypatch.setenv(name, value)
     assert load(UploadSettings).port == 8080
@@ -87,7 +87,7 @@ def test_variables_of_kubernetes_services_are_ignored(monkeypatch: pytest.Monkey
     ],
 )
 def test_a_misspelt_variable_is_named_with_what_is_meant(name: str, meant: str) -> None:
-    """The name as it was given, and the setting that is nearest."""
+    """The line holds the given name and the nearest setting, not the value."""
     (line,) = unknown_variables({name: "secret"})
     assert line.startswith(name)
     assert line.endswith(f"did you mean {meant}?")
@@ -95,13 +95,13 @@ def test_a_misspelt_variable_is_named_with_what_is_meant(name: str, meant: str) 
 
 
 def test_a_name_like_no_other_leads_to_the_list() -> None:
-    """Nothing is suggested that isn't alike."""
+    """Without a similar setting, the line names the documentation."""
     (line,) = unknown_variables({"SIMILE_FOO": "1"})
     assert "docs/configuration.md" in line
 
 
 def test_every_setting_and_foreign_variables_pass() -> None:
-    """No warning for what has an effect, for tests' own variables, or for other programs'."""
+    """Settings, variables of tests, and those of other programs cause no warning."""
     known = dict.fromkeys([*NAMES, "simile_root", "SIMILE_TEST_DATA", "PATH", "MY_SIMILE_X"], "1")
     assert list(unknown_variables(known)) == []
 
@@ -117,7 +117,7 @@ def test_every_setting_and_foreign_variables_pass() -> None:
     ],
 )
 def test_an_amqp_url_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What RabbitMQ's clients take."""
+    """The URLs that RabbitMQ's clients accept are valid."""
     monkeypatch.setenv("SIMILE_AMQP_URL", url)
     settings = load(SharedSettings)
     assert settings.amqp_url is not None
@@ -145,7 +145,7 @@ def test_an_amqp_url_is_accepted(url: str, monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_wrong_amqp_url_is_refused_with_the_reason(
     url: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At once and by name, before a connection is tried; the password is not repeated."""
+    """The refusal comes before a connection is tried, and does not repeat the password."""
     monkeypatch.setenv("SIMILE_AMQP_URL", url)
     with pytest.raises(InvalidSettings, match=r"^SIMILE_AMQP_URL: ") as seen:
         load(SharedSettings)

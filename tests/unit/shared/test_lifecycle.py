@@ -1,4 +1,4 @@
-"""How a process lives and ends: dead stages, signals, exit codes."""
+"""A process handles dead stages and signals, and ends with the right exit code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def _return() -> None:
 
 
 async def test_a_swallowed_cancel_is_not_waited_for() -> None:
-    """A task that takes its cancel for an error, and tries again, is cancelled again."""
+    """A task that catches its cancel and continues is cancelled again."""
     swallowed = 0
 
     async def stubborn() -> None:
@@ -49,7 +49,7 @@ async def test_a_swallowed_cancel_is_not_waited_for() -> None:
 
 
 async def test_cancelling_nothing_is_over_at_once() -> None:
-    """No task, or one that has failed already: nothing to wait for, nothing raised."""
+    """Cancelling no task, or a failed task, returns at once and raises nothing."""
 
     async def fails() -> None:
         message = "failed"
@@ -69,7 +69,7 @@ async def test_stop_cancels_the_stages() -> None:
 
 
 async def test_a_stage_that_fails_is_named_with_its_cause() -> None:
-    """StageDied says which stage, and why, and the other stages are cancelled."""
+    """StageDied names the stage and its error, and the other stages are cancelled."""
     with pytest.raises(
         StageDied, match=r"stage broken ended by itself: ValueError: a fault"
     ) as seen:
@@ -90,7 +90,7 @@ async def test_a_build_that_fails_keeps_its_name() -> None:
 
 
 async def test_a_stage_that_returns_has_died() -> None:
-    """A stage never returns by itself: half a service must not look alive."""
+    """A stage that returns ends the process, which would be half dead otherwise."""
     with pytest.raises(StageDied, match="stage quick ended by itself: returned"):
         await lifecycle.supervise({"quick": _return()}, until=asyncio.Event())
 
@@ -132,7 +132,7 @@ async def test_a_drain_that_fails_is_named() -> None:
 
 
 async def test_work_that_is_done_once_may_return() -> None:
-    """The service goes on after such work, and ends when it fails."""
+    """The service continues after such work, and ends when the work fails."""
     stop = asyncio.Event()
 
     async def last() -> None:
@@ -162,7 +162,7 @@ async def test_a_wait_for_work_in_flight_has_an_end() -> None:
     ],
 )
 def test_an_exit_code_says_why(error: Exception, code: ExitCode) -> None:
-    """Each named end has a code of its own."""
+    """Each named error has an exit code of its own."""
     assert lifecycle.exit_code(error) == code
 
 
@@ -210,7 +210,7 @@ _WEDGES = "await asyncio.gather(asyncio.to_thread(threading.Event().wait))"
 
 @pytest.mark.parametrize(("signals", "code"), [(1, 0), (2, 130)])
 def test_a_stuck_thread_does_not_hold_up_the_end(signals: int, code: int) -> None:
-    """A model, a search or a volume that never answers: the process ends with its code anyway."""
+    """A stuck model, search or volume does not keep the process from ending with its code."""
     wedged = "threading.Thread(target=threading.Event().wait).start(); await asyncio.sleep(0)"
     drain = wedged if signals == 1 else _WEDGES
     with _started(f"import threading; {drain}") as process:
@@ -223,8 +223,8 @@ def test_a_stuck_thread_does_not_hold_up_the_end(signals: int, code: int) -> Non
         assert process.wait(timeout=20) == code
 
 
-def test_an_end_that_hangs_is_not_waited_for_twice() -> None:
-    """Cleaning up that never ends, after the second signal, is left."""
+def test_a_cleanup_that_hangs_does_not_stop_the_second_signal() -> None:
+    """After the second signal, the process does not wait for a cleanup."""
     hangs = """try:
         await asyncio.Event().wait()
     finally:
@@ -256,7 +256,7 @@ run_process(main)
     ],
 )
 def test_a_file_that_can_not_be_used_ends_a_process_with_one_line(work: str, line: str) -> None:
-    """Which file, and why; without a traceback."""
+    """The line names the file and the reason, without a traceback."""
     ended = subprocess.run(
         [sys.executable, "-c", _FAILS.format(work=work)],
         check=False, capture_output=True, text=True, timeout=60,
@@ -267,13 +267,13 @@ def test_a_file_that_can_not_be_used_ends_a_process_with_one_line(work: str, lin
 
 
 def test_an_error_of_the_network_is_not_called_a_file() -> None:
-    """What has no file stays what it is."""
+    """An OSError without a file is raised unchanged."""
     reset = ConnectionResetError(104, "Connection reset by peer")
     with pytest.raises(ConnectionResetError):
         lifecycle.file_error(reset)
 
 
-async def test_a_stop_is_heeded_before_the_start_is_over() -> None:
+async def test_a_stop_during_the_start_is_obeyed() -> None:
     """A service that waits before its first work stops waiting at a signal."""
     stop = asyncio.Event()
     starting = asyncio.create_task(lifecycle.unless_stopped(stop, asyncio.sleep(3600, "late")))
@@ -313,12 +313,12 @@ def _names_its_loop(choice: str, *, missing: bool = False) -> subprocess.Complet
     ],
 )
 def test_the_event_loop_is_the_one_chosen(choice: str, loop: str, *, missing: bool) -> None:
-    """The fast one where it is installed, unless the settings say otherwise."""
+    """The faster loop is used where it is installed, unless the settings choose."""
     ended = _names_its_loop(choice, missing=missing)
     assert ended.stdout.startswith(loop)
     assert ended.returncode == ExitCode.DRAINED
 
 
 def test_an_event_loop_that_is_missing_is_named() -> None:
-    """A missing uvloop that is asked for by name is an error with the remedy."""
+    """A missing uvloop that the settings require is an error with advice."""
     assert "simile-search[fast]" in _names_its_loop("uvloop", missing=True).stderr

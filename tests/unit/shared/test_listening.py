@@ -1,4 +1,4 @@
-"""Where HTTP servers listen: IPv4, IPv6, both; and what is said when they can't."""
+"""HTTP servers listen on IPv4, IPv6 or both, and report why they can't."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from services.shared.lifecycle import ExitCode, exit_code, supervise
 from services.shared.listening import UPLOAD_PORT, base_url, free_port, is_free, open_site
 from services.shared.telemetry.health import Health, start_admin
 
-IPV4 = "0.0.0.0"  # noqa: S104 (every address, which is the point)
+IPV4 = "0.0.0.0"  # noqa: S104 (the test needs every address)
 
 
 @pytest.fixture
 async def runner() -> AsyncIterator[web.AppRunner]:
-    """A server that answers 404, set up and not listening."""
+    """Set up a server that answers 404 and does not listen yet."""
     runner = web.AppRunner(web.Application())
     await runner.setup()
     yield runner
@@ -34,8 +34,8 @@ async def _status(url: str) -> int:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "::", IPV4, ""])
-async def test_its_own_url_reaches_it(runner: web.AppRunner, host: str) -> None:
-    """Whatever the host is, this machine reaches it by the URL that is printed."""
+async def test_the_printed_url_reaches_the_server(runner: web.AppRunner, host: str) -> None:
+    """This machine reaches any host setting by the URL that is printed."""
     await open_site(runner, host, 0, UPLOAD_PORT)
     assert await _status(base_url("http", host, runner.addresses[0][1])) == 404
 
@@ -58,13 +58,13 @@ async def test_every_address_is_ipv4_too(runner: web.AppRunner) -> None:
     ],
 )
 def test_an_ipv6_address_is_in_brackets(host: str, url: str) -> None:
-    """A URL with bare colons means another port."""
+    """Bare colons in a URL would be read as another port."""
     assert base_url("http", host, 80) == url
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
 async def test_a_taken_port_is_named_with_its_setting(runner: web.AppRunner, host: str) -> None:
-    """One line: which port, which setting, which option."""
+    """The error names the port, the setting and the option in a single line."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as taken:
         port = taken.getsockname()[1]
@@ -80,19 +80,19 @@ async def test_a_taken_port_is_named_with_its_setting(runner: web.AppRunner, hos
 
 @pytest.mark.parametrize("host", ["203.0.113.7", "2001:db8::7", "no-such-host.invalid"])
 async def test_an_address_of_another_machine_is_named(runner: web.AppRunner, host: str) -> None:
-    """The setting, the value and the reason."""
+    """The error names the setting, the value and the reason."""
     with pytest.raises(InvalidSettings, match=f"SIMILE_UPLOAD_HOST is '{host}'"):
         await open_site(runner, host, 0, UPLOAD_PORT)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::"])
 def test_a_free_port_is_free(host: str) -> None:
-    """On either family."""
+    """A free port is reported as free on either family."""
     assert is_free(host, free_port(host))
 
 
 async def test_a_stage_that_can_not_listen_ends_with_the_code_of_a_wrong_setting() -> None:
-    """The process says which setting, with exit code 78 and without a traceback."""
+    """The process names the setting, and ends with exit code 78 and without a traceback."""
 
     async def stage() -> None:
         message = "port 80 is taken"

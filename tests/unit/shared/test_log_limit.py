@@ -1,4 +1,4 @@
-"""A flood of one event: a line now and then, which says how many had none."""
+"""A frequent event gets a line every ten seconds, with the number of omitted lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Foreign text on a terminal: control characters are shown, everything else is left as it is."""
+"""Control characters of foreign text are escaped on a terminal; other text is unchanged."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from services.shared.telemetry import logs
     ],
 )
 def test_control_characters_become_escapes(text: str, shown: str) -> None:
-    """No control character, turned direction or lone surrogate is left in the text."""
+    """No control character, direction override or lone surrogate remains in the text."""
     assert printable(text) == shown
 
 
-def test_lines_stay_lines_where_they_are_wanted() -> None:
-    """Only the line ends survive, not what stands beside them."""
+def test_line_ends_stay_on_request() -> None:
+    """Line ends are kept, and control characters beside them are escaped."""
     assert printable_lines("a\n\x1bb") == "a\n\\x1bb"
 
 
@@ -46,7 +46,7 @@ def test_a_log_line_carries_no_escape_sequence_of_others(
     try:
         logs.configure("info", log_format)
         try:
-            raise ValueError("\x1b]0;error\x07")  # noqa: EM101, TRY301 (the text is the test)
+            raise ValueError("\x1b]0;error\x07")  # noqa: EM101, TRY301 (the test needs this text)
         except ValueError:
             structlog.get_logger("test").exception("\x1b]0;event\x07", value="\x9b2J\udcff")
     finally:

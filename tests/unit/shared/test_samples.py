@@ -1,4 +1,4 @@
-"""What rose between two looks at a process, and what a share of its observations stayed below."""
+"""Samples compute the rise between two scrapes of a process, and quantiles of histograms."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ took_count 13
 """
 
 
-def test_what_only_rises_is_told_by_its_rise() -> None:
-    """Counters and histograms by the difference, a new label from nothing; levels as they are."""
+def test_counters_are_differences_and_gauges_are_current() -> None:
+    """Counters and histograms are differences, new labels count from 0, gauges are unchanged."""
     risen = Samples.parsed(AFTER).since(Samples.parsed(BEFORE))
     assert risen.by("code", "asked_total") == {"ok": 6, "bad": 0, "slow": 1}
     assert risen.total("asked_total", route="/a") == 6
@@ -63,7 +63,7 @@ def test_what_only_rises_is_told_by_its_rise() -> None:
     ids=["a counter fell", "a label is gone", "a sum fell"],
 )
 def test_a_restarted_process_rose_from_nothing(after: str) -> None:
-    """One fall is enough: then none of its numbers is a difference, and none is negative."""
+    """A single counter that fell marks a restart; no number is then a difference or negative."""
     now, then = Samples.parsed(after), Samples.parsed(BEFORE)
     assert now.restarted_since(then)
     assert now.since(then) == now
@@ -71,25 +71,25 @@ def test_a_restarted_process_rose_from_nothing(after: str) -> None:
 
 
 def test_quantiles_are_those_of_prometheus() -> None:
-    """Linear within a bucket: of 2 up to 0.1, 2 up to 1 and 1 beyond."""
+    """Quantiles are linear within a bucket: of 2 up to 0.1, 2 up to 1 and 1 beyond."""
     took = Samples.parsed(AFTER).since(Samples.parsed(BEFORE)).histogram("took")
     assert took.cumulative == {0.1: 2, 1.0: 4, math.inf: 5}
     assert took.quantile(0.2) == pytest.approx(0.05)
     assert took.quantile(0.4) == pytest.approx(0.1)
     assert took.quantile(0.6) == pytest.approx(0.1 + 0.9 * 0.5)
-    # Beyond the largest limit nothing more is known.
+    # Beyond the largest limit no value is known.
     assert took.quantile(0.99) == 1.0
     assert math.isnan(Samples().histogram("took").quantile(0.5))
     assert math.isnan(Samples().histogram("took").mean)
 
 
 def test_an_empty_bucket_in_between_takes_no_part() -> None:
-    """All are above 0.1: half of them are in the middle of the next bucket."""
+    """All values are above 0.1, so half of them are in the middle of the next bucket."""
     assert samples.Histogram({0.05: 0, 0.1: 0, 1.0: 4, math.inf: 4}).quantile(0.5) == 0.55
 
 
 def test_processes_are_added_by_what_rises() -> None:
-    """The queries of two replicas are queries; their levels are their own."""
+    """Counters of two replicas are added; gauges are not."""
     both = samples.added([Samples.parsed(BEFORE), Samples.parsed(AFTER)])
     assert both.by("route", "asked_total") == {"/a": 30, "/b": 11}
     assert both.histogram("took").count == 21
@@ -97,7 +97,7 @@ def test_processes_are_added_by_what_rises() -> None:
 
 
 def test_a_registry_and_its_text_say_the_same() -> None:
-    """Collected in the process, or scraped from it."""
+    """Samples collected in the process equal samples scraped from it."""
     registry = CollectorRegistry()
     Counter("asked_total", "", ["code"], registry=registry).labels("ok").inc(3)
     Gauge("held", "", registry=registry).set(2)

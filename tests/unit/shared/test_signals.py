@@ -1,4 +1,4 @@
-"""A signal ends a process however early it comes, and whatever the process waits for."""
+"""A signal ends a process at any time, whatever the process waits for."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _named(command: Sequence[str]) -> str:
 
 
 def _catches(pid: int, number: signal.Signals) -> bool:
-    """Whether the process has a handler for the signal, as the kernel sees it."""
+    """Return whether the process has a handler for the signal, according to the kernel."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (caught,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
     return bool(int(caught, 16) >> (number - 1) & 1)
@@ -39,7 +39,7 @@ def _catches(pid: int, number: signal.Signals) -> bool:
 
 @pytest.fixture
 def begin() -> Iterator[list[Process]]:
-    """The processes of a test, which none of them outlives."""
+    """Return a list of the test's processes, and kill them at the end."""
     processes: list[Process] = []
     yield processes
     for process in processes:
@@ -59,13 +59,13 @@ def _start(command: list[str], folder: Path, begun: list[Process]) -> Process:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=_named)
-def test_a_signal_is_heeded_as_soon_as_there_is_a_process(
+def test_a_signal_ends_a_process_that_has_just_started(
     command: list[str], tmp_path: Path, begin: list[Process]
 ) -> None:
-    """Before its libraries are there: the first process of a container would never end."""
+    """The handler is set before libraries load, since PID 1 of a container has no default."""
     process = _start(command, tmp_path, begin)
     deadline = time.monotonic() + PATIENCE_SECONDS
-    # Without a pause: the moment in question is short.
+    # The loop polls without a pause, since that moment is short.
     while not _catches(process.popen.pid, signal.SIGTERM):
         assert time.monotonic() < deadline
     process.popen.send_signal(signal.SIGTERM)
@@ -82,10 +82,10 @@ def test_a_signal_is_heeded_as_soon_as_there_is_a_process(
     ],
     ids=["upload", "up", "up with processes"],
 )
-def test_a_signal_is_heeded_while_the_broker_is_away(
+def test_a_signal_ends_a_process_while_the_broker_is_away(
     command: list[str], number: signal.Signals, tmp_path: Path, begin: list[Process]
 ) -> None:
-    """What waits for RabbitMQ has taken no work, and ends at once."""
+    """A process that waits for RabbitMQ has taken no work, and ends at once."""
     images = ["--images", str(tmp_path)] if "up" in command else []
     process = _start([*command, *images], tmp_path, begin)
     wait_until(lambda: "broker_away" in process.log.read_text(), "waiting", process)
@@ -96,14 +96,14 @@ def test_a_signal_is_heeded_while_the_broker_is_away(
 
 @pytest.mark.parametrize("module", ["__main__", *(f"{service}.__main__" for service in SERVICES)])
 def test_an_entry_point_imports_nothing_that_takes_long(module: str) -> None:
-    """Its handlers would stand only after it."""
+    """Signal handlers are set after the imports, so these must be quick."""
     code = f"import sys, services.{module}; print(*sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not HEAVY & {name.partition(".")[0] for name in ended.stdout.split()}
 
 
-def test_the_command_of_a_release_is_the_entry_point_that_heeds_signals() -> None:
-    """An image starts `simile upload`."""
+def test_the_command_of_a_release_is_the_entry_point_with_signal_handlers() -> None:
+    """An image starts the command `simile upload`."""
     project = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     assert 'simile = "services.__main__:main"' in project
 
@@ -122,13 +122,13 @@ signal.raise_signal(signal.SIGTERM)
     [(["upload"], 0), (["index", "build", "folder"], 143), (["query", "file"], 143), ([], 143)],
 )
 def test_a_command_that_is_interrupted_has_not_succeeded(arguments: list[str], code: int) -> None:
-    """A Job whose node is drained is to be tried again, a service that is to end has ended well."""
+    """An interrupted Job must be tried again, while a service that is ended has succeeded."""
     script = [sys.executable, "-c", _FIRST_PROCESS, *arguments]
     assert subprocess.run(script, check=False).returncode == code
 
 
-def test_a_command_on_a_terminal_keeps_what_ctrl_c_does() -> None:
-    """KeyboardInterrupt, as people know it."""
+def test_ctrl_c_in_a_command_raises_keyboard_interrupt() -> None:
+    """The default handlers of SIGINT and SIGTERM stay in place."""
     code = (
         "import signal, sys\nfrom services.shared import signals\n"
         "signals.end_command_on_signals(['query'])\n"

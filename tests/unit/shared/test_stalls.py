@@ -1,4 +1,4 @@
-"""Stages that stand still are seen in time, those that wait or are slow are left alone."""
+"""Stages that stop are detected in time; waiting and slow stages are not reported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.clock import Clock
 
 @pytest.fixture
 def clock() -> Clock:
-    """Stands still."""
+    """Return a clock that does not advance by itself."""
     return Clock()
 
 
@@ -29,7 +29,7 @@ def clock() -> Clock:
 def test_wedged_work_is_unready_within_10_s_and_not_live_within_60(
     clock: Clock, settings: EmbedderSettings | SearcherSettings
 ) -> None:
-    """As services are set: first no more work for it, then a restart; by then a probe has seen."""
+    """By the default settings, stalled work makes a service unready, then not live."""
     health, watchdog = Health(), Watchdog("model", clock)
     patience = StallThresholds(settings.unready_after_seconds, settings.dead_after_seconds)
     patience.watch(health, "model", watchdog.stalled)
@@ -45,7 +45,7 @@ def test_wedged_work_is_unready_within_10_s_and_not_live_within_60(
 
 
 def test_one_stuck_worker_is_seen_beside_busy_ones(clock: Clock) -> None:
-    """It is the oldest work that counts, however much goes on around it."""
+    """The oldest work counts, however much newer work is done."""
     watchdog = Watchdog("search", clock)
     with watchdog.work():
         for _ in range(10):
@@ -55,7 +55,7 @@ def test_one_stuck_worker_is_seen_beside_busy_ones(clock: Clock) -> None:
 
 
 def test_waiting_for_work_is_no_stall(clock: Clock) -> None:
-    """A stage with nothing to do may stand still for ever."""
+    """A stage without work may wait for any time."""
     watchdog = Watchdog("decode", clock)
     flow = ProgressWatch([watchdog], clock)
     clock.now += 10_000
@@ -66,7 +66,7 @@ def test_waiting_for_work_is_no_stall(clock: Clock) -> None:
 
 
 def test_what_is_lost_between_stages_is_seen(clock: Clock) -> None:
-    """Work in flight in no stage is a stall, though every stage is well."""
+    """Work in flight outside of all stages is a stall, though every stage works."""
     watchdog = Watchdog("decode", clock)
     flow = ProgressWatch([watchdog], clock)
     flow.taken()
@@ -82,7 +82,7 @@ def test_what_is_lost_between_stages_is_seen(clock: Clock) -> None:
 
 
 def test_a_check_that_fails_for_long_fails_for_good(clock: Clock) -> None:
-    """What comes and goes is no reason for a restart; what lasts is."""
+    """A check that fails and recovers restarts nothing; one that keeps failing does."""
     reason: str | None = "no queue"
     check = lasting(lambda: reason, 50, clock)
     assert check() is None
@@ -98,7 +98,7 @@ def test_a_check_that_fails_for_long_fails_for_good(clock: Clock) -> None:
 
 
 def test_a_verdict_needs_some_in_a_row() -> None:
-    """Three failures in a row condemn, two successes in a row acquit; one changes nothing."""
+    """Three successive failures set the verdict, and two successive successes clear it."""
     verdict = Hysteresis(failures=3, successes=2)
 
     def after(trials: str) -> bool:
@@ -113,8 +113,8 @@ def test_a_verdict_needs_some_in_a_row() -> None:
     assert not after("--")
 
 
-def test_a_loop_that_stands_still_is_seen_and_told_once(clock: Clock) -> None:
-    """Its last beat can be read from any thread; the log says where it stands, once a stall."""
+def test_a_loop_that_stands_still_is_seen_and_logged_once(clock: Clock) -> None:
+    """The last beat can be read from any thread, and each stall is logged once with its place."""
     lags: list[float] = []
     monitor = LoopMonitor(lags.append, clock)
     here = threading.get_ident()
@@ -132,7 +132,7 @@ def test_a_loop_that_stands_still_is_seen_and_told_once(clock: Clock) -> None:
 
 
 async def test_the_running_loop_beats() -> None:
-    """Its lag is measured while it is watched, and a blocked moment shows in it."""
+    """The lag is measured while the loop is watched, and a blocked loop shows in the metric."""
     health, registry = Health(), CollectorRegistry()
 
     def beats(most: str = "+Inf") -> float:
@@ -141,7 +141,7 @@ async def test_the_running_loop_beats() -> None:
 
     async with watched_loop(health, registry):
         await asyncio.sleep(0)
-        time.sleep(0.7)  # noqa: ASYNC251 (what must never be done)
+        time.sleep(0.7)  # noqa: ASYNC251 (the test blocks the loop)
         async with asyncio.timeout(20):
             while beats() < 2:
                 await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A stopwatch leaves no time out, and reports each stage once."""
+"""A stopwatch accounts for all time, and reports each stage once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.shared.telemetry.stopwatch import Lap, Stopwatch
 
 
 def test_each_lap_begins_where_the_one_before_ended() -> None:
-    """Nothing between two stages is lost, and all of them are the whole."""
+    """No time between two stages is lost, and their sum is the whole time."""
     watch = Stopwatch(10.0)
     watch.lap("decode", 10.5)
     watch.lap("model", 12.0)
@@ -17,7 +17,7 @@ def test_each_lap_begins_where_the_one_before_ended() -> None:
 
 
 def test_a_stage_that_goes_on_is_one_lap() -> None:
-    """Two laps in a row of one stage are one; later ones add to its time."""
+    """Two successive laps of a stage are one; later laps add to its time."""
     watch = Stopwatch(0.0)
     watch.lap("decode", 1.0)
     watch.lap("decode", 2.0)
@@ -27,8 +27,8 @@ def test_a_stage_that_goes_on_is_one_lap() -> None:
     assert watch.stages == {"decode": 3.0, "model": 3.0}
 
 
-def test_time_that_is_anothers_is_left_out() -> None:
-    """Skipped time belongs to no stage, and is reported."""
+def test_skipped_time_is_left_out() -> None:
+    """Skipped time belongs to no stage, and is returned."""
     watch = Stopwatch(0.0)
     watch.lap("publish", 1.0)
     assert watch.skip(4.0) == 3.0
@@ -37,7 +37,7 @@ def test_time_that_is_anothers_is_left_out() -> None:
 
 
 def test_time_does_not_go_back() -> None:
-    """An end before the last one counts as none: a stage never takes less than nothing."""
+    """An end before the last one counts as 0, so that no stage takes negative time."""
     watch = Stopwatch(5.0)
     assert watch.lap("decode", 4.0) == 0.0
     assert watch.skip(3.0) == 0.0

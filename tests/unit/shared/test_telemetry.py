@@ -1,4 +1,4 @@
-"""Health answers truthfully; logs are JSON lines with an action, and noise is bounded."""
+"""Health answers are right; logs are JSON lines with an action, and noise is limited."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from services.shared.telemetry.health import Health, admin_app
 
 @pytest.fixture
 def health() -> Health:
-    """A process without checks."""
+    """Return the health of a process without checks."""
     return Health()
 
 
 @pytest.fixture
 async def admin(aiohttp_client: AiohttpClient, health: Health) -> TestClient:  # type: ignore[type-arg]
-    """The admin server over `health`, with one metric."""
+    """Run the admin server over `health`, with a metric."""
     registry = CollectorRegistry()
     Counter("simile_test_questions_total", "Questions.", registry=registry).inc()
     return await aiohttp_client(admin_app(health, registry))
@@ -42,8 +42,8 @@ async def test_an_unready_process_says_why(admin: TestClient, health: Health) ->
     assert (await admin.get("/livez")).status == 200
 
 
-async def test_what_is_not_live_is_not_ready(admin: TestClient, health: Health) -> None:  # type: ignore[type-arg]
-    """A failing liveness check shows in both."""
+async def test_a_process_that_is_not_live_is_not_ready(admin: TestClient, health: Health) -> None:  # type: ignore[type-arg]
+    """A failing liveness check affects both endpoints."""
     health.live_when("worker", lambda: "wedged for 61 s")
     assert (await admin.get("/livez")).status == 503
     assert (await admin.get("/readyz")).status == 503
@@ -56,13 +56,13 @@ async def test_a_sound_process_is_ready(admin: TestClient, health: Health) -> No
 
 
 async def test_the_admin_port_names_no_version(admin: TestClient) -> None:  # type: ignore[type-arg]
-    """Nobody learns from its headers which library answers."""
+    """The headers do not reveal which library answers."""
     for path in ("/livez", "/readyz", "/metrics", "/nothing"):
         assert (await admin.get(path)).headers["Server"] == "simile"
 
 
 def test_readiness_is_a_metric() -> None:
-    """Whoever sees only the metrics learns what /readyz would say at that moment."""
+    """The metric shows the result that /readyz has at the time of the scrape."""
     telemetry, failing = Telemetry(), dict[str, str]()
     telemetry.health.ready_when("broker", lambda: failing.get("reason"))
     ready = [telemetry.registry.get_sample_value("simile_ready")]
@@ -74,8 +74,8 @@ def test_readiness_is_a_metric() -> None:
     assert ready == [1.0, 0.0, 0.0]
 
 
-async def test_openmetrics_is_spoken_where_asked_for(admin: TestClient) -> None:  # type: ignore[type-arg]
-    """A Prometheus that takes examples of traces gets the format that has them."""
+async def test_openmetrics_is_served_on_request(admin: TestClient) -> None:  # type: ignore[type-arg]
+    """A Prometheus that accepts exemplars gets the format that holds them."""
     answer = await admin.get("/metrics", headers={"Accept": "application/openmetrics-text"})
     assert answer.content_type == "application/openmetrics-text"
     assert (await answer.text()).endswith("# EOF\n")
@@ -100,7 +100,7 @@ def _restored_logging() -> object:
 
 @pytest.mark.usefixtures("_restored_logging")
 def test_a_log_line_is_json_with_its_action(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each line is one JSON object: the event, its action, the level and the time."""
+    """Each line is a JSON object with the event, its action, the level and the time."""
     logs.configure("info", "json")
     structlog.get_logger("simile.test").info("it happened", action="test", number=3)
     line = json.loads(capsys.readouterr().out)
@@ -110,10 +110,10 @@ def test_a_log_line_is_json_with_its_action(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.usefixtures("_restored_logging")
-def test_a_line_tells_of_the_error_and_of_what_is_no_json(
+def test_a_line_holds_the_error_and_values_of_any_kind(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A traceback and a value of any kind are text in the one line; below the level is nothing."""
+    """A traceback and other values become text in the line; lower levels are not logged."""
     logs.configure("warning", "json")
     log = structlog.get_logger("simile.test")
     log.info("not important")
@@ -128,10 +128,10 @@ def test_a_line_tells_of_the_error_and_of_what_is_no_json(
 
 
 @pytest.mark.usefixtures("_restored_logging")
-def test_every_line_tells_of_its_process_whatever_thread_it_comes_from(
+def test_every_line_names_its_process_from_any_thread(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Ours and those of libraries; what a line says itself goes before it."""
+    """Lines of our code and of libraries name the process; a line's own values take precedence."""
     logs.configure("info", "json", service="embedder", replica="embedder-1")
     thread = threading.Thread(target=structlog.get_logger("simile.test").info, args=("ours",))
     thread.start()
@@ -144,7 +144,7 @@ def test_every_line_tells_of_its_process_whatever_thread_it_comes_from(
 
 
 class _Written(io.StringIO):
-    """Text, of which is known how much was flushed."""
+    """Stores text, and the part of it that was flushed."""
 
     flushed = ""
 
@@ -156,7 +156,7 @@ class _Written(io.StringIO):
 async def test_an_event_loops_lines_are_written_together_and_warnings_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In order, within moments; a thread without a loop writes its own at once."""
+    """Lines are written in order and soon; a thread without a loop writes at once."""
     written = _Written()
     monkeypatch.setattr(sys, "stdout", written)
     logs.configure("info", "json")
@@ -176,8 +176,8 @@ async def test_an_event_loops_lines_are_written_together_and_warnings_at_once(
 
 
 @pytest.mark.usefixtures("_restored_logging")
-def test_lines_of_a_loop_that_is_over_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each loop sees to its own."""
+def test_lines_of_an_ended_loop_do_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each loop writes its own lines."""
     written = _Written()
     monkeypatch.setattr(sys, "stdout", written)
     logs.configure("info", "json")
@@ -192,8 +192,8 @@ def test_lines_of_a_loop_that_is_over_hold_up_no_other(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("_restored_logging")
-def test_a_noisy_library_is_held_back(capsys: pytest.CaptureFixture[str]) -> None:
-    """A burst of a library's lines leaves one, another library's too; our own lines all pass."""
+def test_a_noisy_library_is_limited(capsys: pytest.CaptureFixture[str]) -> None:
+    """A burst of a library's lines leaves one line for each library; our own lines all pass."""
     logs.configure("info", "json")
     for _ in range(50):
         logging.getLogger("aiormq.connection").warning("connection lost")

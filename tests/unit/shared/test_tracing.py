@@ -1,4 +1,4 @@
-"""Contexts of traces: which are sound, and that nothing is made of them when tracing is off."""
+"""Contexts of traces are validated, and ignored when tracing is off."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ SOUND = f"00-{TRACE}-00f067aa0ba902b7-01"
         "-" * len(SOUND),
     ],
 )
-def test_what_is_no_context_is_not_passed_on(traceparent: str) -> None:
-    """W3C's version 00 alone, with ids that are some."""
+def test_an_invalid_context_is_not_passed_on(traceparent: str) -> None:
+    """Only W3C's version 00 with ids other than zero is valid."""
     assert tracing.sound(SOUND)
     assert not tracing.sound(traceparent)
 
 
-def test_a_context_says_whether_it_is_kept() -> None:
-    """By the lowest bit of its flags; without a context nothing is."""
+def test_a_context_says_whether_it_is_sampled() -> None:
+    """The lowest bit of the flags decides; no context counts as not sampled."""
     flags = {"00": False, "01": True, "02": False, "03": True, "0b": True, "0c": False}
     for flag, kept in flags.items():
         assert tracing.sampled(f"{SOUND[:-2]}{flag}") is kept
@@ -42,8 +42,8 @@ def test_a_context_says_whether_it_is_kept() -> None:
     assert (tracing.trace_id(SOUND), tracing.trace_id("")) == (TRACE, "")
 
 
-def test_off_makes_nothing() -> None:
-    """No request becomes a trace, whatever comes with it, and no work a span."""
+def test_tracing_that_is_off_creates_no_spans() -> None:
+    """No request becomes a trace, whatever context it has, and no work becomes a span."""
     off = tracing.tracing("off", "replica")
     tracer = off.tracer("upload")
     assert tracer.begin(SOUND, 0.0) is None
@@ -52,7 +52,7 @@ def test_off_makes_nothing() -> None:
 
 
 def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tracing that is on without its extra says what to install."""
+    """The error names the extra to install."""
     monkeypatch.setitem(sys.modules, "services.shared.telemetry.otel", None)
     with pytest.raises(MissingExtra, match=r"simile-search\[tracing\]"):
         tracing.tracing("otlp", "replica")
