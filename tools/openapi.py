@@ -1,6 +1,8 @@
-"""The parameters in services/upload/openapi.json, from services/shared/contracts/parameters.py.
+"""The parts of services/upload/openapi.json that the code determines.
 
-`python -m tools.reference` writes them; a test finds drift. All else in the file is hand-written.
+These are the parameters of every route, from services/shared/contracts/parameters.py, and the error codes
+of every problem, from the errors. `python -m tools.reference` writes them; a test finds drift. All
+else in the file is hand-written.
 """
 
 from __future__ import annotations
@@ -10,25 +12,55 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from services.shared import errors
 from services.shared.contracts.parameters import PARAMETERS, Parameter, Route
+from services.shared.errors import SimileError
+from services.upload.http.problems import problem_body
 
 FILE: Final = Path(__file__).resolve().parents[1] / "services" / "upload" / "openapi.json"
 
 _FORM: Final = "multipart/form-data"
 _BATCH_LIMIT: Final = 32
+_SCHEMAS: Final = "#/components/schemas/"
+_CORRELATION_ID: Final = "5f0c6a8e2b9d4c1fa3e7d80b6c5a4f21"
+_PROBLEM: Final = "Problem"
 
 
 def render(text: str) -> str:
-    """Return the description of the API with the parameters of every route written again."""
+    """Return the description of the API with its parameters and error codes written again."""
     described = json.loads(text)
+    schemas = described["components"]["schemas"]
     for route in Route:
         for operation in described["paths"][route].values():
             own = [parameter for parameter in PARAMETERS if route in parameter.routes]
             _write_query(operation, own)
             form = operation.get("requestBody", {}).get("content", {}).get(_FORM)
             if form is not None:
-                _write_form(form["schema"], own, route)
+                name = form["schema"]["$ref"].removeprefix(_SCHEMAS)
+                _write_form(schemas[name], own, route)
+    _write_codes(described["components"])
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
+
+
+def caller_errors() -> list[type[SimileError]]:
+    """Return the errors that a caller of the HTTP API can get."""
+    found = errors.by_code().values()
+    return [cls for cls in found if cls is errors.Internal or cls.status != errors.Internal.status]
+
+
+def _write_codes(components: dict[str, Any]) -> None:
+    """Write the error codes: all of them into a schema, and into each problem an example each."""
+    found = sorted(caller_errors(), key=lambda cls: cls.code)
+    components["schemas"]["Code"]["enum"] = [cls.code for cls in found]
+    for name, response in components["responses"].items():
+        status = int(name.removeprefix(_PROBLEM))
+        content = response["content"]["application/problem+json"]
+        content["examples"] = {cls.code: _example(cls) for cls in found if cls.status == status}
+
+
+def _example(cls: type[SimileError]) -> dict[str, Any]:
+    meaning = str(cls.__doc__).split("\n\n", maxsplit=1)[0]
+    return {"summary": cls.title, "value": problem_body(cls(meaning), _CORRELATION_ID)}
 
 
 def _write_query(operation: dict[str, Any], own: list[Parameter]) -> None:
@@ -56,15 +88,13 @@ def _write_form(schema: dict[str, Any], own: list[Parameter], route: Route) -> N
     """Put the parameters after the image among the fields of a form."""
     fields = {"image": schema["properties"]["image"]}
     for parameter in own:
-        fields[parameter.name] = dict(parameter.form_schema or parameter.schema)
-        if not parameter.in_query:
-            fields[parameter.name] = _described(parameter, route)
+        fields[parameter.name] = _described(parameter, route)
     schema["properties"] = fields
 
 
 def _described(parameter: Parameter, route: Route) -> dict[str, Any]:
-    """Return the schema of a field that is in forms alone; a batch may have several."""
-    if route is Route.BATCH:
-        several = {"type": "array", "items": parameter.schema, "maxItems": _BATCH_LIMIT}
-        return {"description": parameter.description, **several}
-    return {"description": parameter.description, **parameter.schema}
+    """Return the schema of a field; a batch may have several of those that are in forms alone."""
+    schema = dict(parameter.form_schema or parameter.schema)
+    if route is Route.BATCH and not parameter.in_query:
+        schema = {"type": "array", "items": schema, "maxItems": _BATCH_LIMIT}
+    return {"description": parameter.description, **schema}

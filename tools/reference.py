@@ -169,7 +169,7 @@ def _metric_row(collector: Collector) -> list[str]:
 
 def caller_errors() -> str:
     """A row for every code that a caller of the HTTP API can get."""
-    found = [cls for cls in errors.by_code().values() if _travels(cls)]
+    found = openapi.caller_errors()
     return _table(
         ["code", "status", "retry after", "meaning"],
         (
@@ -181,12 +181,9 @@ def caller_errors() -> str:
 
 def operator_errors() -> str:
     """A row for every code that only logs, metrics and the command line show."""
-    found = [cls for cls in errors.by_code().values() if not _travels(cls)]
+    callers = set(openapi.caller_errors())
+    found = [cls for cls in errors.by_code().values() if cls not in callers]
     return _table(["code", "meaning"], ([f"`{cls.code}`", _summary(cls)] for cls in found))
-
-
-def _travels(cls: type[errors.SimileError]) -> bool:
-    return cls is errors.Internal or cls.status != errors.Internal.status
 
 
 def _retry_after(cls: type[errors.SimileError]) -> str:

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what pip can't: `build` (to compile Annoy), `test` (RabbitMQ, Chromium, Prometheus, zsh),
+# Installs what pip can't: `build` (to compile Annoy), `test` (RabbitMQ, Chromium, Prometheus, zsh, Node),
 # `bench`, or `images` (podman and what makes its base). On Debian and Ubuntu by apt; elsewhere it says
 # what is missing.
 set -eu
@@ -27,6 +27,8 @@ test)
 	need prometheus test -e /usr/bin/prometheus
 	need curl curl --version
 	need zsh zsh --version
+	need nodejs node --version
+	need npm npm --version
 	;;
 bench)
 	need rabbitmq-server test -e /usr/lib/rabbitmq/bin/rabbitmq-server
