@@ -1,8 +1,8 @@
 """The parts of services/upload/openapi.json that the code determines.
 
-These are the parameters of every route, from services/shared/contracts/parameters.py, and the error codes
-of every problem, from the errors. `python -m tools.reference` writes them; a test finds drift. All
-else in the file is hand-written.
+These are the parameters of every route, from services/shared/contracts/parameters.py, and the error
+codes of every problem, from the errors. `python -m tools.reference` writes them; a test finds
+drift. All else in the file is hand-written.
 """
 
 from __future__ import annotations
