@@ -11,11 +11,8 @@ from jsonschema import Draft202012Validator
 from services.shared import errors
 from tests.unit.upload.conftest import OPENAPI
 
-OPERATIONS = [
-    pytest.param(operation, id=operation["operationId"])
-    for methods in OPENAPI["paths"].values()
-    for operation in methods.values()
-]
+OPERATIONS = [operation for methods in OPENAPI["paths"].values() for operation in methods.values()]
+EACH = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: one["operationId"])
 SCHEMAS = OPENAPI["components"]["schemas"]
 NESTED = ("properties", "items", "oneOf", "additionalProperties")
 
@@ -46,7 +43,7 @@ def _inner(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
             yield from _inner(one)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@EACH
 def test_every_body_and_answer_is_a_named_schema(operation: dict[str, Any]) -> None:
     """Generators name a class after each; only bytes and text have no name."""
     for content in _contents(operation):
@@ -68,12 +65,12 @@ def test_a_schema_holds_no_unnamed_object(name: str) -> None:
 
 def test_operations_have_names_and_summaries() -> None:
     """Each has its own operationId, from which generators make a function's name."""
-    names = [parameter.values[0]["operationId"] for parameter in OPERATIONS]
+    names = [operation["operationId"] for operation in OPERATIONS]
     assert len(set(names)) == len(names)
-    assert all(parameter.values[0]["summary"] for parameter in OPERATIONS)
+    assert all(operation["summary"] for operation in OPERATIONS)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS)
+@EACH
 def test_every_json_answer_has_an_example_that_fits(operation: dict[str, Any]) -> None:
     """Examples of answers and of problems have the described schema."""
     for content in _contents({**operation, "requestBody": {}}):
