@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,9 +29,10 @@ from services.upload.http.problems import problem_body
 from services.upload.metrics import UploadMetrics
 from services.upload.query.batch_body import BatchReader, Upload
 from services.upload.query.body import read_header
+from services.upload.query.filter_warnings import filter_warnings
 from services.upload.query.image_input import ImageInput
 from services.upload.query.parameters import parse_search
-from services.upload.search.queries import SearchQuery, new_query_id
+from services.upload.search.queries import Found, SearchQuery, new_query_id
 from services.upload.search.search_client import SearchClient
 
 _log = structlog.get_logger(__name__)
@@ -74,6 +76,7 @@ class BatchHandler:
             opened = await self.collections.open(question.collection)
             collection = opened.manifest.collection
             question = replace(question, collection=collection)
+            warnings = await filter_warnings(self.collections, opened, question.filter)
             # One batch leaves half of the places to others.
             places = asyncio.Semaphore(max(1, self.client.admission.embedding.limit // 2))
             async with asyncio.TaskGroup() as group:
@@ -91,6 +94,7 @@ class BatchHandler:
                                 deadline=until,
                             ),
                             places,
+                            warnings,
                         )
                     )
                     for upload in uploads
@@ -115,11 +119,17 @@ class BatchHandler:
         return responses.json_response(answer)
 
     async def _outcome(
-        self, upload: Upload, model_id: str, query: SearchQuery, places: asyncio.Semaphore
+        self,
+        upload: Upload,
+        model_id: str,
+        query: SearchQuery,
+        places: asyncio.Semaphore,
+        warnings: Sequence[str],
     ) -> _Outcome:
         try:
             async with places:
-                answer = await self._answer(upload.content, model_id, query)
+                found = await self._found(upload.content, model_id, query)
+            answer = self._answer(query, found, warnings)
         except SimileError as error:
             problem = problem_body(error, query.query_id)
             outcome = _Outcome(
@@ -130,9 +140,9 @@ class BatchHandler:
         _record(query, upload, outcome.code)
         return outcome
 
-    async def _answer(
+    async def _found(
         self, content: bytes | SimileError, model_id: str, query: SearchQuery
-    ) -> dict[str, Any]:
+    ) -> Found:
         if isinstance(content, SimileError):
             raise content
         self.metrics.image_bytes.observe(len(content))
@@ -145,12 +155,14 @@ class BatchHandler:
             query.timeline.lap("sniff")
             return sent
 
-        found = await self.client.search(query, content, prepare=shrunk)
+        return await self.client.search(query, content, prepare=shrunk)
+
+    def _answer(self, query: SearchQuery, found: Found, warnings: Sequence[str]) -> dict[str, Any]:
         query.timeline.lap("reply")
         seconds = query.timeline.seconds()
         example = trace_id(query.traceparent) if sampled(query.traceparent) else ""
         self.metrics.observe_stages(seconds, example)
-        return self.bodies.search(query.query_id, found, seconds)
+        return self.bodies.search(query.query_id, found, seconds, warnings)
 
 
 def _record(query: SearchQuery, upload: Upload, code: str) -> None:

@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from services.shared.contracts import Filter
 from services.shared.errors import (
     IndexBuilding,
     IndexCorrupt,
@@ -26,7 +27,7 @@ from services.shared.volume.build_progress import BuildProgress
 from services.shared.volume.following import Following
 from services.shared.volume.items import ITEMS, Facets, Item, ItemCatalog
 from services.shared.volume.manifest import Manifest
-from services.shared.volume.volume import Lease, Volume, read_vector
+from services.shared.volume.volume import Lease, Volume, read_vector, read_vectors
 from services.upload.collection_names import CollectionNames
 from services.upload.search.embedding_cache import Vector
 from services.upload.stored_images import StoredImages
@@ -47,12 +48,12 @@ class OpenCollection:
     @cached_property
     def facets(self) -> Facets:
         """The values that its items have, counted once."""
-        # A connection of its own, so that counting holds up nobody who reads items.
-        items = ItemCatalog(self.directory / ITEMS)
-        try:
-            return items.facets(_MAX_FACETS)
-        finally:
-            items.close()
+        return self.scanned.facets(_MAX_FACETS)
+
+    @cached_property
+    def scanned(self) -> ItemCatalog:
+        """The items again, on a connection that long queries may keep busy."""
+        return ItemCatalog(self.directory / ITEMS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +144,29 @@ class CollectionReader:
         """Return the labels and attributes that a filter can name."""
         async with self._counting:
             return await asyncio.to_thread(lambda: opened.facets)
+
+    async def page(
+        self, opened: OpenCollection, wanted: Filter, first: int, limit: int
+    ) -> tuple[Sequence[Item], int]:
+        """Return at most `limit` items from position `first` on, and how many pass the filter."""
+
+        def read() -> tuple[Sequence[Item], int]:
+            items = opened.scanned
+            count = items.count if wanted == Filter() else items.count_matching(wanted)
+            return items.page(wanted, first, limit), count
+
+        return await asyncio.to_thread(read)
+
+    async def vectors(self, opened: OpenCollection, items: Sequence[Item]) -> Sequence[bytes]:
+        """Return the stored vectors of items, each as little-endian float32 values."""
+        positions = [item.position for item in items]
+        return await asyncio.to_thread(
+            read_vectors, opened.directory, positions, opened.manifest.dimension
+        )
+
+    async def absent(self, opened: OpenCollection, wanted: Filter) -> Filter:
+        """Return the labels and attribute values of a filter that no item has."""
+        return await asyncio.to_thread(opened.items.absent, wanted)
 
     async def vector(self, opened: OpenCollection, item: Item) -> Vector:
         """An item's stored vector."""

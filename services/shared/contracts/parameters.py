@@ -18,6 +18,10 @@ MAX_FIELD_BYTES: Final = 1024
 MAX_FILTER_BYTES: Final = 4096
 MAX_URL_BYTES: Final = 2048
 
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+MAX_PAGE_OF_VECTORS: Final = 100
+
 _MAX_SAMPLE: Final = 200
 _MAX_DISTANCE: Final = 2
 
@@ -32,11 +36,12 @@ class Route(StrEnum):
     EMBED = "/v1/embed"
     SIMILAR = "/v1/items/{collection}/{item_id}/similar"
     SAMPLE = "/v1/collections/{name}/sample"
+    ITEMS = "/v1/items/{collection}"
 
 
 _IMAGE: Final = (Route.SEARCH, Route.BATCH)
 _NEIGHBORS: Final = (Route.SEARCH, Route.BATCH, Route.SIMILAR)
-_PAGES: Final = (Route.SEARCH, Route.SIMILAR)
+_PAGES: Final = (Route.SEARCH, Route.SIMILAR, Route.ITEMS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +126,7 @@ PARAMETERS: Final = (
         schema=_DISTANCE_SCHEMA,
     ),
     Parameter(
-        name="filter", routes=_NEIGHBORS,
+        name="filter", routes=(*_NEIGHBORS, Route.ITEMS),
         accepts='JSON, such as `{"label": ["cat", "dog"], "attributes": {"author": "Ann"}}`',
         description="Only items that pass the filter are returned. Several values of a name are "
         "alternatives; several names must all match.",
@@ -139,6 +144,18 @@ PARAMETERS: Final = (
         accepts="the `next_cursor` of an answer",
         description="Return the next page; send the same image and the same other parameters.",
         schema=_component("Cursor"), max_bytes=MAX_CURSOR,
+    ),
+    Parameter(
+        name="limit", routes=(Route.ITEMS,),
+        accepts=f"1 to {MAX_PAGE:,}; {DEFAULT_PAGE} by default",
+        description=f"How many items a page holds; with `vectors`, at most {MAX_PAGE_OF_VECTORS}.",
+        schema=_integer(MAX_PAGE, DEFAULT_PAGE),
+    ),
+    Parameter(
+        name="vectors", routes=(Route.ITEMS,),
+        accepts="`true` or `false`; `false` by default",
+        description="Return the vector of each item, too.",
+        schema={"type": "boolean", "default": False},
     ),
     Parameter(
         name="count", routes=(Route.SAMPLE,),

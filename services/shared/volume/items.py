@@ -140,8 +140,40 @@ class ItemCatalog:
         taken = min(count, self.count)
         return self.at([number * self.count // taken for number in range(taken)])
 
+    def page(self, wanted: Filter, first: int, limit: int) -> list[Item]:
+        """Return the items from position `first` on that pass the filter, at most `limit`."""
+        condition, parameters = _condition(wanted)
+        rows = self._rows(
+            f"SELECT * FROM items WHERE {condition} AND position >= ?"  # noqa: S608 (only question marks)
+            " ORDER BY position LIMIT ?",
+            [*parameters, first, limit],
+        )
+        return [_item(row) for row in rows]
+
+    def count_matching(self, wanted: Filter) -> int:
+        """Return the number of items that pass the filter."""
+        condition, parameters = _condition(wanted)
+        query = f"SELECT count(*) FROM items WHERE {condition}"  # noqa: S608 (only question marks)
+        return int(self._rows(query, parameters)[0][0])
+
+    def absent(self, wanted: Filter) -> Filter:
+        """Return the labels and attribute values of the filter that no item has."""
+        query = "SELECT 1 FROM items WHERE label = ? LIMIT 1"
+        labels = tuple(one for one in wanted.labels if not self._rows(query, [one]))
+        attributes = {
+            name: missing
+            for name, values in wanted.attributes.items()
+            if (missing := self._absent_values(name, values))
+        }
+        return Filter(labels, attributes)
+
+    def _absent_values(self, name: str, values: Sequence[str]) -> tuple[str, ...]:
+        query = "SELECT 1 FROM attributes WHERE name = ? AND value = ? LIMIT 1"
+        return tuple(value for value in values if not self._rows(query, [name, value]))
+
     def matching(self, wanted: Filter) -> array[int]:
         """Return the positions (int64, ascending) of the items that pass the filter."""
+        # From the indexes alone: a page's condition would read each row of the table, too.
         parts, parameters = ["SELECT position FROM items"], list[object]()
         if wanted.labels:
             parts = [f"SELECT position FROM items WHERE label IN ({_marks(wanted.labels)})"]  # noqa: S608 (only question marks)
@@ -228,6 +260,21 @@ def _insert(connection: sqlite3.Connection, item: Item) -> None:
         "INSERT INTO attributes VALUES (?, ?, ?)",
         [(name, value, item.position) for name, value in attributes.items()],
     )
+
+
+def _condition(wanted: Filter) -> tuple[str, list[str]]:
+    """Return the SQL condition of a filter on a row of `items`, and its parameters."""
+    parts, parameters = ["1"], list[str]()
+    if wanted.labels:
+        parts.append(f"label IN ({_marks(wanted.labels)})")
+        parameters += wanted.labels
+    for name, values in wanted.attributes.items():
+        parts.append(
+            "position IN (SELECT position FROM attributes"  # noqa: S608 (only question marks)
+            f" WHERE name = ? AND value IN ({_marks(values)}))"
+        )
+        parameters += [name, *values]
+    return " AND ".join(parts), parameters
 
 
 def _item(row: sqlite3.Row) -> Item:

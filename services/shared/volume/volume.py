@@ -258,14 +258,20 @@ def _remove_tree(directory: Path) -> None:
 
 def read_vector(directory: Path, position: int, dimension: int) -> bytes:
     """Return a row of vectors.f32: little-endian float32 values. Raises IndexCorrupt."""
-    size = _FLOAT32_BYTES * dimension
+    return read_vectors(directory, [position], dimension)[0]
+
+
+def read_vectors(directory: Path, positions: Iterable[int], dimension: int) -> list[bytes]:
+    """Return rows of vectors.f32: little-endian float32 values. Raises IndexCorrupt."""
+    size, rows = _FLOAT32_BYTES * dimension, list[bytes]()
     with (directory / VECTORS).open("rb") as vectors:
-        vectors.seek(position * size)
-        row = vectors.read(size)
-    if len(row) != size:
-        message = f"{VECTORS} has no row {position}"
-        raise IndexCorrupt(message)
-    return row
+        for position in positions:
+            vectors.seek(position * size)
+            rows.append(vectors.read(size))
+            if len(rows[-1]) != size:
+                message = f"{VECTORS} has no row {position}"
+                raise IndexCorrupt(message)
+    return rows
 
 
 def write_synced(path: Path, text: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from services.shared.volume.items import Facet, Facets, Item
 from services.upload.collections import Listed, OpenCollection
 from services.upload.search.queries import Found
 
+_FLOAT_BYTES: Final = 4
 _FACTS_OF_AN_INDEX: Final = (
     "model_id",
     "dimension",
@@ -52,10 +53,12 @@ class ItemBodies:
 
     show_paths: bool = True
 
-    def search(self, query_id: str, found: Found, seconds: Mapping[str, float]) -> dict[str, Any]:
+    def search(
+        self, query_id: str, found: Found, seconds: Mapping[str, float], warnings: Sequence[str]
+    ) -> dict[str, Any]:
         """Return the body of an answer to a search; next_cursor is None on the last page.
 
-        seconds: the time of each stage.
+        seconds: the time of each stage. warnings: what the caller may have got wrong.
         """
         answer = found.neighbors
         return {
@@ -66,6 +69,7 @@ class ItemBodies:
             "matching": answer.matching,
             "neighbors": [self._neighbor(answer.collection, one) for one in answer.neighbors],
             "next_cursor": answer.next_cursor or None,
+            "warnings": list(warnings),
             "timings_ms": milliseconds(seconds),
         }
 
@@ -105,7 +109,7 @@ def embedding_body(
         "query_id": query_id,
         "model_id": embedded.model_id,
         "dimension": embedded.dimension,
-        "vector": list(struct.unpack(f"<{embedded.dimension}f", embedded.embedding.vector)),
+        "vector": numbers(embedded.embedding.vector),
         "timings_ms": milliseconds(seconds),
     }
 
@@ -160,6 +164,11 @@ def version_body(opened: OpenCollection) -> dict[str, Any]:
         "collection": opened.manifest.collection,
         "index_version": opened.manifest.version,
     }
+
+
+def numbers(vector: bytes) -> list[float]:
+    """Return the values of a vector, from its little-endian float32 bytes."""
+    return list(struct.unpack(f"<{len(vector) // _FLOAT_BYTES}f", vector))
 
 
 def server_timing(seconds: Mapping[str, float]) -> Mapping[str, str]:

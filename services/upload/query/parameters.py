@@ -23,6 +23,7 @@ TIMEOUT_HEADER: Final = "Request-Timeout"
 """How long the caller waits, in seconds, as in draft-thomson-hybi-http-timeout, with fractions."""
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
+_BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 _BOX_NUMBERS: Final = 4
 _BOX_TOLERANCE: Final = 1e-6
 """A box computed in floating point may exceed the image by this fraction."""
@@ -144,6 +145,13 @@ def _address(_name: str, text: str) -> str:
     return text
 
 
+def _yes_or_no(name: str, text: str) -> bool:
+    if text not in _BOOLEANS:
+        message = f"{name} must be true or false, not {text[:40]!r}"
+        raise MalformedRequest(message)
+    return _BOOLEANS[text]
+
+
 _OF_TEXT: Final[Mapping[str, Parser]] = {
     "image_url": _address,
     "collection": _collection,
@@ -159,6 +167,8 @@ def _parser(parameter: Parameter) -> Parser:
     match schema.get("type"):
         case "integer":
             return partial(_whole_number, schema["minimum"], schema["maximum"])
+        case "boolean":
+            return _yes_or_no
         case "number":
             return partial(_number_within, schema["minimum"], schema["maximum"])
         case _:
