@@ -1,4 +1,4 @@
-"""A batch of queries against an open index: each gets its own answer, or its own failure."""
+"""A batch of queries against an open index gives each query its own answer or failure."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ def _nearest(reply: Reply) -> str:
 
 @pytest.mark.parametrize("foreign_at", [0, 1, 2, 3])
 @pytest.mark.parametrize("exclude", ["", "nothing"], ids=["plain", "filtered"])
-async def test_a_foreign_model_in_a_batch_shifts_nobodys_answer(
+async def test_a_foreign_model_in_a_batch_shifts_no_answer(
     house: House, foreign_at: int, exclude: str
 ) -> None:
-    """The query of another model is refused; those after it get the answers to their vectors."""
+    """The query of another model is refused, and the later queries get their own answers."""
     queries = [_query(str(number), VECTORS[number], exclude=exclude) for number in range(3)]
     queries.insert(foreign_at, _query("foreign", VECTORS[9], FOREIGN))
     replies = await house.answerer.answer(queries)
@@ -85,16 +85,16 @@ async def test_a_foreign_model_in_a_batch_shifts_nobodys_answer(
 async def test_a_defect_fails_its_own_query_and_is_logged(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The victim's reply is `internal`, without details; its neighbours in the batch are sound."""
+    """The reply to the failing query is `internal`, without details; the others are right."""
     sound = Finder._search_deeper
 
     def breaks(finder: Finder, vector: Vectors, question: Question, *rest: object) -> object:
-        if question.exclude == "victim":
+        if question.exclude == "failing":
             raise IndexError
         return sound(finder, vector, question, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Finder, "_search_deeper", breaks)
-    excludes = ["", "victim", "else"]
+    excludes = ["", "failing", "other"]
     queries = [
         _query(str(number), VECTORS[number], exclude=exclude)
         for number, exclude in enumerate(excludes)
@@ -108,7 +108,7 @@ async def test_a_defect_fails_its_own_query_and_is_logged(
 async def test_a_measurement_that_fails_costs_no_answer(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Live quality is an extra: whatever it raises, the answers stay."""
+    """An error of the live quality does not affect the answers."""
 
     def breaks(*_: object) -> None:
         raise ZeroDivisionError
@@ -119,7 +119,7 @@ async def test_a_measurement_that_fails_costs_no_answer(
 
 
 async def test_after_a_swap_the_new_vectors_answer_under_the_new_name(house: House) -> None:
-    """The same items with other vectors: the version that is named is the one that was searched."""
+    """After a swap, the named version is the version that was searched."""
     old = house.catalog.get("birds")
     queries = [_query(str(number), VECTORS[number]) for number in range(COUNT)]
     rotated = np.roll(VECTORS, 1, axis=0)

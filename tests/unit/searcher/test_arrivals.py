@@ -1,4 +1,4 @@
-"""Vectors on their way: what a kill, a torn file, damage or a full disk leaves of them."""
+"""Vectors of an unfinished build survive kills, torn files, damage and full disks."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ for number in count():
 
 
 def sha256_of(number: int) -> str:
-    """The hash of a content."""
+    """Return the hash of the content with that number."""
     return hashlib.sha256(str(number).encode()).hexdigest()
 
 
 def vector_of(number: int) -> bytes:
-    """Its vector: 32 bytes that no other content has."""
+    """Return the vector of that content: 32 bytes that no other content has."""
     return hashlib.blake2b(str(number).encode(), digest_size=32).digest()
 
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
-    """A journal's database."""
+    """Return a journal's database."""
     connection = sqlite3.connect(tmp_path / "journal.sqlite")
     connection.executescript(vector_log.SCHEMA)
     yield connection
@@ -52,7 +52,7 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def kept(connection: sqlite3.Connection, directory: Path, count: int = 3) -> Path:
-    """Keep some vectors, as a build before; their file."""
+    """Store some vectors as an earlier build did, and return their file."""
     before = Arrivals(connection, directory, MODEL)
     for number in range(count):
         before.add(sha256_of(number), vector_of(number))
@@ -62,7 +62,7 @@ def kept(connection: sqlite3.Connection, directory: Path, count: int = 3) -> Pat
 
 
 def found(opened: Arrivals, count: int = 3) -> list[bool]:
-    """Which of the first contents have a vector, each of them its own."""
+    """Return which of the first contents have a vector, and check that each vector is right."""
     vectors = [opened.find(sha256_of(number)) for number in range(count)]
     assert all(vector in {None, vector_of(number)} for number, vector in enumerate(vectors)), (
         "a content has another's vector"
@@ -70,8 +70,8 @@ def found(opened: Arrivals, count: int = 3) -> list[bool]:
     return [vector is not None for vector in vectors]
 
 
-def test_a_killed_build_loses_its_last_moments_and_mixes_up_nothing(tmp_path: Path) -> None:
-    """After kill -9 every row that is there has its own vector, and more can be added."""
+def test_a_killed_build_loses_its_last_rows_and_mixes_up_nothing(tmp_path: Path) -> None:
+    """After kill -9 every stored row has its own vector, and more can be added."""
     path = tmp_path / "journal.sqlite"
     with subprocess.Popen(
         [sys.executable, "-c", ENDLESS, str(path)], stdout=subprocess.PIPE, text=True
@@ -92,8 +92,8 @@ def test_a_killed_build_loses_its_last_moments_and_mixes_up_nothing(tmp_path: Pa
     connection.close()
 
 
-def test_a_torn_tail_is_written_over(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    """Bytes that no row knows are dropped, whether half a vector or several."""
+def test_a_torn_tail_is_overwritten(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    """Bytes without a row are dropped, whether half a vector or several."""
     file = kept(connection, tmp_path)
     sound = file.read_bytes()
     file.write_bytes(sound + b"half a vector")
@@ -108,7 +108,7 @@ def test_a_torn_tail_is_written_over(connection: sqlite3.Connection, tmp_path: P
 def test_rows_whose_bytes_are_gone_are_forgotten(
     connection: sqlite3.Connection, tmp_path: Path
 ) -> None:
-    """A file that lost its end, or is gone, takes its rows with it."""
+    """A file that lost its end, or was deleted, loses its rows."""
     file = kept(connection, tmp_path)
     file.write_bytes(file.read_bytes()[:40])
     opened = Arrivals(connection, tmp_path, MODEL)
@@ -121,7 +121,7 @@ def test_rows_whose_bytes_are_gone_are_forgotten(
 
 
 def test_a_damaged_vector_is_no_vector(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    """A flipped bit costs that one vector; it is not published."""
+    """A flipped bit removes a single vector, which is not published."""
     file = kept(connection, tmp_path)
     content = bytearray(file.read_bytes())
     content[40] ^= 1
@@ -134,7 +134,7 @@ def test_a_damaged_vector_is_no_vector(connection: sqlite3.Connection, tmp_path:
 
 
 def test_each_model_has_its_own(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    """The vectors of one model are not found for another, and all are forgotten together."""
+    """The vectors of a model are not found for another, and all are removed together."""
     kept(connection, tmp_path)
     other = Arrivals(connection, tmp_path, "other@0123456789ab/pixels/8")
     assert found(other) == [False] * 3
@@ -146,8 +146,8 @@ def test_each_model_has_its_own(connection: sqlite3.Connection, tmp_path: Path) 
     opened.close()
 
 
-def test_what_found_no_space_still_waits(connection: sqlite3.Connection, tmp_path: Path) -> None:
-    """A write that failed is done again, at the same place, once there is room."""
+def test_a_write_without_space_is_repeated(connection: sqlite3.Connection, tmp_path: Path) -> None:
+    """A failed write is repeated at the same place, once there is space."""
     kept(connection, tmp_path)
     opened = Arrivals(connection, tmp_path, MODEL)
     opened.add(sha256_of(3), vector_of(3))

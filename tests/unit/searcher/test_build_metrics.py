@@ -1,4 +1,4 @@
-"""A build's progress can be watched from afar."""
+"""The metrics of a build show its progress."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from services.searcher.progress import NoProgress
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """Where the metrics are."""
+    """Return the registry of the metrics."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def progress(registry: CollectorRegistry) -> MeasuredProgress:
-    """What a build of `birds` reports to."""
+    """Return the progress that a build of `birds` reports to."""
     return MeasuredProgress("birds", BuildMetrics(registry), NoProgress())
 
 
@@ -29,7 +29,7 @@ def _value(registry: CollectorRegistry, name: str, **labels: str) -> float | Non
 def test_a_stage_shows_how_far_it_is(
     registry: CollectorRegistry, progress: MeasuredProgress
 ) -> None:
-    """Done of expected, and what failed; a stage of unknown length expects nothing."""
+    """The metrics show done, expected and failed units; a stage of unknown length expects none."""
     progress.begin("embedding", 10)
     progress.advance(3)
     progress.advance(2, failed=True)
@@ -44,7 +44,7 @@ def test_a_stage_shows_how_far_it_is(
 def test_one_stage_runs_at_a_time_and_none_after_the_end(
     registry: CollectorRegistry, progress: MeasuredProgress
 ) -> None:
-    """The stage before is over when the next begins, the last one when the build is."""
+    """A stage ends when the next begins, and the last stage when the build ends."""
     progress.begin("reading", None)
     progress.begin("embedding", 10)
     assert _value(registry, "stage", stage="reading") == 0

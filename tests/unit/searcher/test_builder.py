@@ -1,4 +1,4 @@
-"""Index builds: labels, failures, reuse, resumption, and what is published when."""
+"""Index builds set labels, report failures, reuse vectors, resume, and publish versions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NAME = "birds"
 
 @dataclass
 class Site:
-    """A folder of images, a volume, and a fake embedder on a broker in memory."""
+    """Holds a folder of images, a volume, and a fake embedder on a broker in memory."""
 
     folder: Path
     volume: Volume
@@ -47,14 +47,14 @@ class Site:
     settings: IndexSettings
 
     def draw(self, path: str, seed: int) -> bytes:
-        """Put a picture into the folder."""
+        """Write a picture into the folder, and return its bytes."""
         file = self.folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(plain_jpeg((seed, 2 * seed, 90), (40, 30)))
         return file.read_bytes()
 
     async def build(self, progress: Progress | None = None, **limits: int) -> BuildReport:
-        """Run a build; limits: those that callers have."""
+        """Run a build; `limits` are the limits of callers."""
         shared = load(SharedSettings, root=self.volume.root, replica="test", **limits)
         request = BuildRequest(NAME, self.folder)
         progress = progress or NoProgress()
@@ -63,22 +63,22 @@ class Site:
         )
 
     def items(self) -> list[Item]:
-        """The active version's items."""
+        """Return the active version's items."""
         return list(ItemCatalog(self.directory() / "items.sqlite"))
 
     def directory(self) -> Path:
-        """The active version's folder."""
+        """Return the active version's folder."""
         return self.volume.directory(NAME, self.volume.active(NAME))
 
 
 def left(site: Site) -> list[Path]:
-    """What a build has left in its workshop."""
+    """Return the files that a build left in its folder `building`."""
     return sorted((site.volume.home(NAME) / "building").iterdir())
 
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """A site with two labelled pictures and one without a label."""
+    """Return a site with two labelled pictures and one without a label."""
     broker = MemoryBroker()
     await broker.start(topology.ALL)
     async with fake_embedder(broker) as embedder:
@@ -93,7 +93,7 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def test_labels_are_the_first_folders_names(site: Site) -> None:
-    """Items come in the order of their paths, with header facts and their own vectors."""
+    """Items have the order of their paths, the size of their headers, and their own vectors."""
     report = await site.build()
     assert report.published
     assert (report.manifest.count, report.embedded, report.failures) == (3, 3, ())
@@ -109,7 +109,7 @@ async def test_labels_are_the_first_folders_names(site: Site) -> None:
 
 
 async def test_a_listing_gives_labels_and_attributes(site: Site) -> None:
-    """manifest.csv decides what is in, and other columns become attributes."""
+    """manifest.csv lists the images, and its other columns become attributes."""
     (site.folder / "manifest.csv").write_text(
         "path,label,author\nthree.jpg,third,Ann\nred/one.jpg,first,Bo\n"
     )
@@ -136,7 +136,7 @@ async def test_a_listing_can_not_lead_out_of_the_folder(site: Site, tmp_path: Pa
 
 
 async def test_a_listing_without_paths_is_refused(site: Site) -> None:
-    """The error says which column is missing."""
+    """The error names the missing column."""
     (site.folder / "manifest.csv").write_text("file,label\nthree.jpg,x\n")
     with pytest.raises(BuildFailed, match="path"):
         await site.build()
@@ -145,7 +145,7 @@ async def test_a_listing_without_paths_is_refused(site: Site) -> None:
 async def test_a_clock_set_back_does_not_change_the_order_of_versions(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The list, rollback and prune go by the order in which versions were built."""
+    """The list, rollback and prune follow the order in which versions were built."""
     site.settings = site.settings.model_copy(update={"keep_versions": 5})
     first = (await site.build()).manifest.version
     site.draw("four.jpg", 4)
@@ -166,7 +166,7 @@ async def test_a_clock_set_back_does_not_change_the_order_of_versions(
 
 
 async def test_bad_files_are_reported_and_left_out(site: Site) -> None:
-    """What is no image, or can't be embedded, is named with its code; the rest is built."""
+    """Files that are no image or can't be embedded are named with a code; the rest is built."""
     (site.folder / "notes.txt").write_text("no image")
     bad = site.draw("red/bad.jpg", 4)
     site.embedder.failing[bad] = Failure("undecodable_image", "truncated")
@@ -177,7 +177,7 @@ async def test_bad_files_are_reported_and_left_out(site: Site) -> None:
 
 
 async def test_nothing_to_build_is_an_error_that_says_so(site: Site, tmp_path: Path) -> None:
-    """An empty folder, and one without a usable image, both fail by name."""
+    """An empty folder, and a folder without a usable image, both fail by name."""
     site.folder = tmp_path / "empty"
     site.folder.mkdir()
     with pytest.raises(BuildFailed, match="holds no files"):
@@ -188,7 +188,7 @@ async def test_nothing_to_build_is_an_error_that_says_so(site: Site, tmp_path: P
 
 
 async def test_an_unchanged_folder_publishes_nothing(site: Site) -> None:
-    """A second build asks for one vector, to learn the model, and keeps the version."""
+    """A second build requests a single vector, to learn the model, and keeps the version."""
     first = await site.build()
     second = await site.build()
     assert not second.published
@@ -197,7 +197,7 @@ async def test_an_unchanged_folder_publishes_nothing(site: Site) -> None:
 
 
 async def test_only_what_changed_is_embedded(site: Site) -> None:
-    """New content is embedded, known content reused even under a new name, the deleted gone."""
+    """New content is embedded, known content reused under a new name, deleted files removed."""
     await site.build()
     before = len(site.embedder.embedded)
     added = site.draw("red/new.jpg", 5)
@@ -216,7 +216,7 @@ async def test_only_what_changed_is_embedded(site: Site) -> None:
 
 
 async def test_another_model_embeds_everything_again(site: Site) -> None:
-    """Vectors of one model are never mixed with those of another."""
+    """Vectors of different models are never mixed."""
     await site.build()
     site.embedder.model_id = "other@0123456789ab/pixels/8"
     report = await site.build()
@@ -225,8 +225,8 @@ async def test_another_model_embeds_everything_again(site: Site) -> None:
     assert manifest.model_id == "other@0123456789ab/pixels/8"
 
 
-async def test_an_interrupted_build_goes_on_where_it_was(site: Site) -> None:
-    """What was embedded before the interruption is not embedded again, but for the first."""
+async def test_an_interrupted_build_continues_where_it_was(site: Site) -> None:
+    """Vectors from before the interruption are used again, except the first."""
     for seed in range(10, 30):
         site.draw(f"many/{seed}.jpg", seed)
     site.embedder.silent_after = 12
@@ -243,8 +243,8 @@ async def test_an_interrupted_build_goes_on_where_it_was(site: Site) -> None:
     assert report.embedded <= 23 - 12 + 1
 
 
-async def test_two_builds_of_one_collection_do_not_meet(site: Site) -> None:
-    """The second is refused by name while the first runs."""
+async def test_two_builds_of_one_collection_exclude_each_other(site: Site) -> None:
+    """The second build is refused by name while the first runs."""
     site.embedder.silent_after = 0
     building = asyncio.create_task(site.build())
     while not (site.volume.root / NAME / ".lock").exists():
@@ -255,7 +255,7 @@ async def test_two_builds_of_one_collection_do_not_meet(site: Site) -> None:
 
 
 async def test_a_root_that_can_not_be_written_is_named(site: Site) -> None:
-    """The folder and the reason, without a number of the operating system."""
+    """The error names the folder and the reason, without a number of the operating system."""
     site.volume = Volume(Path("/proc/nope"))
     with pytest.raises(BuildFailed) as raised:
         await site.build()
@@ -264,13 +264,13 @@ async def test_a_root_that_can_not_be_written_is_named(site: Site) -> None:
 
 @dataclass
 class _Meanwhile(NoProgress):
-    """Does something when a stage of the build begins."""
+    """Calls a function when a stage of the build begins."""
 
     stage: str
     act: Callable[[], object]
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """Act once, at the stage."""
+        """Call the function once, at the stage."""
         del total, unit
         if stage == self.stage:
             self.stage = ""
@@ -278,7 +278,7 @@ class _Meanwhile(NoProgress):
 
 
 def _replace(folder: Path) -> None:
-    """As when a mount is lost: the folder is there, and empty."""
+    """Replace the folder by an empty one, as when a mount is lost."""
     folder.rename(folder.with_name("away"))
     folder.mkdir()
 
@@ -292,7 +292,7 @@ def _replace(folder: Path) -> None:
 async def test_a_folder_that_is_lost_in_the_middle_publishes_nothing(
     site: Site, stage: str, act: Callable[[Path], object], words: str
 ) -> None:
-    """A version without the images that were lost would be worse than the old one."""
+    """A version without the lost images would be worse than the old version."""
     first = await site.build()
     for seed in range(20, 30):
         site.draw(f"many/{seed}.jpg", seed)
@@ -302,7 +302,7 @@ async def test_a_folder_that_is_lost_in_the_middle_publishes_nothing(
 
 
 async def test_a_file_that_changes_while_it_is_read_is_reported(site: Site) -> None:
-    """Its bytes are not those that were hashed: the next run takes it."""
+    """Its bytes differ from those that were hashed, and the next run takes the file."""
     changing = site.folder / "red" / "one.jpg"
     site.draw("red/zero.jpg", 7)
     progress = _Meanwhile("embedding", lambda: site.draw("red/one.jpg", 8))
@@ -316,7 +316,7 @@ async def test_a_file_that_changes_while_it_is_read_is_reported(site: Site) -> N
 
 
 async def test_a_file_replaced_within_a_moment_is_read_again(site: Site) -> None:
-    """Size and time are as before: a file system's clock is coarser than a program that writes."""
+    """Equal size and time prove nothing, since a file system's clock is coarse."""
     file = site.folder / "red" / "one.jpg"
     file.write_bytes(file.read_bytes().ljust(4000, b"\0"))
     stat = file.stat()
@@ -330,7 +330,7 @@ async def test_a_file_replaced_within_a_moment_is_read_again(site: Site) -> None
 
 
 async def test_a_file_that_failed_is_read_again(site: Site) -> None:
-    """One whose time was set back while it was replaced does not fail for ever."""
+    """A replaced file whose time was set back does not fail again."""
     for path in site.folder.rglob("*.jpg"):
         os.utime(path, (1e9, 1e9))
     site.embedder.failing[(site.folder / "three.jpg").read_bytes()] = Failure("internal", "no")
@@ -347,7 +347,7 @@ async def test_a_file_that_failed_is_read_again(site: Site) -> None:
 
 
 async def test_odd_files_and_names_are_taken_or_reported(site: Site) -> None:
-    """Line breaks, markup and control characters in names; empty files; links round in circles."""
+    """Names with control characters or markup are indexed; empty files and loops are reported."""
     names = ["line\nbreak.jpg", "[red]a[/b].jpg", "\x1b[2J.jpg", " .jpg", "ünï😀.jpg"]
     for seed, name in enumerate(names):
         site.draw(f"odd/{name}", 40 + seed)
@@ -363,7 +363,7 @@ async def test_odd_files_and_names_are_taken_or_reported(site: Site) -> None:
 
 
 async def test_silent_embedders_fail_the_build_by_name(site: Site) -> None:
-    """After its attempts the build names the embedders, and what to check."""
+    """After its attempts the build fails, and names the embedders and the next step."""
     site.embedder.silent_after = 0
     site.settings = IndexSettings(answer_timeout_seconds=0.02, attempts=2, trees=5)
     with pytest.raises(BuildFailed, match="check that one runs"):
@@ -371,7 +371,7 @@ async def test_silent_embedders_fail_the_build_by_name(site: Site) -> None:
 
 
 async def test_a_lost_connection_is_waited_for(site: Site) -> None:
-    """When the broker goes and comes back in mid-build, the build ends complete."""
+    """When the connection to the broker is lost and returns, the build completes."""
     for seed in range(10, 20):
         site.draw(f"many/{seed}.jpg", seed)
     site.embedder.silent_after = 5
@@ -386,7 +386,7 @@ async def test_a_lost_connection_is_waited_for(site: Site) -> None:
 
 
 async def test_equal_pictures_are_embedded_once_and_listed_twice(site: Site) -> None:
-    """Two files of one content share a vector and keep their own ids."""
+    """Two files of equal content share a vector and keep their own ids."""
     copied = site.folder / "red" / "copy.jpg"
     copied.write_bytes((site.folder / "three.jpg").read_bytes())
     os.utime(copied)
@@ -399,7 +399,7 @@ async def test_equal_pictures_are_embedded_once_and_listed_twice(site: Site) -> 
 
 
 async def test_copies_of_a_picture_that_fails_fail_with_it(site: Site) -> None:
-    """A broken file that is there twice is reported twice, and stops nothing."""
+    """A broken file with a copy is reported twice, and does not stop the build."""
     bad = site.draw("red/bad.jpg", 4)
     site.draw("blue/bad.jpg", 4)
     site.embedder.failing[bad] = Failure("undecodable_image", "truncated")
@@ -409,7 +409,7 @@ async def test_copies_of_a_picture_that_fails_fail_with_it(site: Site) -> None:
 
 
 async def test_a_fault_of_the_embedder_costs_one_picture(site: Site) -> None:
-    """A picture that the embedder can't do, for whatever reason, is named; the rest is built."""
+    """A picture that the embedder fails on, for any reason, is named; the rest is built."""
     bad = site.draw("zoo/bad.jpg", 4)
     site.embedder.failing[bad] = Failure("internal", "out of memory")
     site.settings = site.settings.model_copy(update={"attempts": 2})
@@ -421,7 +421,7 @@ async def test_a_fault_of_the_embedder_costs_one_picture(site: Site) -> None:
 
 
 async def test_a_picture_that_is_never_answered_costs_only_itself(site: Site) -> None:
-    """Where others are answered, the silence is about the picture, not about the embedders."""
+    """Since other pictures are answered, the picture is at fault, not the embedders."""
     site.embedder.ignoring.add(site.draw("zoo/bad.jpg", 4))
     site.settings = IndexSettings(answer_timeout_seconds=1, attempts=2, trees=5)
     report = await site.build()
@@ -430,7 +430,7 @@ async def test_a_picture_that_is_never_answered_costs_only_itself(site: Site) ->
 
 
 async def test_a_name_that_is_no_text_is_reported(site: Site) -> None:
-    """Old archives hold names in other encodings: named readably, and left out."""
+    """A name in another encoding is reported in readable form, and left out."""
     name = os.fsdecode(b"caf\xe9.jpg")
     site.draw(name, 4)
     report = await site.build()
@@ -439,7 +439,7 @@ async def test_a_name_that_is_no_text_is_reported(site: Site) -> None:
 
 
 async def test_a_listing_may_hold_any_text(site: Site) -> None:
-    """A NUL in a path, a row without one and a row too long are reported; the rest is built."""
+    """A NUL in a path, a row without a path and a row too long are reported; the rest is built."""
     (site.folder / "manifest.csv").write_text(
         "label,path,author\na,thr\0ee.jpg,x\nb\nc,three.jpg\nd,red/one.jpg,Ann,too,long\n"
     )
@@ -453,7 +453,7 @@ async def test_a_listing_may_hold_any_text(site: Site) -> None:
 
 
 async def test_a_path_given_twice_is_reported(site: Site) -> None:
-    """The last row counts, however the path is written; that there was another is said."""
+    """The last row counts, in any spelling of the path, and the repetition is reported."""
     (site.folder / "manifest.csv").write_text("path,label\nthree.jpg,house\n./three.jpg,sun\n")
     report = await site.build()
     assert [(item.path, item.label) for item in site.items()] == [("three.jpg", "sun")]
@@ -469,14 +469,14 @@ async def test_a_path_given_twice_is_reported(site: Site) -> None:
 async def test_a_listing_is_read_as_spreadsheets_write_it(
     site: Site, content: str, encoding: str
 ) -> None:
-    """Semicolons, names in other cases, a byte order mark and UTF-16 change nothing."""
+    """Semicolons, names in other cases, a byte order mark and UTF-16 are accepted."""
     (site.folder / "manifest.csv").write_bytes(content.encode(encoding))
     await site.build()
     assert [(item.path, item.label) for item in site.items()] == [("three.jpg", "house")]
 
 
 async def test_damaged_vectors_are_not_used_again(site: Site) -> None:
-    """A flipped bit in the active version is healed by the next build, not copied."""
+    """A flipped bit in the active version is repaired by the next build, not copied."""
     await site.build()
     file = site.directory() / "vectors.f32"
     sound = file.read_bytes()
@@ -487,7 +487,7 @@ async def test_damaged_vectors_are_not_used_again(site: Site) -> None:
 
 
 async def test_another_recall_is_a_reason_to_build(site: Site) -> None:
-    """An index made for another target is built again, from the same vectors."""
+    """An index built for another target is built again, from the same vectors."""
     report = await site.build()
     manifest = site.volume.manifest(NAME, report.manifest.version)
     poor = dataclasses.replace(manifest, recall_target=0.5)
@@ -497,8 +497,8 @@ async def test_another_recall_is_a_reason_to_build(site: Site) -> None:
     assert (again.embedded, again.manifest.recall_target) == (0, 0.99)
 
 
-async def test_what_a_killed_build_left_is_swept(site: Site) -> None:
-    """Half-written versions don't pile up on the volume."""
+async def test_the_files_of_a_killed_build_are_removed(site: Site) -> None:
+    """Half-written versions don't accumulate on the volume."""
     left = site.volume.home(NAME) / "building" / "20200101T000000Z-00000000"
     left.mkdir(parents=True)
     (left / "vectors.f32").write_bytes(b"half")
@@ -507,7 +507,7 @@ async def test_what_a_killed_build_left_is_swept(site: Site) -> None:
 
 
 async def test_a_volume_that_can_not_be_written_fails_by_name(site: Site) -> None:
-    """No traceback for an operator: the error says which place is unusable."""
+    """The error names the unusable path, without a traceback."""
     site.volume.root.mkdir()
     (site.volume.root / NAME).write_bytes(b"a file where the folder should be")
     with pytest.raises(BuildFailed, match="can't be used"):
@@ -515,7 +515,7 @@ async def test_a_volume_that_can_not_be_written_fails_by_name(site: Site) -> Non
 
 
 async def test_a_damaged_journal_fails_by_name(site: Site) -> None:
-    """So does a journal that is none."""
+    """A file that is no journal is a named error."""
     journal = site.volume.home(NAME) / "building" / "journal.sqlite"
     journal.parent.mkdir(parents=True)
     journal.write_bytes(b"rubbish" * 200)
@@ -524,14 +524,14 @@ async def test_a_damaged_journal_fails_by_name(site: Site) -> None:
 
 
 async def test_an_unchanged_folder_leaves_no_vectors_behind(site: Site) -> None:
-    """The vector that reveals the model is dropped after a build without news, as after any."""
+    """The vector that reveals the model is removed after a build without changes, as after any."""
     for _ in range(2):
         await site.build()
         assert [file.name for file in left(site)] == ["journal.sqlite"]
 
 
-async def test_a_vector_damaged_before_it_is_published_is_asked_for_again(site: Site) -> None:
-    """What an interrupted build left, and the disk damaged, reaches no version."""
+async def test_a_vector_damaged_before_it_is_published_is_requested_again(site: Site) -> None:
+    """A vector that the disk damaged after an interrupted build reaches no version."""
     for seed in range(10, 20):
         site.draw(f"many/{seed}.jpg", seed)
     site.embedder.silent_after = 12
@@ -554,7 +554,7 @@ async def test_a_vector_damaged_before_it_is_published_is_asked_for_again(site: 
 
 
 class Held(NoProgress):
-    """Holds the thread that writes a version until the test says so."""
+    """Blocks the thread that writes a version until the test releases it."""
 
     def __init__(self) -> None:
         self.writing, self.go_on = threading.Event(), threading.Event()
@@ -567,13 +567,13 @@ class Held(NoProgress):
             self.go_on.wait()
 
 
-async def test_a_build_interrupted_while_it_writes_ends_whole(site: Site) -> None:
-    """No thread goes on without the lock, nothing half-written stays, nothing is embedded twice."""
+async def test_a_build_interrupted_while_it_writes_leaves_nothing(site: Site) -> None:
+    """The thread ends under the lock, no partial files stay, and no image is embedded twice."""
     progress = Held()
     building = asyncio.create_task(site.build(progress))
     await asyncio.to_thread(progress.writing.wait)
     interrupting = asyncio.create_task(cancel(building))
-    for _ in range(20):  # until the news has reached the thread's side
+    for _ in range(20):  # until the cancellation has reached the thread
         await asyncio.sleep(0)
     with pytest.raises(BuildInProgress):
         await site.build()
@@ -588,7 +588,7 @@ async def test_a_build_interrupted_while_it_writes_ends_whole(site: Site) -> Non
 
 @pytest.fixture
 def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A volume of 4 MB."""
+    """Mount a volume of 4 MB."""
     root = tmp_path / "root"
     root.mkdir()
     mounted = subprocess.run(
@@ -605,7 +605,7 @@ def small_volume(tmp_path: Path) -> Iterator[Path]:
 async def test_a_full_volume_costs_no_version(
     site: Site, small_volume: Path, free_bytes: int
 ) -> None:
-    """Wherever the space ends: a named failure, the old version answers, and later all is well."""
+    """A build without space fails by name, keeps the old version, and succeeds with space."""
     before = await site.build()
     for seed in range(400):
         site.draw(f"many/{seed}.jpg", seed)
@@ -622,7 +622,7 @@ async def test_a_full_volume_costs_no_version(
 
 
 async def test_images_too_large_for_callers_are_made_to_fit(site: Site) -> None:
-    """The owner's photographs are in the index; what the embedders get is within their limits."""
+    """Large photographs are indexed, and the embedders receive images within their limits."""
     noise = Image.effect_noise((1200, 900), 90).convert("RGB")
     large = site.folder / "large.jpg"
     noise.save(large, "JPEG", quality=95)
@@ -636,7 +636,7 @@ async def test_images_too_large_for_callers_are_made_to_fit(site: Site) -> None:
 
 
 async def test_a_folder_of_large_images_alone_learns_its_model(site: Site) -> None:
-    """The model, which says how to make them fit, is learned by a small picture."""
+    """The model, which determines the reduction, is learned from a small picture."""
     for file in site.folder.rglob("*.jpg"):
         file.unlink()
     Image.effect_noise((1200, 900), 90).save(site.folder / "large.jpg", "JPEG", quality=95)
@@ -646,7 +646,7 @@ async def test_a_folder_of_large_images_alone_learns_its_model(site: Site) -> No
 
 
 async def test_an_image_left_out_by_a_limit_names_the_setting(site: Site) -> None:
-    """The report says how to let it in."""
+    """The report names the setting that admits the image."""
     site.settings = site.settings.model_copy(update={"image_max_bytes": 1024})
     Image.effect_noise((400, 300), 90).save(site.folder / "large.png", "PNG")
     report = await site.build(image_max_bytes=2048)
@@ -655,8 +655,8 @@ async def test_an_image_left_out_by_a_limit_names_the_setting(site: Site) -> Non
     assert "SIMILE_INDEX_IMAGE_MAX_BYTES" in failure.detail
 
 
-async def test_a_rollback_that_is_pinned_outlives_builds(site: Site) -> None:
-    """Builds publish what is new, once, and the version that was gone back to stays active."""
+async def test_a_rollback_that_is_pinned_survives_builds(site: Site) -> None:
+    """Builds publish new content once, and the pinned version stays active."""
     old = (await site.build()).manifest.version
     site.draw("green/four.jpg", 4)
     await site.build()
@@ -676,7 +676,7 @@ async def test_a_rollback_that_is_pinned_outlives_builds(site: Site) -> None:
 
 
 async def test_a_rollback_without_a_pin_lasts_until_the_next_build(site: Site) -> None:
-    """Nothing is pinned that nobody asked for."""
+    """A build pins nothing by itself."""
     await site.build()
     site.draw("green/four.jpg", 4)
     newer = (await site.build()).manifest

@@ -1,4 +1,4 @@
-"""Following the volume: versions are swapped whole, a bad one never replaces the old one."""
+"""The catalogue swaps whole versions, and a bad version never replaces the old one."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """The metrics' registry."""
+    """Return the metrics' registry."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """A volume with one collection."""
+    """Return a volume with a collection."""
     volume = Volume(tmp_path)
     publish_version(volume, "birds", unit_vectors(40), items(40, prefix="first"), number=1)
     return volume
@@ -36,7 +36,7 @@ def volume(tmp_path: Path) -> Volume:
 
 @pytest.fixture
 async def catalog(volume: Volume, registry: CollectorRegistry) -> Catalog:
-    """A catalogue that has looked at the volume once."""
+    """Return a catalogue that has read the volume once."""
     catalog = Catalog(volume, SearcherMetrics(registry))
     await catalog.refresh()
     return catalog
@@ -51,7 +51,7 @@ def _ask(finder: Finder) -> Neighbors:
 async def test_the_active_version_is_open(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry
 ) -> None:
-    """A collection is opened as it is found; an unknown one has a named error."""
+    """A collection found on the volume is open, and an unknown one has a named error."""
     assert catalog.get("birds").index.manifest.version == volume.active("birds")
     assert b"simile_searcher_index_items{" in generate_latest(registry)
     with pytest.raises(NoIndex):
@@ -62,7 +62,7 @@ async def test_the_active_version_is_open(
 async def test_a_manifest_that_can_not_be_read_stops_no_other_collection(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry, text: str
 ) -> None:
-    """JSON nested too deeply, or a number that is none, is `index_corrupt`; the rest is served."""
+    """Deeply nested JSON, or an invalid number, is `index_corrupt`; the rest is served."""
     broken = publish_version(volume, "ants", unit_vectors(9), items(9))
     path = volume.directory("ants", broken.version) / "manifest.json"
     path.chmod(0o644)
@@ -77,7 +77,7 @@ async def test_a_manifest_that_can_not_be_read_stops_no_other_collection(
 async def test_a_defect_while_one_version_is_opened_stops_no_other_collection(
     catalog: Catalog, volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever is raised, the version is refused, and the collections after it are opened."""
+    """After any error the version is refused, and the collections after it are opened."""
     publish_version(volume, "ants", unit_vectors(9), items(9))
     publish_version(volume, "fish", unit_vectors(9), items(9))
     sound = Index.open
@@ -93,7 +93,7 @@ async def test_a_defect_while_one_version_is_opened_stops_no_other_collection(
 
 
 async def test_a_new_version_takes_over(catalog: Catalog, volume: Volume) -> None:
-    """After ACTIVE changes the new version answers; the old one still serves who holds it."""
+    """After ACTIVE changes, the new version answers; the old one serves those who hold it."""
     old = catalog.get("birds")
     manifest = publish_version(volume, "birds", unit_vectors(9), items(9, prefix="second"))
     await catalog.refresh()
@@ -104,7 +104,7 @@ async def test_a_new_version_takes_over(catalog: Catalog, volume: Volume) -> Non
 async def test_counters_are_there_before_their_first_event(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry
 ) -> None:
-    """Born at 0 with the collection: in one that begins at 1 Prometheus sees no increase."""
+    """Counters start at 0 with the collection, since Prometheus sees no increase at a first 1."""
     swaps = ("simile_searcher_index_swaps_total", {"collection": "birds"})
     refused = {"collection": "birds", "code": "index_corrupt"}
     assert registry.get_sample_value(*swaps) == 0
@@ -118,7 +118,7 @@ async def test_counters_are_there_before_their_first_event(
 
 
 async def test_a_rollback_is_followed(catalog: Catalog, volume: Volume) -> None:
-    """Activating the old version again brings it back."""
+    """Activating the old version again brings the old version back."""
     first = volume.active("birds")
     publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
     await catalog.refresh()
@@ -131,7 +131,7 @@ async def test_a_rollback_is_followed(catalog: Catalog, volume: Volume) -> None:
 async def test_a_damaged_version_is_refused_and_the_old_one_answers(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry, name: str
 ) -> None:
-    """The refusal is counted once by its code, and asked about no more until ACTIVE changes."""
+    """The refusal is counted once by its code, and not tried again until ACTIVE changes."""
     old = catalog.get("birds")
     manifest = publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
     file = volume.directory("birds", manifest.version) / name
@@ -148,7 +148,7 @@ async def test_a_damaged_version_is_refused_and_the_old_one_answers(
 async def test_an_active_file_that_points_nowhere_keeps_the_old_version(
     catalog: Catalog, volume: Volume, content: bytes
 ) -> None:
-    """A broken ACTIVE stops nobody."""
+    """A broken ACTIVE keeps the open version."""
     old = catalog.get("birds")
     (volume.root / "birds" / "ACTIVE").write_bytes(content)
     await catalog.refresh()
@@ -158,7 +158,7 @@ async def test_an_active_file_that_points_nowhere_keeps_the_old_version(
 async def test_a_removed_collection_is_closed(
     catalog: Catalog, volume: Volume, registry: CollectorRegistry
 ) -> None:
-    """Without ACTIVE a collection is gone, from the metrics too."""
+    """A collection without ACTIVE is closed, and removed from the metrics."""
     (volume.root / "birds" / "ACTIVE").unlink()
     await catalog.refresh()
     with pytest.raises(NoIndex):
@@ -167,7 +167,7 @@ async def test_a_removed_collection_is_closed(
 
 
 async def test_swaps_under_queries_never_mix_two_versions(catalog: Catalog, volume: Volume) -> None:
-    """Threads search while versions change: every answer is of the version it names."""
+    """While versions change under queries, every answer comes from the version that it names."""
     versions = {
         number: publish_version(
             volume, "birds", unit_vectors(50, seed=number), items(50, prefix=f"v{number}"),
@@ -203,7 +203,7 @@ async def test_swaps_under_queries_never_mix_two_versions(catalog: Catalog, volu
 async def test_a_refused_version_is_tried_again_when_it_is_activated_again(
     catalog: Catalog, volume: Volume
 ) -> None:
-    """After a rollback a repaired version gets its second chance."""
+    """After a rollback, a repaired version is tried again."""
     first = volume.active("birds")
     second = publish_version(volume, "birds", unit_vectors(9), items(9), number=2).version
     file = volume.directory("birds", second) / "annoy-0.ann"
@@ -223,7 +223,7 @@ async def test_a_refused_version_is_tried_again_when_it_is_activated_again(
 async def test_a_volume_that_can_not_be_read_closes_nothing(
     catalog: Catalog, volume: Volume, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    """While the shared volume is away the open indexes answer; when it is back it is followed."""
+    """While the volume can't be read, the open indexes answer; afterwards they are updated."""
 
     def stale(*_: object) -> None:
         raise OSError(errno.ESTALE, "Stale file handle")
@@ -238,7 +238,7 @@ async def test_a_volume_that_can_not_be_read_closes_nothing(
 
 
 async def _with_memory(volume: Volume, versions: float) -> Catalog:
-    """A catalogue with room for so many of the collections of these tests."""
+    """Return a catalogue with memory for that many of the collections of these tests."""
     size = volume.manifest("birds", volume.active("birds")).bytes
     registry = CollectorRegistry()
     catalog = Catalog(volume, SearcherMetrics(registry), memory_bytes=int(versions * size))
@@ -246,8 +246,8 @@ async def _with_memory(volume: Volume, versions: float) -> Catalog:
     return catalog
 
 
-async def test_collections_beyond_the_memory_are_opened_when_asked_for(volume: Volume) -> None:
-    """The least recently used makes room; everything stays answerable."""
+async def test_collections_beyond_the_memory_are_opened_on_request(volume: Volume) -> None:
+    """The least recently used collection is closed, and all collections can be queried."""
     for name in ("cats", "dogs"):
         publish_version(volume, name, unit_vectors(40), items(40), number=2)
     catalog = await _with_memory(volume, 2.5)
@@ -263,7 +263,7 @@ async def test_collections_beyond_the_memory_are_opened_when_asked_for(volume: V
 
 
 async def test_a_collection_larger_than_the_memory_is_opened_alone(volume: Volume) -> None:
-    """A bound too small for one collection closes all others, and still answers."""
+    """A limit too small for a collection closes all others, and the collection answers."""
     catalog = await _with_memory(volume, 0.5)
     assert not catalog.open
     assert not catalog.empty
@@ -278,8 +278,10 @@ async def test_a_closed_collection_is_opened_in_its_newest_version(volume: Volum
     assert (await catalog.opened("birds")).index.manifest == newest
 
 
-async def test_an_open_version_is_held_until_it_is_let_go(catalog: Catalog, volume: Volume) -> None:
-    """A version can't be removed while a query may still read it, and can afterwards."""
+async def test_an_open_version_is_held_until_it_is_released(
+    catalog: Catalog, volume: Volume
+) -> None:
+    """A version can't be removed while a query may read it, and can be removed afterwards."""
     old = catalog.get("birds")
     version = old.index.manifest.version
     publish_version(volume, "birds", unit_vectors(9), items(9), number=2)
@@ -292,7 +294,7 @@ async def test_an_open_version_is_held_until_it_is_let_go(catalog: Catalog, volu
 async def test_a_version_written_to_while_open_answers_no_more(
     catalog: Catalog, volume: Volume
 ) -> None:
-    """Files written in place would answer wrongly: the index is closed by name."""
+    """Files written in place could give wrong answers, so the index is closed by name."""
     finder = catalog.get("birds")
     file = volume.directory("birds", finder.index.manifest.version) / "vectors.f32"
     file.chmod(0o644)
@@ -310,7 +312,7 @@ async def test_a_version_written_to_while_open_answers_no_more(
 async def test_a_mapped_file_cut_short_is_noticed_before_it_is_read(
     catalog: Catalog, volume: Volume, name: str
 ) -> None:
-    """To read beyond its end would kill the process: the query fails by name instead."""
+    """Reading beyond the end would kill the process, so the query fails by name."""
     finder = catalog.get("birds")
     file = volume.directory("birds", finder.index.manifest.version) / name
     file.chmod(0o644)
@@ -322,7 +324,7 @@ async def test_a_mapped_file_cut_short_is_noticed_before_it_is_read(
 async def test_a_file_put_in_the_place_of_an_open_one_changes_nothing(
     catalog: Catalog, volume: Volume
 ) -> None:
-    """Mapped files stay as they were; only a searcher that opens the version again refuses it."""
+    """Mapped files stay unchanged; a searcher that opens the version again refuses the file."""
     finder = catalog.get("birds")
     file = volume.directory("birds", finder.index.manifest.version) / "vectors.f32"
     other = file.with_suffix(".new")

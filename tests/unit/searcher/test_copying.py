@@ -1,4 +1,4 @@
-"""Versions copied from a shared volume to a searcher's own disk."""
+"""Versions are copied from a shared volume to a searcher's own disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 @pytest.fixture
 def shared(tmp_path: Path) -> Volume:
-    """The volume that builds write, with one collection."""
+    """Return the volume that builds write, with a collection."""
     volume = Volume(tmp_path / "shared")
     publish_version(volume, "birds", unit_vectors(20), items(20))
     return volume
@@ -28,12 +28,12 @@ def shared(tmp_path: Path) -> Volume:
 
 @pytest.fixture
 def own(tmp_path: Path) -> Volume:
-    """An empty disk."""
+    """Return an empty disk."""
     return Volume(tmp_path / "own")
 
 
 def test_a_copy_answers_like_the_original(shared: Volume, own: Volume) -> None:
-    """What is active is copied whole, verified and active; then there is nothing left to do."""
+    """The active version is copied, verified and activated; a second copy has nothing to do."""
     copied = copying.copy(shared, own, "birds")
     assert copied is not None
     assert copied.version == own.active("birds") == shared.active("birds")
@@ -43,7 +43,7 @@ def test_a_copy_answers_like_the_original(shared: Volume, own: Volume) -> None:
 
 
 def test_a_newer_version_follows_and_the_older_copy_goes(shared: Volume, own: Volume) -> None:
-    """Searchers change over to the next version; the last one goes once it is long out of use."""
+    """The copier activates the next version, and removes the older copy when no longer used."""
     first = copying.copy(shared, own, "birds")
     publish_version(shared, "birds", unit_vectors(30), items(30), number=1)
     second = copying.copy(shared, own, "birds")
@@ -60,7 +60,7 @@ def test_a_newer_version_follows_and_the_older_copy_goes(shared: Volume, own: Vo
 
 
 def test_a_rollback_is_followed(shared: Volume, own: Volume) -> None:
-    """A version that is here already is activated again without being copied again."""
+    """A version that was copied before is activated again without a copy."""
     copying.copy(shared, own, "birds")
     older = shared.active("birds")
     publish_version(shared, "birds", unit_vectors(30), items(30), number=1)
@@ -71,7 +71,7 @@ def test_a_rollback_is_followed(shared: Volume, own: Volume) -> None:
 
 
 def test_a_damaged_original_is_never_active(shared: Volume, own: Volume) -> None:
-    """A copy that does not verify is refused, and what was active here stays so."""
+    """A copy that does not verify is refused, and the active version stays."""
     copying.copy(shared, own, "birds")
     before = own.active("birds")
     newer = publish_version(shared, "birds", unit_vectors(30), items(30), number=1)
@@ -84,14 +84,14 @@ def test_a_damaged_original_is_never_active(shared: Volume, own: Volume) -> None
 
 
 def test_a_disk_that_takes_nothing_is_named(shared: Volume, tmp_path: Path) -> None:
-    """What can't be written ends in an error that says where."""
+    """The error names the path that can't be written."""
     (tmp_path / "own").write_text("a file, no folder")
     with pytest.raises(BuildFailed, match="own"):
         copying.copy(shared, Volume(tmp_path / "own"), "birds")
 
 
 async def test_following_goes_on_after_a_failure(shared: Volume, own: Volume) -> None:
-    """One collection that can't be read keeps no other from being copied, nor the next look."""
+    """A collection that can't be read does not keep others from being copied, now or later."""
     publish_version(shared, "ants", unit_vectors(20), items(20))
     (shared.home("ants") / "ACTIVE").write_text("nonsense\n")
     stop = asyncio.Event()
@@ -107,7 +107,7 @@ async def test_following_goes_on_after_a_failure(shared: Volume, own: Volume) ->
 
 
 async def test_the_first_round_leaves_a_mark(shared: Volume, own: Volume) -> None:
-    """A cluster starts the searcher beside only then: every collection is there, or was tried."""
+    """The mark follows the first try of all collections, and starts the searcher in a cluster."""
     stop, mark = asyncio.Event(), own.root / copying.FIRST_ROUND
     publish_version(shared, "ants", unit_vectors(20), items(20))
     following = asyncio.create_task(copying.follow(shared, own, every_seconds=60, stop=stop))
@@ -123,7 +123,7 @@ async def test_the_first_round_leaves_a_mark(shared: Volume, own: Volume) -> Non
 async def test_a_volume_that_can_not_be_read_is_tried_again(
     shared: Volume, own: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The copier does not end, and leaves no mark: nobody knows yet what there is."""
+    """The copier continues, and writes no mark as long as the volume can't be read."""
     stop, tries, real = asyncio.Event(), list[int](), Volume.collections
 
     def stale(volume: Volume) -> list[str]:
@@ -145,7 +145,7 @@ async def test_a_volume_that_can_not_be_read_is_tried_again(
 async def test_a_signal_does_not_wait_for_a_copy(
     shared: Volume, own: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A large index takes minutes; what is half copied is removed by the next attempt."""
+    """Copying a large index takes minutes; the next attempt removes a partial copy."""
     stop, begun, let_go = asyncio.Event(), threading.Event(), threading.Event()
 
     def slow(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Near-duplicates: the items of a group, its report, and the picture."""
+"""Near-duplicates form groups, a report and a picture."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 
 def _chain(count: int, step: float) -> Vectors:
-    """Vectors on a circle, each at that angle from the one before."""
+    """Return vectors on a circle, each at that angle from the one before."""
     angles = step * np.arange(count)
     vectors = np.zeros((count, 8), "<f4")
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
@@ -39,7 +39,7 @@ def _find(tmp_path: Path, vectors: Vectors, distance: float) -> list[Group]:
 def test_items_close_to_one_another_form_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    """A chain is one group though its ends are far apart; its middle is listed first."""
+    """A chain is a single group, though its ends are far apart; its middle is listed first."""
     monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
     far = unit_vectors(4, seed=3)
     far[:, :2] = 0
@@ -57,7 +57,7 @@ def test_items_close_to_one_another_form_a_group(
 def test_groups_are_those_of_every_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    """The same as by going from each item to its neighbours, whatever the blocks."""
+    """The groups equal those found by following each item's neighbours, for any block size."""
     monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
     vectors = unit_vectors(150, seed=9)
     close = vectors @ vectors.T >= 1 - 0.6**2 / 2
@@ -79,7 +79,7 @@ def test_groups_are_those_of_every_pair(
 
 
 def test_a_thousand_copies_take_little_memory(tmp_path: Path) -> None:
-    """Four pictures with 1,000 copies each are two million pairs: none of them is kept."""
+    """Four pictures with 1,000 copies each make two million pairs, of which none is stored."""
     vectors = np.repeat(unit_vectors(4, seed=5), 1000, axis=0)
     tracemalloc.start()
     groups = _find(tmp_path, vectors, 0.05)
@@ -89,13 +89,13 @@ def test_a_thousand_copies_take_little_memory(tmp_path: Path) -> None:
     assert peak < 50 * 2**20
 
 
-def test_what_is_far_apart_is_no_group(tmp_path: Path) -> None:
-    """Nothing within the distance: nothing reported."""
+def test_items_far_apart_form_no_group(tmp_path: Path) -> None:
+    """Without items within the distance, nothing is reported."""
     assert _find(tmp_path, _chain(6, 0.5), 0.3) == []
 
 
-def test_copies_are_told_and_several_labels_come_first(tmp_path: Path) -> None:
-    """A group that mixes labels is the more suspicious one; equal bytes are counted."""
+def test_copies_are_counted_and_several_labels_come_first(tmp_path: Path) -> None:
+    """A group with several labels is more suspicious; equal bytes are counted."""
     volume = Volume(tmp_path)
     vectors = np.concatenate([_chain(3, 0.0), -_chain(2, 0.0)])
     listed = [
@@ -109,7 +109,7 @@ def test_copies_are_told_and_several_labels_come_first(tmp_path: Path) -> None:
 
 
 def test_the_sheet_shows_a_line_for_each_group(tmp_path: Path) -> None:
-    """Images side by side, and a grey cell for what is gone."""
+    """The sheet shows images side by side, and a grey cell for a missing image."""
     volume, images = Volume(tmp_path / "root"), tmp_path / "images"
     images.mkdir()
     listed = items(4)

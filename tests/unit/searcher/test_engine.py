@@ -1,4 +1,4 @@
-"""The engine: every method finds what exact search finds, with exact distances and order."""
+"""Every search method finds the neighbours of exact search, with exact distances and order."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _index(tmp_path: Path, method: MethodName, vectors: Vectors, shard_items: in
 def test_neighbours_are_those_of_exact_search(
     tmp_path: Path, method: MethodName, shard_items: int
 ) -> None:
-    """Whole or in shards: nearly all right neighbours, in exact order, at exact distances."""
+    """Whole or in shards, nearly all neighbours are right, in exact order, at exact distances."""
     vectors, queries = unit_vectors(COUNT), unit_vectors(50, seed=2)
     engine = _index(tmp_path, method, vectors, shard_items).engine
     hits = 0
@@ -49,7 +49,7 @@ def test_neighbours_are_those_of_exact_search(
 def test_more_neighbours_than_items_gives_them_all(
     tmp_path: Path, method: MethodName, count: int
 ) -> None:
-    """A tiny collection answers with everything it has."""
+    """A tiny collection answers with all of its items."""
     engine = _index(tmp_path, method, unit_vectors(count)).engine
     ((positions, _),) = engine.search(unit_vectors(1, seed=9), 100)
     assert sorted(positions.tolist()) == list(range(count))
@@ -57,7 +57,7 @@ def test_more_neighbours_than_items_gives_them_all(
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stored_vector_finds_itself(tmp_path: Path, method: MethodName) -> None:
-    """At distance 0, in any batch."""
+    """A stored vector is at distance 0 from itself, in any batch."""
     vectors = unit_vectors(COUNT)
     engine = _index(tmp_path, method, vectors).engine
     for number, (positions, distances) in enumerate(engine.search(vectors[:70], 1)):
@@ -67,10 +67,10 @@ def test_a_stored_vector_finds_itself(tmp_path: Path, method: MethodName) -> Non
 
 @pytest.mark.parametrize("k", [1, 10, 63, 64, 65, 400, 1999, 2000, 3000])
 def test_a_scan_finds_the_same_as_a_sort(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
-    """Blocks and bounds change nothing, not even among equal rows."""
+    """Blocks and bounds do not change the result, also among equal rows."""
     monkeypatch.setattr(scan, "_BLOCK_ROWS", 300)
     rng = np.random.default_rng(3)
-    matrix = rng.integers(0, 3, size=(2000, 6)).astype("f4")  # many rows are equal
+    matrix = rng.integers(0, 3, size=(2000, 6)).astype("f4")  # this makes many rows equal
     queries = rng.integers(0, 3, size=(40, 6)).astype("f4")
     for query, (positions, dots) in zip(queries, scan.nearest(matrix, queries, k), strict=True):
         expected = np.argsort(-(matrix @ query), kind="stable")[:k]
@@ -79,7 +79,7 @@ def test_a_scan_finds_the_same_as_a_sort(monkeypatch: pytest.MonkeyPatch, k: int
 
 
 def test_a_scan_of_some_rows_names_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Among chosen positions the same order holds, and nothing else is found."""
+    """The order among chosen positions is the same, and no other position is found."""
     monkeypatch.setattr(scan, "_GATHERED_ROWS", 50)
     vectors, query = unit_vectors(500), unit_vectors(1, seed=4)[0]
     chosen = np.arange(1, 500, 3)

@@ -1,4 +1,4 @@
-"""Judging an index: scores that can be worked out by hand, and the picture beside them."""
+"""Evaluation gives scores that can be computed by hand, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 
 def _two_clusters() -> Vectors:
-    """12 vectors: even positions near one axis, odd ones near another."""
+    """Return 12 vectors: even positions near one axis, odd ones near another."""
     vectors = np.zeros((12, 8), "<f4")
     for number in range(12):
         vectors[number, number % 2] = 1.0
@@ -30,7 +30,7 @@ def _two_clusters() -> Vectors:
 
 
 def test_perfect_clusters_score_one(tmp_path: Path) -> None:
-    """Where every neighbour has the query's label, precision and top-1 are 1."""
+    """When every neighbour has the query's label, precision and top-1 are 1."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "two", _two_clusters(), items(12))
     result = evaluate(volume, "two", manifest.version, k=5)
@@ -42,7 +42,7 @@ def test_perfect_clusters_score_one(tmp_path: Path) -> None:
 
 
 def test_wrong_neighbours_lower_the_score(tmp_path: Path) -> None:
-    """With k beyond a cluster's size the share of right labels is what is left: 5 of 11."""
+    """With k beyond a cluster's size, the share of right labels is 5 of 11."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "two", _two_clusters(), items(12))
     result = evaluate(volume, "two", manifest.version, k=11)
@@ -51,7 +51,7 @@ def test_wrong_neighbours_lower_the_score(tmp_path: Path) -> None:
 
 
 def test_too_few_items_can_not_be_judged(tmp_path: Path) -> None:
-    """The error says how many there are."""
+    """The error gives the number of items."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "few", unit_vectors(10), items(10))
     with pytest.raises(BuildFailed, match="too few items, 10"):
@@ -59,7 +59,7 @@ def test_too_few_items_can_not_be_judged(tmp_path: Path) -> None:
 
 
 def test_one_label_can_not_be_judged(tmp_path: Path) -> None:
-    """Where every answer is right by definition, a score of 1 would mean nothing."""
+    """With a single label every answer is right, so a score of 1 would mean nothing."""
     volume = Volume(tmp_path)
     alike = [dataclasses.replace(item, label="") for item in items(20)]
     manifest = publish_version(volume, "plain", unit_vectors(20), alike)
@@ -70,7 +70,7 @@ def test_one_label_can_not_be_judged(tmp_path: Path) -> None:
 def test_a_large_collection_is_judged_in_blocks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However few rows fit into memory at a time, the scores are the same."""
+    """The scores do not depend on the number of rows in memory."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "two", unit_vectors(30), items(30))
     whole = evaluate(volume, "two", manifest.version)
@@ -78,8 +78,8 @@ def test_a_large_collection_is_judged_in_blocks(
     assert evaluate(volume, "two", manifest.version) == whole
 
 
-def test_nobody_is_their_own_neighbour() -> None:
-    """An item is left out of its own neighbours, and they come nearest first."""
+def test_no_item_is_its_own_neighbour() -> None:
+    """An item is not among its own neighbours, and these are in order of distance."""
     vectors = unit_vectors(20)
     found = nearest_others(vectors, [3, 7], 19)
     for row, position in zip(found, (3, 7), strict=True):
@@ -89,7 +89,7 @@ def test_nobody_is_their_own_neighbour() -> None:
 
 
 def test_the_contact_sheet_shows_queries_and_frames(tmp_path: Path) -> None:
-    """One row a label; right neighbours framed in green; a missing image is grey, not an error."""
+    """Each label has a row; right neighbours have a green frame; a missing image is grey."""
     volume, images = Volume(tmp_path / "root"), tmp_path / "images"
     images.mkdir()
     for number in range(11):

@@ -1,4 +1,4 @@
-"""Questions to an open index: bounds, filters, pages and folding, whatever the method."""
+"""An open index answers bounds, filters, pages and folding with every method."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METHODS = [*registry.METHODS]
 
 
 def _listed(count: int) -> list[Item]:
-    """Items of ten labels, each tenth one rare, with two attributes."""
+    """Return items of ten labels with two attributes."""
     return [
         dataclasses.replace(
             item,
@@ -90,7 +90,7 @@ def test_a_neighbour_names_its_file(tmp_path: Path) -> None:
 def test_a_filter_finds_every_item_that_passes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: MethodName, limit: int
 ) -> None:
-    """By over-fetching or by scanning: exactly the nearest that pass, as many as exist."""
+    """Over-fetching and scanning find exactly the nearest matching items, as many as exist."""
     monkeypatch.setattr(finder_module, "_SCANNED_BYTES", limit)
     vectors, query = unit_vectors(COUNT), unit_vectors(1, seed=2)[0]
     finder = _finder(tmp_path, vectors, method)
@@ -114,7 +114,7 @@ def test_a_filter_finds_every_item_that_passes(
 def test_pages_together_are_the_whole_answer(
     tmp_path: Path, method: MethodName, wanted: Filter | None
 ) -> None:
-    """Page after page: nothing twice, nothing left out, nearest first, then the end."""
+    """The pages hold each match once, nearest first, until the end."""
     vectors, query = unit_vectors(COUNT), unit_vectors(1, seed=2)[0]
     finder = _finder(tmp_path, vectors, method)
     passing = [one for one in _sorted_by_distance(vectors, query) if wanted is None or one % 2 == 1]
@@ -130,7 +130,7 @@ def test_pages_together_are_the_whole_answer(
 
 
 def test_paging_ends_after_its_bound(tmp_path: Path) -> None:
-    """The last page within the bound has no cursor, though more items match."""
+    """The last page within the limit has no cursor, though more items match."""
     finder = _finder(tmp_path, unit_vectors(1300), "exact")
     query, cursor, shown = unit_vectors(1, seed=2)[0], "", 0
     while True:
@@ -143,7 +143,7 @@ def test_paging_ends_after_its_bound(tmp_path: Path) -> None:
 
 
 def test_a_cursor_of_another_version_has_expired(tmp_path: Path) -> None:
-    """After a swap the caller must start again, rather than get a mixture."""
+    """After a swap the caller must start again, instead of getting items of both versions."""
     query = unit_vectors(1, seed=2)[0]
     cursor = _ask(_finder(tmp_path, unit_vectors(COUNT)), query).next_cursor
     newer = _finder(tmp_path, unit_vectors(COUNT), number=1)
@@ -165,7 +165,7 @@ def test_a_cursor_of_another_version_has_expired(tmp_path: Path) -> None:
     ids=str,
 )
 def test_a_cursor_of_another_question_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
-    """A cursor belongs to one question; rubbish belongs to none."""
+    """A cursor belongs to a single question, and other text to none."""
     finder, query = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(1, seed=2)[0]
     cursor = _ask(finder, query).next_cursor
     with pytest.raises((MalformedRequest, CursorExpired)):
@@ -173,7 +173,7 @@ def test_a_cursor_of_another_question_is_refused(tmp_path: Path, change: dict[st
 
 
 def test_a_truncated_cursor_is_refused(tmp_path: Path) -> None:
-    """Every prefix of a cursor is refused or asks for a shorter list; none breaks."""
+    """Every prefix of a cursor is refused or read as a shorter list."""
     finder, query = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(1, seed=2)[0]
     cursor = _ask(finder, query, k=100).next_cursor
     for end in range(1, len(cursor)):
@@ -185,7 +185,7 @@ def test_a_truncated_cursor_is_refused(tmp_path: Path) -> None:
 
 
 def _steps(*steps: int) -> bytes:
-    """Positions as a cursor holds them: each as its step from the one before, in varints."""
+    """Return positions as a cursor holds them: steps from the one before, as varints."""
     body = bytearray()
     for step in steps:
         rest = step
@@ -216,7 +216,7 @@ FORGED = {
 def test_a_forged_cursor_is_refused_and_fails_alone(
     tmp_path: Path, body: bytes, collapse: float | None
 ) -> None:
-    """Its sender gets 400 `malformed_request`; the other queries of the batch get their answers."""
+    """The forged query gets 400 `malformed_request`; the other queries get their answers."""
     finder, queries = _finder(tmp_path, unit_vectors(COUNT)), list(unit_vectors(3, seed=2))
     question = dataclasses.replace(ASK, collapse=collapse)
     honest = _ask(finder, queries[1], collapse=collapse).next_cursor
@@ -232,7 +232,7 @@ def test_a_forged_cursor_is_refused_and_fails_alone(
 
 
 def test_only_the_text_that_an_answer_gave_is_a_cursor(tmp_path: Path) -> None:
-    """Other spellings of the same bytes are refused; padding at the end is not part of them."""
+    """Other spellings of the same bytes are refused; padding at the end is ignored."""
     finder, query = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(1, seed=2)[0]
     cursor = _ask(finder, query, k=11).next_cursor
     page = _ask(finder, query, cursor=cursor)
@@ -243,15 +243,15 @@ def test_only_the_text_that_an_answer_gave_is_a_cursor(tmp_path: Path) -> None:
 
 
 @given(st.sets(st.integers(0, COUNT - 1), max_size=MAX_SHOWN))
-def test_a_cursor_names_exactly_what_was_shown(shown: set[int]) -> None:
-    """Decoding gives the positions that were encoded, ascending."""
+def test_a_cursor_names_exactly_the_items_shown(shown: set[int]) -> None:
+    """Decoding gives the encoded positions in ascending order."""
     cursor = paging.encode("version", ASK, shown)
     assert paging.decode(cursor, "version", ASK, COUNT).tolist() == sorted(shown)
 
 
 @given(st.binary(max_size=64))
 def test_any_body_of_a_cursor_is_refused_or_names_items(body: bytes) -> None:
-    """Whatever follows a sound head: ascending positions of items, or MalformedRequest."""
+    """After a valid head, any body gives ascending positions of items, or MalformedRequest."""
     head = base64.urlsafe_b64decode(paging.encode("version", ASK, []) + "==")[:8]
     cursor = base64.urlsafe_b64encode(head + body).rstrip(b"=").decode()
     try:
@@ -265,7 +265,7 @@ def test_any_body_of_a_cursor_is_refused_or_names_items(body: bytes) -> None:
 def _breaks(
     monkeypatch: pytest.MonkeyPatch, owner: object, name: str, meets: Callable[[Any], bool]
 ) -> None:
-    """Let a method fail as a defect does, whenever one of its arguments is the marked one."""
+    """Let a method raise IndexError when one of its arguments is the marked one."""
     sound = getattr(owner, name)
 
     def broken(*arguments: Any) -> Any:
@@ -280,7 +280,7 @@ def _breaks(
 def test_a_defect_in_one_answer_fails_that_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    """Wherever it strikes: the others of the batch are answered by their own vectors."""
+    """A defect at any place affects one query; the others get the answers to their vectors."""
     vectors = unit_vectors(COUNT)
     finder, queries = _finder(tmp_path, vectors, "exact"), [*vectors[[10, 20, 30]]]
     plain = [dataclasses.replace(ASK, k=1) for _ in queries]
@@ -304,7 +304,7 @@ def test_a_defect_in_one_answer_fails_that_one_alone(
 
 
 def test_no_neighbours_asked_for_is_refused_alone(tmp_path: Path) -> None:
-    """K of 0 gets `malformed_request`; its batch is answered."""
+    """K of 0 gets `malformed_request`, and its batch is answered."""
     vectors = unit_vectors(COUNT)
     finder = _finder(tmp_path, vectors)
     none, ten = finder.find([vectors[0], vectors[1]], [dataclasses.replace(ASK, k=0), ASK])
@@ -315,7 +315,7 @@ def test_no_neighbours_asked_for_is_refused_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_max_distance_leaves_out_what_is_farther(tmp_path: Path, method: MethodName) -> None:
-    """The bound is on the angular distance, holds on every page, and may leave nothing."""
+    """The limit is an angular distance, holds on every page, and may leave no item."""
     finder, query = _finder(tmp_path, unit_vectors(COUNT), method), unit_vectors(1, seed=5)[0]
     whole = _ask(finder, query, k=20).neighbors
     bound = whole[14].distance
@@ -327,7 +327,7 @@ def test_max_distance_leaves_out_what_is_farther(tmp_path: Path, method: MethodN
 
 
 def _with_copies(count: int, copies: int) -> Vectors:
-    """Each of `count` vectors followed by slightly moved copies of it."""
+    """Return each of `count` vectors followed by slightly moved copies."""
     rng = np.random.default_rng(7)
     whole = np.repeat(unit_vectors(count), copies + 1, axis=0)
     whole += 0.001 * rng.normal(size=whole.shape).astype("f4")
@@ -337,7 +337,7 @@ def _with_copies(count: int, copies: int) -> Vectors:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_near_duplicates_are_folded_into_the_nearest(tmp_path: Path, method: MethodName) -> None:
-    """Of four copies one is shown and names the others; k different ones are found."""
+    """Of four copies one is shown and names the others; k different pictures are found."""
     finder = _finder(tmp_path, _with_copies(60, 3), method)
     answer = _ask(finder, unit_vectors(1, seed=2)[0], k=12, collapse=0.05)
     assert len(answer.neighbors) == 12
@@ -348,8 +348,8 @@ def test_near_duplicates_are_folded_into_the_nearest(tmp_path: Path, method: Met
     assert len({int(one.item_id[2:]) // 4 for one in answer.neighbors}) == 12
 
 
-def test_folding_goes_on_from_page_to_page(tmp_path: Path) -> None:
-    """No family comes twice, and all families come, however many pages."""
+def test_folding_continues_from_page_to_page(tmp_path: Path) -> None:
+    """Each family of copies is shown once, on any number of pages."""
     finder, query = _finder(tmp_path, _with_copies(60, 3)), unit_vectors(1, seed=2)[0]
     families, cursor = list[int](), ""
     while True:
@@ -362,7 +362,7 @@ def test_folding_goes_on_from_page_to_page(tmp_path: Path) -> None:
 
 
 def test_a_collection_of_one_picture_folds_into_one(tmp_path: Path) -> None:
-    """When everything is a copy, one item with its duplicates is the whole answer."""
+    """When all items are copies, a single item with its duplicates is the whole answer."""
     finder = _finder(tmp_path, _with_copies(1, 299))
     answer = _ask(finder, unit_vectors(1)[0], k=10, collapse=0.2)
     assert len(answer.neighbors) == 1
@@ -375,7 +375,7 @@ def test_a_collection_of_one_picture_folds_into_one(tmp_path: Path) -> None:
 def test_a_thousand_copies_of_each_picture_fold_into_it(
     tmp_path: Path, method: MethodName, wanted: Filter | None
 ) -> None:
-    """Twenty pictures with 1,000 copies each are twenty results, however few a page shows."""
+    """Twenty pictures with 1,000 copies each are twenty results, at any page size."""
     vectors, query = _with_copies(20, 999), unit_vectors(1, seed=2)[0]
     finder = _finder(tmp_path, vectors, method)
     whole = _ask(finder, query, k=20, collapse=0.05, filter=wanted)
@@ -393,7 +393,7 @@ def test_a_thousand_copies_of_each_picture_fold_into_it(
 
 
 def test_folding_ends_at_its_bound() -> None:
-    """A page that shows something has a next one; one that shows nothing ends the paging."""
+    """A page with items has a next page; a page without items ends the paging."""
     vectors = _with_copies(2, 4999)
     cosines = vectors @ vectors[0]
     order = np.argsort(-cosines, kind="stable")
@@ -408,15 +408,15 @@ def test_folding_ends_at_its_bound() -> None:
     assert (last.positions, last.more) == ([], False)
 
 
-def test_a_cursor_names_what_was_shown_not_its_copies(tmp_path: Path) -> None:
+def test_a_cursor_names_the_items_shown_not_their_copies(tmp_path: Path) -> None:
     """A thousand results can be paged through, however many copies each has."""
     finder = _finder(tmp_path, _with_copies(20, 200), "exact")
     page = _ask(finder, unit_vectors(1, seed=2)[0], k=10, collapse=0.05)
     assert len(page.next_cursor) < 60
 
 
-def test_the_item_that_asks_is_left_out(tmp_path: Path) -> None:
-    """It is not in the answer, nor are its copies lost with it when duplicates are folded."""
+def test_the_item_of_the_query_is_left_out(tmp_path: Path) -> None:
+    """The item is not in the answer, but its copies are, also when duplicates are folded."""
     vectors = _with_copies(60, 3)
     finder = _finder(tmp_path, vectors)
     plain = _ask(finder, vectors[8], exclude="id8")
@@ -428,8 +428,8 @@ def test_the_item_that_asks_is_left_out(tmp_path: Path) -> None:
     assert _ids(_ask(finder, vectors[8], exclude="gone").neighbors)[0] == "id8"
 
 
-def test_questions_of_a_batch_do_not_disturb_each_other(tmp_path: Path) -> None:
-    """Different k, filters and failures side by side: each as if it were alone."""
+def test_questions_of_a_batch_are_independent(tmp_path: Path) -> None:
+    """Different k, filters and failures give the same answers as alone."""
     finder, queries = _finder(tmp_path, unit_vectors(COUNT)), unit_vectors(5, seed=2)
     queries[3] = np.nan
     questions = [
@@ -448,7 +448,7 @@ def test_questions_of_a_batch_do_not_disturb_each_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_hundred_neighbours_are_found_as_well_as_ten(tmp_path: Path, method: MethodName) -> None:
-    """A large k looks at more candidates: recall does not suffer."""
+    """A large k searches more candidates, so that the recall stays."""
     vectors, queries = unit_vectors(1500), unit_vectors(10, seed=2)
     finder, hits = _finder(tmp_path, vectors, method), 0
     for query in queries:

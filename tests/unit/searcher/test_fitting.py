@@ -1,4 +1,4 @@
-"""Images of a collection that are larger than callers may send: made to fit, or explained."""
+"""Images of a collection that exceed the callers' limits are reduced, or reported."""
 
 from __future__ import annotations
 
@@ -37,10 +37,12 @@ def _input(image: bytes) -> Any:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"exif": pictures.exif(6)}, {"icc_profile": b"none"}], ids=["", "turned", "icc"]
+    "options",
+    [{}, {"exif": pictures.exif(6)}, {"icc_profile": b"none"}],
+    ids=["", "rotated", "icc"],
 )
 def test_a_large_photograph_gives_the_same_input(options: dict[str, Any]) -> None:
-    """To the bit, whatever of it is too large: what the embedders get is within their limits."""
+    """The model's input is equal to the bit, and the image is within the embedders' limits."""
     image = pictures.encoded(_noisy(1600, 1200), "JPEG", quality=90, **options)
     assert len(image) > SENT.max_bytes
     small = fitted(image, LIMITS, MODEL_ID)
@@ -50,7 +52,7 @@ def test_a_large_photograph_gives_the_same_input(options: dict[str, Any]) -> Non
 
 
 def test_a_jpeg_counts_by_what_is_decoded_of_it() -> None:
-    """Pixels that are never decoded count for nothing; those of a progressive one are all held."""
+    """Only the pixels decoded count; a progressive JPEG holds all of its pixels."""
     image = pictures.encoded(Image.new("RGB", (2000, 1500), "teal"), "JPEG")
     assert header_of(image, LIMITS.read).width == 2000
     assert imaging.sniff(fitted(image, LIMITS, MODEL_ID), SENT).width == 250
@@ -72,8 +74,8 @@ def test_other_large_images_are_packed_without_loss_where_that_is_enough(name: s
 
 
 @pytest.mark.parametrize("name", ["TIFF", "PNG"])
-def test_what_does_not_fit_without_loss_is_averaged_down(name: str) -> None:
-    """As little as makes it fit; the model sees nearly the same."""
+def test_images_that_do_not_fit_without_loss_are_averaged_down(name: str) -> None:
+    """The image is reduced as little as necessary, and the model's input hardly changes."""
     image = pictures.encoded(_noisy(600, 500), name)
     small = fitted(image, LIMITS, MODEL_ID)
     header = imaging.sniff(small, SENT)
@@ -81,14 +83,14 @@ def test_what_does_not_fit_without_loss_is_averaged_down(name: str) -> None:
     assert np.abs(_input(small) - _input(image)).mean() < 3
 
 
-def test_an_image_that_fits_is_sent_as_it_is() -> None:
-    """Its own bytes, not a copy."""
+def test_an_image_that_fits_is_sent_unchanged() -> None:
+    """The image's own bytes are sent, not a copy."""
     for image in (pictures.encoded(pictures.scene(), "JPEG"), small_picture()):
         assert fitted(image, BuildLimits(LIMITS.read, LIMITS.read), MODEL_ID) is image
 
 
 def test_a_model_of_other_pixels_gets_what_fits() -> None:
-    """Where the id does not say what the model needs, enough is kept for any."""
+    """When the id does not say which size the model needs, enough is kept for any model."""
     image = pictures.encoded(_noisy(1600, 1200), "JPEG", quality=90)
     wide = dataclasses.replace(SENT, max_bytes=2_000_000, max_pixels=2_000_000)
     small = fitted(image + bytes(2_000_000), BuildLimits(LIMITS.read, wide), "other@1/pixels/8")
@@ -102,21 +104,21 @@ def test_a_model_of_other_pixels_gets_what_fits() -> None:
 def test_an_image_left_out_by_a_limit_names_its_setting(
     size: tuple[int, int], setting: str, tmp_path: Path
 ) -> None:
-    """Whoever owns the pictures can let them in."""
+    """The error names the setting, so that the owner can admit the image."""
     (tmp_path / "a.png").write_bytes(pictures.encoded(Image.new("L", size), "PNG"))
     with pytest.raises(errors.SimileError, match=setting):
         examine(tmp_path, "a.png", None, LIMITS)
 
 
 def test_a_file_left_out_by_its_bytes_names_its_setting(tmp_path: Path) -> None:
-    """It is not even read."""
+    """The file is refused before reading."""
     (tmp_path / "a.png").write_bytes(bytes(LIMITS.read.max_bytes + 1))
     with pytest.raises(errors.ImageTooLarge, match="SIMILE_INDEX_IMAGE_MAX_BYTES"):
         examine(tmp_path, "a.png", None, LIMITS)
 
 
 def test_a_builds_limits_are_wider_than_callers_and_never_narrower() -> None:
-    """A 108-megapixel photograph and a 20 MB TIFF are in by default."""
+    """A photograph of 108 megapixels and a TIFF of 20 MB are admitted by default."""
     limits = BuildLimits.of(IndexSettings(), SharedSettings())
     assert limits.read.max_bytes > 100 * 2**20 > limits.sent.max_bytes
     assert limits.read.max_pixels >= 108_000_000 > limits.sent.max_pixels

@@ -1,4 +1,4 @@
-"""The graph: built within its time, shared by threads and processes, refused when damaged."""
+"""The graph is built within its time, shared by threads and processes, refused when damaged."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ METHODS_TRIED: dict[MethodName, Method] = {
 
 
 def _workspace(directory: Path, progress: Progress | None = None) -> Workspace:
-    """A version's directory with vectors and their reduction."""
+    """Write the vectors and their reduction into a version's directory."""
     VECTORS_DRAWN.tofile(directory / VECTORS)
     fit(VECTORS_DRAWN, REDUCED)[0].save(directory / REDUCTION)
     return Workspace(
@@ -48,7 +48,7 @@ def _workspace(directory: Path, progress: Progress | None = None) -> Workspace:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of a version with a graph of all items."""
+    """Return the directory of a version with a graph of all items."""
     directory = tmp_path_factory.mktemp("version")
     Hnsw().build(_workspace(directory), PLAN)
     return directory
@@ -66,7 +66,7 @@ def _tune(directory: Path, vectors: Vectors = VECTORS_DRAWN, **settings: object)
 
 
 def test_threads_search_one_graph_with_different_efforts(built: Path) -> None:
-    """Eight threads that ask for different numbers of neighbours get what each would get alone."""
+    """Eight threads with different numbers of neighbours get the same results as alone."""
     proposer, queries = Hnsw().open(built, PLAN, (), COUNT), _reduced(built)[:32]
 
     def search(number: int) -> list[list[int]]:
@@ -80,7 +80,7 @@ def test_threads_search_one_graph_with_different_efforts(built: Path) -> None:
 
 
 def test_a_graph_is_mapped_read_only_and_copied_nowhere(built: Path) -> None:
-    """Its pages belong to the file: processes that map it share them."""
+    """The pages belong to the file, so that processes share them."""
     proposer = Hnsw().open(built, PLAN, (), COUNT)
     proposer.propose(_reduced(built), 1, 10)
     mappings = Path("/proc/self/smaps").read_text().split("VmFlags:")
@@ -92,7 +92,7 @@ def test_a_graph_is_mapped_read_only_and_copied_nowhere(built: Path) -> None:
 
 
 def test_the_items_of_the_trial_are_in_the_graph(tmp_path: Path) -> None:
-    """Vectors held out to measure are added when the plan is chosen: each finds itself."""
+    """Vectors held out to measure are added when the plan is chosen, and each finds itself."""
     tuned = _tune(tmp_path, method="reduced-hnsw")
     assert tuned.plan.method == "reduced-hnsw"
     engine = Engine.open(tmp_path, tuned.plan, (), COUNT, DIMENSION)
@@ -110,13 +110,13 @@ def test_the_items_of_the_trial_are_in_the_graph(tmp_path: Path) -> None:
 def test_a_graph_is_tried_where_there_are_enough_items_or_by_name(
     tmp_path: Path, count: int, method: str, tried: set[str]
 ) -> None:
-    """A graph of few items is not worth its building, unless it is asked for."""
+    """A graph of few items is not worth building, unless requested."""
     tuned = _tune(tmp_path, VECTORS_DRAWN[:count], method=method)
     assert {one.plan.method for one in tuned.measured} == tried
 
 
 def test_a_graph_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
-    """Without time for it the build goes on with the other methods, and says so."""
+    """Without time for the graph, the build logs this and continues with the other methods."""
     with structlog.testing.capture_logs() as logs:
         tuned = _tune(tmp_path, graph_seconds=0)
     assert "reduced-hnsw" not in {one.plan.method for one in tuned.measured}
@@ -125,7 +125,7 @@ def test_a_graph_that_takes_too_long_is_given_up(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_build_leaves_the_graph(tmp_path: Path) -> None:
-    """Between blocks of rows progress is reported, and may end the work."""
+    """Progress between blocks of rows may end the work."""
     counted: list[int] = []
 
     class Interrupted(NoProgress):
@@ -145,7 +145,7 @@ def test_an_interrupted_build_leaves_the_graph(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_can_not_be_written_fails_the_build_by_name(tmp_path: Path) -> None:
-    """The library's error is a BuildFailed that names the file."""
+    """The library's error becomes a BuildFailed that names the file."""
     (tmp_path / "graph.partial").mkdir()
     with pytest.raises(BuildFailed, match=r"graph\.usearch could not be written"):
         Hnsw().build(_workspace(tmp_path), PLAN)
@@ -166,6 +166,6 @@ def test_a_file_that_is_no_graph_is_refused(built: Path, tmp_path: Path, damage:
 
 @pytest.mark.parametrize(("dimension", "count"), [(REDUCED, COUNT - 1), (REDUCED // 2, COUNT)])
 def test_a_graph_of_another_shape_is_refused(built: Path, dimension: int, count: int) -> None:
-    """Fewer items or dimensions than the manifest says are a named error."""
+    """Fewer items or dimensions than in the manifest are a named error."""
     with pytest.raises(IndexCorrupt, match="does not hold"):
         Hnsw().open(built, replace(PLAN, dimension=dimension), (), count)

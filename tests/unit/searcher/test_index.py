@@ -1,4 +1,4 @@
-"""Opening an index version: what is damaged is refused by name before it is mapped."""
+"""Opening an index version refuses damaged files by name before mapping them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ DAMAGES = [
 def test_a_damaged_file_is_refused_before_it_is_mapped(
     tmp_path: Path, name: str, damage: Callable[[Path], None]
 ) -> None:
-    """Truncation, a flipped bit or a missing file is a named error, never a crash or a lie."""
+    """Truncation, a flipped bit or a missing file is a named error, never a crash."""
     volume = _publish(tmp_path, FILES[name])
     damage(_path(volume, name))
     with pytest.raises(IndexCorrupt, match=name):
@@ -99,7 +99,7 @@ def test_a_damaged_file_is_refused_before_it_is_mapped(
 def test_a_manifest_that_does_not_fit_its_lists_is_refused(
     tmp_path: Path, change: dict[str, int]
 ) -> None:
-    """As many lists as there are, of as many dimensions, and no more searched than there are."""
+    """The number and dimensions of the lists must match, and probes must not exceed the lists."""
     volume = _publish(tmp_path, "reduced-ivf")
     path = _path(volume, "manifest.json")
     raw = json.loads(path.read_text())
@@ -135,7 +135,7 @@ def test_a_manifest_that_does_not_fit_its_lists_is_refused(
 def test_a_manifest_that_does_not_fit_its_files_is_refused(
     tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    """Wrong sizes, another format, a foreign shard: refused by name, whatever was changed."""
+    """Wrong sizes, another format, or a foreign shard is refused by name."""
     volume = _publish(tmp_path, "annoy")
     path = _path(volume, "manifest.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -144,13 +144,13 @@ def test_a_manifest_that_does_not_fit_its_files_is_refused(
 
 
 def test_vectors_that_are_not_those_of_the_trees_fail_the_canaries(tmp_path: Path) -> None:
-    """Files that each fit their hash, but not each other, do not find themselves."""
+    """Files that fit their hashes but not each other fail the canaries."""
     volume = _publish(tmp_path, "annoy")
     path = _path(volume, "manifest.json")
     vectors = _path(volume, "vectors.f32")
     vectors.write_bytes(np.zeros((COUNT, DIMENSION), "<f4").tobytes())
     raw = json.loads(path.read_text())
-    from services.searcher.index.index import stored_file  # noqa: PLC0415 (forging is what it is not for)
+    from services.searcher.index.index import stored_file  # noqa: PLC0415 (used once, to forge a hash)
 
     raw["files"]["vectors.f32"]["sha256"] = stored_file(vectors).sha256
     path.write_text(json.dumps(raw))
@@ -173,13 +173,13 @@ def test_vectors_that_are_not_those_of_the_trees_fail_the_canaries(tmp_path: Pat
 def test_a_useless_query_is_refused(
     tmp_path: Path, query: np.ndarray[tuple[int], np.dtype[np.float32]]
 ) -> None:
-    """Annoy would answer these with ten plausible ids."""
+    """Annoy would answer these queries with ten plausible ids."""
     with pytest.raises(InvalidVector):
         _open(_publish(tmp_path, "exact")).check_vector(query)
 
 
 def test_published_files_can_not_be_written_by_mistake(tmp_path: Path) -> None:
-    """Nobody has the right to write into a published version."""
+    """Published files are read-only."""
     volume = _publish(tmp_path, "annoy")
     directory = volume.directory("birds", volume.active("birds"))
     assert {path.stat().st_mode & 0o222 for path in directory.iterdir()} == {0}

@@ -1,4 +1,4 @@
-"""Work in a thread that ends when the build does."""
+"""Work in a thread ends when its build is cancelled."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from services.shared.errors import BuildFailed
 
 
 async def test_a_cancelled_build_waits_until_its_thread_has_ended() -> None:
-    """The thread notices at its next progress; only then the build is over."""
+    """The thread notices at its next progress, and the build ends after the thread."""
     progress = Interruptible(NoProgress())
     begun, ended = threading.Event(), threading.Event()
 
@@ -35,8 +35,8 @@ async def test_a_cancelled_build_waits_until_its_thread_has_ended() -> None:
         progress.begin("the next stage", None)
 
 
-async def test_work_that_nobody_interrupts_is_just_done() -> None:
-    """Its result and its errors come through."""
+async def test_work_without_an_interruption_completes() -> None:
+    """Results and errors of the work reach the caller."""
     progress = Interruptible(NoProgress())
     assert await progress.run(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):

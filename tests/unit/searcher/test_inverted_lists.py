@@ -1,4 +1,4 @@
-"""Inverted lists: what they find, and what is refused."""
+"""Inverted lists find the rows of a scan, and damaged files are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _share_found(lists: InvertedLists, vectors: Vectors, probes: int) -> float:
 
 
 def test_all_lists_find_what_a_scan_finds(tmp_path: Path) -> None:
-    """Every row is in one list: all of them together lose nothing, and keep the order."""
+    """Every row is in one list, so that all lists together find all rows in order."""
     vectors = unit_vectors(COUNT)
     lists, queries = _written(tmp_path, vectors), unit_vectors(40, seed=2)
     scanned = scan.nearest(vectors, queries, 25)
@@ -47,7 +47,7 @@ def test_all_lists_find_what_a_scan_finds(tmp_path: Path) -> None:
 
 
 def test_more_probes_find_more(tmp_path: Path) -> None:
-    """A few of the lists hold most of the neighbours; one of them holds few."""
+    """A few of the lists hold most of the neighbours, and a single list holds few."""
     vectors = unit_vectors(COUNT)
     lists = _written(tmp_path, vectors)
     shares = [_share_found(lists, vectors, probes) for probes in (1, 4, 16, LISTS, 10 * LISTS)]
@@ -55,8 +55,8 @@ def test_more_probes_find_more(tmp_path: Path) -> None:
     assert shares[0] < 0.6 < shares[1] < shares[-1] == 1.0
 
 
-def test_as_many_lists_as_it_takes(tmp_path: Path) -> None:
-    """One list has too few for the depth: the next nearest are searched, too."""
+def test_as_many_lists_are_searched_as_the_depth_needs(tmp_path: Path) -> None:
+    """When a list has too few rows for the depth, the next nearest are searched, too."""
     lists = _written(tmp_path, unit_vectors(COUNT))
     for depth in (1, 300, COUNT, 2 * COUNT):
         (found,) = lists.nearest(unit_vectors(1, seed=3), 1, depth)
@@ -64,7 +64,7 @@ def test_as_many_lists_as_it_takes(tmp_path: Path) -> None:
 
 
 def test_only_the_rows_given_are_found(tmp_path: Path) -> None:
-    """By their positions in the whole."""
+    """The rows found have their positions in the whole."""
     vectors, rows = unit_vectors(COUNT), np.arange(1, COUNT, 3)
     lists = _written(tmp_path, vectors, rows=rows)
     (found,) = lists.nearest(vectors[:1], LISTS, COUNT)
@@ -72,7 +72,7 @@ def test_only_the_rows_given_are_found(tmp_path: Path) -> None:
 
 
 def test_equal_vectors_leave_lists_empty(tmp_path: Path) -> None:
-    """More lists than there are different vectors: some are empty, and nothing is lost."""
+    """With more lists than different vectors, some lists are empty, and no row is lost."""
     vectors = np.repeat(unit_vectors(5), 100, axis=0)
     lists = _written(tmp_path, vectors)
     (found,) = lists.nearest(vectors[:1], 3, 100)
@@ -90,8 +90,8 @@ def test_equal_vectors_leave_lists_empty(tmp_path: Path) -> None:
         ("positions", lambda stored: np.full(len(stored), "x")),
     ],
 )
-def test_what_holds_no_lists_is_refused(tmp_path: Path, name: str, change: object) -> None:
-    """A file of another shape, or that names what isn't there, is a named error."""
+def test_a_file_without_valid_lists_is_refused(tmp_path: Path, name: str, change: object) -> None:
+    """A file of another shape, or with positions out of range, is a named error."""
     _written(tmp_path, unit_vectors(COUNT))
     path = tmp_path / "lists.npz"
     with np.load(path) as stored:

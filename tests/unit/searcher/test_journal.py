@@ -1,4 +1,4 @@
-"""The journal of a build: listings, hashes that outlive a kill, and how little memory it takes."""
+"""The journal of a build holds listings and hashes, survives a kill, and uses little memory."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ MANY = 10_000
 
 
 def facts_of(path: str) -> FileFacts:
-    """Return facts as reading that file gives them."""
+    """Return the facts that reading the file would give."""
     return FileFacts(1, 1, hashlib.sha256(path.encode()).hexdigest(), 30, 20)
 
 
 def vector_of(sha256: str) -> bytes:
-    """A vector that depends on the hash."""
+    """Return a vector that depends on the hash."""
     return hashlib.shake_128(sha256.encode()).digest(4 * DIMENSION)
 
 
 def images(count: int) -> Iterator[SourceImage]:
-    """Images in an order that is not that of their paths."""
+    """Yield images in an order that differs from that of their paths."""
     for number in range(count):
         yield SourceImage(f"{number % 7}/{number:06}.jpg", "label", {"number": str(number)})
 
 
 def test_of_a_path_given_twice_the_last_counts(tmp_path: Path) -> None:
-    """A listing may correct itself further down."""
+    """Later rows of a listing correct earlier ones."""
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         twice = [SourceImage("a.jpg", "old", {}), SourceImage("a.jpg", "new", {})]
         assert journal.list_images(twice) == 1
@@ -56,17 +56,17 @@ def test_of_a_path_given_twice_the_last_counts(tmp_path: Path) -> None:
 def test_a_listing_in_several_parts_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where a part ends nothing is lost, whether the last one is full or not."""
+    """No image is lost where a part ends, whether the last part is full or not."""
     monkeypatch.setattr(journal_module, "_LISTED_AT_ONCE", 10)
     for count in (0, 9, 10, 11, 20):
         with closing(Journal(tmp_path / "journal.sqlite")) as journal:
             assert journal.list_images(images(count)) == count
 
 
-def test_hashes_outlive_the_process_that_took_them(
+def test_hashes_survive_the_process_that_computed_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are committed while files are read, so that a kill doesn't cost hours of reading."""
+    """Hashes are committed while files are read, so that a kill does not cost hours of reading."""
     clock = itertools.count()
     monkeypatch.setattr("services.searcher.build.journal.time.monotonic", lambda: next(clock))
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
@@ -74,15 +74,15 @@ def test_hashes_outlive_the_process_that_took_them(
         for path, known in journal.unread():
             assert known is None
             journal.remember_file(path, facts_of(path))
-        # Another connection sees what a process started after a kill would see.
+        # Another connection sees what a process sees that starts after a kill.
         with closing(Journal(tmp_path / "copy.sqlite")) as copy:
             copy._connection.execute("ATTACH ? AS first", (str(tmp_path / "journal.sqlite"),))
             (count,) = copy._connection.execute("SELECT count(*) FROM first.hashes").fetchone()
     assert count >= 8
 
 
-def test_only_what_no_model_of_that_name_has_done_is_missing(tmp_path: Path) -> None:
-    """Each content once, by path; what has arrived from another model doesn't count."""
+def test_contents_without_a_vector_of_the_model_are_missing(tmp_path: Path) -> None:
+    """Each content is listed once, by path; vectors of another model don't count."""
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         journal.list_images(images(4))
         for path, _ in journal.unread():
@@ -116,7 +116,7 @@ def test_memory_does_not_grow_with_the_collection(
         )  # fmt: skip
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # As Python objects the items and vectors would take 9 MB.
+    # As Python objects, the items and vectors would take 9 MB.
     assert peak < 3_000_000
     assert (manifest.count, manifest.dimension) == (MANY, DIMENSION)
     items = ItemCatalog(written / "items.sqlite")

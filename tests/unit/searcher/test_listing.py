@@ -1,4 +1,4 @@
-"""manifest.csv as people and their programs write it: read, or refused with what to change."""
+"""manifest.csv is read as people and programs write it, or refused with advice."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _faults(folder: Path, content: str) -> dict[str, tuple[str, str] | None]:
     ],
 )
 def test_every_way_of_writing_it_reads_the_same(tmp_path: Path, content: str) -> None:
-    """Separators, cases, marks, line ends, empty rows and cells, short rows."""
+    """Separators, cases, marks, line ends, empty rows and cells, and short rows are read alike."""
     assert _read(tmp_path, content) == _EXPECTED
 
 
@@ -70,12 +70,12 @@ def test_utf16_is_read_by_its_mark(tmp_path: Path, encoding: str) -> None:
                                      "path,label\na.png,h\n".encode("utf-32"),
                                      b"\xff\xfep"])  # fmt: skip
 def test_other_unicode_is_refused_with_the_way_out(tmp_path: Path, content: bytes) -> None:
-    """UTF-16 without a mark, UTF-32, and half a character."""
+    """UTF-16 without a mark, UTF-32, and half a character are refused with advice."""
     assert "save it as UTF-8" in _refusal(tmp_path, content)
 
 
 def test_latin1_is_refused_and_the_line_named(tmp_path: Path) -> None:
-    """A guess could pick the wrong file: the person is shown which line it is."""
+    """A guessed encoding could name the wrong file, so the error shows the line."""
     refusal = _refusal(tmp_path, "path,label\na.png,x\ncafé.png,bar\n".encode("latin-1"))
     assert r"line 3: caf\xe9.png,bar" in refusal
     assert "save it as UTF-8" in refusal
@@ -83,7 +83,7 @@ def test_latin1_is_refused_and_the_line_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "\n\n", "\ufeff"])
 def test_an_empty_file_is_refused(tmp_path: Path, content: str) -> None:
-    """The error says what the first line is for."""
+    """The error explains the purpose of the first line."""
     assert "is empty" in _refusal(tmp_path, content)
 
 
@@ -102,37 +102,37 @@ def test_a_missing_column_is_refused_with_the_columns_seen(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("header", ["Path,PATH", "path,path", "path,Label,LABEL", "path,by,by"])
 def test_a_column_given_twice_is_refused(tmp_path: Path, header: str) -> None:
-    """Either of the two would be lost in silence."""
+    """A repeated column is refused, since one of the two would be lost silently."""
     refusal = _refusal(tmp_path, f"{header}\na.png,b,c\n")
     assert "twice" in refusal or "several columns" in refusal
 
 
 def test_an_exact_name_wins_over_others_in_case(tmp_path: Path) -> None:
-    """A column Path beside path is an attribute, as it always was."""
+    """A column Path beside path is an attribute."""
     assert _read(tmp_path, "Path,path,label\nx,a.png,b\n") == [("a.png", "b", {"Path": "x"})]
 
 
 def test_a_quoted_value_may_hold_anything(tmp_path: Path) -> None:
-    """Separators, quotes and line breaks; the next row is read as the next row."""
+    """Separators, quotes and line breaks are part of the value, and the next row is right."""
     content = 'path,label\na.png,"one, two\nthree ""four"""\nb.png,x\n'
     assert _read(tmp_path, content) == [("a.png", 'one, two\nthree "four"', {}),
                                         ("b.png", "x", {})]  # fmt: skip
 
 
 def test_a_missing_quote_is_refused_with_its_line(tmp_path: Path) -> None:
-    """Otherwise the rest of the file would be one value."""
+    """Without the refusal, the rest of the file would be a single value."""
     refusal = _refusal(tmp_path, 'path,label\na.png,x\nb.png,"y\nc.png,z\n')
     assert "line 3" in refusal
     assert "quote" in refusal
 
 
 def test_an_endless_value_is_refused_with_its_line(tmp_path: Path) -> None:
-    """A label of 200,000 characters is no label."""
+    """A label of 200,000 characters is refused."""
     assert "line 2" in _refusal(tmp_path, f"path,label\na.png,{'x' * 200_000}\nb.png,y\n")
 
 
 def test_rows_with_too_many_cells_are_reported(tmp_path: Path) -> None:
-    """A comma that should be in quotes moves every value behind it: the row is left out."""
+    """A comma without quotes shifts all later values, so the row is left out."""
     faults = _faults(tmp_path, "path,label\na.png,cats, dogs\nb.png,x\n,y\n")
     assert faults["b.png"] is None
     code, why = faults["a.png"] or ("", "")
@@ -142,13 +142,13 @@ def test_rows_with_too_many_cells_are_reported(tmp_path: Path) -> None:
 
 
 def test_lines_are_counted_past_quoted_breaks(tmp_path: Path) -> None:
-    """The line is the one that an editor shows."""
+    """The line number is the one that an editor shows."""
     faults = _faults(tmp_path, 'sep=,\n\npath,label\na.png,"1\n2"\n,x\n')
     assert "manifest.csv, line 6" in faults
 
 
 def test_windows_paths_are_found(tmp_path: Path) -> None:
-    """Backslashes part folders, unless there is a file with them in its name."""
+    """Backslashes separate folders, unless a file has them in its name."""
     (tmp_path / "cats").mkdir()
     (tmp_path / "cats" / "a.png").touch()
     (tmp_path / "b\\c.png").touch()
@@ -159,7 +159,7 @@ def test_windows_paths_are_found(tmp_path: Path) -> None:
 
 
 def test_accents_are_found_however_they_are_composed(tmp_path: Path) -> None:
-    """One program writes e-acute as one character, the disk holds it as two, or the reverse."""
+    """Composed and decomposed characters match, in the listing and on the disk."""
     (tmp_path / "cafe\u0301.png").touch()
     (tmp_path / "th\u00e9.png").touch()
     found = _read(tmp_path, "path\ncaf\u00e9.png\nthe\u0301.png\n")
@@ -167,7 +167,7 @@ def test_accents_are_found_however_they_are_composed(tmp_path: Path) -> None:
 
 
 def test_a_listing_that_can_not_be_opened_is_refused(tmp_path: Path) -> None:
-    """By name, as everything else."""
+    """The error says that the listing can't be read."""
     (tmp_path / "manifest.csv").mkdir()
     with pytest.raises(BuildFailed, match="can't be read"):
         list(read_listing(tmp_path / "manifest.csv"))

@@ -1,4 +1,4 @@
-"""The registry of search methods, and the names that other parts know of it."""
+"""The registry of search methods agrees with the names in other parts."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def test_every_name_has_a_method_and_annoy_is_the_first() -> None:
 
 
 def test_the_api_description_lists_the_methods() -> None:
-    """Clients made from openapi.json know every method that a collection can have."""
+    """Clients generated from openapi.json know every method of a collection."""
     schemas = json.loads(OPENAPI.read_text())["components"]["schemas"]
     assert schemas["SearchMethod"]["enum"] == list(registry.METHODS)
 
 
 def test_a_method_of_a_newer_version_is_refused_by_name(tmp_path: Path) -> None:
-    """A plan with a method and a field that this version does not know says what to do."""
+    """A plan with an unknown method and field is refused with advice."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "birds", unit_vectors(20), items(20), method="exact")
     path = volume.directory("birds", manifest.version) / "manifest.json"

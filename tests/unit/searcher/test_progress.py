@@ -1,4 +1,4 @@
-"""The bar of a long build."""
+"""The progress bar of a long build shows a rate."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from services.searcher.progress import RichProgress
 
 
 @pytest.mark.parametrize(("unit", "rate"), [("trees", "1 trees/s"), ("", "")])
-def test_the_rate_says_of_what(unit: str, rate: str) -> None:
-    """Units a second; nothing for a stage whose steps say nothing about speed."""
+def test_the_rate_has_its_unit(unit: str, rate: str) -> None:
+    """The rate is in units a second, and absent for a stage without units."""
     seconds = itertools.count()
     progress = RichProgress()
     progress._bar.get_time = lambda: float(next(seconds) // 2)

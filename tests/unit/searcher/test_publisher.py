@@ -1,4 +1,4 @@
-"""Versions in and out of service: activation, going back, and removing what nobody can hold."""
+"""Versions are activated, rolled back, and removed when no reader can hold them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.volume import items, publish_version, unit_vectors
 
 @pytest.fixture
 def volume(tmp_path: Path) -> Volume:
-    """Four versions of one collection, the last one active, all an hour old."""
+    """Publish four versions of a collection, the last one active, all an hour old."""
     volume = Volume(tmp_path)
     for number in range(4):
         publish_version(volume, "birds", unit_vectors(20), items(20), number=number)
@@ -39,7 +39,7 @@ def _prune(volume: Volume, **how: bool) -> list[publisher.Fate]:
 
 
 def test_pruning_leaves_the_active_one_and_the_newest(volume: Volume) -> None:
-    """Of four the active one and the one before it stay."""
+    """Of four versions, the active one and the one before it stay."""
     assert _prune(volume, dry_run=True) == ["removed", "removed", "kept", "active"]
     assert len(volume.versions("birds")) == 4
     assert _prune(volume) == ["removed", "removed", "kept", "active"]
@@ -48,7 +48,7 @@ def test_pruning_leaves_the_active_one_and_the_newest(volume: Volume) -> None:
 
 
 def test_pruning_leaves_what_a_reader_holds(volume: Volume) -> None:
-    """A replica that refused the newer versions may still answer from an old one."""
+    """A replica that refused the newer versions may answer from an old one."""
     held = Index.open(volume, "birds", volume.versions("birds")[0])
     assert _prune(volume) == ["held", "removed", "kept", "active"]
     assert len(held.engine.search(unit_vectors(1), 3)) == 1
@@ -57,13 +57,13 @@ def test_pruning_leaves_what_a_reader_holds(volume: Volume) -> None:
 
 
 def test_pruning_waits_after_a_swap(volume: Volume) -> None:
-    """What was active a moment ago may still be about to be opened."""
+    """A version that was active a moment ago may still be about to be opened."""
     publisher.rollback(volume, "birds")
     assert _prune(volume) == ["recent", "recent", "active", "kept"]
 
 
 def test_pruning_keeps_an_active_version_however_old(volume: Volume) -> None:
-    """After going far back the active one is the oldest, and stays."""
+    """After a rollback to the oldest version, that version stays."""
     oldest = volume.versions("birds")[0]
     publisher.activate(volume, "birds", oldest)
     _age(volume, 3600)
@@ -72,7 +72,7 @@ def test_pruning_keeps_an_active_version_however_old(volume: Volume) -> None:
 
 
 def test_a_broken_version_is_pruned_like_others(volume: Volume) -> None:
-    """A version without a manifest is in nobody's way."""
+    """A version without a manifest is pruned, too."""
     directory = volume.directory("birds", volume.versions("birds")[0])
     (directory / "manifest.json").unlink()
     _age(volume, 3600)
@@ -80,7 +80,7 @@ def test_a_broken_version_is_pruned_like_others(volume: Volume) -> None:
 
 
 def test_going_back_activates_the_version_before(volume: Volume) -> None:
-    """One step each time, until there is nothing older."""
+    """Each rollback goes back a version, until no older version exists."""
     versions = volume.versions("birds")
     for expected in reversed(versions[:3]):
         assert publisher.rollback(volume, "birds") == expected
@@ -90,7 +90,7 @@ def test_going_back_activates_the_version_before(volume: Volume) -> None:
 
 
 def test_going_back_passes_over_broken_versions(volume: Volume) -> None:
-    """The newest sound one is taken; if none is, the error says so and nothing changes."""
+    """The newest valid version is taken; without any, the error says so and ACTIVE stays."""
     versions = volume.versions("birds")
     for broken in (versions[2], versions[1]):
         path = volume.directory("birds", broken) / "vectors.f32"
@@ -107,7 +107,7 @@ def test_going_back_passes_over_broken_versions(volume: Volume) -> None:
 
 
 def test_only_sound_versions_that_exist_are_activated(volume: Volume) -> None:
-    """An unknown version, an unknown collection and a broken one each have their error."""
+    """An unknown version, an unknown collection and a broken version each have their error."""
     active, first = volume.active("birds"), volume.versions("birds")[0]
     with pytest.raises(UnknownVersion):
         publisher.activate(volume, "birds", "20200101T000000Z-00000000")

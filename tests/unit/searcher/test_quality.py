@@ -1,4 +1,4 @@
-"""Live quality: sampled answers are held against exact search, in the background."""
+"""Live quality compares sampled answers with exact search in the background."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ ASK = Question(collection="birds")
 
 @pytest.fixture
 def registry() -> CollectorRegistry:
-    """The metrics' registry."""
+    """Return the metrics' registry."""
     return CollectorRegistry()
 
 
 @pytest.fixture
 def finder(tmp_path: Path) -> Finder:
-    """An open index."""
+    """Return a finder of an open index."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT))
     return Finder(Index.open(volume, "birds", manifest.version))
@@ -41,7 +41,7 @@ def _live(registry: CollectorRegistry, name: str) -> float:
 
 
 def _ended(quality: LiveQuality) -> None:
-    """Close it when all that it took is compared: closing alone drops what waits."""
+    """Close the sampler after all pending comparisons, which closing alone would drop."""
     quality._thread.submit(lambda: None).result()
     quality.close()
 
@@ -53,7 +53,7 @@ def _answer(finder: Finder, question: Question) -> Neighbors:
 
 
 def test_a_right_answer_counts_in_full(finder: Finder, registry: CollectorRegistry) -> None:
-    """Ten of ten, and the distances of the nearest and the farthest."""
+    """The answer counts ten of ten, and the distances of the nearest and the farthest neighbour."""
     quality = LiveQuality(1.0, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, _answer(finder, ASK))
     _ended(quality)
@@ -82,15 +82,15 @@ def test_what_is_missing_lowers_the_recall(finder: Finder, registry: CollectorRe
 def test_only_plain_questions_are_sampled(
     finder: Finder, registry: CollectorRegistry, share: float, question: Question
 ) -> None:
-    """Queries that exact search over all items can't judge are left out."""
+    """Queries that exact search over all items can't judge are not sampled."""
     quality = LiveQuality(share, SearcherMetrics(registry))
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], question, _answer(finder, question))
     _ended(quality)
     assert _live(registry, "expected") == 0
 
 
-def test_a_sample_that_fails_harms_nobody(finder: Finder, registry: CollectorRegistry) -> None:
-    """A vector that can't be compared is logged; the next sample counts again."""
+def test_a_sample_that_fails_affects_no_other(finder: Finder, registry: CollectorRegistry) -> None:
+    """A vector that can't be compared is logged, and the next sample counts."""
     quality, answer = LiveQuality(1.0, SearcherMetrics(registry)), _answer(finder, ASK)
     quality.observe(finder.index, np.ones(3, "f4"), ASK, answer)
     quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)
@@ -99,7 +99,7 @@ def test_a_sample_that_fails_harms_nobody(finder: Finder, registry: CollectorReg
 
 
 def test_a_backlog_of_samples_is_dropped(finder: Finder, registry: CollectorRegistry) -> None:
-    """However many queries come, no more than a few wait to be compared."""
+    """Only a few queries wait for a comparison, however many arrive."""
     quality, answer = LiveQuality(1.0, SearcherMetrics(registry)), _answer(finder, ASK)
     for _ in range(1000):
         quality.observe(finder.index, unit_vectors(1, seed=3)[0], ASK, answer)

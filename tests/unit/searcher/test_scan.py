@@ -1,4 +1,4 @@
-"""Exact nearest rows: the same for a query alone as for one in company."""
+"""An exact scan gives the same for a query alone and for a query in a batch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 from services.searcher.index import scan
 
 _ROWS: Final = 2 * 16_384 + 100
-"""Two blocks, and a third that is shorter than what is asked for."""
+"""Two blocks, and a third that is shorter than the requested number of rows."""
 
 
 @pytest.mark.parametrize("rows", [5, 200, _ROWS])
 @pytest.mark.parametrize("left_out", [False, True])
-def test_a_query_alone_finds_what_it_finds_in_company(rows: int, *, left_out: bool) -> None:
-    """And both find what sorting every product finds."""
+def test_a_query_alone_finds_the_same_as_in_a_batch(rows: int, *, left_out: bool) -> None:
+    """Both equal the result of sorting all products."""
     random = np.random.default_rng(7)
     matrix = random.standard_normal((rows, 8)).astype(np.float32)
     queries = random.standard_normal((3, 8)).astype(np.float32)

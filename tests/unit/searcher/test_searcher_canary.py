@@ -1,4 +1,4 @@
-"""The searcher's canary: a stored vector through the queue, counted among nobody's queries."""
+"""The searcher's canary sends a stored vector through the queue, apart from users' queries."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ COUNT = 30
 
 
 class House:
-    """A searcher whose canary asks all the time."""
+    """Runs a searcher whose canary queries constantly."""
 
     def __init__(self, root: Path) -> None:
         self.volume, self.broker = Volume(root), MemoryBroker()
         self.telemetry, self.stop = Telemetry(), asyncio.Event()
 
     async def run(self) -> None:
-        """Until stopped."""
+        """Run the searcher until `stop`."""
         await self.broker.start(topology.ALL)
         shared = SharedSettings(root=self.volume.root, canary_seconds=0.01)
         await run(
@@ -40,11 +40,11 @@ class House:
         )  # fmt: skip
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric's value."""
+        """Return a metric's value."""
         return self.telemetry.registry.get_sample_value(f"simile_searcher_{name}", labels) or 0.0
 
     async def until_answered(self, more: int = 1) -> None:
-        """Wait for so many more canaries that find themselves."""
+        """Wait for `more` further canaries that find themselves."""
         labels = {"asked_by": "vector", "code": "ok"}
         before = self.metric("canary_total", **labels)
         async with asyncio.timeout(20):
@@ -54,7 +54,7 @@ class House:
 
 @pytest.fixture
 async def house(tmp_path: Path) -> AsyncIterator[House]:
-    """Running."""
+    """Run a searcher of `birds`."""
     house = House(tmp_path)
     publish_version(house.volume, "birds", unit_vectors(COUNT), items(COUNT))
     running = asyncio.create_task(house.run())
@@ -63,8 +63,8 @@ async def house(tmp_path: Path) -> AsyncIterator[House]:
     await running
 
 
-async def test_a_stored_vector_finds_itself_and_counts_as_nobodys_query(house: House) -> None:
-    """Through queue, search and reply; it distorts neither the queries' metrics nor live recall."""
+async def test_a_stored_vector_finds_itself_and_counts_as_no_query(house: House) -> None:
+    """The canary passes queue, search and reply, and counts in no query metric or live recall."""
     await house.until_answered(3)
     assert house.metric("canary_success_timestamp_seconds") > 0
     assert house.metric("canary_seconds_count", asked_by="vector") >= 3
@@ -75,8 +75,8 @@ async def test_a_stored_vector_finds_itself_and_counts_as_nobodys_query(house: H
     assert house.metric("neighbor_distance_count", **labels) == 0
 
 
-async def test_it_goes_on_after_a_lost_connection_and_a_new_index(house: House) -> None:
-    """Neither a broker that was away nor a swap leaves it behind."""
+async def test_canaries_continue_after_a_lost_connection_and_a_new_index(house: House) -> None:
+    """Canaries succeed again after a lost connection and after a swap."""
     await house.until_answered()
     house.broker.sever()
     await house.until_answered(2)
@@ -93,7 +93,7 @@ async def test_it_goes_on_after_a_lost_connection_and_a_new_index(house: House) 
 async def test_a_queue_that_nobody_answers_makes_it_unready(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody takes every query and answers none: after some in a row, readiness says so."""
+    """When a consumer takes every query and answers none, readiness reports the failing canary."""
     monkeypatch.setattr("services.searcher.service._CANARY_TIMEOUT_SECONDS", 0.05)
     house = House(tmp_path)
     publish_version(house.volume, "birds", unit_vectors(COUNT), items(COUNT))
@@ -121,16 +121,16 @@ async def test_a_queue_that_nobody_answers_makes_it_unready(
         ("no_index", None),
     ],
 )
-async def test_what_says_nothing_of_a_searcher_is_no_verdict(
+async def test_some_results_say_nothing_about_a_searcher(
     code: str,
-    verdict: bool | None,  # noqa: FBT001 (what a parameter is)
+    verdict: bool | None,  # noqa: FBT001 (a case of the parametrization)
 ) -> None:
-    """Refusals, and what another check says already, count neither for nor against it."""
+    """Refusals, and failures that another check reports, are no verdict on the searcher."""
     assert await judge(code) is verdict
 
 
-async def test_turned_off_there_is_none(tmp_path: Path) -> None:
-    """SIMILE_CANARY_SECONDS=0: no reply queue, no canary."""
+async def test_canaries_can_be_turned_off(tmp_path: Path) -> None:
+    """With SIMILE_CANARY_SECONDS=0, no reply queue and no canary exist."""
     publish_version(Volume(tmp_path), "birds", unit_vectors(COUNT), items(COUNT))
     broker, telemetry = MemoryBroker(), Telemetry()
     await broker.start(topology.ALL)

@@ -1,4 +1,4 @@
-"""The searcher service: from a message of vectors to replies, and what can go wrong between."""
+"""The searcher service turns messages of vectors into replies, and survives faults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ REPLIES = Queue(name="replies")
 
 @dataclass
 class Bench:
-    """A running searcher, and the queue that its answers come to."""
+    """Holds a running searcher, and the queue of its answers."""
 
     broker: MemoryBroker
     volume: Volume
@@ -64,7 +64,7 @@ class Bench:
         await self.broker.publish(topology.SEARCH.name, Message.of(message))
 
     async def answer(self) -> Replies:
-        """The next message of replies."""
+        """Return the next message of replies."""
         async with asyncio.timeout(20):
             (delivery,) = await self.replies.take(1)
         delivery.ack()
@@ -73,13 +73,13 @@ class Bench:
         return message
 
     def metric(self, name: str, **labels: str) -> float:
-        """A metric's value."""
+        """Return a metric's value."""
         return self.telemetry.registry.get_sample_value(f"simile_searcher_{name}", labels) or 0.0
 
 
 @pytest.fixture
 async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    """A searcher with one collection, ready."""
+    """Run a searcher with a collection until it is ready."""
     volume, broker = Volume(tmp_path), MemoryBroker()
     publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT))
     await broker.start([*topology.ALL, REPLIES])
@@ -124,7 +124,7 @@ def _neighbors(reply: Reply) -> Neighbors:
 
 
 async def test_a_vector_is_answered_with_its_neighbours(bench: Bench) -> None:
-    """Nearest first, from one named version, with the stages of the whole way."""
+    """The neighbours come nearest first, from a named version, with the time of each stage."""
     await bench.ask(_query())
     (reply,) = (await bench.answer()).items
     found = _neighbors(reply)
@@ -136,15 +136,15 @@ async def test_a_vector_is_answered_with_its_neighbours(bench: Bench) -> None:
 
 
 async def test_one_message_of_queries_is_one_message_of_replies(bench: Bench) -> None:
-    """Answers for one replica travel together, each with its own k."""
+    """Answers for a replica share a message, each with its own k."""
     await bench.ask(*(_query(str(number), k=number + 1) for number in range(5)))
     replies = await bench.answer()
     assert [reply.correlation_id for reply in replies.items] == ["0", "1", "2", "3", "4"]
     assert [len(_neighbors(reply).neighbors) for reply in replies.items] == [1, 2, 3, 4, 5]
 
 
-async def test_max_distance_and_a_large_k_are_heeded(bench: Bench) -> None:
-    """A bound may leave one neighbour; asking for more than there is gives all."""
+async def test_max_distance_and_a_large_k_are_obeyed(bench: Bench) -> None:
+    """A limit may leave a single neighbour; a k above the count gives all."""
     await bench.ask(_query("near", max_distance=0.01), _query("all", k=100))
     near, everything = (await bench.answer()).items
     assert len(_neighbors(near).neighbors) == 1
@@ -177,7 +177,7 @@ async def test_a_query_that_fails_says_why_and_fails_alone(
 async def test_vectors_of_the_pixels_before_are_still_searched(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An upgrade that changes the pixels of few images leaves an older index answering."""
+    """An older index answers after an upgrade that changes the pixels of few images."""
     named = {MODEL: f"old/{imaging.PIXELS}-x/8"}
     monkeypatch.setattr(answerer, "current_name", lambda name: named.get(name, name))
     await bench.ask(_query(), model_id=f"old/{imaging.PIXELS}-x/8")
@@ -186,7 +186,7 @@ async def test_vectors_of_the_pixels_before_are_still_searched(
 
 
 def test_only_the_pixels_before_are_comparable() -> None:
-    """The rest of a model's id counts as it is."""
+    """Any other difference of the model's id counts."""
     new = f"lite0@1/{imaging.PIXELS}-draft358-bicubic-256-224/1280"
     assert imaging.current_name(new) == new
     assert imaging.current_name(new.replace(imaging.PIXELS, "pillow-v1")) == new
@@ -194,7 +194,7 @@ def test_only_the_pixels_before_are_comparable() -> None:
 
 
 async def test_expired_queries_are_not_searched(bench: Bench) -> None:
-    """Nobody waits for them: they are dropped and counted, their neighbours answered."""
+    """Expired queries are dropped and counted, and the others are answered."""
     past = time.time_ns() // 1_000_000 - 1
     await bench.ask(_query("late", deadline_unix_ms=past), _query("waited for"))
     (reply,) = (await bench.answer()).items
@@ -202,8 +202,8 @@ async def test_expired_queries_are_not_searched(bench: Bench) -> None:
     assert bench.metric("expired_total") == 1
 
 
-async def test_a_gone_replica_costs_nobody_else(bench: Bench) -> None:
-    """An answer without a queue is dropped and counted; others of the batch arrive."""
+async def test_a_gone_replica_affects_no_other(bench: Bench) -> None:
+    """An answer without a queue is dropped and counted; the other answers of the batch arrive."""
     await bench.ask(_query("gone", final_reply_to="no.such.queue"), _query("here"))
     (reply,) = (await bench.answer()).items
     assert reply.correlation_id == "here"
@@ -216,7 +216,7 @@ async def test_a_gone_replica_costs_nobody_else(bench: Bench) -> None:
 async def test_an_answer_that_cannot_be_encoded_fails_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sender gets `internal`; the answers beside it in the message arrive."""
+    """The query gets `internal`; the answers beside it in the message arrive."""
     sound = Answerer.answer
 
     async def answer(answerer: Answerer, queries: Sequence[VectorQuery]) -> list[Reply]:
@@ -250,8 +250,8 @@ async def test_a_slip_beyond_its_bounds_is_left_out_of_its_message_alone(bench: 
     assert bench.metric("undecodable_total") == 1
 
 
-async def test_an_undecodable_message_is_set_aside(bench: Bench) -> None:
-    """Rubbish goes to quarantine with its reason, and the queue goes on."""
+async def test_an_undecodable_message_is_quarantined(bench: Bench) -> None:
+    """The message is quarantined with its reason, and the queue continues."""
     await bench.broker.publish(topology.SEARCH.name, Message("simile.v1.Embeddings", b"\xff"))
     await bench.ask(_query())
     await bench.answer()
@@ -263,7 +263,7 @@ async def test_an_undecodable_message_is_set_aside(bench: Bench) -> None:
 
 
 async def test_a_blocked_broker_is_not_hammered(bench: Bench) -> None:
-    """Under a broker's alarm a query is searched a few times a second at most, then answered."""
+    """Under a broker's alarm a query is searched a few times a second, then answered."""
     await bench.ask(_query())
     bench.broker.block()
     while bench.metric("given_back_total") < 2:
@@ -284,7 +284,7 @@ async def test_a_lost_connection_is_survived(bench: Bench) -> None:
 
 
 async def test_without_an_index_the_searcher_is_unready(bench: Bench) -> None:
-    """Readiness says no_index once the last collection is gone."""
+    """Readiness shows no_index once the last collection is gone."""
     (bench.volume.root / "birds" / "ACTIVE").unlink()
     async with asyncio.timeout(20):
         while "searcher" not in bench.telemetry.health.not_ready():
@@ -293,7 +293,7 @@ async def test_without_an_index_the_searcher_is_unready(bench: Bench) -> None:
 
 
 async def test_stopping_answers_what_was_taken(bench: Bench) -> None:
-    """Queries that were taken before the stop are answered; run returns."""
+    """Queries that were taken before the stop are answered, and `run` returns."""
     for number in range(20):
         await bench.ask(_query(str(number)))
     await asyncio.sleep(0)
@@ -307,14 +307,14 @@ async def test_stopping_answers_what_was_taken(bench: Bench) -> None:
 
 
 def test_vectors_are_little_endian() -> None:
-    """The bytes of a message are read as they are written on any machine."""
+    """The bytes of a message are read as little-endian on any machine."""
     from services.searcher.index.index import as_vector  # noqa: PLC0415 (used once)
 
     assert np.array_equal(as_vector(struct.pack("<2f", 0.6, 0.8)), np.array([0.6, 0.8], "f4"))
 
 
 async def test_a_batch_of_several_collections_is_answered_from_each(bench: Bench) -> None:
-    """Queries of different collections travel together and are answered by their own index."""
+    """Queries of different collections share a message, and each index answers its own."""
     publish_version(bench.volume, "fish", unit_vectors(9), items(9, prefix="fish"))
     async with asyncio.timeout(20):
         while bench.metric("index_recall", collection="fish") == 0:
@@ -342,9 +342,9 @@ async def test_only_what_is_quick_is_searched_in_the_event_loop(
     monkeypatch: pytest.MonkeyPatch,
     quick_bytes: int,
     asked: Question,
-    in_loop: bool,  # noqa: FBT001 (of the cases)
+    in_loop: bool,  # noqa: FBT001 (a case of the parametrization)
 ) -> None:
-    """A thread's hop costs more than a small collection's search; the rest holds nobody up."""
+    """A small collection is searched faster than a thread starts; other searches run in threads."""
     monkeypatch.setattr(engine, "QUICK_BYTES", quick_bytes)
     real, threads = Finder.find, list[threading.Thread]()
 
@@ -360,7 +360,7 @@ async def test_only_what_is_quick_is_searched_in_the_event_loop(
 
 
 async def test_an_index_written_to_is_never_answered_from(bench: Bench) -> None:
-    """A file changed in place closes the index by name; a sound version then answers again."""
+    """A file changed in place closes the index by name; a valid version then answers again."""
     file = bench.volume.directory("birds", bench.volume.active("birds")) / "vectors.f32"
     file.chmod(0o644)
     with file.open("r+b") as content:

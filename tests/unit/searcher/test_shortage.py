@@ -1,4 +1,4 @@
-"""A full disk by name, and other faults of files by theirs."""
+"""File errors are explained: a full disk by name, and other faults by theirs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from services.searcher.build import disk_errors
 
 
 def test_a_full_disk_says_what_to_do(tmp_path: Path) -> None:
-    """The error of a device that is full becomes advice."""
+    """The error of a full device becomes advice."""
     with pytest.raises(OSError, match="No space left") as full:
         Path("/dev/full").write_bytes(b"x")
     failed = disk_errors.explained(tmp_path, full.value)
@@ -30,7 +30,7 @@ def test_a_write_cut_short_is_a_full_disk(tmp_path: Path, error: OSError) -> Non
 
 
 def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
-    """SQLite has an error of its own for it."""
+    """SQLite's own error for a full disk is recognized."""
     connection = sqlite3.connect(tmp_path / "small.sqlite")
     connection.execute("PRAGMA max_page_count=2")
     with pytest.raises(sqlite3.OperationalError) as full:
@@ -45,6 +45,6 @@ def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:
     ids=["io", "unnumbered", "sqlite"],
 )
 def test_other_faults_keep_their_own_words(tmp_path: Path, error: OSError | sqlite3.Error) -> None:
-    """Nobody is sent to make room where room is not what is missing."""
+    """Other faults are not reported as missing space."""
     failed = str(disk_errors.explained(tmp_path, error))
     assert failed == f"{tmp_path} can't be used: {str(error).removeprefix('[Errno 5] ')}"

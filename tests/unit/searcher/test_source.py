@@ -1,4 +1,4 @@
-"""Which files of a folder are a collection's images."""
+"""The source lists the images of a folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from services.searcher.build.source.folder import list_images
 
 
 def touch(folder: Path, *paths: str) -> None:
-    """Make empty files."""
+    """Create empty files."""
     for path in paths:
         file = folder / path
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -18,14 +18,14 @@ def touch(folder: Path, *paths: str) -> None:
 
 
 def test_files_are_found_at_any_depth(tmp_path: Path) -> None:
-    """With the first folder as their label; hidden files and folders are no images."""
+    """The first folder is the label; hidden files and folders are skipped."""
     touch(tmp_path, "top.jpg", "a/one.jpg", "a/b/c/two.jpg", ".hidden.jpg", "a/.git/three.jpg")
     found = {(image.path, image.label) for image in list_images(tmp_path)}
     assert found == {("top.jpg", ""), ("a/one.jpg", "a"), ("a/b/c/two.jpg", "a")}
 
 
 def test_links_are_followed_to_files_only(tmp_path: Path) -> None:
-    """A link to a folder could lead round in circles: it is reported, as one to nowhere is."""
+    """A link to a folder could be a loop, so it is reported, as is a broken link."""
     touch(tmp_path, "a/one.jpg")
     (tmp_path / "a" / "round").symlink_to(tmp_path)
     (tmp_path / "two.jpg").symlink_to(tmp_path / "a" / "one.jpg")
@@ -40,7 +40,7 @@ def test_links_are_followed_to_files_only(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path) -> None:
-    """Its images would be gone from the next version without a word: here, its path is too long."""
+    """A folder whose path is too long is reported, so that its images do not vanish silently."""
     touch(tmp_path, "open/one.jpg")
     name, deepest = "x" * 250, os.open(tmp_path, os.O_RDONLY)
     for _ in range(17):
@@ -55,7 +55,7 @@ def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path) -> None:
 
 
 def test_a_large_folder_is_never_held(tmp_path: Path) -> None:
-    """One file at a time, even when they are all in one folder."""
+    """Files are read one at a time, also when all are in a single folder."""
     touch(tmp_path, *(f"{number:04}-{'x' * 100}.jpg" for number in range(3_000)))
     tracemalloc.start()
     assert sum(1 for _ in list_images(tmp_path)) == 3_000

@@ -1,4 +1,4 @@
-"""Choosing how to search: the measurements, the choice, and a recall that is true."""
+"""Tuning measures the search methods, chooses a plan, and reports a true recall."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.volume import unit_vectors
 
 
 def _clustered(count: int, dimension: int, *, seed: int = 1) -> Vectors:
-    """Unit vectors near a subspace of 20 dimensions, as those of real images are."""
+    """Return unit vectors near a subspace of 20 dimensions, as those of real images are."""
     rng = np.random.default_rng(seed)
     subspace = np.random.default_rng(0).normal(size=(20, dimension))
     vectors = rng.normal(size=(count, 20)) @ subspace
@@ -46,7 +46,7 @@ def _tune(directory: Path, vectors: Vectors, **settings: object) -> Tuned:
 def _workspace(
     directory: Path, vectors: Vectors, progress: Progress | None = None, **settings: object
 ) -> Workspace:
-    """A version's directory that holds these vectors."""
+    """Write the vectors into a version's directory."""
     vectors.tofile(directory / "vectors.f32")
     return Workspace(
         directory=directory,
@@ -58,7 +58,7 @@ def _workspace(
 
 
 def _recall(directory: Path, tuned: Tuned, vectors: Vectors, queries: Vectors) -> float:
-    """Of vectors that the index has never seen."""
+    """Return the recall for vectors that the index has never seen."""
     engine = Engine.open(directory, tuned.plan, tuned.shards, len(vectors), vectors.shape[1])
     hits = 0
     for query, (positions, _) in zip(queries, engine.search(queries, 10), strict=True):
@@ -72,7 +72,7 @@ METHODS = [*registry.METHODS]
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_reaches_the_recall_it_promises(tmp_path: Path, method: MethodName) -> None:
-    """On vectors never seen the recall is what was asked for, and what the table says."""
+    """For vectors never seen, the recall is the one requested and reported."""
     vectors, queries = _clustered(3000, 96), _clustered(300, 96, seed=2)
     tuned = _tune(tmp_path, vectors, method=method, recall=0.97)
     assert tuned.plan.method == method
@@ -81,7 +81,7 @@ def test_every_method_reaches_the_recall_it_promises(tmp_path: Path, method: Met
 
 
 def test_all_methods_are_tried_and_only_the_chosen_ones_files_stay(tmp_path: Path) -> None:
-    """The table has every method that pays at this size; the folder what the plan needs."""
+    """The table has every method that pays at this size; the folder has the files of the plan."""
     tuned = _tune(tmp_path, _clustered(3000, 96))
     assert {one.plan.method for one in tuned.measured} == {*METHODS} - {"reduced-hnsw"}
     assert tuned.plan in {one.plan for one in tuned.measured}
@@ -90,8 +90,8 @@ def test_all_methods_are_tried_and_only_the_chosen_ones_files_stay(tmp_path: Pat
     assert all(one.bytes > 0 and one.queries_per_second > 0 for one in tuned.measured)
 
 
-def test_the_fastest_that_surely_reaches_the_target_is_chosen() -> None:
-    """Neither a faster one whose recall may be luck, nor a slower one."""
+def test_the_fastest_that_certainly_reaches_the_target_is_chosen() -> None:
+    """A faster plan whose recall may be chance is not chosen, nor is a slower plan."""
 
     def measured(recall: float, low: float, speed: float) -> Measurement:
         plan = Plan(method="annoy", dimension=8, trees=1, search_k=int(speed))
@@ -106,7 +106,7 @@ def test_the_fastest_that_surely_reaches_the_target_is_chosen() -> None:
 
 
 def test_a_target_out_of_reach_takes_the_best_and_says_so() -> None:
-    """With a method that can't, the best it does is taken, with a warning."""
+    """The best plan is taken, with a warning, when none reaches the target."""
     table = [
         Measurement(
             plan=Plan(method="annoy", dimension=8, trees=1, search_k=1),
@@ -132,7 +132,7 @@ def test_shards_together_find_what_one_file_finds(tmp_path: Path, method: Method
 
 @pytest.mark.parametrize("count", [1, 2, 11, 60])
 def test_a_tiny_collection_is_tuned_too(tmp_path: Path, count: int) -> None:
-    """However few there are, there is a plan, and it finds them."""
+    """A collection of any size gets a plan, and the plan finds all items."""
     vectors = _clustered(count, 96)
     tuned = _tune(tmp_path, vectors)
     engine = Engine.open(tmp_path, tuned.plan, tuned.shards, *vectors.shape)
@@ -140,7 +140,7 @@ def test_a_tiny_collection_is_tuned_too(tmp_path: Path, count: int) -> None:
 
 
 def test_vectors_of_few_dimensions_are_not_reduced(tmp_path: Path) -> None:
-    """Below 64 dimensions there is nothing to win; asking for it falls back to exact search."""
+    """Below 64 dimensions a reduction gains nothing, so a request for it gives exact search."""
     tuned = _tune(tmp_path / "auto", unit_vectors(500))
     assert {one.plan.method for one in tuned.measured} == {"exact", "annoy"}
     asked = _tune(tmp_path / "asked", unit_vectors(500), method="reduced")
@@ -148,7 +148,7 @@ def test_vectors_of_few_dimensions_are_not_reduced(tmp_path: Path) -> None:
 
 
 def test_equal_vectors_do_not_confuse_the_trial(tmp_path: Path) -> None:
-    """Of many at the same distance any ten are right: recall is 1, not luck."""
+    """Among items at the same distance any ten are right, so the recall is 1."""
     vectors = np.repeat(_clustered(20, 96), 40, axis=0)
     tuned = _tune(tmp_path, vectors)
     assert all(one.recall == 1.0 for one in tuned.measured if one.plan.method == "exact")
@@ -156,7 +156,7 @@ def test_equal_vectors_do_not_confuse_the_trial(tmp_path: Path) -> None:
 
 
 def test_the_trial_counts_what_is_missing() -> None:
-    """An engine that finds half of the right ones has a recall of one half."""
+    """An engine that finds half of the right neighbours has a recall of one half."""
     vectors = _clustered(400, 96)
     trial = Trial(vectors)
 
@@ -178,7 +178,7 @@ def test_the_trial_counts_what_is_missing() -> None:
 
 
 def test_a_reduction_keeps_energy_and_direction(tmp_path: Path) -> None:
-    """What is fitted survives the file; energies ascend to 1; rows come out at unit length."""
+    """A reduction survives its file; energies ascend to 1; rows have length 1."""
     vectors = _clustered(800, 96)
     reduction, energies = fit(vectors, 96)
     assert (np.diff(energies) >= -1e-6).all()
@@ -191,7 +191,7 @@ def test_a_reduction_keeps_energy_and_direction(tmp_path: Path) -> None:
 
 
 def test_a_reduction_keeps_as_much_as_any_could() -> None:
-    """Against the exact decomposition, whose strengths fall from 1 to a ten thousandth."""
+    """The reduction equals the exact decomposition, with strengths from 1 to a ten thousandth."""
     rng = np.random.default_rng(3)
     axes = np.linalg.qr(rng.standard_normal((300, 300)))[0]
     sample = (rng.standard_normal((900, 300)) * np.geomspace(1, 1e-4, 300) @ axes).astype("<f4")
@@ -204,7 +204,7 @@ def test_a_reduction_keeps_as_much_as_any_could() -> None:
 
 
 def test_a_reduction_of_few_directions_is_sound() -> None:
-    """Where vectors repeat, more dimensions than there are directions are still orthonormal."""
+    """Where vectors repeat, more dimensions than directions are still orthonormal."""
     sample = np.repeat(unit_vectors(5, dimension=96), 40, axis=0)
     reduction, energies = fit(sample, 32)
     gram = reduction.components @ reduction.components.T
@@ -213,8 +213,8 @@ def test_a_reduction_of_few_directions_is_sound() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish", None], ids=str)
-def test_what_is_no_reduction_is_refused(tmp_path: Path, content: bytes | None) -> None:
-    """Another file, or one of another shape, is a named error."""
+def test_a_file_without_a_reduction_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    """Another file, or a reduction of another shape, is a named error."""
     path = tmp_path / "reduction.npz"
     if content is None:
         fit(_clustered(300, 96), 10)[0].save(path)
@@ -225,7 +225,7 @@ def test_what_is_no_reduction_is_refused(tmp_path: Path, content: bytes | None) 
 
 
 def test_a_child_that_can_not_write_fails_by_name(tmp_path: Path) -> None:
-    """The Annoy file is written by a child process: its death is a BuildFailed, not ours."""
+    """The Annoy file is written by a child process, whose death becomes a BuildFailed."""
     plan = Plan(method="annoy", dimension=8, trees=5)
     work = _workspace(tmp_path, unit_vectors(50))
     (tmp_path / "annoy-0.ann").mkdir()
@@ -238,7 +238,7 @@ def test_a_child_that_can_not_write_fails_by_name(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_build_ends_its_child(tmp_path: Path) -> None:
-    """Whoever ends the build does not wait for the trees, and leaves nothing growing."""
+    """The interruption does not wait for the trees, and leaves no child process."""
 
     class Interrupted(NoProgress):
         """Ends the work at the first report of progress."""
@@ -257,7 +257,7 @@ def test_an_interrupted_build_ends_its_child(tmp_path: Path) -> None:
 
 
 def test_a_full_volume_fails_a_build_by_name(tmp_path: Path) -> None:
-    """Annoy's bus error on a full volume ends its child, and is a BuildFailed here."""
+    """Annoy's bus error on a full volume ends the child, and becomes a BuildFailed."""
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)],
         capture_output=True,
