@@ -1,6 +1,6 @@
 """Builds Simile's images with podman or docker: `make images`; see docs/images.md.
 
-Standard library only: building images needs none of Simile's dependencies.
+Uses only the standard library: building images needs none of Simile's dependencies.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _CA: Final = "/run/pip-ca.pem"
 
 
 def version() -> str:
-    """Simile's version, which is the images' tag."""
+    """Return Simile's version, which is the tag of the images."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return str(project["version"])
 
 
 def image_name(target: str, device: str = "cpu", registry: str = "localhost") -> str:
-    """What the image of that target is called, with its tag."""
+    """Return the name of the target's image, with its tag."""
     suffix = "-cuda" if target == "embedder" and device == "cuda" else ""
     return f"{registry}/simile-{target}:{version()}{suffix}"
 
 
 def environment() -> Mapping[str, str]:
-    """Podman's environment: where systemd doesn't run it needs another configuration."""
+    """Return podman's environment: without systemd it needs another configuration."""
     found = dict(os.environ)
     if not Path("/run/systemd/system").exists():
         found.setdefault("CONTAINERS_CONF", str(ROOT / "tools/image/containers.conf"))
@@ -48,7 +48,7 @@ def environment() -> Mapping[str, str]:
 
 
 def engine() -> str:
-    """The program that builds images. Ends the process where there is none."""
+    """Return the program that builds images. Ends the process if there is none."""
     for name in ("podman", "docker"):
         if shutil.which(name):
             return name
@@ -56,14 +56,14 @@ def engine() -> str:
 
 
 def run(*command: str) -> None:
-    """Run it with its output on ours; ends the process when it fails."""
+    """Run a command with its output passed through; ends the process when it fails."""
     done = subprocess.run(command, check=False, cwd=ROOT, env=environment())
     if done.returncode:
         sys.exit(done.returncode)
 
 
 def output(*command: str) -> str:
-    """What the command prints; nothing when it fails."""
+    """Return the output of a command; empty when it fails."""
     done = subprocess.run(
         command, check=False, cwd=ROOT, env=environment(), capture_output=True, text=True
     )
@@ -71,7 +71,7 @@ def output(*command: str) -> str:
 
 
 def pip_settings() -> Mapping[str, str]:
-    """Which indexes this machine's pip asks, and how: builds ask the same."""
+    """Return the indexes and options of this machine's pip: builds use the same."""
     lines = output(sys.executable, "-m", "pip", "config", "list").splitlines()
     found: dict[str, str] = {}
     for key, _, value in (line.partition("=") for line in lines):
@@ -82,19 +82,19 @@ def pip_settings() -> Mapping[str, str]:
 
 
 def local_folders(settings: Mapping[str, str]) -> Iterator[Path]:
-    """Folders of this machine that those settings name."""
+    """Yield the local folders that those settings name."""
     for key in ("index-url", "extra-index-url", "find-links"):
         for place in settings.get(key, "").split():
             parts = urlsplit(place)
             if parts.scheme == "file":
-                # An index's pages lead to files beside its folder.
+                # An index's pages link to files beside its folder.
                 yield Path(unquote(parts.path)).parent
             elif parts.scheme == "" and Path(place).is_absolute():
                 yield Path(place)
 
 
 def pip_options(folder: Path) -> Sequence[str]:
-    """Options of a build that give its pip this machine's configuration, and leave none of it."""
+    """Return build options that give pip this machine's configuration, and leave none of it."""
     settings = dict(pip_settings())
     mounts = [f"{path}:{path}:ro" for path in sorted({*local_folders(settings)}) if path.is_dir()]
     if certificates := settings.get("cert"):
@@ -112,7 +112,7 @@ def pip_options(folder: Path) -> Sequence[str]:
 
 
 def require_mounts(name: str, pip: Sequence[str]) -> None:
-    """End the process where that engine can't give a build the folders that its pip needs."""
+    """End the process if the engine can't mount the folders that pip needs."""
     if name == "docker" and any(option.startswith("--volume=") for option in pip):
         sys.exit(
             "pip is configured with a certificate or a folder of packages here, which docker can't"
@@ -121,13 +121,13 @@ def require_mounts(name: str, pip: Sequence[str]) -> None:
 
 
 def make_local_base() -> None:
-    """Import Debian with Python as the base, where there is none yet: no registry is asked."""
+    """Import Debian with Python as the base, if there is none yet, without a registry."""
     if not output("podman", "image", "inspect", "--format={{.Id}}", LOCAL_BASE):
         run("sh", "tools/image/base.sh", LOCAL_BASE)
 
 
 def build(target: str, arguments: argparse.Namespace, pip: Sequence[str]) -> str:
-    """Build one image; its name."""
+    """Build an image; return its name."""
     name = image_name(target, arguments.device, arguments.registry)
     given = {
         "BASE": arguments.base,
@@ -146,7 +146,7 @@ def build(target: str, arguments: argparse.Namespace, pip: Sequence[str]) -> str
 
 
 def main() -> None:
-    """Build what the command line names, print sizes."""
+    """Build the images that the command line names; print their sizes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("targets", nargs="*", help=f"which images; default: {', '.join(TARGETS)}")
     parser.add_argument("--base", help="an image with Python; `local`: made here, of Debian")

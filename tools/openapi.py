@@ -1,8 +1,8 @@
-"""The parts of services/upload/openapi.json that the code determines.
+"""Generates the parts of services/upload/openapi.json that the code determines.
 
 These are the parameters of every route, from services/shared/contracts/parameters.py, and the error
-codes of every problem, from the errors. `python -m tools.reference` writes them; a test finds
-drift. All else in the file is hand-written.
+codes of every problem. `python -m tools.reference` writes them; a test detects drift. The rest of
+the file is hand-written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PROBLEM: Final = "Problem"
 
 
 def render(text: str) -> str:
-    """Return the description of the API with its parameters and error codes written again."""
+    """Return the API's description with its parameters and error codes replaced."""
     described = json.loads(text)
     schemas = described["components"]["schemas"]
     for route in Route:
@@ -93,7 +93,7 @@ def _write_form(schema: dict[str, Any], own: list[Parameter], route: Route) -> N
 
 
 def _described(parameter: Parameter, route: Route) -> dict[str, Any]:
-    """Return the schema of a field; a batch may have several of those that are in forms alone."""
+    """Return the schema of a field; a batch may repeat those that are only in forms."""
     schema = dict(parameter.form_schema or parameter.schema)
     if route is Route.BATCH and not parameter.in_query:
         schema = {"type": "array", "items": schema, "maxItems": _BATCH_LIMIT}

@@ -1,6 +1,6 @@
-"""The tables in docs/ that come from the code: settings, metrics, errors, queues, commands.
+"""Generates the tables in docs/: settings, metrics, errors, queues, commands.
 
-`python -m tools.reference` writes them between their markers; a test finds drift.
+`python -m tools.reference` writes them between their markers; a test detects drift.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _prose(text: str | None) -> str:
 
 
 def settings(kind: type[BaseSettings]) -> str:
-    """A row for every field: its variable, what it accepts, its default, what it means."""
+    """Return a row for every setting: its variable, accepted values, default, meaning."""
     prefix = str(kind.model_config.get("env_prefix", ""))
     return _table(
         ["variable", "accepts", "default", "meaning"],
@@ -83,7 +83,7 @@ def settings(kind: type[BaseSettings]) -> str:
 
 
 def setting_names() -> str:
-    """The module that names every variable, since no service may import another's settings."""
+    """Return the module with every variable's name, since no service imports another's settings."""
     names = sorted(
         f"{kind.model_config.get('env_prefix', '')}{field}".upper()
         for kind in SETTINGS
@@ -137,7 +137,7 @@ def _default(field: FieldInfo) -> str:
 
 
 class _Recorder(CollectorRegistry):
-    """A registry that lists what was registered, labelled or not."""
+    """Lists the registered metrics, labelled or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class _Recorder(CollectorRegistry):
 
 
 def metrics(kind: Callable[[CollectorRegistry], object]) -> str:
-    """A row for every metric: its name, type, labels, meaning."""
+    """Return a row for every metric: its name, type, labels, meaning."""
     registry = _Recorder()
     kind(registry)
     return _table(["metric", "type", "labels", "meaning"], map(_metric_row, registry.collectors))
@@ -168,7 +168,7 @@ def _metric_row(collector: Collector) -> list[str]:
 
 
 def caller_errors() -> str:
-    """A row for every code that a caller of the HTTP API can get."""
+    """Return a row for every code that a caller of the HTTP API can get."""
     found = openapi.caller_errors()
     return _table(
         ["code", "status", "retry after", "meaning"],
@@ -180,7 +180,7 @@ def caller_errors() -> str:
 
 
 def operator_errors() -> str:
-    """A row for every code that only logs, metrics and the command line show."""
+    """Return a row for every code that only logs, metrics and the command line show."""
     callers = set(openapi.caller_errors())
     found = [cls for cls in errors.by_code().values() if cls not in callers]
     return _table(["code", "meaning"], ([f"`{cls.code}`", _summary(cls)] for cls in found))
@@ -195,7 +195,7 @@ def _summary(thing: object) -> str:
 
 
 def exit_codes() -> str:
-    """A row for every exit code of a process."""
+    """Return a row for every exit code of a process."""
     return _table(
         ["exit code", "name"],
         ([str(code.value), f"`{code.name.lower()}`"] for code in lifecycle.ExitCode),
@@ -203,7 +203,7 @@ def exit_codes() -> str:
 
 
 def queues() -> str:
-    """A row for every queue that all services declare, and the replies' own."""
+    """Return a row for every queue: those of all services, and the reply queues."""
     rows = [*topology.ALL, topology.reply_queue("<replica>")]
     return _table(["queue", "type", "bounds", "what it gives up goes to"], map(_queue_row, rows))
 
@@ -229,7 +229,7 @@ def _queue_row(queue: Queue) -> list[str]:
 
 
 def parameters() -> str:
-    """A row for every parameter of a search or an embedding: values, effect, routes."""
+    """Return a row for every parameter of a search or an embedding: values, effect, routes."""
     rows = [parameter for parameter in PARAMETERS if parameter.routes != (Route.SAMPLE,)]
     return _table(["parameter", "values", "effect", "works on"], map(_parameter_row, rows))
 
@@ -240,7 +240,7 @@ def _parameter_row(parameter: Parameter) -> list[str]:
 
 
 def commands() -> str:
-    """A section for every command: usage, what it does, its options."""
+    """Return a section for every command: usage, description, options."""
     with click.Context(cli.main, info_name="simile") as context:
         return "\n\n".join(_command(cli.main, context))
 
@@ -264,7 +264,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 
 def _option_row(option: click.Option) -> list[str]:
     value = "" if option.is_flag else f" {option.make_metavar(click.Context(cli.main))}"
-    # click has a private mark for "no default"; a flag's false says nothing.
+    # click has a private mark for "no default"; the default of a flag is obvious.
     shown = isinstance(option.default, str | int | Path) and not option.is_flag
     return [
         f"`{', '.join(option.opts)}{value}`",
@@ -300,14 +300,14 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
 def render(page: str) -> str:
     """Return the page with every generated block replaced; an unknown name is a KeyError."""
 
-    def made_anew(block: re.Match[str]) -> str:
+    def updated(block: re.Match[str]) -> str:
         return f"{block['start']}{BLOCKS[block['name']]()}\n{block['end']}"
 
-    return _BLOCK.sub(made_anew, page)
+    return _BLOCK.sub(updated, page)
 
 
 def blocks_in(page: str) -> list[str]:
-    """The names of the page's generated blocks."""
+    """Return the names of the page's generated blocks."""
     return [block["name"] for block in _BLOCK.finditer(page)]
 
 

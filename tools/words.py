@@ -1,6 +1,6 @@
-"""Checks that code and docs use plain words: a short list of words that readers stumble over.
+"""Checks that code and docs use plain words.
 
-Run in the repository: `python -m tools.words`. Prints each place, and exits 1 where there is one.
+Run in the repository: `python -m tools.words`. Prints each place, and exits with 1 if there is any.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BANNED: Final = {
     "who asks": "the caller",
     "what is none": "what is not one",
 }
-"""The words, each with what to write in its place."""
+"""The banned words, each with a replacement."""
 
 _SUFFIXES: Final = frozenset(
     [

@@ -1,4 +1,4 @@
-"""Builds one engine's index in a process of its own, whose memory is watched from outside.
+"""Builds an engine's index in a process of its own, whose memory is sampled from outside.
 
 `python -m tests.benchmarks.building ENGINE FOLDER COUNT DIMENSION` is that process.
 """
@@ -24,10 +24,10 @@ from tests.benchmarks.memory import Ran, run_sampled, status_bytes
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """An index built and opened.
+    """An index that was built and opened.
 
-    seconds: without the start of Python. own_bytes: anonymous memory that opening it took, which
-    each process pays again; what is mapped, processes share.
+    seconds: without the start of Python. own_bytes: anonymous memory that opening it took; each
+    process needs its own, while mapped files are shared.
     """
 
     opened: Opened
@@ -37,7 +37,7 @@ class Built:
 
 
 def build(engine: str, dataset: Dataset) -> Built:
-    """Build the engine's index of the set, from nothing, and open it here."""
+    """Build the engine's index of the set, and open it in this process."""
     count, dimension = dataset.vectors.shape
     folder = _folder(dataset) / engine
     shutil.rmtree(folder, ignore_errors=True)
@@ -50,7 +50,7 @@ def build(engine: str, dataset: Dataset) -> Built:
 
 
 def forget(dataset: Dataset) -> None:
-    """Remove the set's indexes; those that are open stay readable until they are closed."""
+    """Remove the set's indexes; open ones stay readable until they are closed."""
     shutil.rmtree(_folder(dataset), ignore_errors=True)
 
 
@@ -59,7 +59,7 @@ def _folder(dataset: Dataset) -> Path:
 
 
 def main(engine: str, folder: str, count: str, dimension: str) -> None:
-    """Build in the child process, and report how long the build took."""
+    """Build in the child process, and print how long the build took."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

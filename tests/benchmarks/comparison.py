@@ -1,4 +1,4 @@
-"""All engines on one set: built one after another, their speeds measured in turn."""
+"""Compares all engines on a set: builds in sequence, measures speeds in turn."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.benchmarks.results import Figures, machine
 
 
 def compare(dataset: Dataset, display: Display) -> Figures:
-    """Every figure of the set."""
+    """Return every figure of the set."""
     name = dataset.spec.name
     engines = [engine for engine in ENGINES if (name, engine) not in SKIPPED]
     display.expect(2 * len(engines) + rounds_of() + 1)

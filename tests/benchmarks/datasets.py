@@ -1,6 +1,6 @@
-"""The vectors that engines are compared on: photographs, and synthetic ones streamed to disk.
+"""Provides the vectors that engines are compared on: photographs, and synthetic ones.
 
-Queries are of the same distribution and never in the set. Everything is cached in build/.
+Queries have the same distribution and are never in the set. Everything is cached in build/.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _HELD_OUT_EVERY: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """A set by name; photographs have as many vectors as there are files (count 0)."""
+    """A set by name; photographs take their count from the files (count 0)."""
 
     name: str
     kind: Kind
@@ -64,22 +64,22 @@ class Dataset:
 
     @property
     def title(self) -> str:
-        """What it is, for people."""
+        """Return a readable title."""
         count, dimension = self.vectors.shape
         what = "photographs" if self.spec.kind == "photographs" else self.spec.kind
         return f"{count:,} x {dimension:,}, {what}"
 
     def first(self, count: int) -> Dataset:
-        """The same with only the first so many vectors."""
+        """Return the same set with only the first `count` vectors."""
         return Dataset(self.spec, self.matrix, self.vectors[:count], self.queries)
 
 
 class Mixture:
-    """A distribution of unit vectors: clusters in a space of few dimensions, seen in many.
+    """A distribution of unit vectors: clusters in a space of few dimensions, mapped to many.
 
-    easy: 24 dimensions, mapped linearly, with a little noise. hard: what the layer before a
-    network's last looks like: 96 dimensions of falling strength, mapped to outputs whose scales
-    differ by orders of magnitude, with noise and a threshold of which most stay below (ReLU).
+    easy: 24 dimensions, mapped linearly, with a little noise. hard: like the layer before a
+    network's last: 96 dimensions of falling strength, mapped to outputs whose scales
+    differ by orders of magnitude, with noise and a threshold that zeroes most outputs (ReLU).
     """
 
     def __init__(self, kind: Kind, dimension: int) -> None:
@@ -94,7 +94,7 @@ class Mixture:
         self._scales = rng.lognormal(sigma=1.0, size=dimension).astype(np.float32)
 
     def draw(self, rows: int, stream: int, block: int) -> Vectors:
-        """Shape (rows, dimension); the same numbers give the same vectors."""
+        """Return vectors of shape (rows, dimension); the same numbers give the same vectors."""
         rng = np.random.default_rng((_SEED, stream, block))
         chosen = rng.integers(_CLUSTERS, size=rows)
         latent = self._centres[chosen] + self._spread * _normal(rng, rows, self._spread.size)
@@ -110,7 +110,7 @@ class Mixture:
 
 
 def prepared(spec: Spec, *, count: int | None = None) -> Dataset:
-    """The set, made now if it isn't cached; count: another size of a synthetic one, for trials."""
+    """Return the set, built if it isn't cached; count: another size of a synthetic set."""
     if spec.kind == "photographs":
         return _photographs(spec)
     count = count or spec.count
@@ -135,7 +135,7 @@ def _blocks(spec: Spec, count: int) -> Iterator[Vectors]:
 
 
 def _photographs(spec: Spec) -> Dataset:
-    """Every tenth photograph asks, the others are the set."""
+    """Take every tenth photograph as a query, the others as the set."""
     embedded = photographs.embedded(CACHE / "photographs.npy")
     folder = CACHE / "sets" / f"photographs-{len(embedded)}"
     folder.mkdir(parents=True, exist_ok=True)

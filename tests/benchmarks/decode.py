@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.decode`: what decoding costs, and what its short cuts change.
+"""Measures decoding and its short cuts: `python -m tests.benchmarks.decode`.
 
-Writes decode.json, a section of benchmarks.md and a picture. CPU time is the process's, each way
-on one thread. The default network measures how much of the top 10 is kept, on real photographs.
+Writes decode.json, a section of benchmarks.md and a picture. CPU time is that of the process,
+with a single thread. The default network measures the share of the top 10 that is preserved.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _SHOTS: Final = {
     "6 MP": (24, (2747, 2060), 92, 4.0),
     "12 MP": (24, (4000, 3000), 92, 5.0),
 }
-"""How many, of which size, JPEG quality, and noise (standard deviation of 255 levels)."""
+"""Count, size, JPEG quality, and noise (standard deviation of 255 levels)."""
 _K: Final = 10
 _BATCH: Final = 16
 
 Photographs = Mapping[str, Sequence[bytes]]
-"""By the name of their size."""
+"""Photographs by the name of their size."""
 
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
 def main(out: Path) -> None:
     """Compare ways of decoding on photographs as they are and enlarged, up to 12 megapixels."""
-    # The one runtime whose model several threads may share.
+    # This runtime's model may be shared by several threads.
     settings = EmbedderSettings(runtime="onnxruntime", device="cpu")
     with shown() as display:
         ways = decoders.installed()
@@ -90,7 +90,7 @@ def _stored() -> list[Path]:
 
 
 def _asked() -> Photographs:
-    """Photographs that are in no index, a third of them stored as a phone held upright does."""
+    """Return photographs outside the index, a third of them rotated by EXIF as by a phone."""
     others = photographs.paths()[2::_STORED_EVERY]
     paths = others[:: len(others) // _ASKED][:_ASKED]
     asked = {"as they are": [path.read_bytes() for path in paths]}
@@ -102,7 +102,7 @@ def _asked() -> Photographs:
 
 
 def _shot(number: int, path: Path, *, size: tuple[int, int], quality: int, noise: float) -> bytes:
-    """The photograph as a camera of that size would have written it: its noise, 4:2:0."""
+    """Return the photograph as a camera of that size would have written it: its noise, 4:2:0."""
     with Image.open(path) as opened:
         scene = opened.convert("RGB")
     pixels = np.asarray(ImageOps.fit(scene, size, Image.Resampling.BICUBIC)).astype(np.float32)
@@ -119,13 +119,13 @@ def _shot(number: int, path: Path, *, size: tuple[int, int], quality: int, noise
 def _costs(
     ways: Mapping[str, Decoder], asked: Photographs, display: Display
 ) -> Mapping[str, Mapping[str, float]]:
-    """Milliseconds of CPU by way and size: the median of each photograph's least."""
+    """Return CPU milliseconds by way and size: the median of each photograph's minimum."""
     least = {(way, size): np.full(_TIMED, np.inf) for way in ways for size in asked}
     for number in range(_ROUNDS + 1):
         display.at(f"costs, round {number} of {_ROUNDS}")
         for size, images in asked.items():
             for place, image in enumerate(images[:_TIMED]):
-                # Who comes first finds nothing in the caches, or another's threads still at work.
+                # The first run has cold caches, or threads of another way still at work.
                 for way in random.sample(list(ways), len(ways)):
                     spent = _cpu_ms(ways[way], image)
                     least[way, size][place] = min(least[way, size][place], spent)
@@ -140,14 +140,14 @@ def _cpu_ms(decode: Decoder, image: bytes) -> float:
 
 
 class _Embedder:
-    """Vectors of pixels, each computed once: many ways make the same of most photographs."""
+    """Computes vectors of pixels, each once: many ways give the same pixels."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
         self._known: dict[bytes, Vectors] = {}
 
     def vectors(self, images: Sequence[bytes], decode: Decoder) -> Vectors:
-        """Of unit length."""
+        """Return vectors of unit length."""
         with ThreadPoolExecutor() as threads:
             pixels = list(threads.map(decode, images))
             names = [one.tobytes() for one in pixels]
@@ -170,7 +170,7 @@ class _Embedder:
 def _kept(
     ways: Mapping[str, Decoder], asked: Photographs, model: Model, display: Display
 ) -> Mapping[str, Mapping[str, Mapping[str, float]]]:
-    """By way and size, the share of the top 10 that every pixel gives: queries alone, and both."""
+    """Return the preserved share of the top 10 by way and size: queries alone, and both sides."""
     embedder, full = _Embedder(model), ways[decoders.FULL]
     stored = [path.read_bytes() for path in _stored()]
     truth = embedder.vectors(stored, full)
@@ -202,7 +202,7 @@ def _share(wanted: Sequence[Sequence[int]], found: Sequence[Sequence[int]]) -> f
 
 
 async def _shrinking(images: Sequence[bytes], model_id: str) -> results.Figures:
-    """What SIMILE_UPLOAD_SHRINK moves: medians of CPU milliseconds, and of bytes sent."""
+    """Measure SIMILE_UPLOAD_SHRINK: medians of CPU milliseconds, and of bytes sent."""
     shrinker = Shrinker(photographs.LIMITS, on=True)
     rows = []
     for image in images:

@@ -1,4 +1,4 @@
-"""The section "Decoding" of the page and its picture, from the figures alone."""
+"""Writes the section "Decoding" of the page and its picture from the figures."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LARGE: Final = "12 MP"
 
 
 def written(figures: Figures) -> str:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     return "\n".join([*_method(figures), *_costs(figures), *_kept(figures), *_shrinking(figures)])
 
 
 def draw(figures: Figures, path: Path) -> None:
-    """CPU time of a 12-megapixel JPEG over what is kept of the top 10."""
+    """Plot CPU time of a 12-megapixel JPEG over the preserved share of the top 10."""
     figure, panel = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for name, way in figures["ways"].items():
         spent, kept = way["cpu_ms"][_LARGE], way["top10_kept"][_LARGE]["queries"]

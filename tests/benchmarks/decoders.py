@@ -1,7 +1,7 @@
-"""Ways from a photograph's bytes to the network's input: Simile's own, and those of libraries.
+"""Decodes photographs to the network's input by Simile's own way, and by other libraries.
 
-Each gives 224 x 224 pixels of the middle, upright, the short side scaled to 256. A library that
-isn't installed has no way here.
+Each way returns the upright middle 224 x 224 pixels, the short side scaled to 256. Libraries that
+are not installed are left out.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SIDE: Final = LITE0.crop
 
 
 def installed() -> Mapping[str, Decoder]:
-    """The ways that there are here, by name; Pillow's first."""
+    """Return the available ways by name; Pillow's first."""
     decoders: dict[str, Decoder] = {
         FULL: lambda image: _pillow(image, None),
         SIMILE: lambda image: LITE0.prepare(image, LIMITS),
@@ -55,14 +55,14 @@ def installed() -> Mapping[str, Decoder]:
 
 
 def versions() -> Mapping[str, str]:
-    """Of what decodes."""
+    """Return the versions of the libraries."""
     there = {library for library in RIVALS if library in installed()}
     found = {library: metadata.version(library) for library in ("pillow", *sorted(there))}
     return {**found, "Pillow's libjpeg-turbo": features.version("libjpeg_turbo") or "none"}
 
 
 def missing() -> list[str]:
-    """The libraries that aren't installed."""
+    """Return the libraries that aren't installed."""
     there = installed()
     return [library for library in RIVALS if library not in there]
 

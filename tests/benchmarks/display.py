@@ -1,4 +1,4 @@
-"""What a long benchmark shows: a bar of its steps on a terminal, a line for each that is done."""
+"""Shows the progress of a long benchmark: a bar on a terminal, a line for each finished step."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rich.progress import (
 
 
 class Display:
-    """Steps of known number; each says what it works on."""
+    """Shows a known number of steps, and the current one."""
 
     def __init__(self, bar: Progress) -> None:
         self._bar = bar
         self._task = bar.add_task("", total=0)
 
     def expect(self, steps: int) -> None:
-        """So many steps more."""
+        """Add `steps` to the expected steps."""
         self._bar.update(self._task, total=(self._bar.tasks[0].total or 0) + steps)
 
     def at(self, what: str) -> None:
-        """What goes on now."""
+        """Show the current step."""
         self._bar.update(self._task, description=what)
 
     def done(self, what: str = "") -> None:
-        """A step has ended; `what` stays on the screen."""
+        """Count a finished step; `what` stays on the screen."""
         self._bar.advance(self._task)
         if what:
             self._bar.console.print(what, highlight=False)
@@ -40,7 +40,7 @@ class Display:
 
 @contextmanager
 def shown() -> Iterator[Display]:
-    """A display on standard error."""
+    """Show a display on standard error."""
     columns = (
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -1,6 +1,6 @@
-"""The engines compared, each behind one small adapter: built into a folder, opened from it.
+"""Adapts the compared engines: each builds into a folder, and is opened from it.
 
-An effort is the one number that trades speed for recall; an engine without one has effort 0.
+An effort is the number that trades speed for recall; an engine without such a number has effort 0.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ K: Final = 10
 AT_ONCE: Final = 32
 
 Search = Callable[[Vectors], Sequence[Positions]]
-"""The K nearest of each query (n, dimension), by positions."""
+"""Returns the positions of the K nearest of each query (n, dimension)."""
 
 _FAISS: Any = faiss
-"""Its stubs lack some of it."""
+"""faiss, untyped: its stubs are incomplete."""
 
 _ANNOY_TREES: Final = 10
 _HNSW_LINKS: Final = 16
@@ -45,8 +45,8 @@ _SEARCH_K_TIMES: Final = (1, 4, 16, 64, 256, 1024, 4096)
 class Opened:
     """An index ready to be searched.
 
-    efforts: what may be asked of `search`, ascending; the first is the library's default.
-    bytes: files or memory that a search reads. note: what was chosen, for people.
+    efforts: the possible values of `search`, ascending; the first is the library's default.
+    bytes: files or memory that a search reads. note: the chosen parameters, for people.
     """
 
     search: Callable[[int], Search]
@@ -56,26 +56,26 @@ class Opened:
 
 
 class Adapter(Protocol):
-    """One engine."""
+    """Adapts an engine."""
 
     @property
     def title(self) -> str:
-        """Its name in tables."""
+        """Return its name in tables."""
 
     def build(self, vectors: Vectors, folder: Path) -> None:
-        """Write its files into an empty folder; `folder`/vectors.f32 is there already."""
+        """Write its files into an empty folder; `folder`/vectors.f32 exists already."""
 
     def open(self, vectors: Vectors, folder: Path) -> Opened:
-        """Open what was built."""
+        """Open the built index."""
 
 
 class PlainAnnoy:
-    """Annoy as its page shows it, on the full vectors: 10 trees, and search_k left alone."""
+    """Annoy as in its README, on the full vectors: 10 trees, and the default search_k."""
 
     title = "plain Annoy"
 
     def build(self, vectors: Vectors, folder: Path) -> None:
-        """Trees grow on all cores, Annoy's default."""
+        """Build trees on all cores, Annoy's default."""
         index = AnnoyIndex(vectors.shape[1], "angular")
         index.set_seed(1)
         for position, vector in enumerate(vectors):
@@ -84,7 +84,7 @@ class PlainAnnoy:
         index.save(str(folder / "plain.ann"))
 
     def open(self, vectors: Vectors, folder: Path) -> Opened:
-        """Efforts are search_k; the default is K x trees."""
+        """Open it; efforts are search_k, by default K x trees."""
         index = AnnoyIndex(vectors.shape[1], "angular")
         index.load(str(folder / "plain.ann"))
         default = K * _ANNOY_TREES
@@ -115,7 +115,7 @@ class Hnswlib:
         index.save_index(str(folder / "hnswlib.bin"))
 
     def open(self, vectors: Vectors, folder: Path) -> Opened:
-        """Efforts are ef."""
+        """Open it; efforts are ef."""
         index = self._index(vectors)
         index.load_index(str(folder / "hnswlib.bin"))
         index.set_num_threads(1)
@@ -148,7 +148,7 @@ class FaissHnsw:
         faiss.write_index(index, str(folder / "faiss.bin"))
 
     def open(self, vectors: Vectors, folder: Path) -> Opened:
-        """Efforts are efSearch."""
+        """Open it; efforts are efSearch."""
         del vectors
         faiss.omp_set_num_threads(1)
         index = faiss.read_index(str(folder / "faiss.bin"))
@@ -161,15 +161,15 @@ class FaissHnsw:
 
 
 class Exact:
-    """One matrix product of all waiting queries with all vectors."""
+    """Exact search: a matrix product of all waiting queries with all vectors."""
 
     title = "exact (numpy)"
 
     def build(self, vectors: Vectors, folder: Path) -> None:
-        """There is nothing to build."""
+        """Build nothing."""
 
     def open(self, vectors: Vectors, folder: Path) -> Opened:
-        """The vectors are mapped, as they are by Simile."""
+        """Map the vectors, as Simile does."""
         del folder
 
         def search(queries: Vectors) -> Sequence[Positions]:
@@ -182,22 +182,22 @@ class Exact:
 
 
 class OurEngine:
-    """Simile's own, as `simile index build --recall` leaves it."""
+    """Simile's own engine, as `simile index build --recall` builds it."""
 
     def __init__(self, recall: float) -> None:
-        """recall: what the build is asked for."""
+        """recall: the requested recall of the build."""
         self._recall = recall
         self.title = f"Simile, {recall:g} asked"
 
     def build(self, vectors: Vectors, folder: Path) -> None:
-        """All plans are tried, as in every build."""
+        """Try all plans, as every build does."""
         settings = IndexSettings(recall=self._recall)
         count, dimension = vectors.shape
         tuned = tune(folder, count, dimension, settings, NoProgress())
         (folder / "tuned.json").write_text(json.dumps(asdict(tuned)))
 
     def open(self, vectors: Vectors, folder: Path) -> Opened:
-        """The plan chosen is the only effort."""
+        """Open it; the chosen plan is the only effort."""
         tuned = json.loads((folder / "tuned.json").read_text())
         plan = Plan(**tuned["plan"])
         shards = tuple(Shard(**shard) for shard in tuned["shards"])
@@ -231,11 +231,11 @@ SKIPPED: Final = {
     ("100k-hard", "hnswlib"): "its build takes as long as on the easy set, which shows it",
     ("1m-256", "faiss"): _ONE_GRAPH,
 }
-"""(set, engine): why it is left out."""
+"""(set, engine): the reason why it is left out."""
 
 
 def link(matrix: Path, count: int, dimension: int, folder: Path) -> Vectors:
-    """The first `count` vectors as `folder`/vectors.f32, mapped; nothing is copied."""
+    """Map the first `count` vectors as `folder`/vectors.f32, without a copy."""
     folder.mkdir(parents=True)
     (folder / VECTORS).hardlink_to(matrix)
     return mapped(folder / VECTORS, count, dimension)

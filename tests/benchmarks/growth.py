@@ -1,4 +1,4 @@
-"""What Simile's builds and queries cost as a collection grows: the first vectors of one set."""
+"""Measures builds and queries as a collection grows: growing parts of the same set."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENGINE: Final = "simile-0.99"
 
 
 def measure(dataset: Dataset, sizes: Sequence[int], display: Display) -> list[Figures]:
-    """Build and search every size; the speeds are measured in turn."""
+    """Build and search every size; measure the speeds in turn."""
     sizes = [size for size in sizes if size <= len(dataset.vectors)]
     display.expect(2 * len(sizes) + rounds_of())
     rows = []

@@ -1,4 +1,4 @@
-"""Recall against exact search, the effort that a target takes, and speeds measured in turn."""
+"""Measures recall against exact search, the effort for a target, and speeds in turn."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _THREADS: Final = 2
 
 
 class Truth:
-    """The exact answers to a set's queries; of several that are equally near any is right."""
+    """The exact answers to a set's queries; among equally near items any is correct."""
 
     def __init__(self, vectors: Vectors, queries: Vectors) -> None:
         self._vectors = vectors
@@ -39,7 +39,7 @@ class Truth:
         self._bounds = [dots[-1] - _EQUAL for _, dots in scan.nearest(vectors, queries, K)]
 
     def recall(self, search: Search) -> tuple[float, float]:
-        """Recall@10 of all queries, asked 32 at a time, and the queries a second meanwhile."""
+        """Return recall@10 of all queries in batches of 32, and the queries per second."""
         found: list[NDArray[np.int64]] = []
         started = time.perf_counter()
         for start in range(0, len(self.queries), AT_ONCE):
@@ -58,7 +58,7 @@ class Truth:
 
 @dataclass(slots=True)
 class Tried:
-    """One effort of an engine: recall, and a first reading of its speed."""
+    """An effort of an engine: recall, and a first measurement of its speed."""
 
     effort: int
     recall: float
@@ -67,11 +67,11 @@ class Tried:
 
 @dataclass(slots=True)
 class Point:
-    """An effort whose speed is measured; why: it is the default, reaches 0.99, or 0.999.
+    """An effort whose speed is measured; why: default, reaches 0.99, or reaches 0.999.
 
-    Without a reason it is only a place on the curve: of those, `together` is all that is measured.
-    together: queries a second of one thread in batches of 32, a figure a round. threaded: of two
-    such threads. alone: the seconds of each query asked by itself.
+    Without a reason it is only a point of the curve, for which only `together` is measured.
+    together: queries per second of a thread in batches of 32, one figure per round. threaded: of 2
+    such threads. alone: the seconds of each query sent by itself.
     """
 
     engine: str
@@ -84,7 +84,7 @@ class Point:
     alone: list[float] = field(default_factory=list)
 
     def figures(self) -> Mapping[str, Any]:
-        """What is written down; a p99 only where enough queries were asked for one."""
+        """Return the recorded figures; a p99 only with enough queries."""
         figures: dict[str, Any] = {
             "why": self.why,
             "effort": self.effort,
@@ -109,10 +109,10 @@ class Point:
 def find_efforts(
     engine: str, opened: Opened, truth: Truth
 ) -> tuple[Sequence[Point], Sequence[Tried]]:
-    """The efforts to measure, and all that were tried.
+    """Return the efforts to measure, and all that were tried.
 
-    To measure: the default, the smallest that reach each target, and those between for a curve. A
-    target that takes a minute for all queries, or that no effort reaches, has none.
+    Measured are the default, the smallest that reach each target, and some between for a curve. A
+    target is left out that takes a minute for all queries, or that no effort reaches.
     """
     tried: dict[int, Tried] = {}
 
@@ -147,7 +147,7 @@ def _smallest(
     reaches: Callable[[int, float], bool],
     tried: Mapping[int, Tried],
 ) -> int | None:
-    """The smallest effort that reaches the target, to 6 %."""
+    """Return the smallest effort that reaches the target, to 6 %."""
     low = efforts[0]
     for high in efforts:
         if reaches(high, target):
@@ -166,16 +166,16 @@ def _smallest(
 
 
 def _pass_seconds(tried: Tried) -> float:
-    """How long a thousand queries take."""
+    """Return the seconds of a thousand queries."""
     return 1000 / tried.queries_per_second
 
 
 def measure_in_turn(
     points: Sequence[Point], queries: Vectors, *, each: Callable[[], object], rounds: int = _ROUNDS
 ) -> None:
-    """Measure every point a little, round after round, so that all meet the same machine.
+    """Measure every point briefly, round after round, so that all meet the same conditions.
 
-    The first round warms and is forgotten. each: called after each round.
+    The first round only warms up. each: called after each round.
     """
     with threadpool_limits(1):
         for number in range(rounds + 1):
@@ -189,7 +189,7 @@ def measure_in_turn(
 
 
 def rounds_of(rounds: int = _ROUNDS) -> int:
-    """How often `each` of measure_in_turn is called."""
+    """Return how often `each` of measure_in_turn is called."""
     return rounds + 1
 
 
@@ -210,7 +210,7 @@ def _measure(point: Point, queries: Vectors, number: int) -> None:
 
 
 def _together(search: Search, queries: Vectors, number: int) -> float:
-    """Queries a second in batches of 32; whole batches only."""
+    """Return queries per second in whole batches of 32."""
     starts = range(0, max(1, len(queries) - AT_ONCE + 1), AT_ONCE)
     started = time.perf_counter()
     for asked in itertools.count(1):
@@ -223,7 +223,7 @@ def _together(search: Search, queries: Vectors, number: int) -> float:
 
 
 def _threaded(search: Search, queries: Vectors, number: int) -> float:
-    """The sum of what two threads reach at the same time."""
+    """Return the sum of two concurrent threads' queries per second."""
     rates: list[float] = []
 
     def work(thread: int) -> None:

@@ -1,4 +1,4 @@
-"""What a process, or a tree of them, holds in memory; from /proc, so Linux alone."""
+"""Measures the memory of a process, or of a tree of processes; from /proc, so Linux alone."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _SAMPLE_SECONDS: Final = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A child process that ended well.
+    """A child process that exited with 0.
 
-    peak_anonymous_bytes: the most that it and its own children held at once (RssAnon, sampled).
-    peak_resident_bytes: the most of any of them with mapped files (VmHWM; what ru_maxrss would
-    say, without counting the parent that it was forked from).
+    peak_anonymous_bytes: the maximum that it and its children held at once (RssAnon, sampled).
+    peak_resident_bytes: the maximum of any of them with mapped files (VmHWM; as ru_maxrss, but
+    without counting the parent that it was forked from).
     """
 
     output: str
@@ -33,7 +33,7 @@ class Ran:
 
 
 def status_bytes(field: str, pid: int | str = "self") -> int:
-    """A field of /proc/<pid>/status in bytes: RssAnon, RssFile, VmHWM, ...; 0 when it is gone."""
+    """Return a field of /proc/<pid>/status in bytes: RssAnon, VmHWM, ...; 0 when it is gone."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             name, _, value = line.partition(":")
@@ -43,7 +43,7 @@ def status_bytes(field: str, pid: int | str = "self") -> int:
 
 
 def mapped_file_bytes(root: Path) -> int:
-    """How much of this process' address space maps files below that folder, removed ones too."""
+    """Return the bytes of this process that map files below that folder, removed ones too."""
     total = 0
     for line in Path("/proc/self/maps").read_text().splitlines():
         if str(root) in line:
@@ -53,12 +53,12 @@ def mapped_file_bytes(root: Path) -> int:
 
 
 def open_files() -> int:
-    """How many file descriptors this process has."""
+    """Return the number of file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (no Path of each is needed)
 
 
 def run_sampled(module: str, *arguments: object) -> Ran:
-    """Run `python -m module arguments` to its end, watching its memory. Raises RuntimeError."""
+    """Run `python -m module arguments` to its end, sampling its memory. Raises RuntimeError."""
     started = time.perf_counter()
     child = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],

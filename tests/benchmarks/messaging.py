@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.messaging`: what a query costs without its computing.
+"""Measures a query without its computation: `python -m tests.benchmarks.messaging`.
 
-The real services over a real RabbitMQ, with a model that computes nothing and an index of 100
-vectors: first without HTTP, from inbox to inbox, then with the HTTP front and the load generator.
+Runs the real services over RabbitMQ, with a model that computes nothing and an index of 100
+vectors: first without HTTP, through an inbox, then with the HTTP front and the load generator.
 Writes messaging.json and a section of benchmarks.md.
 """
 
@@ -62,12 +62,12 @@ _DEADLINE_SECONDS: Final = 10.0
 
 
 Processes = Mapping[str, psutil.Process]
-"""By what they are."""
+"""Processes by their role."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Stub:
-    """A model that looks at nothing."""
+    """A model that ignores its input."""
 
     model_id: str = MODEL
     dimension: int = DIMENSION
@@ -79,17 +79,17 @@ class Stub:
     )
 
     def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
-        """Black."""
+        """Return black pixels."""
         del image, box
         return np.zeros((8, 8, 3), np.uint8)
 
     def embed(self, batch: Pixels) -> Vectors:
-        """The same for all."""
+        """Return the same vector for all."""
         return np.ones((len(batch), DIMENSION), np.float32)
 
 
 def serve_stub() -> None:
-    """An embedder with that model, until a signal."""
+    """Run an embedder with that model, until a signal."""
     settings, shared = load(EmbedderSettings, decode_threads=1), load(SharedSettings)
 
     async def run(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:
@@ -105,7 +105,7 @@ def serve_stub() -> None:
 @click.option("--rounds", default=_ROUNDS, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
 def main(*, stub: bool, rounds: int, out: Path) -> None:
-    """Measure the messaging alone."""
+    """Measure messaging without computation."""
     if stub:
         serve_stub()
         return
@@ -125,7 +125,7 @@ async def _measured(folder: Path, rounds: int, display: Display) -> results.Figu
     points: dict[str, dict[int, list[Mapping[str, float]]]] = {
         way: {concurrency: [] for concurrency in CONCURRENCIES} for way in ("inbox", "http")
     }
-    with _house(folder) as (node, processes, url):
+    with _system(folder) as (node, processes, url):
         display.at("an idle broker")
         idle = await _idle_cores(processes)
         for _ in range(rounds):
@@ -152,8 +152,8 @@ async def _measured(folder: Path, rounds: int, display: Display) -> results.Figu
 
 
 @contextlib.contextmanager
-def _house(folder: Path) -> Iterator[tuple[Node, Processes, str]]:
-    """A broker and the services: the broker, all their processes, the front's address."""
+def _system(folder: Path) -> Iterator[tuple[Node, Processes, str]]:
+    """Run a broker and the services; yield the node, all processes, and the front's URL."""
     broker_folder = folder / "rabbitmq"
     broker_folder.mkdir()
     node, port = Node(broker_folder), running.free_port()
@@ -186,14 +186,14 @@ def _house(folder: Path) -> Iterator[tuple[Node, Processes, str]]:
 
 
 def is_broker(process: psutil.Process, folder: Path) -> bool:
-    """Whether that is the RabbitMQ node of the folder."""
+    """Return whether the process is the RabbitMQ node of the folder."""
     with contextlib.suppress(psutil.Error):
         return process.name() == "beam.smp" and str(folder) in " ".join(process.cmdline())
     return False
 
 
 async def _by_inbox(url: str, concurrency: int) -> list[float]:
-    """The latencies of queries that this process asks without HTTP."""
+    """Return the latencies of queries without HTTP."""
     broker = AmqpBroker(url, name="messaging benchmark")
     await broker.start(topology.ALL)
     inbox = Inbox(broker, "benchmark")
@@ -207,21 +207,21 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
     )  # fmt: skip
     image, latencies, end = _image(), list[float](), time.perf_counter() + _SECONDS
 
-    async def ask_for_ever() -> None:
+    async def ask_repeatedly() -> None:
         while (started := time.perf_counter()) < end:
             question = Question(collection=_COLLECTION, k=10)
             query = SearchQuery(query_id=new_query_id(), question=question)
             await client.search(query, image)
             latencies.append(time.perf_counter() - started)
 
-    await asyncio.gather(*(ask_for_ever() for _ in range(concurrency)))
+    await asyncio.gather(*(ask_repeatedly() for _ in range(concurrency)))
     await cancel(receiving)
     await broker.close()
     return latencies
 
 
 def _image() -> bytes:
-    """A picture of a usual size; its bytes after the picture are looked at by nobody."""
+    """Return a picture of a usual size; trailing bytes make each request unique."""
     image = plain_jpeg((10, 90, 40), (300, 200))
     return image + bytes(_IMAGE_BYTES - len(image))
 
@@ -252,7 +252,7 @@ def _medians(rows: Sequence[Mapping[str, float]]) -> Mapping[str, float]:
 
 
 async def _idle_cores(processes: Processes) -> float:
-    """What all of them use with nothing to do."""
+    """Return the CPU cores that all processes use without load."""
     await asyncio.sleep(_WARM_SECONDS)
     before = cpu_seconds(processes)
     await asyncio.sleep(_SECONDS)
@@ -260,7 +260,7 @@ async def _idle_cores(processes: Processes) -> float:
 
 
 def cpu_seconds(processes: Processes) -> dict[str, float]:
-    """User and system time by process."""
+    """Return user and system time by process."""
     found = {}
     for name, process in processes.items():
         times: Any = process.cpu_times()

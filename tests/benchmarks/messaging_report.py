@@ -1,4 +1,4 @@
-"""The section "Messaging" of the page, from the figures alone."""
+"""Writes the section "Messaging" of the page from the figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OF = ("client", "upload", "broker", "embedder", "searcher")
 
 
 def written(figures: Figures) -> str:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     return "\n".join(_lines(figures))
 
 

@@ -1,4 +1,4 @@
-"""Vectors of real photographs, by the product's own model and preprocessing."""
+"""Embeds real photographs with the product's own model and preprocessing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BATCH: Final = 8
 
 
 def embedded(cache: Path) -> Vectors:
-    """Shape (photographs, 1280), unit length, in the order of their paths; cached in that file."""
+    """Return vectors of unit length, shape (photographs, 1280), in path order; cached."""
     if not cache.exists():
         vectors = _embed(paths())
         cache.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def embedded(cache: Path) -> Vectors:
 
 
 def paths() -> list[Path]:
-    """The photographs, sorted. Raises ClickException when there are none."""
+    """Return the photographs, sorted. Raises ClickException when there are none."""
     folder = Path(os.environ.get("SIMILE_TEST_DATA", _BESIDE)) / "collection"
     if not folder.is_dir():
         message = f"no {folder}: set SIMILE_TEST_DATA to a folder that has collection/"
@@ -41,11 +41,11 @@ def paths() -> list[Path]:
 
 
 def _embed(paths: Sequence[Path]) -> Vectors:
-    # Half of the benchmark's runs need no torch.
+    # Imported here: half of the benchmark's runs need no torch.
     from services.embedder.models import loading  # noqa: PLC0415
     from services.embedder.settings import EmbedderSettings  # noqa: PLC0415
 
-    # The one runtime whose models several threads may share.
+    # This runtime's model may be shared by several threads.
     model, *_ = loading.load(EmbedderSettings(runtime="onnxruntime", device="cpu"), LIMITS)
 
     def embed(start: int) -> Vectors:

@@ -1,4 +1,4 @@
-"""The pictures of the search benchmark."""
+"""Plots the pictures of the search benchmark."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _STYLES: Final = {
 }
 _COLUMNS: Final = 3
 _ALMOST_ALL: Final = 1e-4
-"""Recall 1 on an axis of what is missed."""
+"""The place of recall 1 on the axis of 1 - recall."""
 
 
 def recall_against_speed(sets: Mapping[str, Figures], path: Path) -> None:
-    """A panel a set: queries a second, logarithmic, over recall, spread out towards 1."""
+    """Plot for each set queries per second, logarithmic, over recall, spread out towards 1."""
     columns = min(_COLUMNS, len(sets))
     rows = math.ceil(len(sets) / columns)
     figure, panels = plt.subplots(
@@ -84,7 +84,7 @@ _GROWTH: Final = (
 
 
 def growth(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A panel a cost, over the number of vectors; both axes logarithmic."""
+    """Plot each cost over the number of vectors; both axes are logarithmic."""
     figure, panels = plt.subplots(
         1, len(_GROWTH), figsize=(3.4 * len(_GROWTH), 3.3), layout="constrained"
     )

@@ -1,4 +1,4 @@
-"""Where figures go: a JSON file that runs add to, and a marked section of a page."""
+"""Stores figures: in a JSON file that runs add to, and a marked section of a page."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Figures = dict[str, Any]
 _VECTORS: Final = {
     "amx_bf16": "AMX", "avx512_bf16": "AVX-512 and bf16", "avx512f": "AVX-512", "avx2": "AVX2",
 }  # fmt: skip
-"""What a model's speed depends on most, widest first, by the CPU flag that shows it."""
+"""CPU flags that a model's speed depends on, widest first, with their names."""
 
 
 def machine() -> Figures:
-    """What the figures depend on."""
+    """Describe the machine that the figures depend on."""
     facts = dict(_cpu_facts())
     able = [name for flag, name in _VECTORS.items() if flag in facts.get("flags", "").split()]
     return {
@@ -46,7 +46,7 @@ def _cpu_facts() -> Iterator[tuple[str, str]]:
 
 
 def load(path: Path) -> Figures:
-    """What earlier runs wrote; nothing at first."""
+    """Return the figures of earlier runs; empty at first."""
     stored: Figures = json.loads(path.read_text()) if path.exists() else {}
     return stored
 
@@ -60,7 +60,7 @@ def save(path: Path, figures: Mapping[str, Any]) -> None:
 
 
 def write_section(page: Path, name: str, text: str) -> None:
-    """Replace what is between the page's markers, which are added at its end if missing."""
+    """Replace the text between the page's markers, which are added at its end if missing."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     content = page.read_text() if page.exists() else "# Benchmarks\n"
     if begin not in content:
@@ -75,7 +75,7 @@ def write_section(page: Path, name: str, text: str) -> None:
 
 
 def described(figures: Mapping[str, Any]) -> str:
-    """The machine in one line."""
+    """Describe the machine in a line."""
     libraries = ", ".join(f"{name} {version}" for name, version in figures["libraries"].items())
     return (
         f"{figures['cores']} cores of {figures['cpu']}, "

@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.runtimes`: what runs the network fastest, and what that changes.
+"""Compares the runtimes of the network: `python -m tests.benchmarks.runtimes`.
 
-Writes runtimes.json and a section of benchmarks.md. Each runtime is measured on one thread; of
-one, two workers are compared with two threads on a batch. int8 is tried, by static quantization.
+Writes runtimes.json and a section of benchmarks.md. Each runtime is measured on one thread; for
+ONNX Runtime, two workers are compared with two threads per batch, and int8 by static quantization.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _K: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A runtime by the name it has in the tables."""
+    """A runtime with its name in the tables."""
 
     name: str
     runtime: Runtime
 
 
 class _TwoThreads:
-    """ONNX Runtime with two threads on each batch: what two workers are compared with."""
+    """ONNX Runtime with two threads per batch, for comparison with two workers."""
 
     info = RuntimeInfo("onnxruntime", "fp32", "cpu")
 
@@ -61,19 +61,19 @@ class _TwoThreads:
         )
 
     def embed(self, batch: Pixels) -> Vectors:
-        """N vectors."""
+        """Return N vectors."""
         vectors: Vectors = self._session.run(None, {INPUT: batch})[0]
         return vectors
 
 
 class _Calibration(quantization.CalibrationDataReader):  # type: ignore[misc]
-    """Photographs, one by one, by which the ranges of int8 are found."""
+    """Yields photographs, from which the ranges of int8 are calibrated."""
 
     def __init__(self, pixels: Pixels) -> None:
         self._batches = iter(pixels[:, None])
 
     def get_next(self) -> dict[str, Pixels] | None:
-        """The next input, None at the end."""
+        """Return the next input, None at the end."""
         batch = next(self._batches, None)
         return None if batch is None else {INPUT: batch}
 
@@ -141,7 +141,7 @@ def _int8(network: Exported, pixels: Pixels, folder: Path) -> list[_Candidate]:
 def _measured(
     candidates: Sequence[_Candidate], network: Exported, pixels: Pixels, display: Display
 ) -> dict[str, results.Figures]:
-    """By name; speeds in turn, so that all meet the same machine."""
+    """Measure each candidate, speeds in turn, so that all meet the same conditions; by name."""
     display.at("vectors of every runtime")
     vectors = {one.name: _embedded(one.runtime, pixels) for one in candidates}
     truth = vectors["torch fp32"]
@@ -181,7 +181,7 @@ def _embedded(runtime: Runtime, pixels: Pixels) -> Vectors:
 
 
 def _kept(truth: Vectors, asking: Vectors, stored: Vectors) -> float:
-    """The share of torch's top 10 that queries of `asking` find among `stored`."""
+    """Return the share of torch's top 10 that queries of `asking` find among `stored`."""
     every = np.arange(0, len(truth), _ASKING_EVERY)
     wanted, found = _nearest(truth[every], truth, every), _nearest(asking[every], stored, every)
     same = [len(set(one) & set(other)) for one, other in zip(wanted, found, strict=True)]
@@ -205,7 +205,7 @@ def _speed(runtime: Runtime, batch: Pixels) -> float:
 
 
 def _two(runtime: Runtime, batch: Pixels) -> float:
-    """Two workers with a batch each; images a second of both."""
+    """Return images per second of two workers with a batch each."""
     speeds: list[float] = []
     threads = [
         threading.Thread(target=lambda: speeds.append(_speed(runtime, batch))) for _ in range(2)

@@ -1,4 +1,4 @@
-"""The section "Runtimes" of the page, from the figures alone."""
+"""Writes the section "Runtimes" of the page from the figures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _LEAST_KEPT = 0.95
 
 
 def written(figures: Figures) -> str:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     return "\n".join(_lines(figures))
 
 

@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.search`: Simile's engine against others, and as it grows.
+"""Compares Simile's engine with others, and as it grows: `python -m tests.benchmarks.search`.
 
-Writes search.json, a section of benchmarks.md and two plots; a later run of other sets adds to
+Writes search.json, a section of benchmarks.md and two plots; later runs of other sets add to
 them.
 """
 
@@ -29,7 +29,7 @@ _ALL: Final = (*SPECS, _GROWTH)
 @click.option("--count", type=int, help="Vectors of synthetic sets, to try the benchmark itself.")
 def main(sets: str, out: Path | None, count: int | None) -> None:
     """Compare the search engines."""
-    # Figures of a trial have no place beside those of a measurement.
+    # Figures of a trial are not stored beside those of a measurement.
     out = out or (CACHE / "trial" if count else Path("docs"))
     names = sets.split(",")
     if unknown := set(names) - set(_ALL):
@@ -42,7 +42,7 @@ def main(sets: str, out: Path | None, count: int | None) -> None:
 
 
 def _measure(name: str, out: Path, count: int | None, display: Display) -> None:
-    """Measure one set; what comes of it is written at once."""
+    """Measure a set; write its figures at once."""
     stored = out / "benchmarks" / "search.json"
     display.at(f"{name}: making vectors in {CACHE}")
     dataset = prepared(SPECS[growth.SET if name == _GROWTH else name], count=count)

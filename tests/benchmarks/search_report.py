@@ -1,4 +1,4 @@
-"""The section "Search" of the page, from figures alone: tables, ratios, where others are better."""
+"""Writes the section "Search" of the page from the figures: tables, ratios, losses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ which two thirds are zero."""
 
 
 def written(sets: Mapping[str, Figures], growth: Figures | None) -> str:
-    """The section, in Markdown. sets: by name, in the order of the page."""
+    """Return the section in Markdown. sets: by name, in the order of the page."""
     lines = ["## Search", "", _METHOD, ""]
     machines = {described(figures["machine"]) for figures in sets.values()}
     if growth:
@@ -123,7 +123,7 @@ def _builds(sets: Mapping[str, Figures]) -> Iterator[str]:
 
 
 def _worse(sets: Mapping[str, Figures]) -> Iterator[str]:
-    """Every comparison that Simile loses, as a list."""
+    """List every comparison that Simile loses."""
     yield "### Where Simile is slower or worse"
     yield ""
     found = [line for figures in sets.values() for line in _losses(figures)]
@@ -184,7 +184,7 @@ def _ours(figures: Figures, target: float) -> Figures | None:
 
 
 def _other(figures: Figures, engine: str, target: float) -> Figures | None:
-    """The engine where it reaches the target; exact search always does."""
+    """Return the engine's point that reaches the target; exact search always does."""
     return _point(figures, engine, "default" if engine == "exact" else f"{target:g}")
 
 

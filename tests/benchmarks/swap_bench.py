@@ -1,4 +1,4 @@
-"""A running searcher over an in-memory broker, with versions to swap and clients that ask."""
+"""Runs a searcher over an in-memory broker, with versions to swap and a load of queries."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ANSWER_SECONDS: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a client saw: when it asked and was answered (seconds), and by which version.
+    """A client's observation: times of query and answer (seconds), and the answering version.
 
     version is empty for a failure; mixed: a neighbour was not of the version that answered.
     """
@@ -61,14 +61,14 @@ class Answer:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Return the seconds until the answer."""
         return self.answered - self.asked
 
 
 def publish(
     volume: Volume, collection: str, count: int, dimension: int, *, number: int, method: MethodName
 ) -> str:
-    """Write, tune and publish a version whose items are labelled with its name; its name."""
+    """Write, tune and publish a version whose items are labelled with its name; return the name."""
     version = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()) + f"-{number:08x}"
     staging = volume.home(collection) / "building" / version
     staging.mkdir(parents=True)
@@ -109,7 +109,7 @@ def _items(count: int, version: str) -> Iterator[Item]:
 
 
 class Bench:
-    """A searcher of one collection, its only client's reply queue, and what was answered."""
+    """Runs a searcher of a collection, and records the answers to its only client."""
 
     def __init__(self, volume: Volume, broker: MemoryBroker, collection: str) -> None:
         self.volume = volume
@@ -121,7 +121,7 @@ class Bench:
         self._expected: tuple[str, float, asyncio.Future[float]] | None = None
 
     async def ask(self, vector: bytes, dimension: int) -> None:
-        """Ask for ten neighbours as the embedder would, and note the answer."""
+        """Request ten neighbours as the embedder would, and record the answer."""
         slip = Slip(
             correlation_id=f"{next(self._numbers)}",
             reply_to=topology.SEARCH.name,
@@ -138,10 +138,10 @@ class Bench:
         self._note(asked, reply)
 
     async def swap(self, version: str) -> float:
-        """Make the version active; when the first answer of it came (perf_counter).
+        """Activate the version; return when its first answer came (perf_counter).
 
-        Only an answer to what was asked after this counts: with two versions that take turns, a
-        late one may be of the same name.
+        Only answers to later queries count: with two versions that alternate, an
+        earlier answer may have the same name.
         """
         first: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._expected = (version, time.perf_counter(), first)
@@ -150,7 +150,7 @@ class Bench:
             return await first
 
     async def receive(self, replies: Consumer) -> None:
-        """Hand each reply to who asked, for ever."""
+        """Pass each reply to its query, until cancelled."""
         while True:
             for delivery in await replies.take(32):
                 delivery.ack()
@@ -175,7 +175,7 @@ class Bench:
 
 @dataclass(slots=True)
 class Load:
-    """A bounded closed loop: each client asks, waits for the answer, pauses, asks again."""
+    """A closed loop: each client queries, waits for the answer, pauses, repeats."""
 
     bench: Bench
     vectors: Vectors
@@ -185,7 +185,7 @@ class Load:
 
     @asynccontextmanager
     async def applied(self) -> AsyncIterator[None]:
-        """The load, for as long as the block lasts, with a ticker that notices stalls."""
+        """Run the load during the block, with a ticker that detects stalls."""
         asking = [
             asyncio.create_task(self._client(number), name=f"client {number}")
             for number in range(self.clients)
@@ -209,7 +209,7 @@ class Load:
             await asyncio.sleep(self.pause_seconds)
 
     async def _tick(self) -> None:
-        """How much longer than asked each millisecond of sleep took."""
+        """Record how much longer than a millisecond each sleep of a millisecond took."""
         while True:
             started = time.perf_counter()
             await asyncio.sleep(0.001)
@@ -218,7 +218,7 @@ class Load:
 
 @asynccontextmanager
 async def running(root: Path, collection: str, poll_seconds: float) -> AsyncIterator[Bench]:
-    """A searcher over the volume at `root`, ready."""
+    """Run a searcher over the volume at `root` until it is ready."""
     broker, telemetry, stop = MemoryBroker(), Telemetry(), asyncio.Event()
     await broker.start([*topology.ALL, _REPLIES])
     settings = SearcherSettings(poll_seconds=poll_seconds)
@@ -236,5 +236,5 @@ async def running(root: Path, collection: str, poll_seconds: float) -> AsyncIter
 
 
 def between(answers: Sequence[Answer], first: float, last: float) -> list[Answer]:
-    """Those asked in that span of time."""
+    """Return the answers to queries sent in that span of time."""
     return [answer for answer in answers if first <= answer.asked < last]

@@ -1,4 +1,4 @@
-"""The section "Swaps" of the page, from the figures alone."""
+"""Writes the section "Swaps" of the page from the figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.benchmarks.results import Figures, described
 
 
 def written(figures: Figures) -> str:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     pause = f"{1000 * figures['pause_seconds']:g} ms"
     return "\n".join(
         [

@@ -1,4 +1,4 @@
-"""`python -m tests.benchmarks.swaps`: versions swapped under load, large ones and a thousand times.
+"""Swaps versions under load, large ones and a thousand: `python -m tests.benchmarks.swaps`.
 
 Writes swaps.json and a section of benchmarks.md.
 """
@@ -77,7 +77,7 @@ def main(items: int, dimension: int, seconds: float, large: int, small: int, out
 
 
 def _publish_two(root: Path, shape: tuple[int, int], display: Display) -> Sequence[str]:
-    """Two versions of different vectors; their names."""
+    """Publish two versions of different vectors; return their names."""
     versions = []
     for number in (1, 2):
         display.at(f"building version {number} of {shape[0]:,} x {shape[1]:,}")
@@ -94,7 +94,7 @@ def _queries(dimension: int) -> Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """So many clients, that pause after each answer."""
+    """A number of clients, and their pause after each answer."""
 
     count: int
     pause_seconds: float
@@ -109,7 +109,7 @@ def _swap_large(
     swaps: int,
     display: Display,
 ) -> Figures:
-    """Steady load, then the same with a swap a second at most; times of answers and stalls."""
+    """Measure a steady load without swaps, then with at most one swap per second."""
 
     async def measure() -> Figures:
         async with running(root, "swapped", _POLL_SECONDS) as bench:
@@ -147,7 +147,7 @@ async def _steady(bench: Bench, load: Load, seconds: float) -> Figures:
 async def _swap_by_the_second(
     bench: Bench, load: Load, versions: Sequence[str], swaps: int, display: Display
 ) -> Figures:
-    """after: what was asked in the second after each swap. opening: while the new was verified."""
+    """after: queries in the second after each swap. opening: while the new version was verified."""
     load.stalls.clear()
     after: list[Answer] = []
     opening: list[Answer] = []
@@ -173,7 +173,7 @@ async def _swap_by_the_second(
 
 
 def _swap_small(root: Path, swaps: int, display: Display) -> Figures:
-    """As many swaps as fast as they are followed; what they leave behind."""
+    """Swap as fast as the searcher follows; measure the leftovers."""
     versions = _publish_two(root, _SMALL, display)
 
     async def measure() -> Figures:
@@ -181,7 +181,7 @@ def _swap_small(root: Path, swaps: int, display: Display) -> Figures:
             load = Load(bench, _queries(_SMALL[1]), _CLIENTS, _PAUSE_SECONDS)
             async with load.applied():
                 display.at("swapping small versions")
-                # One swap makes the second version active, which the first swap must not be.
+                # Preparation activates the second version, so the first swap goes to the first.
                 for number in range(_WARM_SWAPS):
                     await bench.swap(versions[number % len(versions)])
                     display.done()

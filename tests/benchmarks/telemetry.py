@@ -1,8 +1,8 @@
-"""`python -m tests.benchmarks.telemetry`: what metrics and logs cost a query.
+"""Measures the cost of metrics and logs: `python -m tests.benchmarks.telemetry`.
 
-The real services over a real RabbitMQ, with their metrics and logs turned on and off in turns of a
-few seconds, in the same processes: first with a model that computes nothing, then with the one that
-ships. Writes telemetry.json and a section of benchmarks.md.
+Runs the real services over RabbitMQ, with metrics and logs switched on and off in turns of a
+few seconds, in the same processes: first with a model that computes nothing, then with the default
+model. Writes telemetry.json and a section of benchmarks.md.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _ITEMS: Final = 100
 _CALLS: Final = 20_000
 
 _Turn = Mapping[str, float]
-"""CPU milliseconds a query, by process and in all."""
+"""CPU milliseconds per query, by process and in all."""
 
 
 @dataclass(frozen=True, slots=True)
 class _System:
-    """The processes that are measured, and the front's address."""
+    """The measured processes, and the front's address."""
 
     services: Mapping[str, Process]
     broker: psutil.Process
@@ -58,12 +58,12 @@ class _System:
 
     @property
     def measured(self) -> Mapping[str, psutil.Process]:
-        """All but the client."""
+        """Return all processes but the client."""
         own = {name: psutil.Process(one.popen.pid) for name, one in self.services.items()}
         return {**own, "broker": self.broker}
 
     def turn(self, number: int) -> None:
-        """Send every service that signal."""
+        """Send the signal to every service."""
         for process in self.services.values():
             os.kill(process.popen.pid, number)
 
@@ -72,7 +72,7 @@ class _System:
 @click.option("--rounds", default=_ROUNDS, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path), default=Path("docs"), show_default=True)
 def main(*, rounds: int, out: Path) -> None:
-    """Measure what metrics and logs cost."""
+    """Measure the cost of metrics and logs."""
     with shown() as display, tempfile.TemporaryDirectory() as folder:
         display.expect(4 * rounds)
         figures = _measured(Path(folder), rounds, display)
@@ -103,7 +103,7 @@ def _measured(folder: Path, rounds: int, display: Display) -> results.Figures:
 async def _alternated(
     system: _System, image: bytes, rounds: int, display: Display
 ) -> results.Figures:
-    """Turns of a few seconds, off and on, the order changing: what drifts hits both alike."""
+    """Measure turns of a few seconds, off and on, in changing order: drift affects both alike."""
     await _asked(system, image, _WARM_SECONDS)
     turns: dict[str, list[_Turn]] = {"off": [], "on": []}
     for number in range(rounds):
@@ -148,7 +148,7 @@ def _broker(folder: Path) -> Iterator[tuple[Node, psutil.Process]]:
 
 @contextlib.contextmanager
 def _system(folder: Path, node: Node, broker: psutil.Process, embedder: str) -> Iterator[_System]:
-    """The services as they ship: logs at info, each query a line, to a file."""
+    """Run the services with defaults: logs at info, a line per query, to a file."""
     port = running.free_port()
     environment = {
         "SIMILE_AMQP_URL": node.url,
@@ -192,7 +192,7 @@ def _model_id(embedder: Process) -> str:
 
 
 def _tracing_off_us() -> float:
-    """What the calls to a tracer that is off take of a query, in microseconds: three services'."""
+    """Return the microseconds per query of calls to a disabled tracer, in three services."""
     tracer, watch = NoTracing().tracer("upload"), Stopwatch(0.0)
     began = time.perf_counter()
     for _ in range(_CALLS):

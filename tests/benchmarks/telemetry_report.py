@@ -1,4 +1,4 @@
-"""The section "Telemetry" of the page, from the figures alone."""
+"""Writes the section "Telemetry" of the page from the figures."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _WAYS = {
 
 
 def written(figures: Figures) -> str:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     return "\n".join(_lines(figures))
 
 
 def share(figures: Figures, way: str) -> float:
-    """How much more CPU a query takes with metrics and logs than without, as a fraction."""
+    """Return the additional CPU of a query with metrics and logs, as a fraction."""
     found: float = figures[way]["more_ms"] / figures[way]["off"]["all"]
     return found
 

@@ -1,7 +1,7 @@
-"""Services whose metrics and logs can be turned off and on while they run, for the benchmark.
+"""Runs a service whose metrics and logs can be switched off and on, for the benchmark.
 
-`python -m tests.benchmarks.telemetry_switch SERVICE`: SIGUSR1 turns them off, SIGUSR2 on again.
-Times are taken either way: answers contain them.
+`python -m tests.benchmarks.telemetry_switch SERVICE`: SIGUSR1 switches them off, SIGUSR2 on again.
+Times are measured in both states: answers contain them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OFF: Final = signal.SIGUSR1
 ON: Final = signal.SIGUSR2
 
 STUB: Final = "stub"
-"""An embedder with a model that computes nothing."""
+"""The name of an embedder with a model that computes nothing."""
 
 _SERVICES: Final[Mapping[str, Callable[[], None]]] = {
     STUB: serve_stub,
@@ -56,7 +56,7 @@ def _nothing(*args: object, **kwargs: object) -> None:
 
 
 def main() -> None:
-    """Serve until a signal that ends."""
+    """Serve until a signal that ends the process."""
     real = [(owner, name, getattr(owner, name)) for owner, name in _SWITCHED]
 
     def off(*_: object) -> None:

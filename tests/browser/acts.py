@@ -1,4 +1,4 @@
-"""What a person does on the page, and what they see; asserts nothing by itself."""
+"""Drives the page as a person does, and reads what it shows; asserts nothing by itself."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GIVE = """([way, files]) => {
 
 
 def pick(page: Page, picture: Path) -> None:
-    """Choose one file, and wait for its ten neighbours."""
+    """Choose a file, and wait for its ten neighbours."""
     page.locator("#file").set_input_files(picture)
     expect(page.locator("#grid .search")).to_have_count(10)
 
@@ -48,47 +48,47 @@ def drag(page: Page, begin: Point, end: Point) -> None:
 
 
 def on_screen(page: Page, point: Point) -> Point:
-    """Where a point of the query image is in the window."""
+    """Return the position of a point of the query image in the window."""
     area = page.locator("#stage").bounding_box()
     assert area is not None
     return area["x"] + point[0] * area["width"], area["y"] + point[1] * area["height"]
 
 
 def asked(page: Page) -> dict[str, str]:
-    """What the address says."""
+    """Return the parameters in the page's address."""
     return dict(parse_qsl(urlsplit(page.url).query))
 
 
 def box(page: Page) -> list[float]:
-    """The box of the address: left, top, width, height; empty for the whole image."""
+    """Return the box of the address: left, top, width, height; empty for the whole image."""
     return [float(number) for number in asked(page).get("box", "").split(",") if number]
 
 
 def labels(page: Page) -> list[str]:
-    """The labels of the neighbours, nearest first."""
+    """Return the labels of the neighbours, nearest first."""
     return page.locator("#grid .label b").all_inner_texts()
 
 
 def focused(page: Page) -> str:
-    """The id of the element that has the focus."""
+    """Return the id of the focused element."""
     name: str = page.evaluate("document.activeElement.id")
     return name
 
 
 def colours(page: Page, scheme: str) -> None:
-    """Show the page in light or dark, without transitions: a colour half-way is nobody's choice."""
+    """Show the page in light or dark without transitions, whose colours would not count."""
     chosen: Literal["dark", "light"] = "dark" if scheme == "dark" else "light"
     page.emulate_media(color_scheme=chosen, reduced_motion="reduce")
 
 
 def violations(page: Page) -> list[str]:
-    """What axe finds."""
+    """Return the accessibility violations that axe finds."""
     results = Axe().run(page)
     return [f"{one['id']}: {one['nodes'][0]['html']}" for one in results.response["violations"]]
 
 
 def overflow(page: Page) -> int:
-    """How many pixels the page can be scrolled sideways."""
+    """Return how many pixels the page scrolls sideways."""
     pixels: int = page.evaluate(
         "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     )

@@ -1,4 +1,4 @@
-"""A real Chromium on the page of a real `simile up` with the drawn sample collection."""
+"""Runs Chromium on the page of a real `simile up` with the drawn sample collection."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ ARGUMENTS = [
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The volume of the running Simile."""
+    """Return the volume of the running Simile."""
     return tmp_path_factory.mktemp("site")
 
 
 @pytest.fixture(scope="module")
 def site(root: Path) -> Iterator[str]:
-    """The URL of a running Simile."""
+    """Yield the URL of a running Simile."""
     with simile_up(root / "up.log", "--root", str(root)) as (url, _):
         yield url
 
 
-# Not for the session: Playwright keeps an event loop running, beside which no other can.
+# Not for the session: Playwright keeps an event loop running, and no other can run then.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser; without one the tests skip, and fail in CI."""
+    """Yield a browser; without an installed browser the tests skip, and fail in CI."""
     if not CHROMIUM.exists():
         message = "Chromium is not installed: run `make system`"
         if os.environ.get("CI"):
@@ -53,7 +53,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A picture of each class that no collection holds, named as its class."""
+    """Draw a picture of each class that is in no collection, named as its class."""
     folder = tmp_path_factory.mktemp("pictures")
     draw_sample(folder / "unseen", per_class=1, seed=99)
     return [
@@ -64,13 +64,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def picture(pictures: list[Path]) -> Path:
-    """A fish that no collection holds."""
+    """Return a fish that is in no collection."""
     return next(one for one in pictures if one.stem == "fish")
 
 
 @pytest.fixture
 def page(chromium: Browser, site: str) -> Iterator[Page]:
-    """The page, loaded; fails the test for console errors and requests to anywhere else."""
+    """Yield the loaded page; fail the test for console errors and requests to other hosts."""
     with chromium.new_context(base_url=site, viewport={"width": 1280, "height": 860}) as context:
         page = context.new_page()
         complaints: list[str] = []
@@ -84,7 +84,7 @@ def page(chromium: Browser, site: str) -> Iterator[Page]:
 
 
 def _complain(complaints: list[str], kind: str, text: str) -> None:
-    # Chromium reports each answer that failed as an error; the page shows those itself.
+    # Chromium logs each failed answer as an error; the page shows those itself.
     if kind in {"error", "warning"} and not text.startswith("Failed to load resource"):
         complaints.append(text)
 

@@ -1,4 +1,4 @@
-"""Several images at once: a row each, with its neighbours or its problem."""
+"""Tests a search by several images: a row each, with its neighbours or its problem."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _pick(page: Page, pictures: list[Path]) -> None:
 
 
 def test_picked_images_get_a_row_each(page: Page, pictures: list[Path]) -> None:
-    """A row has the image, its name, and what is most similar to it."""
+    """A row has the image, its name, and its most similar items."""
     _pick(page, pictures[:3])
     expect(page.locator("#status")).to_have_text("Searched by 3 images.")
     for row, picture in zip(page.locator(_ROWS).all(), pictures[:3], strict=True):
@@ -41,13 +41,13 @@ def test_picked_images_get_a_row_each(page: Page, pictures: list[Path]) -> None:
 def test_dropped_and_pasted_images_get_rows(
     page: Page, pictures: list[Path], way: Literal["drop", "paste"]
 ) -> None:
-    """Several files are taken however they come."""
+    """Several files are accepted by drop and by paste."""
     give(page, way, pictures[:2])
     _searched(page, 2)
 
 
 def test_one_bad_image_has_its_problem(page: Page, pictures: list[Path], tmp_path: Path) -> None:
-    """The others are answered all the same; the status says how many were."""
+    """The other images are answered; the status says how many were."""
     text = tmp_path / "text.jpg"
     text.write_text("this is no image")
     _pick(page, [pictures[0], text, pictures[1]])
@@ -59,7 +59,7 @@ def test_one_bad_image_has_its_problem(page: Page, pictures: list[Path], tmp_pat
 
 
 def test_a_row_opens_as_a_search_and_back_returns(page: Page, pictures: list[Path]) -> None:
-    """The query image of a row is searched by alone; Back shows the rows again."""
+    """A click on a row's query image searches by it alone; Back shows the rows again."""
     _pick(page, pictures[:3])
     page.locator(f"{_ROWS} .row-query").nth(1).click()
     expect(page.locator("#grid .search")).to_have_count(10)
@@ -70,14 +70,14 @@ def test_a_row_opens_as_a_search_and_back_returns(page: Page, pictures: list[Pat
 
 
 def test_a_neighbour_of_a_row_is_searched_from(page: Page, pictures: list[Path]) -> None:
-    """More like this works from a row, too."""
+    """Search from a neighbour works in a row, too."""
     _pick(page, pictures[:2])
     page.locator(f"{_ROWS} .row-found .search").nth(3).click()
     expect(page.locator("#grid .search")).to_have_count(10)
     assert "item=" in page.url
 
 
-def test_the_keyboard_is_enough(page: Page, pictures: list[Path]) -> None:
+def test_the_keyboard_suffices(page: Page, pictures: list[Path]) -> None:
     """The focus goes to the rows, Tab to the first image, and Enter searches by it."""
     _pick(page, pictures[:2])
     assert focused(page) == "batch-title"
@@ -87,8 +87,8 @@ def test_the_keyboard_is_enough(page: Page, pictures: list[Path]) -> None:
     assert "upload=" in page.url
 
 
-def test_more_than_sixteen_are_cut_and_told(page: Page, pictures: list[Path]) -> None:
-    """The first sixteen are searched by, and the status says so."""
+def test_more_than_sixteen_images_are_cut_with_a_notice(page: Page, pictures: list[Path]) -> None:
+    """The first sixteen images are searched by, and the status says so."""
     page.locator("#file").set_input_files([*pictures, *pictures[:6]])
     _searched(page, 16)
     expect(page.locator("#status")).to_contain_text("Of the 18 given, only the first 16")
@@ -97,7 +97,7 @@ def test_more_than_sixteen_are_cut_and_told(page: Page, pictures: list[Path]) ->
 def test_an_image_that_is_too_large_is_not_sent(
     page: Page, pictures: list[Path], tmp_path: Path
 ) -> None:
-    """It gets the problem that the server would answer; the others go."""
+    """The image gets the problem that the server would answer; the others are sent."""
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(16 * 2**20))
     with page.expect_request("**/v1/search/batch") as sent:
@@ -107,7 +107,7 @@ def test_an_image_that_is_too_large_is_not_sent(
 
 
 def test_more_bytes_than_a_request_holds_take_several(page: Page, pictures: list[Path]) -> None:
-    """What the server would refuse as one batch goes as two."""
+    """Images beyond the size of a request are sent as two batches."""
 
     def lower(route: Route) -> None:
         answer = route.fetch()
@@ -126,8 +126,8 @@ def test_more_bytes_than_a_request_holds_take_several(page: Page, pictures: list
     page.unroute("**/v1/collections")
 
 
-def test_choices_ask_again(page: Page, pictures: list[Path]) -> None:
-    """How many to show holds for every row."""
+def test_a_changed_choice_searches_again(page: Page, pictures: list[Path]) -> None:
+    """The number of neighbours applies to every row."""
     _pick(page, pictures[:2])
     page.get_by_label("Show").select_option("5")
     expect(page.locator(f"{_ROWS} .row-found .search")).to_have_count(10)
@@ -145,7 +145,7 @@ def test_no_accessibility_violations(
     assert violations(page) == []
 
 
-def test_a_small_phone_is_wide_enough(page: Page, pictures: list[Path]) -> None:
+def test_the_page_fits_a_small_phone(page: Page, pictures: list[Path]) -> None:
     """At 320 pixels only the strips scroll sideways, not the page."""
     page.set_viewport_size({"width": 320, "height": 640})
     _pick(page, pictures[:2])

@@ -1,4 +1,4 @@
-"""The page while an index is being built by another process: it shows how far, then comes alive."""
+"""Tests the page during a build in another process: it shows progress, then results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAME = "further"
 
 @pytest.fixture
 def building(page: Page, root: Path) -> Iterator[Path]:
-    """The `building` of a collection that has no version; gone after the test."""
+    """Yield the progress file of a collection without a version; remove it after the test."""
     home = Volume(root).home(NAME)
     yield home / BUILDING
     page.goto("about:blank")
@@ -34,7 +34,7 @@ def building(page: Page, root: Path) -> Iterator[Path]:
 
 
 def _write(building: Path, done: int, total: int | None, eta_seconds: float | None = None) -> None:
-    """Write as a builder does; each call is a beat."""
+    """Write progress as a builder does; each call is a heartbeat."""
     BuildProgress(
         stage="listing" if total is None else "embedding", done=done, total=total, failed=2,
         eta_seconds=eta_seconds, build="other", beat=time.time_ns(),
@@ -43,7 +43,7 @@ def _write(building: Path, done: int, total: int | None, eta_seconds: float | No
 
 
 def _publish(root: Path, count: int, number: int) -> None:
-    """Publish a version whose images are there."""
+    """Publish a version whose images exist."""
     images = root.parent / "further-images"
     images.mkdir(exist_ok=True)
     listed = items(count)
@@ -54,10 +54,8 @@ def _publish(root: Path, count: int, number: int) -> None:
     )
 
 
-def test_a_first_build_is_shown_and_the_page_comes_alive(
-    page: Page, root: Path, building: Path
-) -> None:
-    """Calm words and a bar instead of an error; when the build is done, images to start from."""
+def test_a_first_build_is_shown_and_then_its_images(page: Page, root: Path, building: Path) -> None:
+    """The page shows text and a bar instead of an error; after the build, images to start from."""
     _write(building, 812, 4210, 20.4)
     page.goto(f"/?collection={NAME}")
     title = page.locator("#building-title")
@@ -79,7 +77,7 @@ def test_a_first_build_is_shown_and_the_page_comes_alive(
 
 
 def test_a_rebuild_is_shown_beside_the_search(page: Page, root: Path, building: Path) -> None:
-    """The page goes on with the version before, says so, and takes up the next by itself."""
+    """The page keeps the version before, says so, and switches to the next by itself."""
     _publish(root, 3, 1)
     _write(building, 0, None)
     page.goto(f"/?collection={NAME}")
@@ -92,8 +90,8 @@ def test_a_rebuild_is_shown_beside_the_search(page: Page, root: Path, building: 
     expect(page.locator("#building-title")).to_be_hidden()
 
 
-def test_the_page_of_a_first_up_comes_alive(chromium: Browser, tmp_path: Path) -> None:
-    """Opened as soon as the port answers, long before `ready`: it never shows an error."""
+def test_the_page_of_a_first_up_never_shows_an_error(chromium: Browser, tmp_path: Path) -> None:
+    """Opened as soon as the port answers, before `ready`, the page never shows an error."""
     draw_sample(tmp_path / "pictures", per_class=1)
     log = tmp_path / "up.log"
     up = ["-m", "services", "up", "--port", "0", "--root", str(tmp_path / "root")]
@@ -104,7 +102,7 @@ def test_the_page_of_a_first_up_comes_alive(chromium: Browser, tmp_path: Path) -
         page = chromium.new_page(base_url=_serving(log))
         alerts: list[str] = []
 
-        def note(text: str) -> None:  # Playwright marks what it calls: no built-in method
+        def note(text: str) -> None:  # Playwright sets attributes on it: no built-in method
             alerts.append(text)
 
         page.expose_function("alerted", note)
@@ -123,13 +121,13 @@ def test_the_page_of_a_first_up_comes_alive(chromium: Browser, tmp_path: Path) -
 
 
 def _serving(log: Path) -> str | None:
-    """The URL of the log line with which the port is open."""
+    """Return the URL in the log line of the open port, or None."""
     lines = (line for line in log_lines(log) if line.get("action") == "serving")
     return next((str(line["url"]) for line in lines), None)
 
 
 def test_an_empty_volume_is_no_error(page: Page) -> None:
-    """Calm words and the command that makes an index; the page goes on once there is one."""
+    """The page shows the command that builds an index, and continues once there is one."""
     limits = page.request.get("/v1/collections").json()["limits"]
     nothing = {"collections": [], "default_collection": None, "limits": limits}
     page.route("**/v1/collections", lambda route: route.fulfill(json=nothing))

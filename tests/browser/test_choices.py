@@ -1,4 +1,4 @@
-"""Filter, near-duplicates and further pages, on a collection that has artists and copies."""
+"""Tests filter, near-duplicates and further pages on a collection with artists and copies."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ pytestmark = pytest.mark.browser
 _PER_CLASS = 8
 _COPIES = 2
 _OF_ANN = _PER_CLASS * len(CLASSES) // 2
-"""Every other drawing is hers; the copies are nobody's."""
+"""Every other drawing is by Ann; the copies have no artist."""
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a running Simile on the gallery."""
+    """Yield the URL of a running Simile with the gallery."""
     folder = tmp_path_factory.mktemp("site")
-    _hang(folder / "gallery")
+    _write_gallery(folder / "gallery")
     with simile_up(
         folder / "up.log", "--root", str(folder / "root"), "--images", str(folder / "gallery")
     ) as (url, _):
         yield url
 
 
-def _hang(folder: Path) -> None:
-    """Drawings by two artists, the first fish with two copies of lower quality."""
+def _write_gallery(folder: Path) -> None:
+    """Write drawings by two artists, the first fish with two copies of lower quality."""
     draw_sample(folder, per_class=_PER_CLASS, seed=21)
     rows = [
         (drawing.relative_to(folder), drawing.parent.name, ("Ann", "Bo")[place % 2])
@@ -69,7 +69,7 @@ def _refuse(route: Route, status: int, code: str) -> None:
 
 
 def test_a_label_can_be_chosen(page: Page, picture: Path) -> None:
-    """Only images with it answer, the address holds it, the status counts them; Back undoes it."""
+    """Only images with the label are found, the address and the status show it; Back undoes it."""
     pick(page, picture)
     _open_filter(page)
     page.get_by_label(f"boat {_PER_CLASS}").check()
@@ -84,7 +84,7 @@ def test_a_label_can_be_chosen(page: Page, picture: Path) -> None:
 
 
 def test_labels_and_attributes_go_together(page: Page, picture: Path) -> None:
-    """Two labels are either of them; an attribute narrows them further."""
+    """Two labels match either; an attribute narrows them further."""
     pick(page, picture)
     _open_filter(page)
     page.get_by_label(f"boat {_PER_CLASS}").check()
@@ -98,8 +98,8 @@ def test_labels_and_attributes_go_together(page: Page, picture: Path) -> None:
     assert "filter" not in asked(page)
 
 
-def test_the_keyboard_chooses_without_losing_its_place(page: Page, picture: Path) -> None:
-    """Space ticks one after the other, while the answer changes; Escape closes the panel."""
+def test_the_keyboard_chooses_without_losing_focus(page: Page, picture: Path) -> None:
+    """Space ticks boxes in turn while answers change; Escape closes the panel."""
     pick(page, picture)
     page.locator("#filter-summary").focus()
     page.keyboard.press("Enter")
@@ -116,7 +116,7 @@ def test_the_keyboard_chooses_without_losing_its_place(page: Page, picture: Path
 
 
 def test_a_filter_chosen_first_holds_for_the_search(page: Page, picture: Path) -> None:
-    """What is chosen on the empty page is asked of the image that follows."""
+    """A filter chosen on the empty page applies to the first image."""
     _open_filter(page)
     page.get_by_label(f"boat {_PER_CLASS}").check()
     page.locator("#file").set_input_files(picture)
@@ -125,7 +125,7 @@ def test_a_filter_chosen_first_holds_for_the_search(page: Page, picture: Path) -
 
 
 def test_a_filter_that_nothing_passes_says_so(page: Page) -> None:
-    """A link may name what is not there: it is shown as chosen, and can be cleared."""
+    """A link with unknown labels shows them as chosen, and they can be cleared."""
     _linked(page, '{"label": ["whale"]}')
     expect(page.locator("#empty")).to_contain_text("No image passes the filter")
     expect(page.locator("#status")).to_have_text("No image passes the filter.")
@@ -136,7 +136,7 @@ def test_a_filter_that_nothing_passes_says_so(page: Page) -> None:
 
 
 def test_a_filter_without_a_choice_is_not_offered(page: Page) -> None:
-    """One label and no attributes leave nothing to choose."""
+    """A collection with a single label and no attributes offers no filter."""
     one = {"labels": [{"value": "boat", "count": 3}], "attributes": {}}
     page.route("**/facets", lambda route: route.fulfill(json=one))
     page.reload()
@@ -146,7 +146,7 @@ def test_a_filter_without_a_choice_is_not_offered(page: Page) -> None:
 
 
 def test_near_duplicates_are_folded(page: Page, picture: Path) -> None:
-    """One fish stands for its copies, says how many, and its link shows them."""
+    """A fish represents its copies, shows how many, and its link shows them."""
     pick(page, picture)
     expect(page.locator(".folded")).to_have_count(0)
     page.get_by_label("Hide near-duplicates").check()
@@ -161,7 +161,7 @@ def test_near_duplicates_are_folded(page: Page, picture: Path) -> None:
 
 
 def test_a_checked_choice_is_kept_in_the_address(page: Page, picture: Path) -> None:
-    """The keyboard ticks it; Back unticks it."""
+    """The keyboard ticks the box; Back unticks it."""
     pick(page, picture)
     page.get_by_label("Hide near-duplicates").focus()
     page.keyboard.press("Space")
@@ -172,8 +172,8 @@ def test_a_checked_choice_is_kept_in_the_address(page: Page, picture: Path) -> N
     expect(page.get_by_label("Hide near-duplicates")).not_to_be_checked()
 
 
-def test_show_more_goes_on_to_the_end(page: Page, picture: Path) -> None:
-    """The next page is appended, nobody comes twice, and the focus is on its first card."""
+def test_show_more_continues_to_the_end(page: Page, picture: Path) -> None:
+    """The next page is appended without repeats, and its first card gets the focus."""
     pick(page, picture)
     _open_filter(page)
     page.get_by_label(f"Ann {_OF_ANN}").check()
@@ -193,7 +193,7 @@ def test_show_more_goes_on_to_the_end(page: Page, picture: Path) -> None:
 
 
 def test_a_changed_collection_says_so_and_starts_again(page: Page, picture: Path) -> None:
-    """The results stay; a button searches again."""
+    """The results stay; a button starts a new search."""
     pick(page, picture)
     page.route("**/v1/search?*cursor=*", lambda route: _refuse(route, 410, "cursor_expired"))
     page.get_by_role("button", name="Show more").click()
@@ -207,7 +207,7 @@ def test_a_changed_collection_says_so_and_starts_again(page: Page, picture: Path
 
 
 def test_a_page_that_fails_can_be_tried_again(page: Page, picture: Path) -> None:
-    """A refusal leaves what was found, with its code; the next try goes on."""
+    """A refused page keeps the earlier results and shows its code; a retry continues."""
     pick(page, picture)
     page.route("**/v1/search?*cursor=*", lambda route: _refuse(route, 503, "overloaded"))
     page.get_by_role("button", name="Show more").click()
@@ -238,7 +238,7 @@ def test_no_accessibility_violations(page: Page, picture: Path, scheme: str) -> 
     assert violations(page) == []
 
 
-def test_a_small_phone_is_wide_enough(page: Page, picture: Path) -> None:
+def test_the_page_fits_a_small_phone(page: Page, picture: Path) -> None:
     """At 320 pixels nothing scrolls sideways, with the filter open and cards folded."""
     page.set_viewport_size({"width": 320, "height": 640})
     pick(page, picture)

@@ -1,4 +1,4 @@
-"""Items in formats that browsers don't show: the page shows their thumbnails instead."""
+"""Tests items in formats that browsers don't show: the page shows their thumbnails."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMATS = {"heic": "HEIF", "tif": "TIFF", "jp2": "JPEG2000"}
 
 @pytest.fixture(scope="module")
 def site(root: Path) -> Iterator[str]:
-    """A Simile whose collection holds an image in each of these formats."""
+    """Yield the URL of a Simile whose collection holds an image in each of these formats."""
     folder = root / "items"
     draw_sample(folder, per_class=3)
     for name, drawn in zip(FORMATS, sorted(folder.glob("*/001.jpg")), strict=False):
@@ -42,8 +42,10 @@ def _item(page: Page, site: str, label: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_an_item_that_browsers_do_not_show_is_shown_small(page: Page, site: str, name: str) -> None:
-    """Its thumbnail stands for it, and a part of it can be searched."""
+def test_an_item_that_browsers_do_not_show_has_a_thumbnail(
+    page: Page, site: str, name: str
+) -> None:
+    """The thumbnail replaces the item, and a part of it can be searched."""
     item = _item(page, site, name)
     page.goto(f"/?item={item['item_id']}")
     expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
@@ -56,7 +58,7 @@ def test_an_item_that_browsers_do_not_show_is_shown_small(page: Page, site: str,
 
 
 def test_a_part_of_an_item_larger_than_callers_may_send_is_searched(page: Page, site: str) -> None:
-    """A build takes in larger images than a query may be; the page then sends the thumbnail."""
+    """For items larger than a query may be, the page sends the thumbnail."""
     page.goto(f"/?item={_item(page, site, 'large')['item_id']}")
     expect(page.get_by_role("button", name="Search a part")).to_be_visible()
     with page.expect_response("**/v1/search?*box=*") as answered:

@@ -1,4 +1,4 @@
-"""The web page as a person uses it, in a real browser on a running Simile."""
+"""Tests the web page in a real browser on a running Simile."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def _refuse(route: Route) -> None:
     )
 
 
-def test_the_empty_page_invites(page: Page) -> None:
-    """A first visit shows where to drop an image, what is accepted, and images to start from."""
+def test_the_empty_page_shows_how_to_start(page: Page) -> None:
+    """A first visit shows where to drop an image, accepted formats, and images to start from."""
     expect(page.get_by_text("Drop an image here")).to_be_visible()
     expect(page.locator("#limits")).to_contain_text("JPEG")
     expect(page.locator("#strip a")).to_have_count(24)
     expect(page.locator("#result")).to_be_hidden()
 
 
-def test_a_picked_image_shows_ten_neighbours_of_its_kind(page: Page, picture: Path) -> None:
-    """The neighbours come with label, similarity and facts; most are of the image's class."""
+def test_a_picked_image_shows_ten_neighbours_of_its_class(page: Page, picture: Path) -> None:
+    """Neighbours have label, similarity and details; most are of the image's class."""
     pick(page, picture)
     assert labels(page).count("fish") >= 8
     expect(page.locator("#status")).to_contain_text("10 similar images")
@@ -50,7 +50,7 @@ def test_a_picked_image_shows_ten_neighbours_of_its_kind(page: Page, picture: Pa
 def test_a_given_image_is_searched(
     page: Page, picture: Path, way: Literal["drop", "paste"]
 ) -> None:
-    """Dropping a file anywhere on the page searches by it, and so does pasting one."""
+    """Dropping a file anywhere on the page searches by it, and so does pasting."""
     give(page, way, [picture])
     expect(page.locator("#grid .search")).to_have_count(10)
 
@@ -82,15 +82,15 @@ def test_a_result_can_be_linked(page: Page) -> None:
     assert labels(page) == found
 
 
-def test_more_neighbours_can_be_asked_for(page: Page, picture: Path) -> None:
-    """The number of neighbours is a choice, kept in the address."""
+def test_more_neighbours_can_be_requested(page: Page, picture: Path) -> None:
+    """The number of neighbours is a choice, and stays in the address."""
     pick(page, picture)
     page.get_by_label("Show").select_option("20")
     expect(page.locator("#grid .search")).to_have_count(20)
     assert "k=20" in page.url
 
 
-def test_the_keyboard_is_enough(page: Page) -> None:
+def test_the_keyboard_suffices(page: Page) -> None:
     """Tab reaches the file field and the images; Enter on an image searches from it."""
     page.keyboard.press("Tab")
     reached = set()
@@ -104,11 +104,11 @@ def test_the_keyboard_is_enough(page: Page) -> None:
     assert focused(page) == "result-title"
 
 
-def test_waiting_shows_where_the_answer_will_be(page: Page, picture: Path) -> None:
-    """Until the answer comes there are as many blank places as neighbours asked for."""
+def test_waiting_shows_placeholders(page: Page, picture: Path) -> None:
+    """Until the answer arrives there are as many placeholders as requested neighbours."""
     held: list[Route] = []
 
-    def hold(route: Route) -> None:  # Playwright marks what it calls: no built-in method
+    def hold(route: Route) -> None:  # Playwright sets attributes on it: no built-in method
         held.append(route)
 
     page.route("**/v1/search*", hold)
@@ -121,7 +121,7 @@ def test_waiting_shows_where_the_answer_will_be(page: Page, picture: Path) -> No
 
 
 def test_a_refusal_says_what_to_do_with_its_code(page: Page, picture: Path) -> None:
-    """A 503 shows its title, its detail, when to try again, and its code."""
+    """A 503 shows its title, its detail, when to retry, and its code."""
     page.route("**/v1/search*", _refuse)
     page.locator("#file").set_input_files(picture)
     problem = page.get_by_role("alert")
@@ -131,8 +131,8 @@ def test_a_refusal_says_what_to_do_with_its_code(page: Page, picture: Path) -> N
     assert violations(page) == []
 
 
-def test_a_file_that_is_no_image_is_refused_by_name(page: Page, tmp_path: Path) -> None:
-    """Text under an image's name gets the server's own words and code, and the page goes on."""
+def test_a_file_that_is_not_an_image_is_refused(page: Page, tmp_path: Path) -> None:
+    """A text file named as an image gets the server's message and code; the page still works."""
     text = tmp_path / "text.jpg"
     text.write_text("this is no image")
     page.locator("#file").set_input_files(text)
@@ -153,8 +153,8 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, tmp_path: Path) -> Non
     assert not any("/v1/search" in address for address in asked)
 
 
-def test_a_lost_server_is_told(page: Page, picture: Path) -> None:
-    """When nothing answers, the page says so, and what to check."""
+def test_a_lost_server_is_reported(page: Page, picture: Path) -> None:
+    """When the server does not answer, the page says so, and suggests a check."""
     page.route("**/v1/search*", lambda route: route.abort())
     page.locator("#file").set_input_files(picture)
     expect(page.get_by_role("alert")).to_contain_text("unreachable")

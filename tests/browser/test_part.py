@@ -1,4 +1,4 @@
-"""Searching by a part of the query image: a box drawn with a pointer, or moved by keys."""
+"""Tests search by a part of the query image: a box drawn with a pointer, or moved by keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.browser.acts import (
 pytestmark = pytest.mark.browser
 
 _ROTATED = 6
-"""The EXIF orientation of a camera held upright."""
+"""The EXIF orientation of an upright camera."""
 
 
 def _chosen(page: Page, picture: Path) -> None:
@@ -39,7 +39,7 @@ def _searched(page: Page, expected: list[float]) -> None:
 
 
 def test_a_dragged_box_searches_by_that_part(page: Page, picture: Path) -> None:
-    """The box is in the address and in the request, stays visible, and other images answer."""
+    """The box is in the address and in the request, stays visible, and changes the results."""
     pick(page, picture)
     whole = page.locator("#grid .label span").all_inner_texts()
     with page.expect_request("**/v1/search?*box=*"):
@@ -51,7 +51,7 @@ def test_a_dragged_box_searches_by_that_part(page: Page, picture: Path) -> None:
 
 
 def test_a_box_moves_and_is_resized_by_its_corner(page: Page, picture: Path) -> None:
-    """A drag inside of the box keeps its size; a drag of a corner keeps the opposite one."""
+    """A drag inside the box keeps its size; a drag of a corner keeps the opposite corner."""
     _chosen(page, picture)
     drag(page, (0.5, 0.5), (0.4, 0.6))
     page.wait_for_function("location.search.includes('box=0.1')")
@@ -62,14 +62,14 @@ def test_a_box_moves_and_is_resized_by_its_corner(page: Page, picture: Path) -> 
 
 
 def test_a_box_cannot_leave_the_image(page: Page, picture: Path) -> None:
-    """A drag that ends outside of the image ends at its edge."""
+    """A drag that ends outside the image ends at its edge."""
     pick(page, picture)
     drag(page, (0.5, 0.5), (1.4, 0.9))
     _searched(page, [0.5, 0.5, 0.5, 0.4])
 
 
 def test_a_tiny_drag_is_no_box(page: Page, picture: Path) -> None:
-    """Less than 3 % of a side is a slip of the hand: nothing is asked, and a box stays."""
+    """A drag below 3 % of a side is ignored: nothing is requested, and an earlier box stays."""
     pick(page, picture)
     before = page.url
     drag(page, (0.5, 0.5), (0.52, 0.9))
@@ -85,7 +85,7 @@ def test_a_tiny_drag_is_no_box(page: Page, picture: Path) -> None:
 def test_fractions_are_of_the_upright_image(
     page: Page, tmp_path: Path, picture: Path, orientation: int | None
 ) -> None:
-    """A narrow image, or one that its camera turned, has its box where it is seen to be."""
+    """A narrow or a rotated image has its box where it is displayed."""
     with Image.open(picture) as opened:
         flat = orientation is not None
         narrow = opened.resize((600, 150) if flat else (150, 600))
@@ -104,8 +104,8 @@ def test_fractions_are_of_the_upright_image(
     _searched(page, [0.0, 0.25, 1.0, 0.5])
 
 
-def test_touch_draws_a_box(chromium: Browser, site: str, picture: Path) -> None:
-    """A finger draws where a mouse would; the page does not scroll away under it."""
+def test_a_finger_draws_a_box(chromium: Browser, site: str, picture: Path) -> None:
+    """A finger draws as a mouse does, and does not scroll the page."""
     with chromium.new_context(
         base_url=site, viewport={"width": 390, "height": 844}, has_touch=True
     ) as context:
@@ -129,7 +129,7 @@ def test_touch_draws_a_box(chromium: Browser, site: str, picture: Path) -> None:
 
 
 def test_keys_place_a_box(page: Page, picture: Path) -> None:
-    """A button puts a box; arrows move it, Shift resizes it, Enter searches, Escape clears."""
+    """A button places a box; arrows move it, Shift resizes it, Enter searches, Escape clears."""
     pick(page, picture)
     page.get_by_role("button", name="Search a part").focus()
     page.keyboard.press("Enter")
@@ -151,7 +151,7 @@ def test_keys_place_a_box(page: Page, picture: Path) -> None:
 
 
 def test_a_box_is_named_for_a_screen_reader(page: Page, picture: Path) -> None:
-    """It says what it is and which keys it takes."""
+    """The box has an accessible name that lists its keys."""
     pick(page, picture)
     page.get_by_role("button", name="Search a part").click()
     part = page.get_by_role("application", name="The part to search by")
@@ -162,7 +162,7 @@ def test_a_box_is_named_for_a_screen_reader(page: Page, picture: Path) -> None:
 
 
 def test_a_placed_box_is_searched_by_its_button(page: Page, picture: Path) -> None:
-    """Whoever has no keyboard searches by the box that the button put."""
+    """Without a keyboard a button searches by the placed box."""
     pick(page, picture)
     page.get_by_role("button", name="Search a part").click()
     page.get_by_role("button", name="Search this part").click()
@@ -170,8 +170,8 @@ def test_a_placed_box_is_searched_by_its_button(page: Page, picture: Path) -> No
     expect(page.get_by_role("button", name="Search this part")).to_be_hidden()
 
 
-def test_the_whole_image_comes_back(page: Page, picture: Path) -> None:
-    """By its button, and by Back, which then shows the box again."""
+def test_the_whole_image_is_restored(page: Page, picture: Path) -> None:
+    """A button restores the whole image, and Back then shows the box again."""
     _chosen(page, picture)
     page.get_by_role("button", name="Whole image").click()
     expect(page.locator("#part")).to_be_hidden()
@@ -184,7 +184,7 @@ def test_the_whole_image_comes_back(page: Page, picture: Path) -> None:
 
 
 def test_a_part_of_an_item_can_be_linked(page: Page) -> None:
-    """The address of a part of an item opens it on another visit; a neighbour is asked whole."""
+    """The address of a part of an item opens it on another visit; neighbours are searched whole."""
     page.locator("#strip a").first.click()
     expect(page.locator("#grid .search")).to_have_count(10)
     drag(page, (0.2, 0.3), (0.8, 0.7))
@@ -213,7 +213,7 @@ def test_no_accessibility_violations(page: Page, picture: Path, scheme: str) -> 
     assert violations(page) == []
 
 
-def test_a_small_phone_is_wide_enough(page: Page, picture: Path) -> None:
+def test_the_page_fits_a_small_phone(page: Page, picture: Path) -> None:
     """At 320 pixels nothing scrolls sideways."""
     page.set_viewport_size({"width": 320, "height": 640})
     pick(page, picture)

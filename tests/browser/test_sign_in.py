@@ -1,4 +1,4 @@
-"""The page where Simile asks for an API key: a cookie opens everything, images included."""
+"""Tests the sign-in page for an API key, whose cookie gives access to images as well."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KEY, KNOWN = new_key("page", [Scope.READ])
 
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an upload service that knows one API key; what is behind it is a stand-in."""
+    """Yield the URL of an upload service with an API key; the services behind it are stand-ins."""
     folder = tmp_path_factory.mktemp("guarded")
     keys = folder / "keys"
     keys.write_text(KNOWN.line)
@@ -30,8 +30,8 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def door(chromium: Browser, guarded: str) -> Iterator[Page]:
-    """The page of somebody who has not signed in."""
+def signed_out(chromium: Browser, guarded: str) -> Iterator[Page]:
+    """Yield the page of somebody who has not signed in."""
     with chromium.new_context(base_url=guarded, viewport={"width": 1280, "height": 860}) as context:
         page = context.new_page()
         faults: list[str] = []
@@ -44,7 +44,7 @@ def door(chromium: Browser, guarded: str) -> Iterator[Page]:
 
 
 def _note_policy(faults: list[str], line: str) -> None:
-    # Refusals of the API are errors of the console, too, and are meant here.
+    # Refusals of the API are console errors, too, and are expected here.
     if "Content Security Policy" in line:
         faults.append(line)
 
@@ -55,69 +55,71 @@ def _sign_in(page: Page) -> None:
     page.locator("#strip a").first.wait_for()
 
 
-def test_the_page_asks_for_a_key_and_for_nothing_else(door: Page) -> None:
-    """Only the question is there, with the focus on its field."""
-    expect(door.locator("#sign-in")).to_be_visible()
-    expect(door.locator("#drop")).to_be_hidden()
-    expect(door.locator("#choices")).to_be_hidden()
-    assert focused(door) == "key"
+def test_the_page_shows_only_the_key_form(signed_out: Page) -> None:
+    """Only the form is shown, with the focus on its field."""
+    expect(signed_out.locator("#sign-in")).to_be_visible()
+    expect(signed_out.locator("#drop")).to_be_hidden()
+    expect(signed_out.locator("#choices")).to_be_hidden()
+    assert focused(signed_out) == "key"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_question_is_accessible(door: Page, scheme: str) -> None:
-    """Axe finds nothing, with a refusal shown as well; a small phone shows all of it."""
-    colours(door, scheme)
-    assert violations(door) == []
-    door.get_by_label("API key").fill("wrong")
-    door.keyboard.press("Enter")
-    expect(door.get_by_role("alert")).to_contain_text("unauthenticated")
-    assert violations(door) == []
-    door.set_viewport_size({"width": 320, "height": 640})
-    assert overflow(door) == 0
+def test_the_key_form_is_accessible(signed_out: Page, scheme: str) -> None:
+    """Axe finds nothing, also beside a refusal; a small phone shows all of it."""
+    colours(signed_out, scheme)
+    assert violations(signed_out) == []
+    signed_out.get_by_label("API key").fill("wrong")
+    signed_out.keyboard.press("Enter")
+    expect(signed_out.get_by_role("alert")).to_contain_text("unauthenticated")
+    assert violations(signed_out) == []
+    signed_out.set_viewport_size({"width": 320, "height": 640})
+    assert overflow(signed_out) == 0
 
 
-def test_a_known_key_opens_the_page(door: Page, picture: Path) -> None:
-    """Thumbnails load, a search is answered, a reload asks no more; no script holds the key."""
-    _sign_in(door)
-    first = door.locator("#strip img").first
+def test_a_known_key_opens_the_page(signed_out: Page, picture: Path) -> None:
+    """Thumbnails load, a search is answered, a reload needs no key; no script can read it."""
+    _sign_in(signed_out)
+    first = signed_out.locator("#strip img").first
     first.scroll_into_view_if_needed()
-    door.wait_for_function(
+    signed_out.wait_for_function(
         "one => one.complete && one.naturalWidth > 0", arg=first.element_handle()
     )
-    pick(door, picture)
-    assert violations(door) == []
-    door.goto("/")
-    door.locator("#strip a").first.wait_for()
-    expect(door.locator("#sign-in")).to_be_hidden()
-    kept = door.evaluate("document.cookie + JSON.stringify({...localStorage, ...sessionStorage})")
+    pick(signed_out, picture)
+    assert violations(signed_out) == []
+    signed_out.goto("/")
+    signed_out.locator("#strip a").first.wait_for()
+    expect(signed_out.locator("#sign-in")).to_be_hidden()
+    kept = signed_out.evaluate(
+        "document.cookie + JSON.stringify({...localStorage, ...sessionStorage})"
+    )
     assert KEY not in kept
-    (cookie,) = door.context.cookies()
+    (cookie,) = signed_out.context.cookies()
     assert (cookie.get("httpOnly"), cookie.get("sameSite")) == (True, "Strict")
 
 
-def test_signing_out_forgets_the_key(door: Page) -> None:
-    """The cookie is gone, and the page asks again."""
-    _sign_in(door)
-    door.get_by_role("button", name="Sign out").click()
-    expect(door.locator("#sign-in")).to_be_visible()
-    assert door.context.cookies() == []
-    expect(door.get_by_role("button", name="Sign out")).to_be_hidden()
+def test_signing_out_forgets_the_key(signed_out: Page) -> None:
+    """The cookie is deleted, and the page asks for a key again."""
+    _sign_in(signed_out)
+    signed_out.get_by_role("button", name="Sign out").click()
+    expect(signed_out.locator("#sign-in")).to_be_visible()
+    assert signed_out.context.cookies() == []
+    expect(signed_out.get_by_role("button", name="Sign out")).to_be_hidden()
 
 
-def test_a_key_that_is_known_no_more_is_asked_for_again(door: Page) -> None:
-    """In the middle of the work, without a reload; then it goes on where it was."""
-    _sign_in(door)
-    door.context.clear_cookies()
-    door.locator("#strip a").first.click()
-    expect(door.locator("#sign-in")).to_be_visible()
-    asked = door.url
-    _sign_in(door)
-    expect(door.locator("#grid .search")).to_have_count(10)
-    assert door.url == asked
+def test_a_revoked_key_is_asked_for_again(signed_out: Page) -> None:
+    """A revoked key is asked for again without a reload; then the page continues."""
+    _sign_in(signed_out)
+    signed_out.context.clear_cookies()
+    signed_out.locator("#strip a").first.click()
+    expect(signed_out.locator("#sign-in")).to_be_visible()
+    asked = signed_out.url
+    _sign_in(signed_out)
+    expect(signed_out.locator("#grid .search")).to_have_count(10)
+    assert signed_out.url == asked
 
 
-def test_an_anonymous_page_asks_for_nothing(chromium: Browser, tmp_path: Path) -> None:
-    """Where no keys are set, there is no question and no way to sign out."""
+def test_a_page_without_keys_asks_for_nothing(chromium: Browser, tmp_path: Path) -> None:
+    """Without keys there is no form and no way to sign out."""
     with (
         threaded(running_api(tmp_path, UploadSettings(port=0))) as api,
         chromium.new_context(base_url=api.url) as context,

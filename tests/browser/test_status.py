@@ -1,4 +1,4 @@
-"""The status page: what it shows, to whom, and that everybody can read it."""
+"""Tests the status page: its content, its access control, its accessibility."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPERATOR, OPERATOR_KEY = new_key("operator", [Scope.ADMIN])
 
 @pytest.fixture(scope="module")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """An upload service that asks for keys; what is behind it is a stand-in."""
+    """Run an upload service with API keys; the services behind it are stand-ins."""
     folder = tmp_path_factory.mktemp("status")
     keys = folder / "keys"
     keys.write_text(f"{READER_KEY.line}\n{OPERATOR_KEY.line}\n")
@@ -38,8 +38,8 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 
 @pytest.fixture
-def door(chromium: Browser, api: Api) -> Iterator[Page]:
-    """The status page of somebody who has not signed in."""
+def signed_out(chromium: Browser, api: Api) -> Iterator[Page]:
+    """Yield the status page of somebody who has not signed in."""
     with chromium.new_context(base_url=api.url, viewport={"width": 1280, "height": 860}) as context:
         page = context.new_page()
         faults: list[str] = []
@@ -52,11 +52,11 @@ def door(chromium: Browser, api: Api) -> Iterator[Page]:
 
 
 @pytest.fixture
-def status(door: Page) -> Page:
-    """The page of an operator."""
-    _sign_in(door, OPERATOR)
-    door.locator("#board").wait_for()
-    return door
+def status(signed_out: Page) -> Page:
+    """Return the page, signed in as an operator."""
+    _sign_in(signed_out, OPERATOR)
+    signed_out.locator("#board").wait_for()
+    return signed_out
 
 
 def _note_policy(faults: list[str], line: str) -> None:
@@ -70,20 +70,20 @@ def _sign_in(page: Page, key: str) -> None:
 
 
 def _search(page: Page, picture: bytes) -> None:
-    """One query that is answered, as from elsewhere."""
+    """Send a query that is answered, as from elsewhere."""
     headers = {"X-API-Key": READER, "Content-Type": "image/jpeg"}
     assert page.request.post("/v1/search", data=picture, headers=headers).ok
 
 
 def _refresh(page: Page) -> None:
-    """Ask now, rather than in five seconds."""
+    """Refresh now instead of in five seconds."""
     with page.expect_response("**/v1/status"):
         page.get_by_label("Refresh every 5 seconds").set_checked(checked=False)
         page.get_by_label("Refresh every 5 seconds").set_checked(checked=True)
 
 
-def test_an_operator_sees_how_it_is(status: Page) -> None:
-    """The verdict first; then queries by outcome, stages, queues, collections."""
+def test_an_operator_sees_the_state(status: Page) -> None:
+    """The page shows the overall state, then queries by outcome, stages, queues, collections."""
     expect(status.get_by_role("status")).to_have_text("Ready")
     _search(status, plain_jpeg((9, 80, 40)))
     _refresh(status)
@@ -95,8 +95,8 @@ def test_an_operator_sees_how_it_is(status: Page) -> None:
     expect(status.locator("#numbers")).to_contain_text("Canaries")
 
 
-def test_what_fails_is_said_in_words(status: Page, api: Api) -> None:
-    """A failure is announced in words, not by colour alone, and so is its end."""
+def test_a_failure_is_described_in_words(status: Page, api: Api) -> None:
+    """A failure is announced in words, not only by colour, and so is its end."""
     failing = {"reason": "the broker is away"}
     api.telemetry.health.ready_when("broker", lambda: failing.get("reason"))
     _refresh(status)
@@ -110,19 +110,19 @@ def test_what_fails_is_said_in_words(status: Page, api: Api) -> None:
     assert found == []
 
 
-def test_a_key_that_may_only_read_is_told_so(door: Page) -> None:
-    """The page asks again, with the reason, and takes an operator's key."""
-    _sign_in(door, READER)
-    expect(door.get_by_role("alert")).to_contain_text("lacks the scope admin")
-    expect(door.locator("#board")).to_be_hidden()
-    assert violations(door) == []
-    _sign_in(door, OPERATOR)
-    expect(door.get_by_role("status")).to_have_text("Ready")
+def test_a_key_for_reading_is_refused_with_the_reason(signed_out: Page) -> None:
+    """The page asks again, with the reason, and accepts an operator's key."""
+    _sign_in(signed_out, READER)
+    expect(signed_out.get_by_role("alert")).to_contain_text("lacks the scope admin")
+    expect(signed_out.locator("#board")).to_be_hidden()
+    assert violations(signed_out) == []
+    _sign_in(signed_out, OPERATOR)
+    expect(signed_out.get_by_role("status")).to_have_text("Ready")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_read_it(status: Page, scheme: str) -> None:
-    """Axe finds nothing, and a small phone shows all of it, tables by scrolling within them."""
+def test_the_status_page_is_accessible(status: Page, scheme: str) -> None:
+    """Axe finds nothing; a small phone shows all, and wide tables scroll by themselves."""
     colours(status, scheme)
     _search(status, plain_jpeg((200, 80, 40)))
     _refresh(status)
@@ -133,8 +133,8 @@ def test_everybody_can_read_it(status: Page, scheme: str) -> None:
     assert violations(status) == []
 
 
-def test_keys_alone_are_enough(status: Page) -> None:
-    """Tab leads to the choice, the way out, and each table, so that wide ones can be scrolled."""
+def test_the_keyboard_suffices(status: Page) -> None:
+    """Tab reaches the choice, the sign-out, and each table, so that wide ones can be scrolled."""
     seen = []
     status.locator("#follow").focus()
     for _ in range(6):
@@ -151,8 +151,8 @@ def test_keys_alone_are_enough(status: Page) -> None:
     expect(status.locator("#follow")).not_to_be_checked()
 
 
-def test_who_does_not_answer_is_told(status: Page) -> None:
-    """Old numbers go: they would look like new ones."""
+def test_a_silent_server_is_reported(status: Page) -> None:
+    """Stale numbers are removed: they would look current."""
     status.route("**/v1/status", lambda route: route.abort())
     status.locator("#follow").uncheck()
     status.locator("#follow").check()
@@ -163,8 +163,8 @@ def test_who_does_not_answer_is_told(status: Page) -> None:
     expect(status.get_by_role("alert")).to_have_count(0)
 
 
-def test_the_search_page_leads_there(chromium: Browser, tmp_path: Path) -> None:
-    """A quiet link at its end; where no keys are set nobody is asked for one."""
+def test_the_search_page_links_to_the_status_page(chromium: Browser, tmp_path: Path) -> None:
+    """The search page links to the status page; without keys it opens at once."""
     with (
         threaded(running_api(tmp_path, UploadSettings(port=0))) as api,
         chromium.new_context(base_url=api.url) as context,

@@ -1,4 +1,4 @@
-"""The brokers that the chart makes: reached by Simile's pods, and set up for what Simile sends."""
+"""Tests the brokers that the chart creates: reachable, and configured for Simile's messages."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
 
 
 @SCENARIO
-def test_the_broker_is_reached_where_others_are_kept_out(scenario: str) -> None:
-    """Simile's pods reach the broker that the chart makes, and several nodes reach each other."""
+def test_only_similes_pods_reach_the_broker(scenario: str) -> None:
+    """Simile's pods reach the broker that the chart creates, and its nodes reach each other."""
     objects = charts.rendered(scenario)
     brokers = of_kind(objects, "StatefulSet") + of_kind(objects, "RabbitmqCluster")
     policies = of_kind(objects, "NetworkPolicy", "broker")
@@ -42,7 +42,7 @@ def test_the_broker_is_reached_where_others_are_kept_out(scenario: str) -> None:
 
 
 def test_a_rabbitmq_cluster_survives_a_node() -> None:
-    """The operator is asked for three nodes with disks; every service uses the user it makes."""
+    """The operator gets three nodes with disks; every service uses the user that it creates."""
     objects = charts.rendered("production")
     (cluster,) = of_kind(objects, "RabbitmqCluster")
     assert cluster["apiVersion"] == "rabbitmq.com/v1beta1"
@@ -72,7 +72,7 @@ def test_brokers_of_the_chart_take_the_largest_image() -> None:
 
 
 def test_the_dev_broker_opens_few_files(tmp_path: Path) -> None:
-    """It says how many before it starts; where it may open fewer it starts all the same."""
+    """The broker lowers its limit of open files before it starts, and starts even if it can't."""
     (container,) = pod_of(the(charts.rendered("dev"), "StatefulSet", "broker"))["containers"]
     assert "ulimit -n 65536" in container["command"][-1]
     entry = tmp_path / "docker-entrypoint.sh"

@@ -1,4 +1,4 @@
-"""`make images-load` hands the images to the cluster that kubectl talks to, each in its own way."""
+"""Tests `make images-load`, which loads the images into the current cluster."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LOADERS = ("kind", "k3d", "minikube")
 
 
 def _install(folder: Path, *programs: str, context: str = "", failing: str = "") -> dict[str, str]:
-    """The environment of a machine with these programs alone, each of which notes what it is asked.
+    """Return an environment with only these programs, each of which logs its command.
 
-    failing: the beginning of the command that ends with 1.
+    failing: the beginning of the command that exits with 1.
     """
     for name in ("sh", "mkdir", "rm"):
         (folder / name).symlink_to(str(shutil.which(name)))
@@ -43,7 +43,7 @@ def _install(folder: Path, *programs: str, context: str = "", failing: str = "")
 
 
 def _ran(folder: Path) -> list[str]:
-    """The commands that were run, but for the questions of whether loading is possible."""
+    """Return the commands that were run, without those that check whether loading is possible."""
     log = folder / "log"
     lines = log.read_text().splitlines() if log.exists() else []
     return [line for line in lines if not line.startswith("kubectl ") and " info" not in line]
@@ -61,7 +61,7 @@ def _ran(folder: Path) -> list[str]:
 def test_images_reach_a_local_cluster(
     tmp_path: Path, engine: str, context: str, loaded: str
 ) -> None:
-    """Saved by the engine that is there, loaded by the cluster's own program."""
+    """Images are saved by the available engine, and loaded by the cluster's own program."""
     loader = loaded.partition(" ")[0]
     machine = _install(tmp_path, "kubectl", engine, loader, context=context)
     subprocess.run(["sh", SCRIPT, *IMAGES], cwd=tmp_path, env=machine, check=True)
@@ -81,10 +81,10 @@ def test_images_reach_a_local_cluster(
     ],
     ids=lambda it: it if isinstance(it, str) else None,
 )
-def test_what_is_missing_is_said_before_anything_is_built(
+def test_a_missing_program_is_reported_before_anything_is_built(
     tmp_path: Path, programs: tuple[str, ...], context: str, failing: str, says: str
 ) -> None:
-    """`make images-load` ends with one reason and what to do, and no image is built or saved."""
+    """`make images-load` ends with a reason and a remedy, and builds and saves no image."""
     machine = _install(tmp_path, *programs, context=context, failing=failing)
     made = subprocess.run(
         [str(shutil.which("make")), "-f", ROOT / "Makefile", "images-load",
@@ -96,8 +96,8 @@ def test_what_is_missing_is_said_before_anything_is_built(
     assert _ran(tmp_path) == []
 
 
-def test_a_fresh_clone_needs_no_environment_for_it(tmp_path: Path) -> None:
-    """Python alone, without any package, builds and loads the images by pyproject's version."""
+def test_a_fresh_clone_needs_no_environment(tmp_path: Path) -> None:
+    """Python without any package builds and loads the images by pyproject's version."""
     venv.create(tmp_path / "bare", with_pip=False, symlinks=True)
     machine = _install(tmp_path, "kubectl", "podman", "kind", context="kind-try")
     git = tmp_path / "git"

@@ -1,4 +1,4 @@
-"""What every rendered object must be like, whatever the values."""
+"""Tests properties of every rendered object, whatever the values."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.support.charts import containers, environment, mounts, of_kind, pod_o
 from tools.chart.manifests import Manifest
 
 SCENARIO = pytest.mark.parametrize("scenario", charts.NAMES)
-# A build's pod is not asked for its health: when it hangs, it is the embedders that do.
+# A build's pod has no probes: if a build hangs, the embedders are at fault.
 ASKED = ("Deployment", "StatefulSet")
 DIGITS = re.compile(r"\d")
 
 
 @SCENARIO
 def test_pods_are_restricted(scenario: str) -> None:
-    """Pods fit the restricted Pod Security standard, with nothing to write to but volumes."""
+    """Pods meet the restricted Pod Security standard, and can write only to volumes."""
     for workload in charts.workloads(charts.rendered(scenario)):
         pod = pod_of(workload)
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -40,7 +40,7 @@ def test_pods_are_restricted(scenario: str) -> None:
 
 @SCENARIO
 def test_containers_have_requests_and_limits(scenario: str) -> None:
-    """Each container says what it needs, and may not take more memory than that."""
+    """Each container has requests, and a memory limit."""
     for workload in charts.workloads(charts.rendered(scenario)):
         for container in containers(pod_of(workload)):
             for kind in ("requests", "limits"):
@@ -60,8 +60,8 @@ def test_images_have_a_version(scenario: str) -> None:
 
 
 @SCENARIO
-def test_services_are_asked_for_their_health(scenario: str) -> None:
-    """Long-lived containers have three probes, none so impatient that a busy node restarts them."""
+def test_services_have_probes(scenario: str) -> None:
+    """Long-lived containers have three probes, patient enough for a busy node."""
     for workload in charts.workloads(charts.rendered(scenario)):
         if workload["kind"] in ASKED:
             for container in pod_of(workload)["containers"]:
@@ -73,8 +73,8 @@ def test_services_are_asked_for_their_health(scenario: str) -> None:
 
 
 @pytest.mark.parametrize("service", charts.SERVICES)
-def test_a_slow_start_is_no_failed_rollout(service: str) -> None:
-    """What waits for a rollout gives up long after a pod may still be starting."""
+def test_a_slow_start_does_not_fail_a_rollout(service: str) -> None:
+    """The progress deadline of a rollout is far longer than the start of a pod."""
     deployment = the(charts.rendered("minimal"), "Deployment", service)
     (container,) = pod_of(deployment)["containers"]
     probe = container["startupProbe"]
@@ -83,8 +83,8 @@ def test_a_slow_start_is_no_failed_rollout(service: str) -> None:
 
 
 @pytest.mark.parametrize("service", charts.SERVICES)
-def test_readiness_and_liveness_ask_their_own_question(service: str) -> None:
-    """/readyz decides on work, /livez on restarts, also at the start, on the admin port."""
+def test_readiness_and_liveness_have_their_own_paths(service: str) -> None:
+    """The probes use /readyz for traffic and /livez for restarts, on the admin port."""
     (container,) = pod_of(the(charts.rendered("minimal"), "Deployment", service))["containers"]
     asked = {name: container[f"{name}Probe"]["httpGet"] for name in
              ("startup", "readiness", "liveness")}  # fmt: skip
@@ -95,7 +95,7 @@ def test_readiness_and_liveness_ask_their_own_question(service: str) -> None:
 
 @SCENARIO
 def test_selectors_match_the_labels_of_their_pods(scenario: str) -> None:
-    """Deployments, services, budgets, policies and autoscalers each find a workload."""
+    """Selectors of Deployments, Services, budgets, policies and autoscalers match a workload."""
     objects = charts.rendered(scenario)
     labels = [
         charts.template_of(one)["metadata"]["labels"]
@@ -126,7 +126,7 @@ def _matches(selector: dict[str, str], labels: list[dict[str, str]]) -> None:
 
 @SCENARIO
 def test_only_builds_write_the_index(scenario: str) -> None:
-    """Searchers and upload mount the index read-only, and nobody writes the images."""
+    """Searchers and upload mount the index read-only, and no pod writes the images."""
     objects = charts.rendered(scenario)
     for service in ("upload", "searcher"):
         (container,) = pod_of(the(objects, "Deployment", service))["containers"]
@@ -144,7 +144,7 @@ def test_only_builds_write_the_index(scenario: str) -> None:
 
 @SCENARIO
 def test_volumes_and_mounts_fit(scenario: str) -> None:
-    """Each mount has its volume, each volume a mount, and the claim made here is the one used."""
+    """Each mount has its volume, each volume a mount, and the created claim is the one used."""
     objects = charts.rendered(scenario)
     made = {one["metadata"]["name"] for one in of_kind(objects, "PersistentVolumeClaim")}
     for workload in charts.workloads(objects):
@@ -158,21 +158,21 @@ def test_volumes_and_mounts_fit(scenario: str) -> None:
 
 
 @SCENARIO
-def test_a_signal_ends_a_pod_however_early_it_comes(scenario: str) -> None:
-    """Even while Python starts: the kernel drops it only for the first process of a namespace."""
+def test_an_early_signal_ends_a_pod(scenario: str) -> None:
+    """The process is not PID 1, for which the kernel drops signals while Python starts."""
     for service in charts.SERVICES:
         pod = pod_of(the(charts.rendered(scenario), "Deployment", service))
         assert pod["shareProcessNamespace"] is True
 
 
 @SCENARIO
-def test_nobody_is_killed_with_work_in_hand(scenario: str) -> None:
-    """A pod's grace is longer than what it still takes requests for, and drains after it."""
+def test_no_pod_is_killed_before_its_drain_ends(scenario: str) -> None:
+    """A pod's grace period covers the time it still accepts requests and the drain after it."""
     for service in charts.SERVICES:
         pod = pod_of(the(charts.rendered(scenario), "Deployment", service))
         (container,) = pod["containers"]
         drain = float(environment(container)["SIMILE_DRAIN_TIMEOUT_SECONDS"])
-        # In the process: a hook runs another program in the pod, which may fail or be late.
+        # In the process: a preStop hook runs another program in the pod, which may fail or be late.
         assert "lifecycle" not in container
         waits = float(environment(container).get("SIMILE_UPLOAD_LAME_DUCK_SECONDS", 0))
         lame_duck = 20 if scenario == "external" else 5
@@ -180,16 +180,16 @@ def test_nobody_is_killed_with_work_in_hand(scenario: str) -> None:
         assert pod["terminationGracePeriodSeconds"] > drain + waits + 2
 
 
-def test_the_drain_of_the_chart_is_that_of_the_code() -> None:
-    """The one default that the chart must know is the settings' own."""
+def test_the_drain_of_the_chart_equals_that_of_the_code() -> None:
+    """The default that the chart must know equals the default in the code."""
     (container,) = pod_of(the(charts.rendered("minimal"), "Deployment", "upload"))["containers"]
     default = SharedSettings.model_fields["drain_timeout_seconds"].default
     assert float(environment(container)["SIMILE_DRAIN_TIMEOUT_SECONDS"]) == default
 
 
 @SCENARIO
-def test_replicas_are_known_by_their_pods(scenario: str) -> None:
-    """Reply queues and logs bear the pod's name, never a number that two replicas share."""
+def test_replicas_are_named_by_their_pods(scenario: str) -> None:
+    """Reply queues and logs have the pod's name, never a number that two replicas share."""
     for service in charts.SERVICES:
         (container,) = pod_of(the(charts.rendered(scenario), "Deployment", service))["containers"]
         assert environment(container)["SIMILE_REPLICA"] == {
@@ -198,8 +198,8 @@ def test_replicas_are_known_by_their_pods(scenario: str) -> None:
 
 
 @pytest.mark.parametrize("scenario", [name for name in charts.NAMES if name != "quiet"])
-def test_budgets_and_policies_are_there(scenario: str) -> None:
-    """Each service has a budget that lets nodes drain; each pod a policy, for both directions."""
+def test_budgets_and_policies_exist(scenario: str) -> None:
+    """Each service has a budget that permits node drains; each pod a policy for both directions."""
     objects = charts.rendered(scenario)
     for service in charts.SERVICES:
         budget = the(objects, "PodDisruptionBudget", service)["spec"]
@@ -212,8 +212,8 @@ def test_budgets_and_policies_are_there(scenario: str) -> None:
 
 
 @SCENARIO
-def test_policies_open_the_broker_and_names_only(scenario: str) -> None:
-    """What Simile's pods may call is DNS and the broker's port, unless the values add to it."""
+def test_policies_permit_the_broker_and_dns_only(scenario: str) -> None:
+    """Simile's pods may reach DNS and the broker's port, unless the values add more."""
     for one in of_kind(charts.rendered(scenario), "NetworkPolicy"):
         component = charts.component_of(one["metadata"])
         if component == "broker":
@@ -241,8 +241,8 @@ def _selected(peers: list[Manifest]) -> list[str | None]:
 
 
 @SCENARIO
-def test_secrets_are_named_never_shown(scenario: str) -> None:
-    """No password is in any object but the dev broker's own Secret."""
+def test_secrets_are_referenced_never_copied(scenario: str) -> None:
+    """Only the dev broker's own Secret contains a password."""
     for one in charts.rendered(scenario):
         if one["kind"] != "Secret":
             assert "for-tests" not in str(one)
@@ -251,13 +251,13 @@ def test_secrets_are_named_never_shown(scenario: str) -> None:
             for name, value in environment(container).items() if "env" in container else ():
                 if isinstance(value, str):
                     assert not name.endswith(("_PASSWORD", "_PASS"))
-                    # A caller is named by a reference to another variable, if at all.
+                    # Callers are named by references to other variables, if at all.
                     assert not re.search(r"://[^/$@]*:[^/$@]*@", value)
 
 
 @SCENARIO
 def test_the_test_leaves_nothing_but_its_log(scenario: str) -> None:
-    """A release doesn't own hooks: what the test made goes when it succeeded, but for its pod."""
+    """A release doesn't own hooks: after success the test leaves only its pod with the log."""
     for one in charts.rendered(scenario):
         annotations = one["metadata"].get("annotations", {})
         if "helm.sh/hook" in annotations:
@@ -267,7 +267,7 @@ def test_the_test_leaves_nothing_but_its_log(scenario: str) -> None:
 
 
 def test_the_test_runs_where_upload_runs() -> None:
-    """Taints, nodes and registries that upload copes with keep `helm test` from nothing."""
+    """The pod of `helm test` has the tolerations, node selector and registry of upload."""
     objects = charts.rendered("production")
     tester, upload = (pod_of(the(objects, *what)) for what in
                       (("Pod", "test"), ("Deployment", "upload")))  # fmt: skip
@@ -275,8 +275,8 @@ def test_the_test_runs_where_upload_runs() -> None:
         assert tester[key] == upload[key]
 
 
-def test_a_gpu_is_asked_for_as_the_values_say() -> None:
-    """GPU limits, runtime class, tolerations, node selector, image and weights come together."""
+def test_a_gpu_is_requested_as_the_values_say() -> None:
+    """GPU limits, runtime class, tolerations, node selector, image and weights are consistent."""
     pod = pod_of(the(charts.rendered("gpu"), "Deployment", "embedder"))
     (container,) = pod["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -289,8 +289,8 @@ def test_a_gpu_is_asked_for_as_the_values_say() -> None:
     assert environment(container)["SIMILE_EMBEDDER_MODEL"] == "resnet50"
 
 
-def test_the_route_leads_to_the_service() -> None:
-    """Ingress and HTTPRoute name a Service and a port of it that exist."""
+def test_ingress_and_route_lead_to_the_service() -> None:
+    """Ingress and HTTPRoute refer to an existing Service and port."""
     objects = charts.rendered("production")
     service = the(objects, "Service", "upload")
     rule = the(objects, "Ingress", "upload")["spec"]["rules"][0]
@@ -308,7 +308,7 @@ def test_the_route_leads_to_the_service() -> None:
 
 
 def test_searchers_spread_over_zones_and_nodes() -> None:
-    """A node or a zone that goes takes as few of them as possible."""
+    """Losing a node or a zone affects as few searchers as possible."""
     spread = pod_of(the(charts.rendered("minimal"), "Deployment", "searcher"))[
         "topologySpreadConstraints"
     ]
@@ -319,7 +319,7 @@ def test_searchers_spread_over_zones_and_nodes() -> None:
 
 
 def test_each_collection_is_built() -> None:
-    """A job and a cron job for each collection, of the searcher's image, with its own name."""
+    """Each collection has a Job and a CronJob of the searcher's image, with its name."""
     objects = charts.rendered("external")
     commands = [pod_of(job)["containers"][0]["args"] for job in of_kind(objects, "Job")]
     assert commands == [
@@ -335,7 +335,7 @@ def test_each_collection_is_built() -> None:
 
 
 @SCENARIO
-def test_a_build_outlives_any_number_of_nodes(scenario: str) -> None:
+def test_a_build_survives_any_number_of_nodes(scenario: str) -> None:
     """Drains and spot nodes don't count as failures, and a failed pod keeps its log."""
     objects = charts.rendered(scenario)
     specs = [one["spec"] for one in of_kind(objects, "Job")]
@@ -347,18 +347,18 @@ def test_a_build_outlives_any_number_of_nodes(scenario: str) -> None:
                 "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
             }
         ]
-        # The policy wants it so.
+        # The pod failure policy requires it.
         assert spec["template"]["spec"]["restartPolicy"] == "Never"
 
 
 def test_a_build_takes_no_more_threads_than_its_cores() -> None:
-    """A matrix product is split by the container's limit, not by the cores of the node."""
+    """Matrix products use as many threads as the container's limit, not as the node's cores."""
     (job,) = of_kind(charts.rendered("dev"), "Job")
     threads = environment(pod_of(job)["containers"][0])["OPENBLAS_NUM_THREADS"]
     assert threads == {"resourceFieldRef": {"resource": "limits.cpu"}}
 
 
-def test_images_are_where_the_build_saw_them() -> None:
+def test_images_are_where_the_build_read_them() -> None:
     """Upload mounts the images at the same path as the build, so that it can show them."""
     objects = charts.rendered("external")
     (upload,) = pod_of(the(objects, "Deployment", "upload"))["containers"]
@@ -367,7 +367,7 @@ def test_images_are_where_the_build_saw_them() -> None:
 
 
 def test_secrets_reach_upload_as_files() -> None:
-    """API keys, TLS and the broker's CA are mounted, whole volumes, so that changes arrive."""
+    """API keys, TLS and the broker's CA are mounted as whole volumes, so that changes arrive."""
     (container,) = pod_of(the(charts.rendered("external"), "Deployment", "upload"))["containers"]
     variables, mounted = environment(container), mounts(container)
     for variable, path in {
@@ -384,14 +384,14 @@ def test_secrets_reach_upload_as_files() -> None:
 
 
 def test_monitoring_off_makes_nothing_for_an_operator() -> None:
-    """Without the Prometheus operator nothing of it is asked for."""
+    """Without the Prometheus operator none of its objects is rendered."""
     kinds = {one["kind"] for one in charts.rendered("quiet")}
     assert not kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "NetworkPolicy",
                         "PodDisruptionBudget", "Job"}  # fmt: skip
 
 
-def test_monitors_read_every_service() -> None:
-    """The monitor selects services and builds by a port they have, and says which release it is."""
+def test_monitors_scrape_every_service() -> None:
+    """The monitor selects services and builds by an existing port, and adds the release."""
     (monitor,) = of_kind(charts.rendered("production"), "PodMonitor")
     (expression,) = monitor["spec"]["selector"]["matchExpressions"]
     assert tuple(expression["values"]) == (*charts.SERVICES, "index")
@@ -408,14 +408,14 @@ def test_monitors_read_every_service() -> None:
 
 
 def test_a_copy_is_made_beside_each_searcher() -> None:
-    """A sidecar reads the shared volume and writes the searcher's own, which the searcher reads."""
+    """A sidecar copies from the shared volume to the searcher's own, which the searcher reads."""
     pod = pod_of(the(charts.rendered("copy"), "Deployment", "searcher"))
     (copier,) = pod["initContainers"]
     assert copier["restartPolicy"] == "Always"
     assert copier["args"] == ["index", "copy", "/shared", "--root", "/data", "--follow", "2.5"]
     assert environment(copier)["SIMILE_LOG_LEVEL"] == "debug"
     assert copier["resources"]["requests"]["ephemeral-storage"] == "50Gi"
-    # Kubernetes starts the searcher after it: not beside an empty disk.
+    # Kubernetes starts the searcher after the first copy, not with an empty disk.
     probe = copier["startupProbe"]
     assert probe["exec"]["command"] == ["test", "-f", f"/data/{FIRST_ROUND}"]
     assert probe["periodSeconds"] * probe["failureThreshold"] >= 3600

@@ -1,4 +1,4 @@
-"""Values that operators know from other charts reach their place in each object."""
+"""Tests that common values of other charts reach their place in each object."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ def _workloads(objects: Sequence[Manifest]) -> list[tuple[Manifest, Manifest]]:
     return [(one, charts.template_of(one)) for one in found]
 
 
-def test_every_pod_takes_what_pods_have(tmp_path: Path) -> None:
-    """Placement, names, sidecars, variables and annotations, for services and for builds."""
+def test_every_pod_takes_the_common_values(tmp_path: Path) -> None:
+    """Every pod takes placement, names, sidecars, variables and annotations from the values."""
     given = dict.fromkeys((*charts.SERVICES, "index"), POD)
     shared = {"extraEnvFrom": [{"configMapRef": {"name": "ours"}}]}
     for workload, template in _workloads(_rendered(tmp_path, given, shared)):
         spec = template["spec"]
         assert workload["metadata"]["annotations"] == POD["annotations"]
         assert template["metadata"]["annotations"]["note"] == "a"
-        # A label of the pods takes the place of one for all objects.
+        # A label of the pods overrides a label of all objects.
         assert template["metadata"]["labels"]["team"] == "images"
         assert workload["metadata"]["labels"]["team"] == "search"
         assert spec["initContainers"] == POD["initContainers"]
@@ -76,14 +76,14 @@ def test_every_pod_takes_what_pods_have(tmp_path: Path) -> None:
 
 
 def test_a_sidecar_that_copies_starts_beside_other_containers(tmp_path: Path) -> None:
-    """What is to end before the pod starts comes before the sidecar."""
+    """Init containers that end come before the sidecar."""
     objects = _rendered(tmp_path, {"searcher": POD}, scenario="copy")
     pod = pod_of(the(objects, "Deployment", "searcher"))
     assert [one["name"] for one in pod["initContainers"]] == ["wait", "copy"]
 
 
-def test_the_spread_is_left_out_where_it_is_empty(tmp_path: Path) -> None:
-    """Null is the chart's own rule, an empty list is none; an affinity takes its place."""
+def test_an_empty_spread_is_left_out(tmp_path: Path) -> None:
+    """Null is the chart's default spread, an empty list is no spread; an affinity replaces it."""
     affinity = {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname"}]}}  # fmt: skip
     given = {"upload": {"topologySpreadConstraints": []}, "searcher": {"affinity": affinity}}
@@ -95,14 +95,14 @@ def test_the_spread_is_left_out_where_it_is_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("service", charts.SERVICES)
-def test_the_way_pods_are_replaced_is_yours(tmp_path: Path, service: str) -> None:
-    """Recreate has no numbers of the chart beside it."""
+def test_the_update_strategy_is_configurable(tmp_path: Path, service: str) -> None:
+    """The strategy Recreate has none of the numbers of a rolling update."""
     objects = _rendered(tmp_path, {service: {"strategy": {"type": "Recreate"}}})
     assert the(objects, "Deployment", service)["spec"]["strategy"] == {"type": "Recreate"}
 
 
-def test_the_service_takes_what_load_balancers_want(tmp_path: Path) -> None:
-    """Class, address, networks, node port, families and policy, each only where it is given."""
+def test_the_service_takes_the_values_of_load_balancers(tmp_path: Path) -> None:
+    """Class, address, networks, node port, families and policy are rendered only when set."""
     fields = {
         "type": "LoadBalancer", "loadBalancerClass": "service.k8s.aws/nlb",
         "loadBalancerIP": "203.0.113.7", "loadBalancerSourceRanges": ["10.0.0.0/8"],
@@ -131,10 +131,10 @@ def test_the_service_takes_what_load_balancers_want(tmp_path: Path) -> None:
     ],
     ids=["made", "named", "the namespace's", "yours"],
 )
-def test_service_accounts_are_made_or_yours(
+def test_service_accounts_are_created_or_given(
     tmp_path: Path, account: dict[str, Any], name: str, *, made: bool
 ) -> None:
-    """Each pod runs as the account that the values name, which is made only where they say so."""
+    """Each pod runs as the named account, which is created only if the values say so."""
     sections = (*charts.SERVICES, "index")
     given = {
         section: {"serviceAccount": {**account, "annotations": {"role": "arn"},
@@ -151,8 +151,8 @@ def test_service_accounts_are_made_or_yours(
         assert one["automountServiceAccountToken"] is False
 
 
-def test_the_annotations_of_accounts_are_read_by_their_former_name(tmp_path: Path) -> None:
-    """A values file of the version before is still read; the present name wins."""
+def test_annotations_of_accounts_are_accepted_under_their_former_name(tmp_path: Path) -> None:
+    """The former name of a value is still accepted; the present name takes precedence."""
     given = {
         "serviceAccount": {"annotations": {"role": "new"}},
         "serviceAccountAnnotations": {"role": "old", "team": "search"},
@@ -171,18 +171,18 @@ def test_the_annotations_of_accounts_are_read_by_their_former_name(tmp_path: Pat
         ({"minAvailable": "50%"}, {"minAvailable": "50%"}),
     ],
 )
-def test_budgets_have_your_number(
+def test_budgets_are_configurable(
     tmp_path: Path, given: dict[str, Any], spec: dict[str, Any]
 ) -> None:
-    """A number or a percentage, of pods that may go or of pods that stay: one of the two."""
+    """Budgets take a number or a percentage, as unavailable or as available."""
     objects = _rendered(tmp_path, {service: {"pdb": given} for service in charts.SERVICES})
     for service in charts.SERVICES:
         found = the(objects, "PodDisruptionBudget", service)["spec"]
         assert {key: found[key] for key in found if key.endswith("vailable")} == spec
 
 
-def test_more_objects_come_with_the_release(tmp_path: Path) -> None:
-    """Manifests and texts alike, their templates filled in."""
+def test_extra_objects_are_rendered(tmp_path: Path) -> None:
+    """Extra objects are manifests or strings, with templates filled in."""
     name = "{{ .Release.Name }}-secrets"
     secret = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}}
     text = (
@@ -194,7 +194,7 @@ def test_more_objects_come_with_the_release(tmp_path: Path) -> None:
 
 
 def test_every_object_is_in_the_namespace_of_the_values(tmp_path: Path) -> None:
-    """Names that hold a namespace follow it, too."""
+    """Names that contain the namespace follow it, too."""
     for scenario in ("production", "dev"):
         objects = _rendered(tmp_path, {"namespaceOverride": "search"}, scenario=scenario)
         assert {one["metadata"]["namespace"] for one in objects} == {"search"}
@@ -202,8 +202,8 @@ def test_every_object_is_in_the_namespace_of_the_values(tmp_path: Path) -> None:
     assert "simile-broker.search.svc" in secret["management-url"]
 
 
-def test_monitors_and_rules_are_yours_to_change(tmp_path: Path) -> None:
-    """Relabelings, timeouts, labels of alerts, alerts that are left out, groups of your own."""
+def test_monitors_and_rules_are_configurable(tmp_path: Path) -> None:
+    """Relabelings, timeouts, labels of alerts, disabled alerts and own groups are rendered."""
     relabel = [{"targetLabel": "cluster", "replacement": "a"}]
     drop = [{"sourceLabels": ["__name__"], "regex": "go_.*", "action": "drop"}]
     group = {"name": "mine", "rules": [{"alert": "Mine", "expr": "vector(1)"}]}
@@ -235,8 +235,8 @@ def test_monitors_and_rules_are_yours_to_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("service", charts.SERVICES)
-def test_a_probe_takes_your_numbers(tmp_path: Path, service: str) -> None:
-    """Only what is given differs; the path and the port stay the chart's."""
+def test_probes_are_configurable(tmp_path: Path, service: str) -> None:
+    """Only the given numbers differ; path and port stay."""
     given = {"livenessProbe": {"failureThreshold": 9}, "startupProbe": {"periodSeconds": 7}}
     (before, after) = (
         pod_of(the(objects, "Deployment", service))["containers"][0]
@@ -247,8 +247,8 @@ def test_a_probe_takes_your_numbers(tmp_path: Path, service: str) -> None:
     assert after["readinessProbe"] == before["readinessProbe"]
 
 
-def test_the_way_in_has_your_labels_and_filters(tmp_path: Path) -> None:
-    """Ingress and HTTPRoute alike."""
+def test_ingress_and_route_take_labels_and_filters(tmp_path: Path) -> None:
+    """Ingress and HTTPRoute take labels, annotations and filters."""
     headers = [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["Via"]}}]
     edge = {"labels": {"team": "edge"}}
     given = {"ingress": edge, "httpRoute": {**edge, "filters": headers}}
@@ -258,8 +258,8 @@ def test_the_way_in_has_your_labels_and_filters(tmp_path: Path) -> None:
     assert the(objects, "HTTPRoute", "upload")["spec"]["rules"][0]["filters"] == headers
 
 
-def test_the_rest_of_what_operators_set(tmp_path: Path) -> None:
-    """Claims, schedules, policies, autoscalers and histories take what they are given."""
+def test_remaining_values_reach_their_objects(tmp_path: Path) -> None:
+    """Claims, schedules, policies, autoscalers and histories take their values."""
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 600}}
     port = {"ports": [{"port": 9901, "protocol": "TCP"}]}
     objects = _rendered(

@@ -1,4 +1,4 @@
-"""Every overlay of k8s/ builds, by kubectl's own kustomize, to objects that hold together."""
+"""Tests that every overlay of k8s/ builds with kubectl's kustomize to consistent objects."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ OVERLAY = pytest.mark.parametrize("overlay", OVERLAYS)
 
 @cache
 def built(overlay: str) -> Sequence[Manifest]:
-    """What `kubectl apply -k` would send."""
+    """Return the objects that `kubectl apply -k` would send."""
     text = run(kubectl(), "kustomize", K8S / "overlays" / overlay)
     return [one for one in yaml.safe_load_all(text) if one is not None]
 
 
 @OVERLAY
 def test_kubernetes_accepts_every_object(overlay: str) -> None:
-    """Each object fits its schema strictly, and is in the namespace of the overlay."""
+    """Each object matches its schema strictly, and is in the namespace of the overlay."""
     for one in built(overlay):
         accept(one, NEWEST)
         if one["kind"] != "Namespace":
@@ -45,7 +45,7 @@ def test_kubernetes_accepts_every_object(overlay: str) -> None:
 
 
 def test_the_base_and_each_component_build() -> None:
-    """The base is a whole by itself; every component is used by an overlay."""
+    """The base builds by itself; every component is used by an overlay."""
     assert run(kubectl(), "kustomize", K8S / "base")
     pages = (K8S / "overlays" / name / "kustomization.yaml" for name in OVERLAYS)
     used = "".join(page.read_text() for page in pages)
@@ -55,7 +55,7 @@ def test_the_base_and_each_component_build() -> None:
 
 @OVERLAY
 def test_no_overlay_loosens_a_pod(overlay: str) -> None:
-    """Non-root, read-only root, limits, a version: what the chart promises holds after patching."""
+    """Patched pods keep non-root, read-only root, limits and a version."""
     for workload in workloads(built(overlay)):
         pod = pod_of(workload)
         assert pod["securityContext"]["runAsNonRoot"] is True
@@ -72,8 +72,8 @@ def test_no_overlay_loosens_a_pod(overlay: str) -> None:
 
 
 @OVERLAY
-def test_secrets_and_claims_are_there_or_listed(overlay: str) -> None:
-    """What pods refer to is in the overlay, or in the list of what it needs at its head."""
+def test_secrets_and_claims_exist_or_are_listed(overlay: str) -> None:
+    """Objects that pods refer to are in the overlay, or listed as required at its head."""
     objects = built(overlay)
     listed = (K8S / "overlays" / "production" / "kustomization.yaml").read_text()
     made = {one["metadata"]["name"] for kind in ("Secret", "PersistentVolumeClaim", "ConfigMap")
@@ -96,13 +96,13 @@ def _referred(objects: Sequence[Manifest]) -> set[str]:
     return {name for name in names if name is not None}
 
 
-def test_dev_is_enough_by_itself() -> None:
-    """One pod of each, a broker and a sample, where only restricted pods are let in."""
+def test_dev_is_complete() -> None:
+    """The dev overlay has a pod of each service, a broker and a sample, all restricted."""
     objects = built("dev")
     (namespace,) = of_kind(objects, "Namespace")
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     for service in SERVICES:
-        # Without a number Kubernetes starts one.
+        # Without a number Kubernetes starts one pod.
         assert the(objects, "Deployment", service)["spec"].get("replicas", 1) == 1
     assert of_kind(objects, "StatefulSet", "broker")
     (job,) = of_kind(objects, "Job")
@@ -115,7 +115,7 @@ def test_dev_is_enough_by_itself() -> None:
 
 
 def test_dev_finds_its_broker() -> None:
-    """The Secret's address names the Service that selects the broker's pod."""
+    """The Secret's URL names the Service that selects the broker's pod."""
     objects = built("dev")
     service = the(objects, "Service", "broker")
     secret = the(objects, "Secret", "broker")
@@ -125,7 +125,7 @@ def test_dev_finds_its_broker() -> None:
 
 
 def test_production_leaves_numbers_to_autoscalers() -> None:
-    """Applying it again resets no number of pods; searchers share a volume that allows it."""
+    """Applying the overlay again resets no replica count; searchers share a volume for many."""
     objects = built("production")
     for service in ("upload", "embedder"):
         assert "replicas" not in the(objects, "Deployment", service)["spec"]
@@ -141,7 +141,7 @@ def _target(objects: Sequence[Manifest]) -> Any:
 
 
 def test_gpu_embedders_run_on_gpus() -> None:
-    """The cuda image, a GPU in the limits, and no surge onto a GPU that isn't there."""
+    """GPU embedders have the cuda image, a GPU limit, and no surge onto an absent GPU."""
     embedder = the(built("gpu"), "Deployment", "embedder")
     (container,) = pod_of(embedder)["containers"]
     assert container["image"] == "registry.example.com/simile-embedder:0.1.0-cuda"

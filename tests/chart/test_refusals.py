@@ -1,4 +1,4 @@
-"""Values that can't work together are refused in a sentence that says what to do."""
+"""Tests that conflicting values are refused with a sentence that names the remedy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ REFUSED: Mapping[str, tuple[str, str]] = {
     ),
     "queries that outlive their pod": ("upload.deadlineSeconds=30", "drainTimeoutSeconds is 20"),
     "many nodes and a volume of one": (
-        # One of each are two pods already, and a build is a third.
+        # A pod of each makes two already, and a build is a third.
         "storage.index.accessMode=ReadWriteOnce,searcher.replicas=1,upload.replicas=1",
         "storage.index.oneNode=true",
     ),
@@ -75,7 +75,7 @@ REFUSED: Mapping[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("values", "says"), REFUSED.values(), ids=REFUSED)
 def test_impossible_combinations_are_refused(values: str, says: str) -> None:
-    """Nothing is rendered, and the reason names the value to change."""
+    """Rendering fails, and the reason names the value to change."""
     with pytest.raises(RuntimeError, match="These values can't work together") as refused:
         manifests.render(charts.SCENARIOS / "minimal.yaml", options=("--set", values))
     assert says in str(refused.value)
@@ -83,7 +83,7 @@ def test_impossible_combinations_are_refused(values: str, says: str) -> None:
 
 @pytest.mark.parametrize("release", ["2nd", "shop.simile"])
 def test_a_name_that_no_service_may_have_is_refused(release: str) -> None:
-    """Helm takes releases that begin with a digit or have dots; Services may not be called so."""
+    """Helm accepts release names with a leading digit or dots; Service names can't have them."""
     command = ["template", release, str(manifests.CHART)]
     command += ["--values", str(charts.SCENARIOS / "minimal.yaml")]
     with pytest.raises(RuntimeError, match="Set fullnameOverride"):
@@ -91,27 +91,27 @@ def test_a_name_that_no_service_may_have_is_refused(release: str) -> None:
     assert run(helm(), *command, "--set", "fullnameOverride=second")
 
 
-def test_all_problems_are_told_at_once() -> None:
-    """Nobody has to find three faults in three tries."""
+def test_all_problems_are_reported_at_once() -> None:
+    """All three faults are in the message."""
     with pytest.raises(RuntimeError) as refused:
         manifests.render(options=("--set", "upload.ingress.enabled=true"))
     assert str(refused.value).count("\n- ") == 3
 
 
 def test_sidecars_are_refused_where_kubernetes_lacks_them() -> None:
-    """An older cluster would take the copying sidecar for a step before the start, and hang."""
+    """An older cluster would run the copying sidecar as an init container, and hang."""
     with pytest.raises(RuntimeError, match="sidecar containers"):
         manifests.render(charts.SCENARIOS / "copy.yaml", options=("--kube-version", "1.28.0"))
     assert manifests.render(charts.SCENARIOS / "copy.yaml", options=("--kube-version", "1.29.0"))
 
 
 def test_one_node_may_share_a_volume_of_one_node() -> None:
-    """What is refused for many nodes is fine on one, when the values say so."""
+    """A volume of one node is accepted when the values place all pods on that node."""
     assert charts.rendered("dev")
 
 
-def test_the_schema_speaks_before_any_template(tmp_path: Path) -> None:
-    """A misspelt value is refused by Helm itself, by name."""
+def test_the_schema_is_checked_before_any_template(tmp_path: Path) -> None:
+    """Helm's schema check refuses a misspelt value, and names it."""
     file = tmp_path / "values.yaml"
     file.write_text(yaml.safe_dump({"embedder": {"maxBatchsize": 8}}))
     with pytest.raises(RuntimeError, match="maxBatchsize"):

@@ -1,4 +1,4 @@
-"""Each scenario renders to objects that Kubernetes, KEDA and the Prometheus operator accept."""
+"""Tests that each scenario renders to valid objects of Kubernetes, KEDA and Prometheus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIDECARS_SINCE = "1.29.0"
 
 @SCENARIO
 def test_helm_lints_it_strictly(scenario: str) -> None:
-    """`helm lint --strict` has nothing to say but that there is no icon."""
+    """`helm lint --strict` reports only the missing icon."""
     values = [option for path in charts.VALUES[scenario] for option in ("--values", path)]
     assert "0 chart(s) failed" in run(helm(), "lint", "--strict", CHART, *values)
 
@@ -32,7 +32,7 @@ def test_helm_lints_it_strictly(scenario: str) -> None:
 @SCENARIO
 @pytest.mark.parametrize("version", [OLDEST, charts.NEWEST])
 def test_kubernetes_accepts_every_object(scenario: str, version: str) -> None:
-    """Each object fits its schema, and has no property that the schema doesn't know."""
+    """Each object matches its schema without unknown properties."""
     if scenario == "copy" and version == OLDEST:
         version = SIDECARS_SINCE
     for one in charts.rendered(scenario):
@@ -40,7 +40,7 @@ def test_kubernetes_accepts_every_object(scenario: str, version: str) -> None:
 
 
 def test_an_unknown_property_of_a_custom_object_is_noticed() -> None:
-    """The check above can fail: a key in the wrong place does not survive it."""
+    """A misplaced key in a custom object fails the check above."""
     one = charts.the(charts.rendered("keda"), "ScaledObject", "embedder")
     charts.accept(one, charts.NEWEST)
     misplaced = {**one, "spec": {**one["spec"], "queueName": "simile.embed"}}
@@ -50,14 +50,14 @@ def test_an_unknown_property_of_a_custom_object_is_noticed() -> None:
 
 @SCENARIO
 def test_names_are_unique_and_short_enough(scenario: str) -> None:
-    """No two objects of one kind share a name; a pod's name fits a label."""
+    """Names are unique for each kind; a pod's name fits a label."""
     names = [(one["kind"], one["metadata"]["name"]) for one in charts.rendered(scenario)]
     assert len(set(names)) == len(names)
     assert all(len(name) <= 63 for _, name in names)
 
 
 def test_a_long_release_name_still_makes_valid_names() -> None:
-    """The longest release name that Helm takes leaves every name unique and short enough."""
+    """The longest release name that Helm accepts leaves every name unique and short enough."""
     values = charts.SCENARIOS / "production.yaml"
     options = ("--set", "fullnameOverride=", "--namespace", "n" * 63)
     text = run(helm(), "template", "r" * 53, CHART, "--values", values, *options)
@@ -67,7 +67,7 @@ def test_a_long_release_name_still_makes_valid_names() -> None:
 
 
 def test_any_collections_have_builds_of_their_own() -> None:
-    """Long names that begin alike, and odd ends, make names that Kubernetes takes, none twice."""
+    """Long names with a common start and odd ends get valid, unique names."""
     names = [*("c" * 61 + end for end in "12"), "odd_-_", "p" * 24 + "_" * 39]
     options = [f"index.collections[{place}].name={name}" for place, name in enumerate(names)]
     found = manifests.render(
@@ -81,7 +81,7 @@ def test_any_collections_have_builds_of_their_own() -> None:
 
 
 def test_the_package_holds_what_templates_read(tmp_path: Any) -> None:
-    """`helm package` leaves nothing out that rendering needs."""
+    """`helm package` includes every file that rendering needs."""
     run(helm(), "package", CHART, "--destination", tmp_path)
     (archive,) = tmp_path.glob("simile-*.tgz")
     values = charts.SCENARIOS / "production.yaml"
@@ -91,7 +91,7 @@ def test_the_package_holds_what_templates_read(tmp_path: Any) -> None:
 
 
 def test_promtool_accepts_the_rules(tmp_path: Any) -> None:
-    """The rules in the PrometheusRule are rules."""
+    """Promtool accepts the rules in the PrometheusRule."""
     (rule,) = charts.of_kind(charts.rendered("production"), "PrometheusRule")
     file = tmp_path / "rules.yaml"
     file.write_text(yaml.safe_dump({"groups": rule["spec"]["groups"]}))
@@ -102,7 +102,7 @@ def test_promtool_accepts_the_rules(tmp_path: Any) -> None:
 
 
 def test_yaml_is_tidy() -> None:
-    """No fault in the form of in values, schema, examples, overlays, what is rendered."""
+    """Yamllint finds nothing in values, schema, examples, overlays and rendered files."""
     root = CHART.parents[1]
     done = subprocess.run(
         [Path(sys.executable).with_name("yamllint"), "--strict",

@@ -1,4 +1,4 @@
-"""The resources that the docs ask users to leave free are those that the pods request."""
+"""Tests that the documented free resources equal those that the pods request."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ UNITS: Final = {"m": 1e-3, "Mi": 2**-10, "Gi": 1.0, "": 1.0}
 
 
 def _number(quantity: str) -> float:
-    """Cores, or GiB."""
+    """Return a quantity as cores or GiB."""
     digits = quantity.rstrip("mMGi")
     return float(digits) * UNITS[quantity.removeprefix(digits)]
 
 
 def _room(workloads: Sequence[Manifest]) -> dict[str, float]:
-    """What one pod of each may take together: requests and limits of cores and memory."""
+    """Return the sum of requests and limits of a pod of each workload."""
     total: dict[str, float] = {}
     for workload in workloads:
         for container in charts.pod_of(workload)["containers"]:
@@ -42,7 +42,7 @@ def _described(workloads: Sequence[Manifest]) -> str:
 
 
 def test_the_example_fits_a_small_node() -> None:
-    """On 2 CPUs and 4 GiB Kubernetes takes half: the rest holds everything, and an upgrade."""
+    """The example fits half of 2 CPUs and 4 GiB, with room for an upgrade."""
     objects = charts.rendered("example-dev")
     room = _room(charts.workloads(objects))
     more = _room([charts.the(objects, "Deployment", name) for name in charts.SERVICES])
@@ -56,7 +56,7 @@ def test_the_example_fits_a_small_node() -> None:
 
 
 def test_the_overlay_asks_for_as_little_as_the_example() -> None:
-    """What kustomize and Helm install on one node has the same requests."""
+    """The overlay and the example for a single node have the same requests."""
     page = run(kubectl(), "kustomize", K8S / "overlays" / "dev")
     overlay = [one for one in yaml.safe_load_all(page) if one]
     example = [one for one in charts.rendered("example-dev") if one["kind"] != "Pod"]
@@ -65,13 +65,13 @@ def test_the_overlay_asks_for_as_little_as_the_example() -> None:
 
 
 def test_the_readme_says_how_large_a_node_is_enough() -> None:
-    """README and the Kubernetes page name the size of a node."""
+    """README and the Kubernetes page name the size of the node."""
     for page in (ROOT / "README.md", ROOT / "docs" / "kubernetes.md"):
         assert "2 CPUs and 4 GiB" in " ".join(page.read_text().split())
 
 
 def test_the_docs_say_what_an_upgrade_needs() -> None:
-    """The example for one node, and one pod more of each service, in requests and limits."""
+    """The docs name requests and limits of the example plus a pod more of each service."""
     page = " ".join((ROOT / "docs" / "kubernetes.md").read_text().split())
     objects = [one for one in charts.rendered("example-dev") if one["kind"] != "Pod"]
     assert f"while its index is built it asks for {_described(charts.workloads(objects))}" in page

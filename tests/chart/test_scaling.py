@@ -1,4 +1,4 @@
-"""Who counts the pods: an autoscaler, the values, or whoever scales by hand."""
+"""Tests who sets the number of pods: an autoscaler, the values, or `kubectl scale`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tools.chart import manifests
 from tools.chart.programs import helm, run
 
 
-def test_keda_sees_what_embedders_have_in_hand() -> None:
-    """The trigger asks over HTTP for waiting and unacked messages, with fallback and patience."""
+def test_keda_counts_waiting_and_unacked_images() -> None:
+    """The trigger reads waiting and unacked messages over HTTP, with fallback and delays."""
     spec = the(charts.rendered("keda"), "ScaledObject", "embedder")["spec"]
     assert [trigger["metadata"]["queueName"] for trigger in spec["triggers"]] == [
         "simile.embed",
@@ -31,8 +31,8 @@ def test_keda_sees_what_embedders_have_in_hand() -> None:
 
 
 @pytest.mark.parametrize("scenario", ["keda", "gpu"])
-def test_nobody_wakes_embedders_but_people(scenario: str) -> None:
-    """Where there may be no embedder, no canary of upload's waits for one to start."""
+def test_canaries_start_no_embedder(scenario: str) -> None:
+    """Where embedders may be scaled to zero, upload sends no canaries, which would start one."""
     objects = charts.rendered(scenario)
     to_nothing = the(objects, "ScaledObject", "embedder")["spec"]["minReplicaCount"] == 0
     asks = {
@@ -45,8 +45,8 @@ def test_nobody_wakes_embedders_but_people(scenario: str) -> None:
     assert to_nothing == (scenario == "keda")
 
 
-def test_a_query_without_an_embedder_is_left_for_keda_to_see() -> None:
-    """Uploads know that embedders may all be stopped, and how long one takes to come."""
+def test_a_query_without_an_embedder_waits_for_keda() -> None:
+    """Upload is configured for absent embedders and for their start-up time."""
     (container,) = pod_of(the(charts.rendered("keda"), "Deployment", "upload"))["containers"]
     polling = the(charts.rendered("keda"), "ScaledObject", "embedder")["spec"]["pollingInterval"]
     wait = float(environment(container)["SIMILE_UPLOAD_EMBEDDER_START_SECONDS"])
@@ -60,15 +60,15 @@ def _replicas(scenario: str, service: str) -> Any:
 
 
 def test_autoscalers_own_the_number_of_pods() -> None:
-    """Where something else counts pods, or the values say null, an upgrade doesn't reset it."""
+    """With an autoscaler, or with null in the values, an upgrade doesn't reset the number."""
     assert _replicas("keda", "embedder") is None
     assert _replicas("production", "embedder") is None
     assert _replicas("production", "upload") is None
     assert [_replicas("quiet", service) for service in charts.SERVICES] == [None] * 3
 
 
-def test_a_number_that_nobody_set_is_left_to_kubectl_scale() -> None:
-    """No Deployment names a number by default, so an upgrade has none to disagree about."""
+def test_an_unset_number_is_left_to_kubectl_scale() -> None:
+    """By default no Deployment has a number, so an upgrade resets none."""
     for scenario in ("minimal", "example-dev"):
         assert [_replicas(scenario, service) for service in charts.SERVICES] == [None] * 3
     assert _replicas("production", "searcher") == 3
@@ -81,7 +81,7 @@ def _notes(*options: str) -> str:
 
 
 def test_the_notes_scale_what_the_values_leave_open() -> None:
-    """A number in the values is not contradicted by the command that is shown."""
+    """NOTES show `kubectl scale` only for services without a number in the values."""
     scaled = "scale deployment/simile-{}"
     open_ = _notes("image.tag=1.2.3")
     assert all(scaled.format(service) in open_ for service in charts.SERVICES)

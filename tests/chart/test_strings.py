@@ -1,4 +1,4 @@
-"""Every text of the values reaches its object as that very text, whatever YAML makes of it."""
+"""Tests that every string of the values reaches its object unchanged, whatever YAML makes of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TEXTS: Final = (
     "two\nlines",
 )  # fmt: skip
 THEIRS: Final[dict[str, Any]] = {"serviceAccount": {"create": False}}
-"""Two accounts of one name would be refused."""
+"""Two accounts of the same name would be refused."""
 EVERYTHING: Final[dict[str, Any]] = {
     "imageMaxBytes": 15728640,
     "broker": {"external": {"existingSecret": "a", "managementUrlKey": "b"}},
@@ -46,7 +46,7 @@ EVERYTHING: Final[dict[str, Any]] = {
         "dashboards": {"enabled": True},
     },
 }
-"""Values that make every object but those of the brokers that the chart runs."""
+"""Values that render every object but those of the chart's own brokers."""
 DEV: Final[dict[str, Any]] = {
     "broker": {"mode": "dev"},
     "upload": {"allowAnonymous": True, "service": {"type": "LoadBalancer"}},
@@ -59,10 +59,10 @@ OF_EXTERNAL: Final = {
     ("broker", "tls", "existingSecret"),
     ("upload", "apiKeys", "existingSecret"),
 }
-"""Values that the other two are refused with."""
+"""Values that conflict with the other two sets."""
 OPERATOR: Final[dict[str, Any]] = {**DEV, "broker": {"mode": "operator"}}
 IN_FORM: Final = {
-    # Numbers with a unit, times and networks: no text but of that form is let in.
+    # Quantities, durations and networks accept only strings of their form.
     "clusterIP", "copySize", "digest", "externalTrafficPolicy", "interval", "ipFamilies",
     "ipFamilyPolicy", "limits", "loadBalancerIP", "loadBalancerSourceRanges", "requests",
     "resources", "resourceName", "schedule", "scrapeTimeout", "size", "storageSize",
@@ -76,12 +76,12 @@ def _rendered(
     file = folder / "values.yaml"
     file.write_text(json.dumps(given, ensure_ascii=False), encoding="utf-8")
     text = run(helm(), "template", release, CHART, "--values", file, *options)
-    # Loader: a safe one, which knows more than PyYAML's of what Kubernetes reads.
+    # This loader is safe, and resolves more of YAML 1.1 than PyYAML's, as Kubernetes does.
     return [one for one in yaml.load_all(text, Loader=strings.GoLoader) if one]
 
 
 def _expected(objects: Sequence[Manifest], text: str) -> Any:
-    """What was rendered of the marker, with the text in its place.
+    """Return the objects rendered with the marker, with the text in the marker's place.
 
     Kubernetes expands $(NAME) in variables and arguments, where the chart writes each $ twice.
     """
@@ -98,14 +98,14 @@ def _expected(objects: Sequence[Manifest], text: str) -> Any:
 
 
 def _comparable(objects: Any) -> str:
-    """The objects as text, without what is a hash of the values."""
+    """Return the objects as text, without hashes of the values."""
     text = json.dumps(objects, sort_keys=True, ensure_ascii=False, indent=1)
     text = re.sub(r'"checksum/\w+": "[0-9a-f]{64}"', '"checksum": ""', text)
     return re.sub(r'-index-(\w+)-[0-9a-f]{8}"', r'-index-\1"', text)
 
 
 def _given(base: dict[str, Any], text: str, *, marked: bool = False) -> dict[str, Any]:
-    """The base with the text, or the marker, in each value that takes both."""
+    """Return the base with the text, or the marker, in each value that accepts both."""
     markers = dict(strings.filled(MARKER))
     given = base
     for path, value in strings.filled(text):
@@ -115,8 +115,8 @@ def _given(base: dict[str, Any], text: str, *, marked: bool = False) -> dict[str
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_every_text_arrives_as_it_is(text: str, tmp_path: Path) -> None:
-    """Rendering with the text differs from rendering with a plain word by that word alone."""
+def test_every_string_is_rendered_unchanged(text: str, tmp_path: Path) -> None:
+    """Rendering with the text differs from rendering with a plain word only by that word."""
     marked = _rendered(_given(EVERYTHING, text, marked=True), tmp_path)
     found = _rendered(_given(EVERYTHING, text), tmp_path)
     assert _comparable(found) == _comparable(_expected(marked, text))
@@ -125,10 +125,10 @@ def test_every_text_arrives_as_it_is(text: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["2024", "true", "y", "1e3"])
 @pytest.mark.parametrize("base", [DEV, OPERATOR], ids=["dev", "operator"])
-def test_every_text_reaches_the_broker_as_it_is(
+def test_every_string_reaches_the_broker_unchanged(
     base: dict[str, Any], text: str, tmp_path: Path
 ) -> None:
-    """The brokers that the chart makes get their password, host and image as they are given."""
+    """The chart's own brokers get password, host and image unchanged."""
     marked = _rendered(_given(base, text, marked=True), tmp_path)
     found = _rendered(_given(base, text), tmp_path)
     assert _comparable(found) == _comparable(_expected(marked, text))
@@ -136,8 +136,8 @@ def test_every_text_reaches_the_broker_as_it_is(
         charts.accept(one, charts.NEWEST)
 
 
-def test_kubernetes_accepts_every_text_that_is_let_in(tmp_path: Path) -> None:
-    """Texts that YAML would take for numbers and truths fit the types of their fields."""
+def test_kubernetes_accepts_every_permitted_string(tmp_path: Path) -> None:
+    """Strings that YAML would read as numbers or booleans match the types of their fields."""
     for text in ("2024", "y"):
         for one in _rendered(_given(EVERYTHING, text), tmp_path):
             charts.accept(one, charts.NEWEST)
@@ -145,7 +145,7 @@ def test_kubernetes_accepts_every_text_that_is_let_in(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["2024", "true", "y", "null", "1e3", "0x10"])
 def test_a_collection_may_have_any_name(name: str, tmp_path: Path) -> None:
-    """Jobs are called after it, and builds get it as it is."""
+    """Jobs are named after the collection, and builds get its name unchanged."""
     objects = _rendered({**EVERYTHING, "index": {**EVERYTHING["index"],
                          "collections": [{"name": name}]}}, tmp_path)  # fmt: skip
     for kind in ("Job", "CronJob"):
@@ -156,15 +156,15 @@ def test_a_collection_may_have_any_name(name: str, tmp_path: Path) -> None:
 
 
 def test_a_quantity_may_be_a_number(tmp_path: Path) -> None:
-    """Bytes are accepted as a number and as a text, and are never written as 2.1e+10."""
+    """Bytes are accepted as number and as string, and are never rendered as 2.1e+10."""
     for size in (21474836480, "21474836480"):
         found = _rendered(strings.put(DEV, ("storage", "index", "size"), size), tmp_path)
         (claim,) = charts.of_kind(found, "PersistentVolumeClaim")
         assert claim["spec"]["resources"]["requests"]["storage"] == "21474836480"
 
 
-def test_no_text_is_left_out_of_these_checks() -> None:
-    """Each value that holds texts takes the marker, but for those of a form of their own."""
+def test_no_string_is_left_out_of_these_checks() -> None:
+    """Each string value takes the marker, except those with a restricted form."""
     tried = {path for path, _ in strings.filled(MARKER)}
     for path in values.leaves(strings.DEFAULTS, strings.SCHEMA, strings.SCHEMA["definitions"]):
         default = strings.DEFAULTS
@@ -183,7 +183,7 @@ def _is_a_choice(path: values.Path) -> bool:
 
 @pytest.mark.parametrize("release", ["y", "null"])
 def test_a_release_may_have_any_name(release: str, tmp_path: Path) -> None:
-    """Labels, names and references hold the names of release and namespace as texts."""
+    """Labels, names and references contain the names of release and namespace as strings."""
     found = _rendered(DEV, tmp_path, "--namespace", "2024", release=release)
     for one in found:
         charts.accept(one, charts.NEWEST)
@@ -193,7 +193,7 @@ def test_a_release_may_have_any_name(release: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("base", [EVERYTHING, DEV, OPERATOR], ids=["all", "dev", "operator"])
 def test_a_list_or_map_may_be_null(base: dict[str, Any], tmp_path: Path) -> None:
-    """Null is none: of tolerations and labels, and also of requests and limits."""
+    """Null is accepted as empty for tolerations, labels, requests and limits."""
     needed = {("upload", "ingress", "hosts"), ("upload", "httpRoute", "parentRefs"),
               ("index", "collections")}  # fmt: skip
     given = base
@@ -223,8 +223,8 @@ def test_a_list_or_map_may_be_null(base: dict[str, Any], tmp_path: Path) -> None
         "broker",
     ],
 )
-def test_a_value_that_is_needed_is_named_when_it_is_null(path: str) -> None:
-    """Helm takes out what is null; the schema then names what is missing, before any template."""
+def test_a_required_value_is_named_when_it_is_null(path: str) -> None:
+    """Helm removes null values; the schema then names the missing value before any template."""
     given = json.loads(json.dumps(strings.DEFAULTS))
     *sections, key = path.split(".")
     section = given
@@ -236,6 +236,6 @@ def test_a_value_that_is_needed_is_named_when_it_is_null(path: str) -> None:
 
 
 def test_helm_refuses_a_section_that_is_null(tmp_path: Path) -> None:
-    """The schema speaks before a template stumbles over the missing section."""
+    """The schema refuses a null section before a template fails on it."""
     with pytest.raises(RuntimeError, match=r"missing propert.*ingress"):
         _rendered(strings.put(DEV, ("upload", "ingress"), None), tmp_path)

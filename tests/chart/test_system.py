@@ -1,4 +1,4 @@
-"""`tools/system.sh` installs from a system whose package manager is in use."""
+"""Tests `tools/system.sh` on a system whose package manager is in use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCKED = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 4
 
 
 def _installs(folder: Path, *answers: str) -> tuple[int, list[str], str]:
-    """Exit code, what was run, and what was said, where apt fails with these in turn."""
+    """Return exit code, commands and output, where apt fails with these messages in turn."""
     for name in ("sh", "env", "test"):
         (folder / name).symlink_to(str(shutil.which(name)))
     (folder / "id").write_text("#!/bin/sh\necho 0\n")
@@ -38,7 +38,7 @@ def _installs(folder: Path, *answers: str) -> tuple[int, list[str], str]:
 
 
 def test_it_waits_for_the_locks_of_apt(tmp_path: Path) -> None:
-    """Lists that another apt holds are asked for again; dpkg's lock is waited for by an option."""
+    """Locked package lists are requested again; dpkg's lock is awaited by an option of apt."""
     code, ran, _ = _installs(tmp_path, LOCKED, LOCKED)
     assert code == 0
     update = "apt-get -o DPkg::Lock::Timeout=600 update"
@@ -47,8 +47,8 @@ def test_it_waits_for_the_locks_of_apt(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_what_is_no_lock_is_said_at_once(tmp_path: Path, place: int) -> None:
-    """A mirror that is away is not waited for."""
+def test_other_failures_are_reported_at_once(tmp_path: Path, place: int) -> None:
+    """An unavailable mirror fails at once."""
     answers = [LOCKED] * place + ["E: Failed to fetch the lists"]
     code, ran, said = _installs(tmp_path, *answers)
     assert code == 1

@@ -1,4 +1,4 @@
-"""What an upgrade changes, replaces, restarts, and what it leaves as it was."""
+"""Tests which objects an upgrade changes, replaces, restarts, and leaves alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECRET: Final = "/api/v1/namespaces/default/secrets/simile-broker"
 
 @SCENARIO
 def test_selectors_never_hold_a_version(scenario: str) -> None:
-    """What can't be changed in a living release says nothing that an upgrade changes."""
+    """Selectors, which are immutable, contain nothing that an upgrade changes."""
     for one in of_kind(charts.rendered(scenario), "Deployment"):
         assert one["spec"]["selector"]["matchLabels"].keys() == {
             "app.kubernetes.io/name",
@@ -37,8 +37,8 @@ def test_selectors_never_hold_a_version(scenario: str) -> None:
 
 
 @SCENARIO
-def test_upgrades_take_no_pod_away_before_another_is_ready(scenario: str) -> None:
-    """Rolling updates surge, but for GPUs, of which there is none to spare."""
+def test_upgrades_end_no_pod_before_another_is_ready(scenario: str) -> None:
+    """Rolling updates surge, but not for GPUs, of which there is none to spare."""
     for service in charts.SERVICES:
         strategy = the(charts.rendered(scenario), "Deployment", service)["spec"]["strategy"]
         spare = 0 if service == "embedder" and scenario in {"gpu", "example-gpu"} else 1
@@ -56,8 +56,8 @@ def _template(chart: Path, kind: str, component: str, *options: str) -> Any:
     return the([one for one in objects if one], kind, component)["spec"]["template"]
 
 
-def test_an_upgrade_leaves_what_it_doesnt_change(tmp_path: Path) -> None:
-    """A new chart restarts nothing, and a new Simile not the broker, which forgets when it ends."""
+def test_an_upgrade_restarts_only_what_changed(tmp_path: Path) -> None:
+    """A new chart restarts nothing; a new Simile keeps the broker, whose end loses messages."""
     for options in ((), ("--app-version", "9.0.0")):
         run(helm(), "package", CHART, "--version", "9.0.0", *options, "-d", tmp_path)
         newer = tmp_path / "simile-9.0.0.tgz"
@@ -79,7 +79,7 @@ def test_an_upgrade_leaves_what_it_doesnt_change(tmp_path: Path) -> None:
     ],
 )
 def test_the_version_label_is_that_of_the_image(options: str, versions: list[str]) -> None:
-    """An upgrade by image.tag alone is seen in the labels of objects and pods."""
+    """An upgrade by image.tag alone changes the version labels of objects and pods."""
     objects = manifests.render(charts.EXAMPLES / "dev.yaml", options=("--set", options))
     for service, version in zip(charts.SERVICES, versions, strict=True):
         deployment = the(objects, "Deployment", service)
@@ -90,7 +90,7 @@ def test_the_version_label_is_that_of_the_image(options: str, versions: list[str
 
 
 def test_a_rotation_names_every_key_of_the_secret() -> None:
-    """Replaced whole, the broker's Secret keeps what KEDA reads, not the address alone."""
+    """The documented rotation of the Secret includes the key that KEDA reads."""
     page = (ROOT / "docs" / "kubernetes.md").read_text()
     commands = re.findall(r"create secret generic simile-broker .*?\n(?! )", page, re.DOTALL)
     keys = [set(re.findall(r"--from-literal=([\w-]+)=", command)) for command in commands]
@@ -98,7 +98,7 @@ def test_a_rotation_names_every_key_of_the_secret() -> None:
 
 
 def test_builds_can_be_suspended() -> None:
-    """No job at an upgrade, none by the schedule: what was gone back to stays."""
+    """A suspended build has no job at an upgrade and none by schedule, so a rollback persists."""
     objects = manifests.render(
         charts.SCENARIOS / "production.yaml", options=("--set", "index.suspend=true")
     )
@@ -107,8 +107,8 @@ def test_builds_can_be_suspended() -> None:
 
 
 @SCENARIO
-def test_no_job_holds_a_claim_that_is_to_go_for_long(scenario: str) -> None:
-    """Where uninstalling removes the claim, jobs that an upgrade left behind end by themselves."""
+def test_no_job_holds_a_claim_for_long(scenario: str) -> None:
+    """Where uninstalling removes the claim, leftover jobs end by themselves."""
     objects = charts.rendered(scenario)
     for claim in of_kind(objects, "PersistentVolumeClaim"):
         kept = "helm.sh/resource-policy" in claim["metadata"].get("annotations", {})
@@ -122,14 +122,14 @@ def _jobs(*options: str) -> set[str]:
 
 
 def test_a_job_that_changes_is_another_job() -> None:
-    """Jobs are immutable, so an upgrade that changes one must not patch it; others stay."""
+    """Jobs are immutable: a changed job gets another name, the others stay."""
     before = _jobs()
     assert _jobs("--set", "upload.replicas=5") == before
     assert not _jobs("--set", "index.trees=100") & before
 
 
 def _answers(objects: list[Manifest]) -> Mapping[str, Any]:
-    """Path -> answer of a cluster that knows the kinds of these objects, and has none of them."""
+    """Return path -> answer of a cluster that knows the kinds of these objects, and has none."""
     kinds: dict[str, list[dict[str, Any]]] = {}
     for version, kind in sorted({(one["apiVersion"], one["kind"]) for one in objects}):
         name = kind.lower()
@@ -159,7 +159,7 @@ def _answers(objects: list[Manifest]) -> Mapping[str, Any]:
 
 @contextmanager
 def _cluster(answers: Mapping[str, Any]) -> Iterator[str]:
-    """The address of a server that gives these answers, and 404 to whatever else is asked."""
+    """Yield the address of a server that gives these answers, and 404 otherwise."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -173,7 +173,7 @@ def _cluster(answers: Mapping[str, Any]) -> Iterator[str]:
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = Thread(target=server.serve_forever)
@@ -196,12 +196,12 @@ def _password(*options: str) -> str:
     return str(secret["password"])
 
 
-def test_the_dev_brokers_password_outlives_upgrades() -> None:
-    """It is made once: an upgrade finds the one of before in the cluster, and keeps it."""
+def test_the_dev_brokers_password_survives_upgrades() -> None:
+    """The password is generated once: an upgrade reads it from the cluster, and keeps it."""
     assert _password() != _password()
     before = _password()
     data = {"password": base64.b64encode(before.encode()).decode()}
-    # Helm looks first whether the Secret is this release's.
+    # Helm first checks whether the Secret belongs to this release.
     metadata = {
         "name": "simile-broker",
         "labels": {"app.kubernetes.io/managed-by": "Helm"},

@@ -1,4 +1,4 @@
-"""Settings, values, schema, README and k8s/ say the same; nothing generated is out of date."""
+"""Tests that settings, values, schema, README and k8s/ agree, and generated files are current."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ TEXT = (CHART / "values.yaml").read_text()
 DEFAULTS: dict[str, Any] = yaml.safe_load(TEXT)
 LEAVES = list(values.leaves(DEFAULTS, SCHEMA, SCHEMA["definitions"]))
 UNDERSCORED = {"global"}
-"""What Helm gives every chart; it has no default here."""
+"""Values that Helm adds to every chart, without a default here."""
 
 
 @pytest.mark.parametrize("path", [path for path, _ in chart.of_the_chart()], ids=lambda it: it.name)
-def test_nothing_of_the_chart_is_out_of_date(path: Path) -> None:
-    """`make manifests` would change nothing of the chart."""
+def test_the_chart_is_current(path: Path) -> None:
+    """`make manifests` would not change the chart."""
     made = dict(chart.of_the_chart())[path]
     assert path.read_text(encoding="utf-8") == made, "run `make manifests`"
 
 
-def test_nothing_of_k8s_is_out_of_date() -> None:
-    """`make manifests` would change, add and remove nothing in k8s/."""
+def test_the_manifests_are_current() -> None:
+    """`make manifests` would not change, add or remove files in k8s/."""
     made = dict(chart.of_k8s())
     found = {path for folder in ("base", "components") for path in (K8S / folder).rglob("*.yaml")}
     assert found == set(made), "run `make manifests`"
@@ -41,7 +41,7 @@ def test_nothing_of_k8s_is_out_of_date() -> None:
 
 @pytest.mark.parametrize("section", settings.SECTIONS)
 def test_every_setting_is_a_value(section: str) -> None:
-    """A setting of the code is a value of the same name, or one that the chart sets itself."""
+    """Each setting of the code is a value of the same name, or is set by the chart."""
     kind = settings.SECTIONS[section]
     prefix = str(kind.model_config.get("env_prefix"))
     known = DEFAULTS if section == "shared" else DEFAULTS[section]
@@ -52,8 +52,8 @@ def test_every_setting_is_a_value(section: str) -> None:
         )
 
 
-def test_what_the_chart_sets_itself_is_a_setting() -> None:
-    """No template sets a variable that Simile has ceased to read."""
+def test_variables_that_the_chart_sets_are_settings() -> None:
+    """No template sets a variable that Simile does not read."""
     read = {
         f"{kind.model_config.get('env_prefix')}{name}".upper()
         for kind in settings.SECTIONS.values()
@@ -63,7 +63,7 @@ def test_what_the_chart_sets_itself_is_a_setting() -> None:
 
 
 def test_a_setting_reaches_its_container() -> None:
-    """What is set in the values is in the environment of every container that reads it."""
+    """A value is in the environment of every container that reads it."""
     objects = charts.rendered("external")
     for component in charts.SERVICES:
         (container,) = charts.pod_of(charts.the(objects, "Deployment", component))["containers"]
@@ -81,8 +81,8 @@ def test_a_setting_reaches_its_container() -> None:
     assert charts.environment(searcher)["SIMILE_SEARCHER_LIVE_RECALL_SHARE"] == "0.001"
 
 
-def test_a_variable_of_yours_takes_the_place_of_the_charts() -> None:
-    """Each name is there once, as Kubernetes wants it, and who says it last is heard."""
+def test_an_own_variable_replaces_that_of_the_chart() -> None:
+    """Each variable is there once, as Kubernetes requires, and the user's value wins."""
     objects = charts.rendered("external")
     for workload in charts.workloads(objects):
         for container in charts.containers(charts.pod_of(workload)):
@@ -100,8 +100,8 @@ def test_a_variable_of_yours_takes_the_place_of_the_charts() -> None:
     assert charts.environment(upload)["SIMILE_ADMIN_HOST"] == "::"
 
 
-def test_what_is_null_is_left_to_the_code() -> None:
-    """A setting that nobody gave a value is not in the environment at all."""
+def test_null_leaves_the_default_to_the_code() -> None:
+    """A setting without a value is not in the environment."""
     by_chart = settings.WIRED | {"SIMILE_DRAIN_TIMEOUT_SECONDS", "SIMILE_UPLOAD_LAME_DUCK_SECONDS"}
     for component in charts.SERVICES:
         workload = charts.the(charts.rendered("minimal"), "Deployment", component)
@@ -110,7 +110,7 @@ def test_what_is_null_is_left_to_the_code() -> None:
 
 
 def test_values_and_schema_know_the_same_names() -> None:
-    """Each value has a place in the schema, each property a default in the values."""
+    """Each value is in the schema, each property of the schema has a default in the values."""
 
     def compare(given: dict[str, Any], schema: dict[str, Any]) -> None:
         properties = schema["properties"]
@@ -125,7 +125,7 @@ def test_values_and_schema_know_the_same_names() -> None:
 
 
 def test_the_defaults_fit_the_schema() -> None:
-    """The schema is one, and takes the chart's own defaults."""
+    """The schema is valid, and accepts the chart's defaults."""
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     jsonschema.validate(DEFAULTS, SCHEMA)
 
@@ -157,7 +157,7 @@ def test_the_defaults_fit_the_schema() -> None:
     ids=str,
 )
 def test_the_schema_is_strict(path: tuple[str, ...], wrong: object) -> None:
-    """Misspelt names, wrong types and what is out of range are refused before anything starts."""
+    """Misspelt names, wrong types and numbers out of range are refused before any template."""
     given = json.loads(json.dumps(DEFAULTS))
     keys = (path,) if isinstance(path, str) else path
     section = given
@@ -169,19 +169,19 @@ def test_the_schema_is_strict(path: tuple[str, ...], wrong: object) -> None:
 
 
 def test_every_value_has_a_comment() -> None:
-    """What a value means is said beside it, and so in the schema and the README."""
+    """Each value has a comment, which the schema and the README repeat."""
     comments = values.comments(TEXT)
     assert [".".join(path) for path in LEAVES if not comments.get(path)] == []
     assert all(comments[path].endswith(".") for path in LEAVES)
 
 
 def test_the_readme_shows_every_value() -> None:
-    """A row for each value that people set, and for nothing else."""
+    """The README has a row for each value that users set, and no other."""
     page = (CHART / "README.md").read_text()
     rows = [line.split("`")[1] for line in page.splitlines() if line.startswith("| `")]
     assert sorted(rows) == sorted(".".join(path) for path in LEAVES)
 
 
 def test_values_are_camel_case() -> None:
-    """A value's name has no underscore, no dash, and begins small."""
+    """A value's name has no underscore and no dash, and begins with a lower-case letter."""
     assert all(key[0].islower() and key.isalnum() for path in LEAVES for key in path)

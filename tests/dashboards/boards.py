@@ -1,4 +1,4 @@
-"""The dashboards as the chart carries them, read back from their JSON."""
+"""Reads the dashboards back from the JSON in the chart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FILES: Final = sorted(FOLDER.glob("*.json"))
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One panel, or a row's heading."""
+    """A panel, or the heading of a row."""
 
     kind: str
     title: str
@@ -24,42 +24,42 @@ class Panel:
 
     @property
     def queries(self) -> Sequence[tuple[str, str]]:
-        """(expression, legend) of each query."""
+        """Return (expression, legend) of each query."""
         targets = self.spec.get("targets", ())
         return [(target["expr"], target.get("legendFormat", "")) for target in targets]
 
 
 @dataclass(frozen=True, slots=True)
 class Board:
-    """One dashboard."""
+    """A dashboard."""
 
     name: str
     spec: Mapping[str, Any]
 
     @property
     def panels(self) -> Sequence[Panel]:
-        """Every panel, in the order of the page."""
+        """Return every panel, in the order of the page."""
         return [Panel(one["type"], one["title"], one) for one in self.spec["panels"]]
 
     @property
     def annotations(self) -> Mapping[str, str]:
-        """Name -> expression."""
+        """Return name -> expression."""
         return {one["name"]: one["expr"] for one in self.spec["annotations"]["list"]}
 
 
 def read() -> Sequence[Board]:
-    """Every dashboard of the chart."""
+    """Return every dashboard of the chart."""
     return [Board(path.stem, json.loads(path.read_text(encoding="utf-8"))) for path in FILES]
 
 
 def with_values(expression: str, window: str) -> str:
-    """The expression with Grafana's variables filled in, all namespaces and releases chosen."""
+    """Return the expression with Grafana's variables replaced: all namespaces and releases."""
     filled = re.sub(r"\$(namespace|release)\b", ".*", expression)
     return filled.replace("$__rate_interval", window)
 
 
 def without_open_fields(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """The dashboard without what a datasource adds to annotations, where the schema is open."""
+    """Return the dashboard without the datasource's own fields, where the schema is open."""
     closed = copy.deepcopy(dict(spec))
     for annotation in closed["annotations"]["list"]:
         for name in ("step", "titleFormat", "textFormat"):

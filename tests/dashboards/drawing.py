@@ -1,4 +1,4 @@
-"""A dashboard as a picture: every panel at its place in the grid, much as Grafana draws it."""
+"""Draws a dashboard as a picture: every panel in the grid, much as Grafana does."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _PALETTE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a panel: its name in the legend, its labels, times in Unix seconds, values."""
+    """A line of a panel: its name in the legend, its labels, times in Unix seconds, values."""
 
     name: str
     labels: Mapping[str, str]
@@ -58,7 +58,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """What the panels of one dashboard show: lines by panel, marks by annotation."""
+    """The data of a dashboard's panels: lines by panel, events by annotation."""
 
     start: float
     end: float
@@ -81,7 +81,7 @@ def draw(board: Board, drawn: Drawn, path: Path) -> None:
 
 
 class _Page:
-    """A figure whose coordinates are pixels from the upper left corner."""
+    """A figure with coordinates in pixels from the upper left corner."""
 
     def __init__(self, figure: Figure, width: float, height: float) -> None:
         self.figure = figure
@@ -99,7 +99,7 @@ class _Page:
         self.figure.text(left / self.width, 1 - top / self.height, text, **style)
 
     def width_of(self, text: str, size: float) -> float:
-        """Pixels that a text takes."""
+        """Return the width of a text in pixels."""
         drawn = self.figure.text(0, 0, text, fontsize=size)
         box = drawn.get_window_extent(self.figure.canvas.get_renderer())  # type: ignore[attr-defined]
         drawn.remove()
@@ -229,7 +229,7 @@ def _axes(axes: Axes, panel: Panel, drawn: Drawn) -> None:
     low = defaults.get("min", low)
     high = defaults.get("max", high)
     if not any(np.any(line.get_ydata()) for line in axes.get_lines()):
-        high = low + 1  # all is zero, or there is nothing
+        high = low + 1  # all values are zero, or there are none
     axes.set_ylim(low, high + 0.02 * (high - low))
     for value, color in _steps(panel):
         if low < value <= high:
@@ -253,7 +253,7 @@ def _axes(axes: Axes, panel: Panel, drawn: Drawn) -> None:
 
 
 def _locator(unit: str, span: float, *, whole: bool) -> Locator:
-    """Where the lines of the grid are; bytes go by powers of two, long times as clocks do."""
+    """Return the positions of grid lines: powers of two for bytes, clock steps for long times."""
     if unit == "bytes":
         return MultipleLocator(2.0 ** math.ceil(math.log2(span / 5)))
     if unit == "s" and span > 60:
@@ -262,13 +262,13 @@ def _locator(unit: str, span: float, *, whole: bool) -> Locator:
 
 
 def _round(seconds: float, most: int) -> float:
-    """A step that a clock knows, so that there are at most so many."""
+    """Return a step of a clock, so that there are at most so many."""
     known = (10, 15, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 86400, math.inf)
     return next(step for step in known if seconds / step <= most)
 
 
 def _ticks(seconds: float) -> list[float]:
-    """Round times, some six of them."""
+    """Return round times, about six."""
     step = _round(seconds, 6)
     return [step * number for number in range(1, int(seconds / step) + 1)]
 
@@ -280,7 +280,7 @@ def _clock(seconds: float) -> str:
 def _legend(
     page: _Page, lines: Sequence[Line], colors: Mapping[str, str], place: tuple[float, float, float]
 ) -> float:
-    """Names under the axes, as many rows as they need; the pixels they take."""
+    """Draw names under the axes in as many rows as they need; return their pixels."""
     left, bottom, width = place
     rows: list[list[tuple[float, str]]] = [[]]
     used = 0.0
@@ -331,7 +331,7 @@ def _table(page: _Page, panel: Panel, lines: Sequence[Line], inner: Rect, drawn:
     left, top, width, height = inner
     (organize,) = panel.spec["transformations"]
     columns = organize["options"]["renameByName"]
-    # A table is of now: a line that ended before is not in it.
+    # A table shows the present: a line that ended before is not in it.
     latest = max((line.times[-1] for line in lines), default=0.0)
     rows = [
         [

@@ -1,4 +1,4 @@
-"""Simile over RabbitMQ, watched by a Prometheus as in a cluster, and load that shows everything."""
+"""Runs Simile with RabbitMQ and Prometheus, and a load that shows up in every panel."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RULES: Final = Path(__file__).resolve().parents[2] / "helm" / "simile" / "rules"
 REPLICAS: Final = ("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
 MAX_IN_FLIGHT: Final = 48
 REFUSED_SECONDS: Final = 3.0
-"""How long the broken version is active: some scrapes."""
+"""The seconds that the broken version is active: several scrapes."""
 
 _SERVICES: Final = ("upload", "embedder", "searcher", "index")
 _LABELS: Final = {"namespace": "photos", "release": "simile"}
@@ -46,8 +46,8 @@ class Observed:
     async def load(self, seconds: float, *, clients: int, copies: int) -> None:
         """Send queries in waves, now and then a bad image, and cause all that dashboards show.
 
-        A third of the seconds passes before, and a third after it. clients: the most that ask at
-        once, but for the rush. copies: of each picture, in the second version of the index.
+        A third of the seconds passes before the events, and a third after. clients: the maximum
+        that ask at once, except in the rush. copies: of each picture, in the second version.
         """
         over = asyncio.Event()
         async with aiohttp.ClientSession() as session:
@@ -58,14 +58,14 @@ class Observed:
             await asyncio.sleep(seconds / 3)
             await asyncio.to_thread(self._build_again, copies)
             await asyncio.to_thread(self._publish_broken)
-            await self._publish_nonsense()
+            await self._publish_undecodable()
             await self._rush(session)
             await asyncio.sleep(seconds / 3)
             over.set()
             await asyncio.gather(*asking)
 
     async def _rush(self, session: aiohttp.ClientSession) -> None:
-        """More at once than is let in: some are refused."""
+        """Send more queries at once than are admitted: some are refused."""
         image = min(self.system.images.rglob("*.jpg")).read_bytes()
         queries = (
             self._post(session, f"{self.system.url}/v1/search", image + number.to_bytes(2))
@@ -81,7 +81,7 @@ class Observed:
         seconds: float,
         over: asyncio.Event,
     ) -> None:
-        """One client: at work while the wave is as high as its number."""
+        """Run a client that is active while the wave is at least as high as its number."""
         images = sorted(self.system.images.rglob("*.jpg"))
         chance = random.Random(number)  # noqa: S311 (which image comes next)
         begun = time.monotonic()
@@ -94,7 +94,7 @@ class Observed:
             await self._one(session, chance.random(), image + bytes([chance.randrange(256)] * 4))
 
     async def _one(self, session: aiohttp.ClientSession, kind: float, image: bytes) -> None:
-        """One request of some kind; mostly a search by an image not seen before."""
+        """Send a request of a random kind; mostly a search by an image not seen before."""
         url = self.system.url
         if kind < 0.02:
             await self._post(session, f"{url}/v1/search", image[: len(image) // 2])
@@ -116,8 +116,8 @@ class Observed:
                 async with session.get(f"{item}/{of_it}") as answer:
                     await answer.read()
 
-    async def _publish_nonsense(self) -> None:
-        """A message that nobody can decode, to embedders and to searchers."""
+    async def _publish_undecodable(self) -> None:
+        """Publish a message that can't be decoded, to embedders and to searchers."""
         connection = await aiormq.connect(self.amqp_url)
         channel = await connection.channel()
         for queue in (topology.EMBED, topology.SEARCH):
@@ -125,7 +125,7 @@ class Observed:
         await connection.close()
 
     def _build_again(self, copies: int) -> None:
-        """Index some more pictures, and leave out a broken one."""
+        """Index more pictures, with a broken one among them."""
         more = self.system.images / "more"
         more.mkdir()
         known = sorted(self.system.images.rglob("*.jpg"))
@@ -141,7 +141,7 @@ class Observed:
         )
 
     def _publish_broken(self) -> None:
-        """Activate a version that can't be right, until a searcher has said so."""
+        """Activate a broken version until a searcher has refused it."""
         volume = self.system.volume
         good = volume.active(COLLECTION)
         broken = f"{good.partition('-')[0]}-00000000"
@@ -169,7 +169,7 @@ def observed(
     scrape_interval: str,
     embedder: str = "services.embedder",
 ) -> Iterator[Observed]:
-    """A system with its index, every process scraped under the labels of a cluster."""
+    """Run a system with its index, each process scraped under the labels of a cluster."""
     draw_sample(folder / COLLECTION, per_class=per_class)
     build_port = free_port()
     system = System(

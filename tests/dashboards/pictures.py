@@ -1,7 +1,7 @@
-"""Draw docs/images/dashboard-*.png: `python -m tests.dashboards.pictures`.
+"""Draws docs/images/dashboard-*.png: `python -m tests.dashboards.pictures`.
 
-It starts RabbitMQ, Simile and Prometheus here, puts load on them for some minutes, asks Prometheus
-what each panel asks, and draws the answers in the dashboard's own grid. No Grafana takes part.
+Starts RabbitMQ, Simile and Prometheus here, puts load on them for some minutes, queries Prometheus
+for each panel, and draws the answers in the dashboard's own grid, without Grafana.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ LOAD_SECONDS: Final = 180.0
 STEP: Final = 2.0
 WINDOW: Final = "15s"
 _ONCE: Final = 30.0
-"""Seconds within which two points of an annotation are one event."""
+"""Seconds within which points of an annotation are the same event."""
 
 
 def evaluated(board: boards.Board, prometheus: Prometheus, start: float, end: float) -> Drawn:
-    """What Prometheus answers to every query of the dashboard."""
+    """Return Prometheus' answer to every query of the dashboard."""
 
     def asked(expression: str) -> list[Series]:
         filled = boards.with_values(expression, WINDOW)

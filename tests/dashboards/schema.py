@@ -1,7 +1,7 @@
-"""Whether a dashboard's JSON is what Grafana's schema says, by the models generated from it.
+"""Checks a dashboard's JSON against Grafana's schema, by the models generated from it.
 
-The models read leniently: they skip what they don't know and check no type. So what they read is
-compared with what they write, and every value with the type that the schema gives it.
+The models read leniently: they skip unknown fields and check no type. Therefore their output is
+compared with their input, and every value with the type in the schema.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 
 def faults(dashboard: Mapping[str, Any]) -> list[str]:
-    """What is unknown to the schema, missing, or of another type; nothing where all is well."""
+    """Return unknown fields, missing fields and fields of another type."""
     register_default_plugins()
     model = Dashboard.from_json(dict(dashboard))
     written = json.loads(JSONEncoder().encode(model))
@@ -41,7 +41,7 @@ def _differences(given: Any, written: Any, path: str) -> Iterator[str]:
 
 
 def _mistyped(value: Any, hint: Any, path: str) -> Iterator[str]:
-    """Where the value, or one inside it, is not of its type."""
+    """Yield the places where the value, or a value inside it, is not of its type."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         its_own = [one for one in inner if one is type(value)]
@@ -57,7 +57,7 @@ def _mistyped(value: Any, hint: Any, path: str) -> Iterator[str]:
 
 
 def _of_model(value: Any, hint: Any, path: str) -> Iterator[str]:
-    if isinstance(value, dict):  # some models leave what is inside them as it was read
+    if isinstance(value, dict):  # some models leave nested values unparsed
         model = hint.from_json(value)
         yield from _differences(value, json.loads(JSONEncoder().encode(model)), path)
         value = model
@@ -78,5 +78,5 @@ def _is_plain(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     if hint is str:
-        return isinstance(value, str)  # a model may write its own kind as a member of an enum
+        return isinstance(value, str)  # a model may serialize its kind as a member of an enum
     return type(value) is (typing.get_origin(hint) or hint)

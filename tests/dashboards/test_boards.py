@@ -1,4 +1,4 @@
-"""The dashboards' JSON: current, as Grafana's schema says, well laid out, of metrics that exist."""
+"""Tests the dashboards' JSON: current, valid, well laid out, with metrics that exist."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ EACH = pytest.mark.parametrize("board", boards.read(), ids=lambda board: board.n
 
 
 def test_the_files_are_current() -> None:
-    """The chart's files are what the code makes; else run `make dashboards`."""
+    """The chart's files are current; otherwise run `make dashboards`."""
     assert {path.name: path.read_text() for path in FOLDER.glob("*.json")} == dict(rendered())
 
 
 @EACH
 def test_the_json_follows_the_schema(board: boards.Board) -> None:
-    """Nothing is unknown to Grafana's schema or of another type."""
+    """No field is unknown to Grafana's schema or of another type."""
     assert schema.faults(boards.without_open_fields(board.spec)) == []
 
 
 def test_the_schema_finds_faults() -> None:
-    """An unknown field, a wrong type, a colour mode that does not exist: each is named."""
+    """An unknown field, a wrong type and an unknown colour mode are each named."""
     sound = boards.without_open_fields(boards.read()[0].spec)
     panel = next(n for n, one in enumerate(sound["panels"]) if one["type"] == "timeseries")
     for path, value in (
@@ -43,8 +43,8 @@ def test_the_schema_finds_faults() -> None:
 
 
 @EACH
-def test_every_panel_says_what_it_shows(board: boards.Board) -> None:
-    """A title of its own, a description, a unit, and names for its lines where there are many."""
+def test_every_panel_describes_itself(board: boards.Board) -> None:
+    """Each panel has a unique title, a description, a unit, and names for several lines."""
     titles = [panel.title for panel in board.panels]
     assert len(titles) == len(set(titles))
     for panel in board.panels:
@@ -57,8 +57,8 @@ def test_every_panel_says_what_it_shows(board: boards.Board) -> None:
 
 
 @EACH
-def test_a_number_that_is_none_is_not_written_as_nan(board: boards.Board) -> None:
-    """A share of no queries is 0 / 0: the panel shows "none", not in the worst colour."""
+def test_a_missing_number_is_not_shown_as_nan(board: boards.Board) -> None:
+    """A share of no queries is 0 / 0: the panel shows "none", not the worst colour."""
     for panel in board.panels:
         if panel.kind == "stat":
             defaults = panel.spec["fieldConfig"]["defaults"]
@@ -69,7 +69,7 @@ def test_a_number_that_is_none_is_not_written_as_nan(board: boards.Board) -> Non
 
 @EACH
 def test_the_grid_is_full_and_free_of_overlaps(board: boards.Board) -> None:
-    """Every cell of the page belongs to one panel, so nothing jumps when Grafana packs it."""
+    """Every cell of the page belongs to a single panel, so Grafana moves none."""
     cells = [
         (column, line)
         for place in (panel.spec["gridPos"] for panel in board.panels)
@@ -95,13 +95,13 @@ def test_metrics_exist_and_are_of_the_chosen_release(board: boards.Board) -> Non
 
 
 def test_names_are_found_in_expressions() -> None:
-    """Labels, their values and recorded series are no metrics."""
+    """Labels, their values and recorded series are not taken for metrics."""
     expression = 'a:simile_x:b + sum by (code) (rate(simile_y_total{route="simile_z"}[5m]))'
     assert names.metrics(expression) == {"simile_y_total"}
     assert names.recorded(expression) == {"a:simile_x:b"}
 
 
 def test_addresses_are_stable() -> None:
-    """Each dashboard has a uid of its own, by which others link to it."""
+    """Each dashboard has its own uid, by which others link to it."""
     uids = {board.name: board.spec["uid"] for board in boards.read()}
     assert uids == {name: f"simile-{name}" for name in uids}

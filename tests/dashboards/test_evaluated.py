@@ -1,4 +1,4 @@
-"""Every expression of dashboards and rules, asked of a Prometheus that scrapes a Simile at work."""
+"""Evaluates every expression of dashboards and rules on a Prometheus that scrapes Simile."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tests.support.system import LIGHT
 
 LOAD_SECONDS: Final = 24.0
 SETTLING_SECONDS: Final = 3.0
-"""The last scrapes, and rules evaluated on them."""
+"""Time for the last scrapes, and for rules evaluated on them."""
 
 WITHOUT_DATA: Final = {"GPU": "a CPU has no device whose memory could fill up"}
-"""Panels that are rightly empty here, and why."""
+"""Panels that are empty here, with the reason."""
 
 
 @pytest.fixture(scope="module")
 def watched(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """A system that has answered queries of all kinds, and opened a second index version."""
+    """Yield a system that has answered queries of all kinds, and opened a second index version."""
     require_prometheus()
     folder = tmp_path_factory.mktemp("watched")
     with observed(rabbitmq, folder, per_class=4, scrape_interval="1s", embedder=LIGHT) as running:
@@ -37,7 +37,7 @@ def watched(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _values(watched: Observed, expression: str) -> list[float]:
-    """Every number of the expression during the load."""
+    """Return every number of the expression during the load."""
     now = time.time()
     asked = boards.with_values(expression, "5s")
     found = watched.prometheus.query_range(asked, start=now - 4 * LOAD_SECONDS, end=now, step=1)
@@ -54,7 +54,7 @@ def _values(watched: Observed, expression: str) -> list[float]:
     ],
 )
 def test_a_panel_has_data(watched: Observed, title: str, expression: str) -> None:
-    """A panel's query is no error, and has values where the load should have made some."""
+    """A panel's query is valid, and has values that the load caused."""
     assert bool(_values(watched, expression)) == (title not in WITHOUT_DATA)
 
 
@@ -62,20 +62,20 @@ def test_a_panel_has_data(watched: Observed, title: str, expression: str) -> Non
     "expression", {text for board in boards.read() for text in board.annotations.values()}
 )
 def test_an_annotation_marks_what_happened(watched: Observed, expression: str) -> None:
-    """The start of the services and the swap of the index are marked."""
+    """The start of the services and the swap of the index are annotated."""
     assert _values(watched, expression)
 
 
 @pytest.mark.parametrize("label", ["namespace", "release", "pod"])
 def test_the_scrape_sets_the_labels_that_dashboards_need(watched: Observed, label: str) -> None:
-    """Every series of every process has what the variables and legends ask for."""
+    """Every series of every process has the labels that variables and legends use."""
     kinds = watched.prometheus.query(f"count by ({label}) ({{__name__=~'simile_.+'}})")
     assert all(one.labels.get(label) for one in kinds)
 
 
 @pytest.mark.parametrize("rule", EVERY, ids=lambda rule: rule.get("alert") or rule["record"])
 def test_a_rule_has_what_it_needs(watched: Observed, rule: dict[str, str]) -> None:
-    """No rule is an error; what is recorded has values; what an alert looks at is there."""
+    """Each rule is valid; recorded series have values; series of alerts exist."""
     name = rule.get("alert") or rule["record"]
     (evaluated,) = [one for one in watched.prometheus.rules() if one["name"] == name]
     assert (evaluated["health"], evaluated.get("lastError")) == ("ok", None)

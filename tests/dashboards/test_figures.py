@@ -1,4 +1,4 @@
-"""Dashboards, rules, `simile top` and the status page mean the same by a query and its stages."""
+"""Tests that dashboards, rules, `simile top` and the status page define queries alike."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tools.dashboards.colors import STAGES
 from tools.dashboards.queries import QUERIES
 
 
-def test_a_query_is_one_of_the_same_routes_everywhere() -> None:
-    """The pattern of dashboards and rules takes the routes that the code counts, and no other."""
+def test_queries_have_the_same_routes_everywhere() -> None:
+    """The pattern of dashboards and rules matches exactly the routes that the code counts."""
     (pattern,) = re.findall('route=~"(.+)"', QUERIES)
     (package,) = upload.__path__
     api = json.loads((Path(package) / "openapi.json").read_text())
@@ -28,8 +28,8 @@ def test_a_query_is_one_of_the_same_routes_everywhere() -> None:
     assert found == {pattern}
 
 
-def test_stages_come_in_the_same_order_everywhere() -> None:
-    """As a query walks, on the page of metrics, in colours, in terminals and on the status page."""
+def test_stages_have_the_same_order_everywhere() -> None:
+    """Stages have the order of a query in metrics, colours, terminals and the status page."""
     page = (reference.DOCS / "metrics.md").read_text(encoding="utf-8")
     documented = re.findall(
         r"^\| `(\w+)` \| (?:upload|embedder|searcher|between) ", page, re.MULTILINE

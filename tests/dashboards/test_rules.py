@@ -1,4 +1,4 @@
-"""The rules for Prometheus: valid, tested by promtool, of metrics that exist, with a runbook."""
+"""Tests the rules for Prometheus: valid, tested by promtool, with metrics and a runbook."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ def _promtool(*arguments: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_promtool_takes_the_rules() -> None:
-    """The file is valid, and no rule is there twice."""
+def test_promtool_accepts_the_rules() -> None:
+    """The file is valid, and no rule is duplicated."""
     _promtool("check", "rules", "--lint=all", "--lint-fatal", RULES)
 
 
 def test_alerts_fire_when_they_should_and_not_otherwise() -> None:
-    """Every case holds, down to the texts that people read."""
+    """Every case of promtool holds, including the texts of alerts."""
     _promtool("test", "rules", *CASES)
 
 
 def test_every_alert_has_a_case_of_each_kind() -> None:
-    """One in which it fires, one in which it does not."""
+    """Each alert has a case in which it fires and a case in which it does not."""
     kinds: dict[str, set[bool]] = defaultdict(set)
     for file in CASES:
         for case in yaml.safe_load(file.read_text())["tests"]:
@@ -50,8 +50,8 @@ def test_every_alert_has_a_case_of_each_kind() -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_says_what_is_seen_and_what_to_do(rule: dict[str, Any]) -> None:
-    """It has a severity, a summary, a description, and a heading of the operators' page."""
+def test_an_alert_describes_symptom_and_remedy(rule: dict[str, Any]) -> None:
+    """Each alert has a severity, a summary, a description, and a heading of the operators' page."""
     assert rule["labels"]["severity"] in {"critical", "warning", "info"}
     texts = rule["annotations"]
     assert set(texts) == {"summary", "description", "runbook_url"}
@@ -63,7 +63,7 @@ def test_an_alert_says_what_is_seen_and_what_to_do(rule: dict[str, Any]) -> None
 
 @pytest.mark.parametrize("rule", EVERY, ids=lambda rule: rule.get("alert") or rule["record"])
 def test_a_rule_names_metrics_that_exist(rule: dict[str, Any]) -> None:
-    """Each metric is in docs/metrics.md, each recorded series is recorded by a rule before."""
+    """Each metric is in docs/metrics.md, each recorded series is recorded by an earlier rule."""
     assert names.metrics(rule["expr"]) <= names.documented()
     before = {other.get("record") for other in EVERY[: EVERY.index(rule)]}
     assert names.recorded(rule["expr"]) <= before

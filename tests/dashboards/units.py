@@ -1,4 +1,4 @@
-"""Numbers as Grafana writes them, for the units that the dashboards use."""
+"""Formats numbers as Grafana does, in the units that the dashboards use."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SCALES: Final = {"s": _SECONDS, "short": _SHORT, "bytes": _BYTES}
 
 
 def written(value: float, unit: str, decimals: int | None = None) -> str:
-    """The value with its unit; a dash where there is none."""
+    """Return the value with its unit; a dash if there is none."""
     if math.isnan(value):
         return "-"
     if unit in _SCALES:
@@ -41,7 +41,7 @@ def _scaled(value: float, scales: Sequence[tuple[float, str]], decimals: int | N
 
 
 def _short(value: float, decimals: int | None) -> str:
-    """Three digits, as few as say it."""
+    """Return at most three significant digits."""
     if decimals is None:
         places = 2 - math.floor(math.log10(abs(value))) if value else 0
         decimals = min(3, max(0, places))

@@ -1,4 +1,4 @@
-"""Simile as a cluster runs it, on podman: k8s/overlays/dev, pod by pod, and RabbitMQ."""
+"""Runs k8s/overlays/dev on podman as a cluster does, pod by pod, with RabbitMQ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tools.chart.programs import kubectl, run
 BROKER = "localhost/simile-test-broker"
 OVERLAY = images.ROOT / "k8s" / "overlays" / "dev"
 _MORE: Mapping[str, Mapping[str, str]] = {
-    # This machine is small and busy: patience isn't what is tested.
+    # Generous timeouts for small and busy machines; probes are tested elsewhere.
     "upload": {"SIMILE_UPLOAD_DEADLINE_SECONDS": "30"},
     "embedder": {"SIMILE_EMBEDDER_WORKERS": "1"},
 }
@@ -28,7 +28,7 @@ _MORE: Mapping[str, Mapping[str, str]] = {
 
 @dataclass(slots=True)
 class Running:
-    """The pods that run, by name, and how to start more."""
+    """Runs pods by name, and starts more."""
 
     cluster: Cluster
     network: str
@@ -39,7 +39,7 @@ class Running:
     start_seconds: dict[str, float] = field(default_factory=dict)
 
     def start(self, component: str, name: str) -> Pod:
-        """Start one pod of that component; returns before it is ready."""
+        """Start a pod of that component; returns before it is ready."""
         ports = {}
         if component in {"upload", "embedder", "searcher"}:
             ports["admin"] = free_port()
@@ -54,31 +54,31 @@ class Running:
         return self.pods[name]
 
     def remove(self, name: str) -> None:
-        """End that pod."""
+        """Stop that pod."""
         self.pods.pop(name).remove()
 
     def close(self) -> None:
-        """End all of them."""
+        """Stop all pods."""
         for name in list(self.pods):
             self.remove(name)
 
     def ready(self, name: str) -> bool:
-        """Whether /readyz answers 200, as a cluster would ask."""
+        """Return whether /readyz answers 200, as a cluster would probe."""
         return answers(f"{self.admin[name]}/readyz")
 
     def until_ready(self, name: str) -> float:
-        """Wait for that; the seconds it took."""
+        """Wait until the pod is ready; return the seconds."""
         return wait_for(lambda: self.ready(name), self.pods[name])
 
 
 def objects() -> list[dict[str, Any]]:
-    """What `kubectl apply -k k8s/overlays/dev` deploys."""
+    """Return the objects that `kubectl apply -k k8s/overlays/dev` deploys."""
     return list(yaml.safe_load_all(run(kubectl(), "kustomize", OVERLAY)))
 
 
 @contextmanager
 def running(folder: Path) -> Iterator[Running]:
-    """RabbitMQ, one pod of each service, and the drawn sample's index, which the job built."""
+    """Run RabbitMQ, a pod of each service, and the job that builds the sample's index."""
     build(Path(__file__).with_name("broker"), BROKER, BASE=images.LOCAL_BASE)
     nonce = secrets.token_hex(3)
     with ExitStack() as stack:
@@ -89,7 +89,7 @@ def running(folder: Path) -> Iterator[Running]:
         wait_for(lambda: "Server startup complete" in broker.log(), broker)
         for component in ("embedder", "upload", "searcher"):
             found.start(component, component)
-            # A searcher is ready with its first index.
+            # A searcher becomes ready with its first index.
             if component != "searcher":
                 found.start_seconds[component] = found.until_ready(component)
         job = found.start("index", "index")

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of images; what they measured is printed at the end."""
+"""Provides fixtures of the image tests, and prints measurements at the end."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ REPORT: pytest.StashKey[list[str]] = pytest.StashKey()
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> list[str]:
-    """Lines to print at the end."""
+    """Return the lines to print at the end."""
     return request.config.stash.setdefault(REPORT, [])
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     lines = config.stash.get(REPORT, [])
     if lines:
         terminalreporter.section("images")

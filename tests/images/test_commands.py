@@ -1,4 +1,4 @@
-"""The commands of docs/images.md start what they say, as far as can be seen without a container."""
+"""Tests the commands of docs/images.md as far as possible without a container."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SETTINGS: Mapping[str, type[EnvironmentSettings]] = {
 
 @dataclass
 class Container:
-    """One `podman run` of the page."""
+    """A `podman run` of the page."""
 
     image: str
     arguments: list[str]
@@ -39,7 +39,7 @@ class Container:
 
     @property
     def command(self) -> str:
-        """The command of Simile that it runs."""
+        """Return the command of Simile that it runs."""
         return self.arguments[0] if self.arguments else _image_default(self.image)
 
 
@@ -81,7 +81,7 @@ OURS = [one for one in CONTAINERS if "simile-" in one.image]
 
 
 def _environment(one: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the process finds in its container, by the Dockerfile and by the command."""
+    """Set the environment of the container, from the Dockerfile and from the command."""
     text = (images.ROOT / "Dockerfile").read_text()
     ours = {"runtime", _image_default(one.image)}
     for stage in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]:
@@ -96,7 +96,7 @@ def _environment(one: Container, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_container_has_the_settings_that_it_needs(
     one: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No command of the page ends with code 78, and each service knows where its broker is."""
+    """No command of the page exits with code 78, and each service has a broker."""
     _environment(one, monkeypatch)
     load(SETTINGS[one.command])
     url = load(SharedSettings).amqp_url
@@ -106,10 +106,10 @@ def test_each_container_has_the_settings_that_it_needs(
     assert one.image == images.image_name(_image_default(one.image))
 
 
-def test_upload_without_leave_for_everybody_ends_as_the_page_says(
+def test_upload_without_its_variable_exits_as_the_page_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The variable of its command is what lets it start."""
+    """Without the variable of its command upload exits as the page says."""
     (upload,) = (one for one in OURS if one.command == "upload")
     _environment(upload, monkeypatch)
     monkeypatch.delenv("SIMILE_UPLOAD_ALLOW_ANONYMOUS")
@@ -117,10 +117,10 @@ def test_upload_without_leave_for_everybody_ends_as_the_page_says(
         load(UploadSettings)
 
 
-def test_the_whole_of_simile_is_started_in_a_working_order() -> None:
-    """Whoever mounts the new volume first may write it, and upload finds images as they were built.
+def test_the_commands_start_simile_in_a_working_order() -> None:
+    """The first container that mounts the new volume may write it; upload finds the images.
 
-    Podman gives a new volume to the image's user when it is first mounted.
+    Podman gives a new volume to the user of the image that mounts it first.
     """
     assert [one.command for one in OURS] == ["embedder", "index", "searcher", "upload"]
     _, build, searcher, upload = OURS

@@ -1,4 +1,4 @@
-"""What is in the images, and what they need: nothing writable, no root, no network."""
+"""Tests the contents of the images, and that they run read-only, without root and network."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ TARGETS = pytest.mark.parametrize("target", images.TARGETS)
 
 
 def _python(target: str, code: str, *options: str) -> dict[str, Any]:
-    """What Python prints as the last line in a container of that image: no network, read-only."""
+    """Run Python read-only and without network; return the JSON of its last line of output."""
     printed = podman(
         "run", "--rm", *LOCKED, *options, "--entrypoint=python3", images.image_name(target),
         "-c", code,
@@ -73,7 +73,7 @@ def _python(target: str, code: str, *options: str) -> dict[str, Any]:
 
 @TARGETS
 def test_an_image_is_small(target: str, report: list[str]) -> None:
-    """Unpacked and with its base, it stays within its limit."""
+    """The unpacked image with its base is within its size limit."""
     size, base = image_bytes(images.image_name(target)), image_bytes(images.LOCAL_BASE)
     megabytes, own = size / MEGABYTE, (size - base) / MEGABYTE
     report.append(f"simile-{target}: {megabytes:.0f} MB, {own:.0f} MB of them beside the base")
@@ -81,8 +81,8 @@ def test_an_image_is_small(target: str, report: list[str]) -> None:
 
 
 @TARGETS
-def test_a_container_is_not_root_and_changes_nothing(target: str) -> None:
-    """It runs as user 10001 on a read-only root without any scratch folder."""
+def test_a_container_is_not_root_and_writes_nothing(target: str) -> None:
+    """The container runs as user 10001 on a read-only root without a scratch folder."""
     found = _python(target, WHO)
     assert (found["user"], found["group"]) == (10001, 10001)
     assert found["written"] == "Read-only file system"
@@ -91,8 +91,8 @@ def test_a_container_is_not_root_and_changes_nothing(target: str) -> None:
 
 @TARGETS
 def test_an_image_holds_only_what_it_runs(target: str) -> None:
-    """No compiler, no pip, no caches, nothing of the machine that built it, no CUDA, no torch."""
-    # As root, who may look everywhere.
+    """The image has no compiler, pip, caches, CUDA, torch or traces of the build machine."""
+    # As root, to read every folder.
     found = _python(target, f"PACKAGES = {PACKAGES!r}\n{LOOK}", "--user=0")
     assert found["programs"] == []
     assert found["caches"] == []
@@ -101,14 +101,14 @@ def test_an_image_holds_only_what_it_runs(target: str) -> None:
 
 
 def test_an_embedder_loads_its_model_without_network_or_disk() -> None:
-    """The model is in the image: neither network nor a writable folder is needed."""
+    """The model is in the image: it needs neither network nor a writable folder."""
     found = _python("embedder", EMBED)
     assert found["model_id"].startswith("efficientnet_lite0@")
     assert found["library"] in {"onnxruntime", "openvino"}
 
 
 @TARGETS
-def test_an_image_tells_what_it_is(target: str) -> None:
+def test_an_image_has_labels(target: str) -> None:
     """OCI labels name title, licence, version and revision; the user is a number."""
     (found,) = json.loads(podman("image", "inspect", images.image_name(target)))
     labels = found["Labels"]

@@ -1,4 +1,4 @@
-"""The Dockerfile keeps its promises as far as can be seen without building it."""
+"""Tests the Dockerfile as far as possible without building it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHIPPED = {"runtime", "models", "upload", "searcher", "embedder-cpu", "embedder-
 
 
 def _stages() -> dict[str, list[str]]:
-    """The instructions of each stage, by its name."""
+    """Return the instructions of each stage, by its name."""
     stages: dict[str, list[str]] = {"": []}
     current = ""
     for line in LINES:
@@ -36,28 +36,28 @@ STAGES = _stages()
 
 
 def test_hadolint_finds_nothing() -> None:
-    """Neither in the Dockerfile of the images nor in that of the tests' broker."""
+    """Hadolint accepts the Dockerfile of the images and that of the tests' broker."""
     files = [ROOT / "Dockerfile", ROOT / "tests/images/broker/Dockerfile"]
     hadolint = Path(sys.executable).with_name("hadolint")
     done = subprocess.run([hadolint, *files], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")
 
 
-def test_what_ships_is_copied_never_made() -> None:
-    """No shipped stage runs a program: nothing of the machine that builds gets in."""
+def test_shipped_stages_only_copy() -> None:
+    """No shipped stage runs a program, so nothing of the build machine gets in."""
     assert STAGES.keys() >= SHIPPED
     for name in SHIPPED:
         assert not [line for line in STAGES[name] if line.startswith(("RUN", "ADD"))], name
 
 
 def test_containers_are_not_root() -> None:
-    """One user, by number, in every image: nothing later changes it."""
+    """Every image sets a numeric user, and nothing later changes it."""
     users = [(name, one) for name, lines in STAGES.items() for one in lines if "USER" in one]
     assert users == [("runtime", "USER 10001:10001")]
 
 
-def test_the_base_is_pinned_and_one_for_all() -> None:
-    """What is compiled on one base would not run on another."""
+def test_all_stages_use_the_same_pinned_base() -> None:
+    """All stages use the same base: compiled code would not run on another."""
     (base,) = (line for line in STAGES[""] if line.startswith("ARG BASE="))
     assert re.fullmatch(r"ARG BASE=docker\.io/library/python:3\.\d+-slim-[a-z]+", base)
     froms = {line.split()[1] for line in LINES if line.startswith("FROM ")}
@@ -65,8 +65,8 @@ def test_the_base_is_pinned_and_one_for_all() -> None:
     assert outside == {"${BASE}", "scratch"}
 
 
-def test_the_version_is_the_projects() -> None:
-    """Built without arguments, an image still says which Simile it is."""
+def test_the_version_is_that_of_the_project() -> None:
+    """Built without arguments, an image still has Simile's version."""
     assert f"ARG VERSION={images.version()}" in STAGES["runtime"]
 
 
@@ -76,8 +76,8 @@ def test_the_default_model_is_baked() -> None:
     assert f"ARG MODELS={model}" in STAGES["export"]
 
 
-def test_what_is_copied_is_let_in_and_nothing_else() -> None:
-    """.dockerignore lets through what the Dockerfile copies, and no more."""
+def test_dockerignore_admits_exactly_what_is_copied() -> None:
+    """.dockerignore admits exactly the files that the Dockerfile copies."""
     copied: set[str] = set()
     for line in LINES:
         words = line.split()
@@ -115,7 +115,7 @@ def test_what_is_copied_is_let_in_and_nothing_else() -> None:
 def test_libraries_are_those_of_the_extra(
     tmp_path: Path, extra: str, held: set[str], absent: set[str]
 ) -> None:
-    """Each image's list has what every service needs and what its own does."""
+    """Each image has the libraries of every service and of its own."""
     requirements.main(str(ROOT / "pyproject.toml"), str(tmp_path), extra)
     lines = (tmp_path / f"{extra}.txt").read_text().splitlines()
     names = {re.split(r"[^a-z0-9-]", line.lower())[0] for line in lines}
@@ -123,7 +123,7 @@ def test_libraries_are_those_of_the_extra(
     assert not names & absent
 
 
-def test_builds_ask_the_indexes_that_this_machine_asks(
+def test_builds_use_the_indexes_of_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Local indexes and certificates are mounted, and the configuration is a secret."""
@@ -149,16 +149,16 @@ def test_builds_ask_the_indexes_that_this_machine_asks(
     assert "cert = /run/pip-ca.pem\n" in written
 
 
-def test_a_machine_without_configuration_gives_none(
+def test_a_machine_without_configuration_mounts_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is mounted, and pip asks what it asks by itself."""
+    """Nothing is mounted, and pip uses its defaults."""
     monkeypatch.setattr(images, "pip_settings", dict)
     assert list(images.pip_options(tmp_path)) == []
 
 
-def test_docker_says_what_it_cannot_mount() -> None:
-    """Only podman mounts a folder while it builds; configuration alone is no matter."""
+def test_docker_refuses_folders_that_it_can_not_mount() -> None:
+    """Only podman mounts folders during a build; docker refuses with the reason."""
     options = ["--secret=id=pip-conf,src=pip.conf", "--volume=/wheels:/wheels:ro"]
     images.require_mounts("podman", options)
     images.require_mounts("docker", options[:1])
@@ -174,7 +174,7 @@ def test_docker_says_what_it_cannot_mount() -> None:
         (["embedder", "cuda"], "localhost/simile-embedder"),
     ],
 )
-def test_names_are_what_the_chart_asks_for(arguments: Sequence[str], name: str) -> None:
-    """The tag is the version; an embedder for GPUs has a tag of its own."""
+def test_names_are_those_of_the_chart(arguments: Sequence[str], name: str) -> None:
+    """The tag is the version; an embedder for GPUs has another tag."""
     suffix = "-cuda" if arguments[0] == "embedder" and "cuda" in arguments else ""
     assert images.image_name(*arguments) == f"{name}:{images.version()}{suffix}"

@@ -1,4 +1,4 @@
-"""What the tests of images play is what is deployed, but for what podman can't take."""
+"""Tests that podman runs the deployed pods, except for features that it lacks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMPONENTS = ("broker", "embedder", "index", "searcher", "upload")
 
 @pytest.mark.parametrize("component", COMPONENTS)
 def test_a_pod_keeps_its_security_and_loses_its_references(tmp_path: Path, component: str) -> None:
-    """Users, capabilities and the read-only root stay; Secrets and names are values."""
+    """Users, capabilities and the read-only root stay; Secrets and names become values."""
     cluster = Cluster(objects(), tmp_path)
     pod = cluster.pod(component, "some-pod", Changes({}, {"MORE": "1"}))
     (container,) = pod["spec"]["containers"]

@@ -1,4 +1,4 @@
-"""Simile's images as a cluster runs them: a job builds, upload answers, embedders come and go."""
+"""Tests Simile's images as a cluster runs them: build, search, and a lost embedder."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SCRATCH = {"/tmp"}  # noqa: S108 (in a container)
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """The running pods, the sample's index built."""
+    """Yield the running pods with the sample's index."""
     with running(tmp_path_factory.mktemp("cluster")) as found:
         yield found
 
 
 @pytest.fixture
 def pictures(cluster: Running) -> list[Path]:
-    """The sample's pictures, which the job drew beside the index."""
+    """Return the sample's pictures, which the job drew beside the index."""
     return sorted(cluster.cluster.claim("simile-index").rglob("sample/*/*.jpg"))
 
 
@@ -45,7 +45,7 @@ async def _search(
 async def test_a_search_is_answered_through_uploads_port(
     cluster: Running, pictures: list[Path], report: list[str]
 ) -> None:
-    """A picture of the sample, whose index the job built, finds itself first."""
+    """A picture of the sample finds itself first."""
     report.extend(
         f"simile-{name}: {seconds:.1f} s"
         + ("" if name == "index job" else " from `podman kube play` to ready")
@@ -63,7 +63,7 @@ async def test_a_search_is_answered_through_uploads_port(
 
 
 def test_pods_run_as_the_manifests_say(cluster: Running) -> None:
-    """Not as root, no capabilities, a read-only root; searcher and upload can't write the index."""
+    """Pods run without root and capabilities on a read-only root; only builds write the index."""
     for component in ("upload", "embedder", "searcher", "index"):
         found = cluster.pods[component].inspect()
         assert found["Config"]["User"].startswith("10001"), component
@@ -77,7 +77,7 @@ def test_pods_run_as_the_manifests_say(cluster: Running) -> None:
 async def test_one_of_two_embedders_ends_under_load_and_nothing_is_lost(
     cluster: Running, pictures: list[Path], ending: Callable[[Pod], object], report: list[str]
 ) -> None:
-    """Scaled to two by hand, one ended in the midst of 200 queries: all of them are answered."""
+    """With an embedder removed during 200 queries all of them are answered."""
     name = f"embedder-to-be-{ending.__name__}"
     second = await asyncio.to_thread(cluster.start, "embedder", name)
     report.append(f"second embedder: {await asyncio.to_thread(cluster.until_ready, name):.1f} s")
@@ -90,7 +90,7 @@ async def test_one_of_two_embedders_ends_under_load_and_nothing_is_lost(
             if number == QUERIES // 4:
                 assert _batches(cluster, name) > 0
                 ends.append(asyncio.create_task(asyncio.to_thread(ending, second)))
-            # Other bytes each time, behind the picture's end: none is remembered from before.
+            # Other bytes each time, after the picture's end, so that no cached answer is used.
             image = pictures[number % len(pictures)].read_bytes() + secrets.token_bytes(8)
             outcomes.append(await _search(session, cluster.url, image))
 
@@ -105,7 +105,7 @@ async def test_one_of_two_embedders_ends_under_load_and_nothing_is_lost(
 
 
 def _batches(cluster: Running, name: str) -> float:
-    """How many batches that embedder has computed."""
+    """Return how many batches that embedder has computed."""
     with urllib.request.urlopen(f"{cluster.admin[name]}/metrics", timeout=5) as answer:
         text = answer.read().decode()
     return sum(

@@ -1,1 +1,1 @@
-"""Writes what of the chart and of k8s/ is made of something else; `make manifests` runs it."""
+"""Generates files of the chart and of k8s/; `make manifests` runs it."""

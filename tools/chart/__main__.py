@@ -1,6 +1,6 @@
-"""`python -m tools.chart`: writes the chart's generated files and k8s/.
+"""Writes the chart's generated files and k8s/: `python -m tools.chart`.
 
-`files()` says what they should hold, so that a test can find drift.
+`of_the_chart` and `of_k8s` return the contents, so that a test can detect drift.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tools.chart.manifests import CHART, K8S
 
 
 def of_the_chart() -> Iterator[tuple[Path, str]]:
-    """Each generated file of the chart and its content; values.yaml comes first."""
+    """Yield each generated file of the chart and its content; values.yaml comes first."""
     found = settings.settings()
     path = CHART / "values.yaml"
     text = values.with_settings(path.read_text(encoding="utf-8"), found)
@@ -40,7 +40,7 @@ def of_the_chart() -> Iterator[tuple[Path, str]]:
 
 
 def of_k8s() -> Iterator[tuple[Path, str]]:
-    """Each rendered file of k8s/ and its content."""
+    """Yield each rendered file of k8s/ and its content."""
     for folder, files in manifests.folders().items():
         for name, content in files.items():
             yield K8S / folder / name, content
@@ -51,7 +51,7 @@ def _write(path: Path, content: str) -> None:
     path.write_text(content, encoding="utf-8")
 
 
-def _remove_strangers(kept: set[Path]) -> None:
+def _remove_others(kept: set[Path]) -> None:
     for folder in ("base", "components"):
         for path in (K8S / folder).rglob("*.yaml"):
             if path not in kept:
@@ -59,13 +59,13 @@ def _remove_strangers(kept: set[Path]) -> None:
 
 
 def main() -> None:
-    """Write everything; the chart first, since k8s/ is rendered from it."""
+    """Write all files; the chart first, since k8s/ is rendered from it."""
     for path, content in of_the_chart():
         _write(path, content)
     rendered: dict[Path, Any] = dict(of_k8s())
     for path, content in rendered.items():
         _write(path, content)
-    _remove_strangers(set(rendered))
+    _remove_others(set(rendered))
 
 
 if __name__ == "__main__":

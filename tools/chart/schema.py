@@ -1,4 +1,4 @@
-"""values.schema.json: made of values.schema.yaml, the settings, and the comments in values.yaml."""
+"""Makes values.schema.json from values.schema.yaml, the settings, and comments in values.yaml."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _describe(
 ) -> None:
     for key, part in properties.items():
         path = (*above, key)
-        # Draft 7 ignores what stands beside a $ref, so a reference becomes a part of the whole.
+        # Draft 7 ignores keys beside a $ref, so the reference becomes part of an allOf.
         if path in comments and "$ref" in part:
             properties[key] = {"allOf": [part], "description": comments[path]}
         elif path in comments:
@@ -66,9 +66,9 @@ def _describe(
 def _require(
     section: dict[str, Any], defaults: Mapping[str, Any], definitions: dict[str, Any]
 ) -> None:
-    """Require each value that a template can't do without, since Helm removes it where it is null.
+    """Require each value that a template needs, since Helm removes null values.
 
-    Lists, maps and what may be null are not required: templates take their absence for emptiness.
+    Lists, maps and nullable values are not required: templates treat their absence as empty.
     """
     required = []
     for key, default in defaults.items():

@@ -1,6 +1,6 @@
-"""Simile's settings as the chart's values: SIMILE_EMBEDDER_MAX_BATCH_SIZE is embedder.maxBatchSize.
+"""Maps settings to the chart's values: SIMILE_EMBEDDER_MAX_BATCH_SIZE is embedder.maxBatchSize.
 
-Everything is read from the settings classes, so a new setting is a new value.
+The settings classes are the only source, so a new setting is a new value.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SECTIONS: Final[Mapping[str, type[BaseSettings]]] = {
     "searcher": SearcherSettings,
     "index": IndexSettings,
 }
-"""Section of the values -> class; shared settings are at the top, without a section."""
+"""Section of the values -> settings class; shared settings are at the top, without a section."""
 
 WIRED: Final = frozenset(
     {
@@ -48,12 +48,12 @@ WIRED: Final = frozenset(
         "SIMILE_UPLOAD_TLS_KEY_FILE",
     }
 )
-"""What the templates set from the rest of the values, such as paths of mounted Secrets."""
+"""Settings that templates derive from other values, such as paths of mounted Secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One setting that is a value of the chart, by its three names."""
+    """A setting that is a value of the chart, with its three names."""
 
     section: str
     value_name: str
@@ -62,12 +62,12 @@ class Setting:
 
     @property
     def comment(self) -> str:
-        """What it means, and what Simile takes when the value is null."""
+        """Return its meaning, and the default for null."""
         return f"{str(self.field.description).rstrip('.')}.{self._default()}"
 
     def _default(self) -> str:
         default = self.field.default
-        # What is made at start, or lies in somebody's home, is not the same in a pod.
+        # Generated defaults and paths in a home folder differ in a pod.
         if (
             self.field.default_factory is not None
             or default in (None, "")
@@ -78,13 +78,13 @@ class Setting:
         return f" Null: {shown}."
 
     def schema(self) -> dict[str, Any]:
-        """JSON schema of what it accepts; null is always among it."""
+        """Return the JSON schema of accepted values; null is always among them."""
         made = TypeAdapter(self.field.rebuild_annotation()).json_schema()
         return _nullable(_plain(made))
 
 
 def settings() -> list[Setting]:
-    """Every setting that is a value, in the order of the code."""
+    """Return every setting that is a value, in the order of the code."""
     found = []
     for section, kind in SECTIONS.items():
         prefix = str(kind.model_config.get("env_prefix", ""))
@@ -96,12 +96,12 @@ def settings() -> list[Setting]:
 
 
 def camel(name: str) -> str:
-    """max_batch_size -> maxBatchSize."""
+    """Convert max_batch_size to maxBatchSize."""
     return re.sub(r"_([a-z0-9])", lambda match: match[1].upper(), name)
 
 
 def _plain(schema: Any) -> Any:
-    """Without what pydantic adds for people who read Python."""
+    """Remove keys that pydantic adds for Python."""
     if isinstance(schema, dict):
         return {key: _plain(part) for key, part in schema.items() if key not in {"title", "format"}}
     if isinstance(schema, list):

@@ -1,4 +1,4 @@
-"""values.yaml: its generated blocks, and the comment of each value."""
+"""Writes the generated blocks of values.yaml, and reads the comment of each value."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY: Final = re.compile(r"^(?P<indent> *)(?P<key>[A-Za-z][A-Za-z0-9]*):")
 _WIDTH: Final = 100
 
 Path = tuple[str, ...]
-"""A value's keys from the top."""
+"""The keys of a value, from the top."""
 
 
 def with_settings(text: str, found: Iterable[Setting]) -> str:
@@ -27,7 +27,7 @@ def with_settings(text: str, found: Iterable[Setting]) -> str:
     by_hand = yaml.safe_load(_BLOCK.sub("", text))
     settings = list(found)
 
-    def made_anew(block: re.Match[str]) -> str:
+    def updated(block: re.Match[str]) -> str:
         section = block["section"]
         taken = by_hand if section == "shared" else by_hand[section]
         lines = [
@@ -38,7 +38,7 @@ def with_settings(text: str, found: Iterable[Setting]) -> str:
         ]
         return "".join([block["start"], *(f"{line}\n" for line in lines), block["end"]])
 
-    return _BLOCK.sub(made_anew, text)
+    return _BLOCK.sub(updated, text)
 
 
 def _entry(setting: Setting, indent: str) -> list[str]:
@@ -50,7 +50,7 @@ def _entry(setting: Setting, indent: str) -> list[str]:
 
 
 def comments(text: str) -> dict[Path, str]:
-    """Each value's comment: the lines right above its key, indented as it is."""
+    """Return each value's comment: the lines right above its key, with the same indentation."""
     found: dict[Path, str] = {}
     above: list[str] = []
     open_keys: list[tuple[int, str]] = []
@@ -73,7 +73,7 @@ def comments(text: str) -> dict[Path, str]:
 
 
 def leaves(values: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[Path]:
-    """The paths of the values that people set: what has no properties of its own."""
+    """Yield the paths of the values that users set: those without properties of their own."""
     for key, part in schema["properties"].items():
         inner = resolve(part, definitions)
         if key not in values:
@@ -85,7 +85,7 @@ def leaves(values: Any, schema: dict[str, Any], definitions: dict[str, Any]) -> 
 
 
 def resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema itself, where it is a reference, described or not."""
+    """Resolve a reference, described or not."""
     while "$ref" in schema or "allOf" in schema:
         reference = schema if "$ref" in schema else schema["allOf"][0]
         schema = definitions[reference["$ref"].rpartition("/")[2]]
@@ -93,5 +93,5 @@ def resolve(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, An
 
 
 def is_section(schema: dict[str, Any]) -> bool:
-    """Whether it groups values, rather than being one; requests and limits belong together."""
+    """Return whether the schema groups values; requests and limits count as a single value."""
     return "properties" in schema and "requests" not in schema["properties"]

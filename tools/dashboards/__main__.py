@@ -1,4 +1,4 @@
-"""Write the dashboards that the chart carries: `python -m tools.dashboards`; a test finds drift."""
+"""Writes the dashboards of the chart: `python -m tools.dashboards`; a test detects drift."""
 
 from __future__ import annotations
 

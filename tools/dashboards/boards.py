@@ -1,4 +1,4 @@
-"""All dashboards, and their JSON as the chart carries it."""
+"""Renders all dashboards to the JSON in the chart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BOARDS: Final = {
 
 
 def rendered() -> Mapping[str, str]:
-    """File name -> JSON of every dashboard."""
+    """Return file name -> JSON of every dashboard."""
     encoder = JSONEncoder(indent=2, ensure_ascii=False)
     return {
         f"{name}.json": encoder.encode(board().build()) + "\n" for name, board in BOARDS.items()

@@ -1,4 +1,4 @@
-"""What has one colour on every dashboard: stages, services, what went well and what did not."""
+"""Defines the colours of stages, services, percentiles and outcomes on all dashboards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STAGES: Final = {
     "messaging": "#a0a0a8",
     "reply": "#b877d9",
 }
-"""In the order of a query's walk; waiting is yellow."""
+"""Stages in the order of a query; waiting is yellow."""
 
 SERVICES: Final = {
     "upload": "#3274d9",
@@ -31,4 +31,4 @@ SERVICES: Final = {
 OUTCOMES: Final = {"ok": "#73bf69", "answered": "#73bf69", "failed": "#e02f44"}
 
 SHARES: Final = {"p50": "#73bf69", "p90": "#f2cc0c", "p99": "#e02f44"}
-"""Percentiles: half, nine of ten, nearly all."""
+"""Percentiles."""

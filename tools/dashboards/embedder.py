@@ -1,4 +1,4 @@
-"""Embedder: does it keep up, and what would make it faster: workers, decoding, batches, devices?"""
+"""Defines the embedder's dashboard: capacity, and the bottleneck among its resources."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _INTERACTIVE: Final = 'intake="interactive"'
 
 
 def embedder() -> Dashboard:
-    """Where nearly all of a query's time goes."""
+    """Return the embedder's dashboard."""
     board = frame(
         "simile-embedder",
         "Simile / Embedder",

@@ -1,4 +1,4 @@
-"""What all dashboards share: variables, annotations, links to each other, time range."""
+"""Defines the common parts of dashboards: variables, annotations, links, time range."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TAG: Final = "simile"
 
 
 def _new(metric: str, *by: str) -> str:
-    """A line for two minutes after the metric was seen with other labels than before."""
+    """Return a series for two minutes after a metric appeared with new labels."""
     seen = select(metric)
     labels = ", ".join(by)
     return f"sum by ({labels}) ({seen}) unless sum by ({labels}) ({seen} offset 2m)"
@@ -29,19 +29,19 @@ class Event(models.AnnotationQuery):
         self._text = text
 
     def to_json(self) -> dict[str, object]:
-        """As Grafana reads it."""
+        """Return the JSON for Grafana."""
         own = {"step": "30s", "titleFormat": self.name, "textFormat": self._text}
         return {**super().to_json(), **own}
 
 
 class _Built(Builder[models.AnnotationQuery]):
-    """What is built already, where a builder is wanted."""
+    """Wraps a finished event where a builder is required."""
 
     def __init__(self, event: Event) -> None:
         self._event = event
 
     def build(self) -> models.AnnotationQuery:
-        """The event."""
+        """Return the event."""
         return self._event
 
 
@@ -60,7 +60,7 @@ _SWAP: Final = Event(
 
 
 def frame(uid: str, title: str, description: str) -> dashboard.Dashboard:
-    """An empty dashboard of the house."""
+    """Return an empty dashboard with the common parts."""
     return (
         dashboard.Dashboard(title)
         .uid(uid)
@@ -88,7 +88,7 @@ def frame(uid: str, title: str, description: str) -> dashboard.Dashboard:
 
 
 def _choice(label: str, metric: str) -> dashboard.QueryVariable:
-    """One or several values of a label; all of them also where the label is not set."""
+    """Return a variable with the values of a label; "all" includes series without the label."""
     return (
         dashboard.QueryVariable(label)
         .label(label.capitalize())

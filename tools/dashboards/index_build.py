@@ -1,4 +1,4 @@
-"""Index build: how far is it, when will it be over, does it disturb people's queries?"""
+"""Defines the dashboard of an index build: progress, remaining time, effect on queries."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _BULK: Final = 'intake="bulk"'
 
 
 def index_build() -> Dashboard:
-    """A build from its first image to the searchers that answer from it."""
+    """Return the dashboard of an index build."""
     board = frame(
         "simile-index-build",
         "Simile / Index build",

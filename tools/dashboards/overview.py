@@ -1,4 +1,4 @@
-"""Overview: is it healthy, how fast is it, where does the time go, what is full, what changed?"""
+"""Defines the overview: health, latency, its stages, saturation, changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _STAGE: Final = "simile_upload_stage_seconds"
 
 
 def overview() -> Dashboard:
-    """The dashboard to open first."""
+    """Return the overview, the dashboard to open first."""
     board = frame(
         "simile-overview",
         "Simile / Overview",

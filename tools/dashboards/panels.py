@@ -1,7 +1,7 @@
-"""The kinds of panels that the dashboards are made of, each with one look.
+"""Defines the kinds of panels on the dashboards, each with the same look.
 
-A panel says what it shows (title, unit), what that means (description), and from which value on it
-is no longer fine (steps). Spans are columns of the grid's 24, heights rows of 30 pixels.
+A panel has a title and a unit, a description of their meaning, and steps: the values from which
+its state is a warning or bad. Spans are columns of the grid's 24, heights rows of 30 pixels.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ WARNING: Final = "orange"
 BAD: Final = "red"
 
 Steps: TypeAlias = Sequence[tuple[float | None, str]]
-"""From which value on which colour; the first step has no value."""
+"""(value, colour): the colour applies from the value on; the first step has no value."""
 
 AnyPanel: TypeAlias = lines.Panel | stat.Panel | table.Panel
 
 PLAIN: Final[Steps] = ((None, "blue"),)
 NONE_WANTED: Final[Steps] = ((None, GOOD), (1e-9, BAD))
-"""Fine at zero, bad above."""
+"""Good at zero, bad above."""
 
 
 _NOTHING: Final = "none"
@@ -39,21 +39,21 @@ _NOT_A_NUMBER: Final = models.SpecialValueMap(
         models.SpecialValueMatch.NA_N, models.ValueMappingResult(text=_NOTHING, color="text")
     )
 )
-"""A share of no queries: else Grafana writes NaN, in the colour of the worst."""
+"""Shown for a share of no queries, instead of NaN in the worst colour."""
 
 
 def rising(warning: float, bad: float) -> Steps:
-    """Fine below `warning`, bad from `bad` on."""
+    """Return steps: good below `warning`, bad from `bad` on."""
     return ((None, GOOD), (warning, WARNING), (bad, BAD))
 
 
 def falling(bad: float, warning: float) -> Steps:
-    """Bad below `bad`, fine from `warning` on."""
+    """Return steps: bad below `bad`, good from `warning` on."""
     return ((None, BAD), (bad, WARNING), (warning, GOOD))
 
 
 def lines_at(*steps: tuple[float, str]) -> Steps:
-    """Lines at values that matter, which colour nothing below them."""
+    """Return steps that draw lines at values, without a colour below them."""
     return ((None, "transparent"), *steps)
 
 
@@ -71,7 +71,7 @@ def timeseries(
     lowest: float | None = 0,
     decimals: int | None = None,
 ) -> lines.Panel:
-    """Lines over time, or a stacked area; steps are drawn as dashed lines."""
+    """Return a panel of lines over time, or of a stacked area; steps are dashed lines."""
     mode = kinds.StackingMode.NORMAL if stacked else kinds.StackingMode.NONE
     panel = (
         lines.Panel()
@@ -128,7 +128,7 @@ def number(
     decimals: int | None = None,
     now: bool = False,
 ) -> stat.Panel:
-    """The newest value as a big number over its recent course; `now` leaves the course out."""
+    """Return a panel with the newest value over its recent course; `now` omits the course."""
     target = _target(query, 0)
     panel = (
         stat.Panel()
@@ -154,7 +154,7 @@ def number(
 
 
 def live_recall_now(span: int = 4) -> stat.Panel:
-    """What answers are worth, on every dashboard that asks whether they are right."""
+    """Return the panel of the present live recall."""
     return number(
         "Live recall",
         "Of the true nearest neighbours of sampled queries, the share that answers held in the "
@@ -176,7 +176,7 @@ def rows(
     span: int = 12,
     height: int = 8,
 ) -> table.Panel:
-    """The newest values as a table; `columns` maps labels, and Value, to headings in order."""
+    """Return a table of the newest values; `columns` maps labels and Value to ordered headings."""
     panel = (
         table.Panel()
         .title(title)

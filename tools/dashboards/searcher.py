@@ -1,4 +1,4 @@
-"""Searcher: are answers right, which index version answers, how fast, in how much memory?"""
+"""Defines the searcher's dashboard: quality, index versions, latency, memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ITEMS: Final = "simile_searcher_index_items"
 
 
 def searcher() -> Dashboard:
-    """Whether answers are right, and quick."""
+    """Return the searcher's dashboard."""
     board = frame(
         "simile-searcher",
         "Simile / Searcher",

@@ -1,6 +1,6 @@
-"""Writes what each extra of pyproject.toml requires: requirements.py PYPROJECT FOLDER EXTRA...
+"""Writes the requirements of extras of pyproject.toml: requirements.py PYPROJECT FOLDER EXTRA...
 
-An image's libraries are then installed before Simile's own code is copied, and are installed again
+An image installs these before Simile's own code is copied, so that they are installed again
 only when they change.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def main(pyproject: str, folder: str, *extras: str) -> None:
-    """Write FOLDER/<extra>.txt, each with what every service requires, too."""
+    """Write FOLDER/<extra>.txt, each with the common requirements as well."""
     project = tomllib.loads(Path(pyproject).read_text())["project"]
     for extra in extras:
         required = [*project["dependencies"], *project["optional-dependencies"][extra]]

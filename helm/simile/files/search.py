@@ -1,6 +1,6 @@
-"""A real search: takes an image of each collection and expects to find it again, first of all.
+"""Searches by an image of each collection, and expects the image itself as the first result.
 
-`helm test` runs it in a pod of upload's image; it needs nothing but Python.
+`helm test` runs this file in a pod of upload's image; it needs only Python.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import urllib.request
 URL = os.environ["URL"]
 WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", "120"))
 SAME = 0.99
-"""An image is this similar to itself at least; decoding may differ in the last bits."""
+"""The minimum similarity of an image to itself; decoding may differ in the last bits."""
 
-# The certificate is the ingress's or the cluster's own; who answers here is the Service itself.
+# No verification: the certificate is for the ingress or the cluster, not for the Service.
 TLS = ssl.create_default_context()
 TLS.check_hostname = False
 TLS.verify_mode = ssl.CERT_NONE
 
 
 def ask(path: str, body: bytes | None = None) -> bytes:
-    """The body of the answer."""
+    """Return the body of the answer."""
     request = urllib.request.Request(URL + path, data=body)
     if os.environ.get("API_KEY"):
         request.add_header("Authorization", "Bearer " + os.environ["API_KEY"])
@@ -37,7 +37,7 @@ def ask(path: str, body: bytes | None = None) -> bytes:
 
 
 def search_all() -> list[str]:
-    """One line a collection. Raises what went wrong."""
+    """Search every collection; return a line for each. Raises an error for a wrong answer."""
     collections = json.loads(ask("/v1/collections"))["collections"]
     if not collections:
         message = "there is no collection to search yet"
@@ -59,7 +59,7 @@ def search_all() -> list[str]:
 
 
 def main() -> int:
-    """Try until it works or the time is over."""
+    """Retry until all searches succeed or the time is over."""
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:

@@ -1,4 +1,4 @@
-"""BentoML, with adaptive batching: BENTO_WORKERS processes."""
+"""Serves with BentoML and adaptive batching: BENTO_WORKERS processes."""
 
 # No `from __future__ import annotations`: BentoML reads them.
 
@@ -24,7 +24,7 @@ Body = Annotated[
     logging={"access": {"enabled": False}},
 )
 class Neighbors:
-    """Images to ids, in batches."""
+    """Maps images to ids, in batches."""
 
     def __init__(self) -> None:
         self._model = similarity.from_environment()
@@ -33,5 +33,5 @@ class Neighbors:
         route="/", batchable=True, max_batch_size=similarity.MAX_BATCH, max_latency_ms=60_000
     )
     def answer(self, images: Body, /) -> list[list[str]]:
-        """A list of ids for each image."""
+        """Return a list of ids for each image."""
         return self._model.answer(images)

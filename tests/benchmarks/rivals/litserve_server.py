@@ -1,4 +1,4 @@
-"""LitServe, with its batching: `--workers` processes, each with `--threads` for the model."""
+"""Serves with LitServe and its batching: `--workers` processes, `--threads` for each model."""
 
 # No `from __future__ import annotations`: LitServe reads the annotation of decode_request.
 
@@ -13,40 +13,40 @@ from tests.benchmarks.rivals.similarity import Threads
 
 
 async def body(request: Request) -> bytes:
-    """The image, as it was sent."""
+    """Return the image as it was sent."""
     image: bytes = await request.body()
     return image
 
 
 class Neighbors(litserve.LitAPI):  # type: ignore[misc]
-    """Images to ids, in batches."""
+    """Maps images to ids, in batches."""
 
     def __init__(self, threads: int, **options: Any) -> None:
         super().__init__(**options)
         self._threads = threads
 
     def setup(self, device: str) -> None:  # noqa: ARG002 (LitServe's own signature)
-        """Load the model, in the worker's process."""
+        """Load the model in the worker's process."""
         self._model = Threads(similarity.from_environment(), self._threads)
 
     def decode_request(self, request: Annotated[bytes, Depends(body)]) -> bytes:
-        """The image's bytes: they are decoded with the batch, by its threads."""
+        """Return the image's bytes: they are decoded with the batch, by its threads."""
         return request
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
-        """Nothing to stack."""
+        """Return the inputs unchanged."""
         return inputs
 
     def predict(self, images: list[bytes]) -> list[list[str]]:
-        """A list of ids for each image."""
+        """Return a list of ids for each image."""
         return self._model.answer(images)
 
     def unbatch(self, output: list[list[str]]) -> list[list[str]]:
-        """One for each request."""
+        """Return the results by request."""
         return output
 
     def encode_response(self, output: list[str]) -> dict[str, list[str]]:
-        """The answer."""
+        """Return the answer."""
         return {"ids": output}
 
 
@@ -64,7 +64,7 @@ def main() -> None:
         batch_timeout=options.batch_timeout,
         api_path="/",
     )
-    # Requests of an overloaded server may wait: the client's limit is what counts.
+    # Requests of an overloaded server may wait: the client's limit counts.
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=options.workers, timeout=60, fast_queue=True
     )

@@ -1,4 +1,4 @@
-"""One process by hand: aiohttp, a queue, and a thread a core that takes what waits."""
+"""Serves by hand: a process of aiohttp, a queue, and a thread per core that takes images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_BODY_BYTES = 15 * 2**20
 
 
 class Batcher:
-    """A queue of images, and workers that each take what waits."""
+    """A queue of images, and workers that each take the waiting ones."""
 
     def __init__(self, model: Similarity, workers: int) -> None:
         self._model = model
@@ -27,13 +27,13 @@ class Batcher:
         self._waiting: asyncio.Queue[tuple[bytes, asyncio.Future[list[str]]]] = asyncio.Queue()
 
     async def search(self, request: web.Request) -> web.Response:
-        """POST an image."""
+        """Handle POST of an image."""
         answer = asyncio.get_running_loop().create_future()
         self._waiting.put_nowait((await request.read(), answer))
         return web.json_response({"ids": await answer})
 
     async def working(self, _: web.Application) -> AsyncIterator[None]:
-        """The workers, as long as the application lives."""
+        """Run the workers during the application's life."""
         tasks = [asyncio.create_task(self._work(), name=f"{at}") for at in range(self._workers)]
         yield
         for task in tasks:

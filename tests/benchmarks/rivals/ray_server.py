@@ -1,4 +1,4 @@
-"""Ray Serve: one HTTP proxy, `--replicas` of the model, its dynamic batching."""
+"""Serves with Ray Serve: an HTTP proxy, `--replicas` of the model, its dynamic batching."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.benchmarks.rivals import similarity
 
 @serve.deployment
 class Neighbors:
-    """Images to ids, in batches."""
+    """Maps images to ids, in batches."""
 
     def __init__(self) -> None:
         self._model = similarity.from_environment()
 
     @serve.batch(max_batch_size=similarity.MAX_BATCH, batch_wait_timeout_s=0.01)  # type: ignore[untyped-decorator]
     async def answer(self, images: list[bytes]) -> list[list[str]]:
-        """A list of ids for each image."""
+        """Return a list of ids for each image."""
         return self._model.answer(images)
 
     async def __call__(self, request: Request) -> dict[str, list[str]]:
-        """One request's answer."""
+        """Answer a request."""
         return {"ids": await self.answer(await request.body())}
 
 
@@ -44,7 +44,7 @@ def main() -> None:
     serve.run(
         Neighbors.options(  # type: ignore[attr-defined]
             num_replicas=options.replicas,
-            # The docs: more than a batch, so that the next one fills while this one runs.
+            # As in the docs: more than a batch, so that the next batch fills while this batch runs.
             max_ongoing_requests=2 * similarity.MAX_BATCH,
             ray_actor_options={"num_cpus": 1},
         ).bind()

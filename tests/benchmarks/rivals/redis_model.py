@@ -1,4 +1,4 @@
-"""The design of 2018, its model side: up to 32 images from Redis, every 250 ms."""
+"""Runs the model side of the design of 2018: up to 32 images from Redis, every 250 ms."""
 
 from __future__ import annotations
 

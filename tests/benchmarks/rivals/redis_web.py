@@ -1,6 +1,6 @@
-"""The design of 2018, its web side: Flask lays pixels into Redis, and looks for the answer.
+"""Runs the web side of the design of 2018: Flask writes pixels to Redis, and polls for the answer.
 
-Images travel as base64 of raw pixels in JSON; each side looks for news every 250 ms.
+Images travel as base64 of raw pixels in JSON; each side polls every 250 ms.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _store = redis.Redis(port=int(os.environ["RIVAL_REDIS_PORT"]))
 
 @app.post("/")  # type: ignore[untyped-decorator]
 def search() -> Response:
-    """Queue the image, wait for its neighbours."""
+    """Queue the image, and wait for its neighbours."""
     pixels = documented_prepare(request.get_data())
     number = str(uuid.uuid4())
     image = base64.b64encode(pixels.tobytes()).decode()

@@ -1,7 +1,7 @@
-"""What every rival serves: decode, embed, ten neighbours of a plain Annoy file.
+"""Computes what every rival serves: decode, embed, ten neighbours of a plain Annoy file.
 
-`given` is Simile's own decoder and runtime, one thread of the model a worker; `documented` is what
-a tutorial has: Pillow, and torch as it comes.
+`given` is Simile's own decoder and runtime, with a thread of the model per worker; `documented` is
+a tutorial's code: Pillow, and torch with its defaults.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Vectors = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """All that happens between an image's bytes and its neighbours' ids; fit for several threads.
+    """Maps images to the ids of their neighbours; may be shared by several threads.
 
     prepare: bytes to H,W,3. embed: N,H,W,3 to N,D.
     """
@@ -50,20 +50,20 @@ class Similarity:
     ids: Sequence[str]
 
     def answer(self, images: Sequence[bytes]) -> list[list[str]]:
-        """The ids of each image's neighbours, nearest first."""
+        """Return the ids of each image's neighbours, nearest first."""
         return self.found(np.stack([self.prepare(image) for image in images]))
 
     def found(self, pixels: Pixels) -> list[list[str]]:
-        """The same, of N prepared images."""
+        """Return the ids for N prepared images."""
         return [self.search(vector) for vector in self.embed(pixels).tolist()]
 
     def search(self, vector: list[float]) -> list[str]:
-        """The ids of one vector's neighbours."""
+        """Return the ids of a vector's neighbours."""
         return [self.ids[position] for position in self.index.get_nns_by_vector(vector, NEIGHBORS)]
 
 
 class Threads:
-    """A similarity whose batches are split over some threads."""
+    """Splits the batches of a similarity over threads."""
 
     def __init__(self, similarity: Similarity, count: int) -> None:
         self._similarity = similarity
@@ -71,7 +71,7 @@ class Threads:
         self._pool = ThreadPoolExecutor(count)
 
     def answer(self, images: Sequence[bytes]) -> list[list[str]]:
-        """The ids of each image's neighbours, nearest first."""
+        """Return the ids of each image's neighbours, nearest first."""
         if self._count == 1 or len(images) == 1:
             return self._similarity.answer(images)
         size = -(-len(images) // self._count)
@@ -80,7 +80,7 @@ class Threads:
 
 
 def open_similarity(variant: str, folder: Path) -> Similarity:
-    """`given` or `documented`, over the index in that folder."""
+    """Open `given` or `documented` over the index in that folder."""
     prepare, embed = {"given": _given, "documented": _documented}[variant]()
     index = annoy.AnnoyIndex(DIMENSION, "angular")
     index.load(str(folder / INDEX))
@@ -88,12 +88,12 @@ def open_similarity(variant: str, folder: Path) -> Similarity:
 
 
 def from_environment() -> Similarity:
-    """What RIVAL_VARIANT and RIVAL_FOLDER ask for."""
+    """Open the variant that RIVAL_VARIANT and RIVAL_FOLDER name."""
     return open_similarity(os.environ["RIVAL_VARIANT"], Path(os.environ["RIVAL_FOLDER"]))
 
 
 def _given() -> tuple[Callable[[bytes], Pixels], Callable[[Pixels], Vectors]]:
-    # Torch and ONNX Runtime take seconds to import, and each variant needs one of them.
+    # Torch and ONNX Runtime take seconds to import, and each variant needs only one.
     from services.embedder.models.loading import load  # noqa: PLC0415
     from services.embedder.settings import EmbedderSettings  # noqa: PLC0415
 
@@ -103,7 +103,7 @@ def _given() -> tuple[Callable[[bytes], Pixels], Callable[[Pixels], Vectors]]:
 
 
 def documented_prepare(image: bytes) -> Pixels:
-    """What torchvision's transforms do to a Pillow image: short side to 256, the middle 224."""
+    """Prepare as torchvision's transforms do a Pillow image: short side to 256, the middle 224."""
     picture = Image.open(BytesIO(image)).convert("RGB")
     scale = _SHORT_SIDE / min(picture.size)
     width, height = (round(side * scale) for side in picture.size)

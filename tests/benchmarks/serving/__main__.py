@@ -1,7 +1,7 @@
-"""`python -m tests.benchmarks.serving`: Simile beside other ways to serve the same model.
+"""Compares Simile with other ways to serve its model: `python -m tests.benchmarks.serving`.
 
 Writes serving.json, a section of benchmarks.md and two plots; a run of some systems replaces
-theirs and keeps the others'.
+their figures and keeps those of the others.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _chosen(names: str) -> Sequence[System]:
 
 
 def _prepared(logs: Path, chosen: Sequence[System], display: Display) -> Bench:
-    """The indexes and the rivals' programs; nothing of it is measured."""
+    """Prepare the indexes and the rivals' programs; not measured."""
     display.at("preparing indexes")
     sent = corpus.sent()
     bench = Bench(

@@ -1,4 +1,4 @@
-"""The processes of a system: started, their CPU time counted, ended with all that they began."""
+"""Starts the processes of a system, counts their CPU time, and ends them with their children."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _ROOT: Final = Path(__file__).resolve().parents[3]
 
 
 class NotServing(Exception):
-    """A system did not start; its log says why."""
+    """A system did not start; its log has the reason."""
 
 
 @dataclass(slots=True)
 class Children:
-    """The processes of one system, with their logs in a folder."""
+    """The processes of a system, with their logs in a folder."""
 
     folder: Path
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
@@ -37,13 +37,13 @@ class Children:
 
     @property
     def pids(self) -> Sequence[int]:
-        """The roots of the trees."""
+        """Return the roots of the trees."""
         return [*(one.pid for one in self.started), *self.adopted]
 
     def spawn(
         self, name: str, arguments: Sequence[object], environment: Mapping[str, str]
     ) -> subprocess.Popen[bytes]:
-        """Start one, its output in `<name>.log`; SIMILE_* comes from `environment` alone."""
+        """Start a process, its output in `<name>.log`; SIMILE_* comes from `environment` alone."""
         inherited = {
             key: value for key, value in os.environ.items() if not key.startswith("SIMILE_")
         }
@@ -57,11 +57,11 @@ class Children:
         return child
 
     def log(self, name: str) -> str:
-        """The end of what it has written."""
+        """Return the end of its log."""
         return (self.folder / f"{name}.log").read_text(errors="replace")[-_LOG_CHARACTERS:]
 
     def check(self) -> None:
-        """Raise NotServing when one has ended."""
+        """Raise NotServing when a process has ended."""
         for child in self.started:
             if child.poll() is not None:
                 logs = "\n".join(
@@ -71,7 +71,7 @@ class Children:
                 raise NotServing(message)
 
     def end(self) -> None:
-        """SIGTERM to the last started first, SIGKILL to whatever outlives that."""
+        """Send SIGTERM in reverse order of the starts, then SIGKILL to survivors."""
         trees = [one for child in self.started for one in tree(child.pid)]
         for child in reversed(self.started):
             child.terminate()
@@ -86,7 +86,7 @@ class Children:
 
 @contextlib.contextmanager
 def children(folder: Path) -> Iterator[Children]:
-    """An empty system, ended at the end."""
+    """Yield an empty system; end its processes at the end."""
     folder.mkdir(parents=True, exist_ok=True)
     system = Children(folder)
     try:
@@ -96,7 +96,7 @@ def children(folder: Path) -> Iterator[Children]:
 
 
 def tree(pid: int) -> Sequence[psutil.Process]:
-    """The process and all that it began, as far as they still run."""
+    """Return the process and its descendants that still run."""
     with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         return [root, *root.children(recursive=True)]
@@ -104,7 +104,7 @@ def tree(pid: int) -> Sequence[psutil.Process]:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of the trees so far, of those that have ended, too."""
+    """Return the user and system time of the trees so far, including ended processes."""
     seconds = 0.0
     for pid in pids:
         for process in tree(pid):
@@ -116,13 +116,13 @@ def cpu_seconds(pids: Sequence[int]) -> float:
 
 
 def main_thread_seconds(pid: int) -> float:
-    """What the main thread of a process has used so far, to the nanosecond."""
+    """Return the CPU seconds of the process' main thread so far, to the nanosecond."""
     ran_nanoseconds, *_ = Path(f"/proc/{pid}/task/{pid}/schedstat").read_text().split()
     return int(ran_nanoseconds) / 1e9
 
 
 def settle(pids: Sequence[int]) -> None:
-    """Wait until they are idle, so that what a start leaves to do later is not measured."""
+    """Wait until they are idle, so that deferred work of a start is not measured."""
     deadline = time.monotonic() + _SETTLE_MOST_SECONDS
     before = cpu_seconds(pids)
     while time.monotonic() < deadline:
@@ -134,11 +134,11 @@ def settle(pids: Sequence[int]) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a free port."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         return int(listening.getsockname()[1])
 
 
 def poll() -> None:
-    """The pause between two looks at something that starts."""
+    """Pause between two checks of something that starts."""
     time.sleep(_POLL_SECONDS)

@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.serving.client`: the load, in a process of its own.
+"""Generates the load in its own process: `python -m tests.benchmarks.serving.client`.
 
-A line of JSON asks for a point, a line of JSON answers it; the images are read once.
+Reads a line of JSON for each point, and answers with a line of JSON; images are read once.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Point:
 
 
 class Client:
-    """The other end of the pipe."""
+    """Controls the client's process through pipes."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def measure(self, running: Running, point: Point) -> dict[str, Any]:
-        """The figures of one point. Raises RuntimeError when the client has ended."""
+        """Measure a point; return its figures. Raises RuntimeError when the client has ended."""
         asked = {"point": asdict(point), "running": asdict(running)}
         if self._process.stdin is None or self._process.stdout is None:
             message = "the client has no pipes"
@@ -57,7 +57,7 @@ class Client:
 
 @contextlib.contextmanager
 def client() -> Iterator[Client]:
-    """A client's process, ended at the end."""
+    """Run a client's process."""
     process = subprocess.Popen(
         [sys.executable, "-m", __spec__.name],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -71,7 +71,7 @@ def client() -> Iterator[Client]:
 
 
 def main() -> None:
-    """Answer lines until there are no more."""
+    """Answer lines until the input ends."""
     bodies = [path.read_bytes() for path in corpus.sent()]
     for line in sys.stdin:
         asked = json.loads(line)
@@ -106,9 +106,9 @@ async def _measured(target: Target, running: Running, point: Point) -> dict[str,
 
 
 async def _cpu_seconds_of(running: Running, point: Point) -> tuple[float, float | None]:
-    """What the system's processes use between the warm-up's end and the end; its front's part.
+    """Return CPU seconds from the warm-up's end to the end: of all processes, of the front.
 
-    Not until the last client has its answer: what is answered later is not counted either.
+    Answers that arrive after the end are not counted, so neither is their CPU time.
     """
     await asyncio.sleep(point.warmup_seconds)
     before, front_before = await asyncio.to_thread(_cpu_seconds, running)

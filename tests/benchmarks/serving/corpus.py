@@ -1,4 +1,4 @@
-"""The images that are sent, and the plain Annoy file that everyone but Simile searches."""
+"""Provides the images that are sent, and the plain Annoy file that all rivals search."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SENT_BYTES: Final = range(10_000, 200_000)
 
 
 def index() -> Path:
-    """The folder of the Annoy file, angular, 10 trees, and of its positions' ids; made at first."""
+    """Return the folder of the Annoy file, angular, 10 trees, and of the ids; built at first."""
     folder = HOME / "index"
     if not (folder / IDS).exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -40,6 +40,6 @@ def index() -> Path:
 
 
 def sent() -> Sequence[Path]:
-    """A seeded choice of the collection's photographs of a common size, in seeded order."""
+    """Return a seeded choice of the collection's photographs of a common size, in seeded order."""
     fit = [path for path in photographs.paths() if path.stat().st_size in _SENT_BYTES]
     return random.Random(_SEED).sample(fit, _SENT)  # noqa: S311 (a choice that is the same again)

@@ -1,6 +1,6 @@
-"""`python -m tests.benchmarks.serving.limit`: decode, model and search in a loop, no server.
+"""Measures a loop without a server: `python -m tests.benchmarks.serving.limit`.
 
-What the machine can do with this runtime: processes of one thread each, an image at a time.
+Decode, model and search in single-threaded processes, an image at a time: the machine's limit.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _MOST_SECONDS = 300.0
 
 
 def measure(processes: int, seconds: float, index: Path) -> dict[str, float]:
-    """Images a second, CPU ms an image, and the p50 ms of one image, in children of a child."""
+    """Return images per second, CPU ms per image, and the p50 ms of an image."""
     done = subprocess.run(
         [sys.executable, "-m", __spec__.name, str(processes), str(seconds), str(index)],
         stdout=subprocess.PIPE, text=True, check=True,

@@ -1,4 +1,4 @@
-"""Medians and ratios of what was measured, over rounds; ratios are taken within a round."""
+"""Computes medians and ratios over rounds; ratios are taken within a round."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ Pick = Callable[[Turn], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The systems' turns by the systems' names."""
+    """The turns of each system by its name."""
 
     systems: Mapping[str, Mapping[str, Any]]
 
     def turns(self, name: str) -> Sequence[Turn]:
-        """A system's turns; none when it was not measured."""
+        """Return a system's turns; empty if it was not measured."""
         turns: Sequence[Turn] = self.systems.get(name, {"turns": ()})["turns"]
         return turns
 
     def of_family(self, family: str, variant: str = "") -> list[str]:
-        """The measured systems of a family whose names hold that variant."""
+        """Return the measured systems of a family whose names contain that variant."""
         return [
             name
             for name, system in self.systems.items()
@@ -31,29 +31,29 @@ class Measured:
         ]
 
     def median(self, name: str, pick: Pick) -> float | None:
-        """Over the turns that have the figure."""
+        """Return the median over the turns that have the figure."""
         return middle(pick(turn) for turn in self.turns(name))
 
     def goodput(self, name: str, concurrency: int) -> float | None:
-        """Images a second."""
+        """Return images per second."""
         return self.median(name, lambda turn: goodput(turn, concurrency))
 
     def latency_ms(self, name: str, concurrency: int, quantile: int) -> float | None:
-        """The p50 or p99 of the served."""
+        """Return the p50 or p99 of served images."""
         return self.median(name, lambda turn: of_point(turn, concurrency, f"p{quantile}_ms"))
 
     def efficiency(self, name: str, concurrency: int) -> float | None:
-        """Images a second over those of the loop without a server."""
+        """Return images per second over those of the loop without a server."""
         return self.median(name, lambda turn: efficiency(turn, concurrency))
 
     def overhead_ms(self, name: str, concurrency: int) -> float | None:
-        """CPU time an image beyond that of the loop without a server."""
+        """Return CPU time per image beyond that of the loop without a server."""
         return self.median(name, lambda turn: overhead_ms(turn, concurrency))
 
     def ratio(self, name: str, other: str, pick: Pick) -> float | None:
-        """The figure of one over the other's: the median over the rounds that both were in.
+        """Return the figure over that of the other: the median over the rounds with both.
 
-        Where they shared none, the ratio of the medians.
+        Without a shared round: the ratio of the medians.
         """
         theirs = {turn["round"]: pick(turn) for turn in self.turns(other)}
         shared = [
@@ -66,7 +66,7 @@ class Measured:
         return quotient(self.median(name, pick), self.median(other, pick))
 
     def over_best(self, name: str, others: Sequence[str], concurrency: int) -> float | None:
-        """Images a second over those of the best of some others."""
+        """Return images per second over those of the best of the others."""
         ratios = [
             self.ratio(name, other, lambda turn: goodput(turn, concurrency)) for other in others
         ]
@@ -74,38 +74,38 @@ class Measured:
 
 
 def of_point(turn: Turn, concurrency: int, field: str) -> float | None:
-    """A figure of one point of a turn."""
+    """Return a figure of a point of a turn."""
     value = turn["points"].get(str(concurrency), {}).get(field)
     return None if value is None else float(value)
 
 
 def goodput(turn: Turn, concurrency: int) -> float | None:
-    """Images a second."""
+    """Return images per second."""
     return of_point(turn, concurrency, "goodput")
 
 
 def efficiency(turn: Turn, concurrency: int) -> float | None:
-    """Images a second over those of the loop without a server, in that round."""
+    """Return images per second over those of the loop without a server, in that round."""
     return quotient(goodput(turn, concurrency), turn["limit"]["cores"]["images_per_second"])
 
 
 def cpu_ms(turn: Turn, concurrency: int) -> float | None:
-    """CPU time of all its processes, an image served."""
+    """Return the CPU time of all its processes per served image."""
     seconds = of_point(turn, concurrency, "cpu_seconds")
     per_image = quotient(seconds, of_point(turn, concurrency, "served"))
     return None if per_image is None else 1000 * per_image
 
 
 def overhead_ms(turn: Turn, concurrency: int) -> float | None:
-    """CPU time an image beyond that of the loop without a server, in that round."""
+    """Return CPU time per image beyond that of the loop without a server, in that round."""
     spent = cpu_ms(turn, concurrency)
     return None if spent is None else spent - float(turn["limit"]["cores"]["cpu_ms"])
 
 
 def refusal_cpu_share(turn: Turn) -> float | None:
-    """What a refusal costs, over what an image costs; None where its front is not known.
+    """Return the cost of a refusal over that of an image; None if its front is unknown.
 
-    Of the front's CPU time in overload, as much as the served images take at 64 clients is theirs.
+    The front's CPU time in overload, minus that of served images at 64 clients, is for refusals.
     """
     overload, image_ms = turn.get("overload"), cpu_ms(turn, 64)
     front = quotient(of_point(turn, 64, "front_cpu_seconds"), of_point(turn, 64, "served"))
@@ -116,7 +116,7 @@ def refusal_cpu_share(turn: Turn) -> float | None:
 
 
 def of_overload(field: str) -> Pick:
-    """A figure in overload."""
+    """Return a function that picks a figure in overload."""
 
     def pick(turn: Turn) -> float | None:
         value = turn.get("overload", {}).get(field)
@@ -126,24 +126,24 @@ def of_overload(field: str) -> Pick:
 
 
 def overload_kept(turn: Turn) -> float | None:
-    """Images a second at 512 clients over those at 64."""
+    """Return images per second at 512 clients over those at 64."""
     return quotient(of_overload("goodput")(turn), goodput(turn, 64))
 
 
 def storm_kept(turn: Turn) -> float | None:
-    """Images a second over those at 64, of 512 clients that ask again at once when refused."""
+    """Return images per second over those at 64, of 512 clients that retry at once when refused."""
     return quotient(turn.get("storm", {}).get("goodput"), goodput(turn, 64))
 
 
 def recovered(turn: Turn) -> float | None:
-    """Images a second at 8 clients right after the overload over those right before it."""
+    """Return images per second at 8 clients right after the overload over those right before."""
     if "afterwards" not in turn:
         return None
     return quotient(turn["afterwards"]["goodput"], turn["before"]["goodput"])
 
 
 def lost(turn: Turn) -> float | None:
-    """How many were neither served nor refused in overload: time-outs, broken connections."""
+    """Return how many were neither served nor refused in overload."""
     overload = turn.get("overload")
     if not overload:
         return None
@@ -151,28 +151,28 @@ def lost(turn: Turn) -> float | None:
 
 
 def tail(turn: Turn, concurrency: int) -> float | None:
-    """p99 over p50."""
+    """Return p99 over p50."""
     return quotient(of_point(turn, concurrency, "p99_ms"), of_point(turn, concurrency, "p50_ms"))
 
 
 def over_one_image(turn: Turn) -> float | None:
-    """p50 of one client over the p50 of one image in the loop without a server."""
+    """Return the p50 of a single client over the p50 of an image in the loop without a server."""
     return quotient(of_point(turn, 1, "p50_ms"), turn["limit"]["one"]["p50_ms"])
 
 
 def quotient(one: float | None, other: float | None) -> float | None:
-    """None where one is missing, or there is nothing to divide by."""
+    """Return the quotient; None if a value is missing or the divisor is 0."""
     return None if one is None or not other else one / other
 
 
 def middle(values: Iterable[float | None]) -> float | None:
-    """The median of those that there are."""
+    """Return the median of the present values."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 
 
 def least(values: Iterable[float | None]) -> float | None:
-    """The smallest; None when one is missing or there are none."""
+    """Return the smallest; None if a value is missing or there are none."""
     found = list(values)
     known = [value for value in found if value is not None]
     return min(known) if known and len(known) == len(found) else None

@@ -1,4 +1,4 @@
-"""The pictures of the serving benchmark: throughput and latency by the number of clients."""
+"""Plots throughput and latency by the number of clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MARKERS: Final = ("o", "s", "^")
 
 
 def throughput(found: Measured, path: Path) -> None:
-    """Images a second over clients, the given and the documented beside each other."""
+    """Plot images per second over clients, the given and the documented side by side."""
     figure, panels = plt.subplots(1, 2, figsize=(13, 6.4), sharey=True, layout="constrained")
     limit = middle(
         turn["limit"]["cores"]["images_per_second"]
@@ -58,7 +58,7 @@ def throughput(found: Measured, path: Path) -> None:
 
 
 def latency(found: Measured, path: Path) -> None:
-    """p50 and p99 over clients, logarithmic."""
+    """Plot p50 and p99 over clients, logarithmic."""
     figure, panels = plt.subplots(1, 2, figsize=(13, 6.4), sharey=True, layout="constrained")
     for panel, quantile in zip(panels, (50, 99), strict=True):
         for name in [*_shown(found, "given"), *_rest(found)]:
@@ -73,7 +73,7 @@ def latency(found: Measured, path: Path) -> None:
 
 
 def _shown(found: Measured, variant: str) -> list[str]:
-    """Simile, and the rivals of that variant."""
+    """Return Simile, and the rivals of that variant."""
     simile = [name for name in found.of_family("simile") if name not in (ONE_CORE, TWO_CORES)]
     others = [name for name in found.systems if variant in name]
     return [*simile, *others, *(_old(found) if variant == "documented" else [])]
@@ -114,7 +114,7 @@ def _finish(panel: Axes) -> None:
 
 
 def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One for all panels, below them: what is in several is named once."""
+    """Draw a common legend below all panels: each name is there once."""
     named: dict[str, Artist] = {}
     for panel in panels:
         for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):

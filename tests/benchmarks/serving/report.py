@@ -1,4 +1,4 @@
-"""The section "Serving" of the page, from the figures alone."""
+"""Writes the section "Serving" of the page from the figures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ This machine has no GPU: what embeds on GPUs was not run here."""
 
 
 def written(figures: Figures) -> str:
-    """The section, in Markdown."""
+    """Return the section in Markdown."""
     found = Measured(figures["systems"])
     return "\n".join(
         [
@@ -106,7 +106,7 @@ def _throughput(found: Measured) -> Iterator[str]:
     yield "|---|" + "---|" * (len(CONCURRENCIES) + 2)
     for name, system in found.systems.items():
         rates = " | ".join(_number(found.goodput(name, count)) for count in CONCURRENCIES)
-        # Another runtime is not to be judged by this limit.
+        # The limit was measured with this runtime only.
         fair = "documented" not in name and system["family"] != "2018"
         share = _number(found.efficiency(name, 32), 2) if fair else "-"
         overhead = _number(found.overhead_ms(name, 32), 1) if fair else "-"

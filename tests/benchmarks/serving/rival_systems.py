@@ -1,4 +1,4 @@
-"""What people would pick instead, each started as its documentation says."""
+"""Starts the common alternatives, each as its documentation says."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ _CORES: Final = os.cpu_count() or 1
 _PATH: Final = "/"
 
 _GIVEN_BATCH: Final = "8"
-"""As Simile's on a CPU: of larger ones one worker takes all that there is, and another idles."""
+"""As Simile's on a CPU: with larger batches a worker takes all images, and another idles."""
 
 _HIGH_THROUGHPUT: Final = {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}
-"""What Ray's docs call its high-throughput mode."""
+"""The high-throughput mode of Ray's docs."""
 
 Command = Callable[[Path, int], Sequence[object]]
-"""A server's command by the folder of the rivals' programs and its port."""
+"""Returns a server's command for the folder of the rivals' programs and its port."""
 
 
 def installed() -> Path:
-    """The folder of the rivals' programs; installed into an environment of their own at first.
+    """Return the folder of the rivals' programs, installed into their own environment at first.
 
-    What they share with Simile (torch, ONNX Runtime, Annoy) is taken from Simile's environment.
+    Libraries shared with Simile (torch, ONNX Runtime, Annoy) come from Simile's environment.
     """
     programs = _VENV.resolve() / "bin"
     stamp = _VENV / "installed.txt"
@@ -49,14 +49,14 @@ def installed() -> Path:
         )
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         ours = Path(sys.prefix) / "lib" / version / "site-packages"
-        # Behind the rivals' own packages: it only fills in what they don't bring.
+        # Last on the path: it only adds packages that the rivals don't have.
         (_VENV / "lib" / version / "site-packages" / "simile.pth").write_text(f"{ours}\n")
         stamp.write_text(wanted)
     return programs
 
 
 def versions() -> Mapping[str, str]:
-    """The rivals' versions, as they are pinned."""
+    """Return the rivals' pinned versions."""
     lines = [line for line in _REQUIREMENTS.read_text().splitlines() if "==" in line]
     return {name: version for name, _, version in (line.partition("==") for line in lines)}
 
@@ -161,7 +161,7 @@ SYSTEMS: Final = (
            documented=True),
     _rival("bentoml", "", _bento, documented=True),
     _rival("ray", "", _module("ray_server", "--replicas", 1), documented=True),
-    # Gunicorn's docs: twice the cores, and one.
+    # As in Gunicorn's docs: twice the cores, plus one.
     System("2018-sync", "the design of 2018, sync workers", "2018",
            partial(_design_of_2018, ["--workers", str(2 * _CORES + 1)]), longer=2),
     System("2018-threads", "the design of 2018, threads", "2018",
@@ -172,7 +172,7 @@ SYSTEMS: Final = (
 
 
 def check() -> None:
-    """Raise NotServing where a rival can't run."""
+    """Raise NotServing if a rival can't run."""
     if subprocess.run(["which", "redis-server"], capture_output=True, check=False).returncode:
         message = "redis-server is missing: apt-get install redis-server"
         raise NotServing(message)

@@ -1,4 +1,4 @@
-"""The order of a run: rounds, in each of which every system has its turn beside the limit."""
+"""Runs the rounds, in each of which every system has its turn beside the limit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Turn = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """What is measured, for how long."""
+    """The points to measure, and their durations."""
 
     rounds: int
     seconds: float
@@ -42,11 +42,11 @@ class Schedule:
 def turns(
     schedule: Schedule, systems: Sequence[System], bench: Bench, client: Client, display: Display
 ) -> Iterator[tuple[System, Turn]]:
-    """Each system's turns as they are measured; the limit is measured again for every few."""
+    """Yield each system's turns as they are measured; the limit is measured again for every few."""
     run = time.strftime("%Y%m%dT%H%M%S")
     display.expect(schedule.rounds * len(systems))
     for number in range(1, schedule.rounds + 1):
-        # Not always in the same order: what a system leaves behind must not favour another.
+        # The order changes, so that effects of a system on the next favour none.
         shift = number * len(systems) // schedule.rounds
         order = (*systems[shift:], *systems[:shift])
         limits: dict[str, Any] = {}
@@ -107,7 +107,7 @@ def _point(schedule: Schedule, system: System, concurrency: int, *, first: bool)
 def _overload(schedule: Schedule, running: Running, client: Client) -> Turn:
     before = client.measure(running, Point(AFTERWARDS, schedule.seconds, _WARM_SECONDS))
     overload = client.measure(running, Point(OVERLOAD, _OVERLOAD_SECONDS, _OVERLOAD_WARM_SECONDS))
-    # At once: whether it has got over the load is the question.
+    # At once: the point measures the recovery.
     after = client.measure(running, Point(AFTERWARDS, schedule.seconds, 0))
     storm = client.measure(
         running, Point(OVERLOAD, _OVERLOAD_SECONDS, _OVERLOAD_WARM_SECONDS, patient=False)

@@ -1,4 +1,4 @@
-"""Simile itself: as one process, and as processes over a RabbitMQ of their own."""
+"""Starts Simile: as one process, and as processes over RabbitMQ."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ONE_EMBEDDER: Final[Sequence[Sequence[int]]] = ((),)
 
 
 def environment(bench: Bench) -> Mapping[str, str]:
-    """The runtime that the rivals are given; no answer from a cache; the rest as it ships."""
+    """Return the settings: the rivals' runtime, no cached answers, otherwise defaults."""
     return {
         "SIMILE_ROOT": str(bench.root),
         "SIMILE_EMBEDDER_DEVICE": "cpu",
@@ -49,7 +49,7 @@ def environment(bench: Bench) -> Mapping[str, str]:
 
 
 def build_index(bench: Bench) -> None:
-    """Build or refresh the index, which the measured starts then find."""
+    """Build or refresh the index, which the measured starts then use."""
     with children(bench.logs) as system:
         build = system.spawn(
             "build",
@@ -63,7 +63,7 @@ def build_index(bench: Bench) -> None:
 
 @contextlib.contextmanager
 def in_one_process(bench: Bench) -> Iterator[Running]:
-    """`simile up`, all services on the broker in memory."""
+    """Run `simile up`, all services on the broker in memory."""
     with children(bench.logs) as system:
         system.spawn(
             "up",
@@ -86,9 +86,9 @@ def _announced(log: str) -> str | None:
 def in_processes(
     bench: Bench, embedders: Sequence[Sequence[int]] = _ONE_EMBEDDER
 ) -> Iterator[Running]:
-    """Upload, searcher and embedders over RabbitMQ.
+    """Run upload, searcher and embedders over RabbitMQ.
 
-    embedders: for each one the cores that it may use; none named: all.
+    embedders: the cores of each; empty: all cores.
     """
     with _rabbitmq(bench) as node, children(bench.logs) as system:
         system.adopted.append(node_pid(node))
@@ -122,7 +122,7 @@ def _rabbitmq(bench: Bench) -> Iterator[Node]:
 
 
 def node_pid(node: Node) -> int:
-    """The process that the broker's virtual machine is a child of."""
+    """Return the process that the broker's virtual machine is a child of."""
     process = node._process
     if process is None:
         message = "the broker does not run"
@@ -133,7 +133,7 @@ def node_pid(node: Node) -> int:
 def _serve(
     system: Children, replica: str, common: Mapping[str, str], before: Sequence[str] = ()
 ) -> float:
-    """Start a service and wait until it is ready; how many seconds that took."""
+    """Start a service and wait until it is ready; return the seconds."""
     admin = free_port()
     started = time.perf_counter()
     system.spawn(
@@ -148,7 +148,7 @@ def _serve(
 
 
 def until_answered(system: Children, url: str, image: bytes) -> None:
-    """Wait for the first image that is answered with 200. Raises NotServing."""
+    """Wait for the first image with status 200. Raises NotServing."""
     deadline = time.monotonic() + _START_SECONDS
     while not _ok(url, image):
         _still(system, deadline)
@@ -198,7 +198,7 @@ SYSTEMS: Final = (
 
 
 def versions() -> Mapping[str, str]:
-    """The broker's version."""
+    """Return the broker's version."""
     found = subprocess.run(
         ["dpkg-query", "-W", "-f", "${Version}", "rabbitmq-server"],
         capture_output=True, text=True, check=False,

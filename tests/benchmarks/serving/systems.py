@@ -1,4 +1,4 @@
-"""What is compared: names, titles, and how each is started."""
+"""Defines the compared systems: names, titles, and how each is started."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What a system is started with.
+    """The inputs of a system.
 
     index: the folder of the plain Annoy file. root: Simile's volume. images: the collection.
-    logs: a folder of this start alone. probe: an image that must be answered.
+    logs: a folder of this start. probe: an image that must be answered.
     """
 
     index: Path
@@ -28,8 +28,8 @@ class Bench:
 class Running:
     """A system that answers.
 
-    ready_seconds: from an embedder's start to its being ready. front: the process whose main
-    thread takes requests, where that is known.
+    ready_seconds: from an embedder's start until it is ready. front: the process whose main
+    thread takes requests, if known.
     """
 
     url: str
@@ -41,10 +41,10 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class System:
-    """One way to serve.
+    """A way to serve.
 
-    overloaded: whether it is also measured with too many clients. concurrencies: only these, where
-    given. longer: how many times as long a point takes, where answers come slowly and in bursts.
+    overloaded: also measure with too many clients. concurrencies: if given, only these are
+    measured. longer: a factor of the duration, for slow answers that arrive in bursts.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""What was aimed at, judged by the figures alone."""
+"""Judges the targets by the figures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.benchmarks.serving.systems import (
 )
 
 BUSY: Final = (32, 64)
-"""The concurrencies at which throughput is judged: by the worse of both."""
+"""The concurrencies at which throughput is judged: by the lower of both."""
 
 _GIVEN: Final = {
     "litserve": 1.2,
@@ -31,7 +31,7 @@ _DOCUMENTED: Final = {"litserve": 2.0, "bentoml": 2.0, "ray": 2.0}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One aim. value: what was measured, None when it was not; in the unit of the bound."""
+    """A target. value: the figure, None without a measurement; in the unit of the bound."""
 
     what: str
     sense: Literal[">=", "<="]
@@ -41,14 +41,14 @@ class Target:
 
     @property
     def met(self) -> bool | None:
-        """None when nothing was measured."""
+        """Return whether the target was met, None without a measurement."""
         if self.value is None:
             return None
         return self.value >= self.bound if self.sense == ">=" else self.value <= self.bound
 
 
 def targets(found: Measured) -> list[Target]:
-    """All of them, in the order of the page."""
+    """Return all targets in the order of the page."""
     return [
         *_efficiency(found),
         *_rivals(found),
@@ -91,7 +91,7 @@ def _rivals(found: Measured) -> Iterator[Target]:
 
 
 def over_family(found: Measured, name: str, family: str, variant: str) -> float | None:
-    """Images a second over the best of a family, at the worse of 32 and 64 clients."""
+    """Return images per second over the best of a family, at the lower of 32 and 64 clients."""
     others = found.of_family(family, variant)
     return least(found.over_best(name, others, concurrency) for concurrency in BUSY)
 
@@ -142,7 +142,7 @@ def _overload(found: Measured, name: str, title: str) -> Iterator[Target]:
 
 
 def _most(turns: Sequence[measured.Turn]) -> float | None:
-    """Of the losses in any turn: none is allowed in any."""
+    """Return the maximum of losses over all turns: none is permitted in any."""
     losses = [loss for turn in turns if (loss := measured.lost(turn)) is not None]
     return max(losses) if losses else None
 
