@@ -1,4 +1,4 @@
-"""Headers for browsers on every answer, and the pages that may read answers."""
+"""Every answer has security headers, and allowed origins may read answers."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _preflight(origin: str) -> dict[str, str]:
 @pytest.mark.parametrize(
     "path", ["/", "/static/app.js", "/openapi.json", "/v1/collections", "/v1/nowhere", "image"]
 )
-async def test_every_answer_is_guarded(api: Api, path: str) -> None:
-    """Pages, API, images and errors alike: no sniffing, no framing, nothing inline, no devices."""
+async def test_every_answer_has_security_headers(api: Api, path: str) -> None:
+    """Pages, API, images and errors forbid sniffing, framing, inline code and devices."""
     if path == "image":
         path = f"/v1/items/birds/{api.items[0].item_id}/image"
     headers = (await api.get(path)).headers
@@ -53,18 +53,18 @@ async def test_every_answer_is_guarded(api: Api, path: str) -> None:
 
 
 async def test_no_origin_is_allowed_by_default(api: Api) -> None:
-    """Without the setting no other page may ask, nor read an answer; a preflight is refused."""
+    """Without the setting no other origin may send or read, and a preflight is refused."""
     assert _cors(await api.get("/v1/collections", headers={"Origin": SHOP})) == {}
     asked = await api.ask("OPTIONS", "/v1/search", headers=_preflight(SHOP))
     assert (asked.status, _cors(asked)) == (403, {})
 
 
 class TestOneOrigin:
-    """With one origin allowed, and keys."""
+    """Tests a service with an allowed origin and keys."""
 
     @pytest.fixture
     def upload_settings(self, tmp_path: Path) -> UploadSettings:
-        """A shop's pages may ask."""
+        """Return settings that allow a shop's pages."""
         file = tmp_path / "keys"
         file.write_text(KNOWN.line)
         return UploadSettings(
@@ -72,7 +72,7 @@ class TestOneOrigin:
         )
 
     async def test_its_preflight_needs_no_key(self, api: Api) -> None:
-        """Browsers ask first, without a key; credentials are never allowed."""
+        """Browsers send the preflight without a key; credentials are never allowed."""
         asked = await api.ask("OPTIONS", "/v1/search", headers=_preflight(SHOP))
         allowed = _cors(asked)
         assert asked.status == 204
@@ -83,7 +83,7 @@ class TestOneOrigin:
         assert asked.headers["Vary"] == "Origin"
 
     async def test_its_pages_may_read_answers_and_errors(self, api: Api, picture: bytes) -> None:
-        """So that they can show a problem's code, and wait for as long as it says."""
+        """Pages of the origin can read the code and Retry-After of a problem."""
         headers = {"Origin": SHOP, "Authorization": f"Bearer {KEY}"}
         found = await api.search(picture, headers=headers)
         missing = await api.search(picture, headers={"Origin": SHOP})
@@ -94,8 +94,8 @@ class TestOneOrigin:
             assert answer.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
 
     @pytest.mark.parametrize("origin", ["https://evil.example", f"{SHOP}.evil.example", "null"])
-    async def test_others_are_told_nothing(self, api: Api, origin: str) -> None:
-        """Neither to their preflight nor with an answer."""
+    async def test_other_origins_are_not_allowed(self, api: Api, origin: str) -> None:
+        """Neither the preflight nor an answer allows another origin."""
         asked = await api.ask("OPTIONS", "/v1/search", headers=_preflight(origin))
         read = await api.get("/v1/collections", headers={"Origin": origin})
         assert _cors(asked) == _cors(read) == {}
@@ -103,15 +103,15 @@ class TestOneOrigin:
 
 
 class TestAnyOrigin:
-    """With * allowed."""
+    """Tests a service that allows any origin."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Every page may ask."""
+        """Return settings that allow every page."""
         return UploadSettings(port=0, cors_origins="*")
 
     async def test_every_page_may_read(self, api: Api) -> None:
-        """Without cookies, which * never includes."""
+        """Any page may read answers, without cookies, which * excludes."""
         answer = await api.get("/v1/collections", headers={"Origin": "https://any.example"})
         assert _cors(answer)["access-control-allow-origin"] == "*"
 
@@ -128,7 +128,7 @@ class TestAnyOrigin:
         {"tls_key_file": "key.pem"},
     ],
 )
-def test_what_would_silently_not_work_is_a_wrong_setting(setting: dict[str, str]) -> None:
+def test_a_setting_that_would_have_no_effect_is_refused(setting: dict[str, str]) -> None:
     """A misspelt origin or half a certificate ends the start, and names the variable."""
     (name,) = setting
     with pytest.raises(InvalidSettings, match=f"SIMILE_UPLOAD_{name}".upper()):

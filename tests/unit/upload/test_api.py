@@ -1,4 +1,4 @@
-"""The HTTP API: answers, refusals by name, and nothing that ends in a 500."""
+"""The HTTP API answers, refuses by name, and never answers 500."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_an_image_is_answered_with_its_neighbours(api: Api, picture: bytes
 
 
 async def test_a_form_is_accepted_too(api: Api, picture: bytes) -> None:
-    """Image and parameters may come as form fields; the query string wins."""
+    """Image and parameters may be form fields, and the query string takes precedence."""
     form = aiohttp.FormData({"k": "7", "collection": "birds"})
     form.add_field("image", picture, filename="../../etc/passwd", content_type="text/html")
     answer = await api.ask("POST", "/v1/search?k=3", data=form)
@@ -65,14 +65,14 @@ async def test_the_vector_of_an_image(api: Api, picture: bytes) -> None:
     ],
 )
 async def test_facts_fit_their_schemas(api: Api, path: str, schema: str) -> None:
-    """Collections and items are described as openapi.json says."""
+    """Collections and items fit the schemas of openapi.json."""
     answer = await api.get(path.format(item=api.items[0].item_id))
     assert answer.status == 200
     matches(schema, answer)
 
 
 async def test_item_images_are_served_with_their_true_type(api: Api) -> None:
-    """The stored bytes, typed by what they are, cacheable, and 304 when known."""
+    """The stored bytes are sent with their type, cacheable, and as 304 when known."""
     item = api.items[1]
     answer = await api.get(f"/v1/items/birds/{item.item_id}/image")
     assert answer.body == (api.images / item.path).read_bytes()
@@ -97,7 +97,7 @@ async def test_thumbnails_are_small_and_kept(api: Api) -> None:
 
 
 async def test_an_image_outside_the_images_is_never_served(api: Api, tmp_path: Path) -> None:
-    """A link that leads out of the folder is as good as missing."""
+    """A link out of the folder counts as a missing image."""
     secret = tmp_path / "secret.jpg"
     secret.write_bytes(plain_jpeg((1, 2, 3)))
     linked = api.images / api.items[0].path
@@ -123,10 +123,10 @@ THIN = png(4000, 3, 8, 0, [bytes(4000)] * 3)
     ],
     ids=["empty", "text", "svg", "header", "bomb", "thin", "large"],
 )
-async def test_a_useless_image_is_refused_at_the_door(
+async def test_an_invalid_image_is_refused_from_its_header(
     api: Api, body: bytes, status: int, code: str
 ) -> None:
-    """The header alone decides; the embedder is not asked."""
+    """The header alone decides, and the embedder receives nothing."""
     refused(await api.search(body), status, code)
     assert api.embedder.embedded == []
 
@@ -198,22 +198,22 @@ async def test_a_wrong_request_is_refused_by_name(
         ),
     ],
 )
-async def test_a_hostile_form_isrefused(api: Api, body: bytes) -> None:
-    """Forms that are cut, nameless, repeated or oversized are a 4xx, and the service lives on."""
+async def test_a_hostile_form_is_refused(api: Api, body: bytes) -> None:
+    """Truncated, nameless, repeated or oversized forms get a 4xx, and the service continues."""
     headers = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = await api.search(body, headers=headers)
     assert 400 <= answer.status < 500, answer.json
     assert (await api.get("/v1/collections")).status == 200
 
 
-async def test_a_form_without_a_boundary_isrefused(api: Api) -> None:
-    """The header that announces a form must say how to read it."""
+async def test_a_form_without_a_boundary_is_refused(api: Api) -> None:
+    """The Content-Type of a form must give its boundary."""
     answer = await api.search(b"abc", headers={"Content-Type": "multipart/form-data"})
     refused(answer, 400, "malformed_request")
 
 
 async def test_a_failure_behind_the_queue_has_its_own_status(api: Api, picture: bytes) -> None:
-    """What the embedder says of an image is what the caller reads."""
+    """The caller reads the embedder's error for the image."""
     api.embedder.failing[picture] = Failure("undecodable_image", "truncated at row 7")
     answer = await api.search(picture)
     refused(answer, 422, "undecodable_image")
@@ -221,7 +221,7 @@ async def test_a_failure_behind_the_queue_has_its_own_status(api: Api, picture: 
 
 
 async def test_a_blocked_broker_is_a_503_at_once(api: Api, picture: bytes) -> None:
-    """While RabbitMQ takes nothing, queries are refused and the process is unready."""
+    """While RabbitMQ is blocked, queries are refused."""
     api.broker.block()
     refused(await api.search(picture), 503, "broker_unavailable")
     api.broker.unblock()
@@ -229,7 +229,7 @@ async def test_a_blocked_broker_is_a_503_at_once(api: Api, picture: bytes) -> No
 
 
 async def test_a_lost_connection_fails_what_is_in_flight(api: Api, picture: bytes) -> None:
-    """A query whose way back is gone is answered at once, by name."""
+    """A query whose reply queue is lost is answered at once, by name."""
     api.embedder.silent_after = 0
     asking = asyncio.create_task(api.search(picture))
     while await api.broker.depth(topology.EMBED.name) or not api.broker.ready:
@@ -242,7 +242,7 @@ async def test_a_lost_connection_fails_what_is_in_flight(api: Api, picture: byte
 
 
 async def test_without_an_index_a_search_says_so(api: Api, picture: bytes) -> None:
-    """A collection whose ACTIVE is broken, and a volume with none, are no_index."""
+    """A collection with a broken ACTIVE, and a collection without ACTIVE, give no_index."""
     (api.volume.root / "birds" / "ACTIVE").write_text("nonsense")
     refused(await api.search(picture), 503, "no_index")
     (api.volume.root / "birds" / "ACTIVE").unlink()
@@ -250,11 +250,11 @@ async def test_without_an_index_a_search_says_so(api: Api, picture: bytes) -> No
 
 
 class TestShortDeadline:
-    """With a deadline of a moment."""
+    """Tests a service with a very short deadline."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Nobody answers within this."""
+        """Return settings whose deadline no answer meets."""
         return UploadSettings(port=0, deadline_seconds=0.05)
 
     async def test_no_answer_is_a_504(self, api: Api, picture: bytes) -> None:
@@ -264,11 +264,11 @@ class TestShortDeadline:
 
 
 class TestOneAtATime:
-    """With room for one query."""
+    """Tests a service with a single slot."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """One query in flight; a body must come soon."""
+        """Return settings with a single query in flight and a short time for bodies."""
         return UploadSettings(port=0, max_in_flight=1, body_timeout_seconds=0.5)
 
     async def test_more_are_refused_before_their_body_is_read(
@@ -289,8 +289,8 @@ class TestOneAtATime:
         refused(await api.search(endless()), 503, "overloaded")
         await cancel(first)
 
-    async def test_a_body_that_does_not_come_is_given_up(self, api: Api) -> None:
-        """A caller that sends nothing holds its place for a bounded time."""
+    async def test_a_body_that_does_not_arrive_is_given_up(self, api: Api) -> None:
+        """A caller that sends nothing occupies its slot for a limited time."""
 
         async def stuck() -> Any:
             yield b"\xff\xd8"
@@ -300,7 +300,7 @@ class TestOneAtATime:
 
 
 async def test_stopping_answers_what_is_in_flight(api: Api, picture: bytes) -> None:
-    """A query that was let in before the stop is answered; run returns after it."""
+    """A query that was admitted before the stop is answered, and `run` returns after the answer."""
     api.embedder.silent_after = 0
     asking = asyncio.create_task(api.search(picture))
     registry = api.telemetry.registry
@@ -321,7 +321,7 @@ async def test_stopping_answers_what_is_in_flight(api: Api, picture: bytes) -> N
 
 
 async def test_the_page_is_served_under_a_strict_policy(api: Api) -> None:
-    """The page and its files come from upload alone, and are fetched again at each release."""
+    """The page and its files come from upload alone, and browsers revalidate them."""
     page = await api.get("/")
     assert page.headers["Content-Type"].startswith("text/html")
     policy = page.headers["Content-Security-Policy"]
@@ -358,12 +358,12 @@ def test_the_description_knows_every_route_and_no_other() -> None:
 
 
 def test_the_description_knows_every_code() -> None:
-    """The codes of openapi.json are those a caller can meet."""
+    """The codes of openapi.json are those that a caller can get."""
     callers = {kind.code for kind in errors.by_code().values() if kind.status != 500} | {"internal"}
     assert set(OPENAPI["components"]["schemas"]["Code"]["enum"]) == callers
 
 
-async def test_the_sample_has_what_there_is(api: Api) -> None:
-    """Asking for more than the collection holds gives everything, once."""
+async def test_a_large_sample_has_every_item_once(api: Api) -> None:
+    """A request for more items than the collection holds gives each item once."""
     answer = await api.get("/v1/collections/birds/sample?count=200")
     assert len({item["item_id"] for item in answer.json["items"]}) == COUNT

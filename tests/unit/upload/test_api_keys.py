@@ -1,4 +1,4 @@
-"""API keys: made, kept as hashes, asked for, and replaced while the service runs."""
+"""API keys are created, stored as hashes, required, and replaced while the service runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _bearer(key: str) -> dict[str, str]:
 
 
 def test_a_new_key_is_kept_as_its_hash_alone() -> None:
-    """The line has the hash and not the key; read back, it finds the key and no other."""
+    """The line holds the hash and not the key; read back, it matches that key alone."""
     assert SHOP not in SHOP_KEY.line
     assert SHOP_KEY.line.endswith(hashlib.sha256(SHOP.encode()).hexdigest())
     known = read_keys(f"\ufeff{SHOP_KEY.line}\r\n# keys\n\n{ROBOT_KEY.line}\n".encode())
@@ -43,7 +43,7 @@ def test_a_new_key_is_kept_as_its_hash_alone() -> None:
 
 
 def test_keys_differ_and_are_long() -> None:
-    """256 random bits each: the reason why a fast hash is enough."""
+    """Keys have 256 random bits, so that a fast hash is sufficient."""
     made = {new_key("a", [Scope.READ])[0] for _ in range(100)}
     assert len(made) == 100
     assert all(len(key) == len("simile_") + 43 for key in made)
@@ -65,7 +65,7 @@ def test_keys_differ_and_are_long() -> None:
     ids=range(9),
 )
 def test_a_wrong_file_is_refused_without_showing_it(text: str) -> None:
-    """The message has the line's number, never its text: it may be a key put there whole."""
+    """The error has the line's number, never its text, which may be a key."""
     with pytest.raises(InvalidSettings) as seen:
         read_keys(text.encode())
     assert SHOP not in str(seen.value)
@@ -88,10 +88,10 @@ def test_the_commands_make_and_check_keys(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "simile.example"])  # noqa: S104
-def test_nobody_is_let_in_from_outside_by_oversight(
+def test_an_address_that_others_reach_needs_keys_or_an_explicit_setting(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, host: str
 ) -> None:
-    """On an address that others reach, keys or the word for having none are needed."""
+    """An address that others reach needs keys, or the setting that allows anonymous use."""
     monkeypatch.setenv("SIMILE_UPLOAD_HOST", host)
     with pytest.raises(InvalidSettings, match="SIMILE_UPLOAD_ALLOW_ANONYMOUS=true"):
         load(UploadSettings)
@@ -106,11 +106,11 @@ def test_this_machine_needs_no_keys(host: str) -> None:
 
 
 class TestWithKeys:
-    """With a key that may read, and one that may not."""
+    """Tests a service with a key that may read, and a key that may not."""
 
     @pytest.fixture
     def keys_file(self, tmp_path: Path) -> Path:
-        """The file of keys, a link as in a mounted Secret."""
+        """Return the file of keys, a link as in a mounted Secret."""
         first = tmp_path / "..data_1"
         first.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}\n")
         file = tmp_path / "keys"
@@ -119,11 +119,11 @@ class TestWithKeys:
 
     @pytest.fixture
     def upload_settings(self, keys_file: Path) -> UploadSettings:
-        """Keys are needed."""
+        """Return settings that require keys."""
         return UploadSettings(port=0, api_keys_file=keys_file)
 
-    async def test_every_route_of_the_api_asks_for_a_key(self, api: Api, picture: bytes) -> None:
-        """401 without one, with how to send it; a wrong one is no better."""
+    async def test_every_route_of_the_api_requires_a_key(self, api: Api, picture: bytes) -> None:
+        """Without a key or with a wrong one, the answer is 401 and explains how to send a key."""
         item = f"/v1/items/birds/{api.items[0].item_id}"
         for path in (
             "/v1/collections", "/v1/collections/birds", "/v1/collections/birds/facets",
@@ -138,14 +138,14 @@ class TestWithKeys:
         assert api.embedder.embedded == []
 
     async def test_the_page_and_the_description_stay_open(self, api: Api) -> None:
-        """What anyone may have: without the page nobody could be asked for a key."""
+        """The page needs no key, since the page asks users for their key."""
         for path in ("/", "/static/app.js", "/openapi.json"):
             assert (await api.get(path)).status == 200
 
-    async def test_up_with_keys_says_that_it_needs_one(
+    async def test_up_with_keys_requires_a_key(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its first query is one like any other; with a key of its own it is answered."""
+        """The first query of `up` is subject to keys, and succeeds with SIMILE_API_KEY."""
         with pytest.raises(InvalidSettings, match="SIMILE_API_KEY"):
             await first_query.until_answered(api.url, "birds", pytest.fail)
         monkeypatch.setenv("SIMILE_API_KEY", SHOP)
@@ -154,7 +154,7 @@ class TestWithKeys:
     async def test_a_missing_key_is_reported_before_anything_is_built(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
-        """`up` asks for it before it starts; without a file of keys none is needed."""
+        """`up` requires the key before it starts; without a file of keys none is needed."""
         monkeypatch.delenv("SIMILE_API_KEY", raising=False)
         first_query.require_key(None)
         with pytest.raises(InvalidSettings, match="set SIMILE_API_KEY"):
@@ -162,8 +162,8 @@ class TestWithKeys:
         monkeypatch.setenv("SIMILE_API_KEY", SHOP)
         first_query.require_key(tmp_path / "keys")
 
-    async def test_both_headers_are_taken(self, api: Api, picture: bytes) -> None:
-        """Authorization or X-API-Key; a proxy's own Basic does not hide the latter."""
+    async def test_both_headers_are_accepted(self, api: Api, picture: bytes) -> None:
+        """Authorization and X-API-Key are accepted; a proxy's own Basic does not hide X-API-Key."""
         for headers in (
             _bearer(SHOP),
             {"authorization": f"bearer {SHOP}"},
@@ -173,11 +173,11 @@ class TestWithKeys:
             assert (await api.search(picture, headers=headers)).status == 200
 
     async def test_a_key_without_the_scope_is_forbidden(self, api: Api) -> None:
-        """Scopes don't include one another: admin alone may not search."""
+        """Scopes don't include one another, so admin alone may not search."""
         refused(await api.get("/v1/collections", headers=_bearer(ROBOT)), 403, "forbidden")
 
     async def test_the_names_of_keys_are_counted(self, api: Api) -> None:
-        """A metric says whether an old key is still used."""
+        """A metric shows whether an old key is still in use."""
         await api.get("/v1/collections", headers=_bearer(SHOP))
         value = api.telemetry.registry.get_sample_value(
             "simile_upload_key_uses_total", {"key": "shop"}
@@ -187,7 +187,7 @@ class TestWithKeys:
     async def test_keys_are_replaced_while_the_service_runs(
         self, api: Api, keys_file: Path, tmp_path: Path
     ) -> None:
-        """A swapped link brings the new keys and ends the old; nothing is restarted."""
+        """A swapped link activates the new keys and revokes the old, without a restart."""
         second, replacement = new_key("shop", [Scope.READ])
         data = tmp_path / "..data_2"
         data.write_text(replacement.line)
@@ -203,7 +203,7 @@ class TestWithKeys:
         refused(await api.get("/v1/collections", headers=_bearer(SHOP)), 401, "unauthenticated")
 
     async def test_a_session_holds_the_key_in_a_cookie(self, api: Api) -> None:
-        """The cookie opens images too; no script can read it, no other site can use it."""
+        """The cookie opens images; scripts can't read it, and other sites can't use it."""
         url = "/v1/session"
         refused(await api.ask("POST", url, json={"key": "wrong"}), 401, "unauthenticated")
         begun = await api.ask("POST", url, json={"key": SHOP})
@@ -218,7 +218,7 @@ class TestWithKeys:
         assert 'simile_key=""' in ended.headers["Set-Cookie"]
 
     async def test_behind_tls_the_cookie_is_secure(self, api: Api) -> None:
-        """A proxy that ends TLS says so, and then the cookie never travels in the clear."""
+        """X-Forwarded-Proto of a proxy that ends TLS makes the cookie Secure."""
         headers = {"X-Forwarded-Proto": "https"}
         begun = await api.ask("POST", "/v1/session", json={"key": SHOP}, headers=headers)
         assert "; Secure" in begun.headers["Set-Cookie"]
@@ -240,7 +240,7 @@ class TestWithKeys:
     async def test_another_origin_can_not_use_the_cookie(
         self, api: Api, picture: bytes, headers: dict[str, str], status: int
     ) -> None:
-        """Other ports and subdomains are kept out too, which SameSite lets in."""
+        """Other ports and subdomains are refused, too, which SameSite would allow."""
         headers = {"Cookie": f"simile_key={SHOP}", **headers}
         answer = await api.search(picture, headers=headers)
         assert answer.status == status
@@ -262,24 +262,24 @@ class TestWithKeys:
     async def test_a_malformed_session_is_refused(
         self, api: Api, options: dict[str, object]
     ) -> None:
-        """Only the JSON that the page sends begins one, and no form of another site can."""
+        """A session needs the page's JSON, which no form of another site can send."""
         refused(await api.ask("POST", "/v1/session", **options), 400, "malformed_request")
 
 
 class TestGuessing:
-    """With keys and a rate limit."""
+    """Tests a service with keys and a rate limit."""
 
     @pytest.fixture
     def upload_settings(self, tmp_path: Path) -> UploadSettings:
-        """Three tokens that hardly come back."""
+        """Return settings with three tokens that are practically not replenished."""
         file = tmp_path / "keys"
         file.write_text(SHOP_KEY.line)
         return UploadSettings(port=0, api_keys_file=file, rate_per_second=0.01, rate_burst=3)
 
-    async def test_wrong_keys_cost_the_guesser_and_nobody_else(
+    async def test_wrong_keys_cost_tokens_of_their_sender_alone(
         self, api: Api, picture: bytes
     ) -> None:
-        """Guesses are limited by address, while the key's own bucket is full."""
+        """Guesses are limited by address, and the key's own tokens are not used."""
         for _ in range(3):
             refused(await api.search(picture, headers=_bearer("guess")), 401, "unauthenticated")
         refused(await api.search(picture, headers=_bearer("guess")), 429, "rate_limited")
@@ -307,13 +307,13 @@ def _as_pipe(file: Path) -> None:
     ],
     ids=["empty", "gone", "comments", "key", "half", "no-text", "folder", "pipe", "large"],
 )
-def test_a_key_that_the_file_names_no_more_is_revoked(
+def test_a_key_that_is_missing_from_the_file_is_revoked(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Path], object],
     left: list[ApiKey],
 ) -> None:
-    """Whatever is wrong with the file; it is said once, counted, and a good file ends it."""
+    """Missing keys are revoked after any fault of the file, which is logged and counted once."""
     file, counted = tmp_path / "keys", list[tuple[str, str]]()
     file.write_text(f"{SHOP_KEY.line}\n{ROBOT_KEY.line}")
     held = KeyFile(file)
@@ -338,10 +338,10 @@ def test_a_key_that_the_file_names_no_more_is_revoked(
     assert counted == [("keys", "refused"), ("keys", "ok")]
 
 
-async def test_a_file_that_is_being_replaced_keeps_its_keys_until_it_rests(
+async def test_a_file_that_is_being_replaced_keeps_its_keys_until_it_is_stable(
     tmp_path: Path,
 ) -> None:
-    """A file half written, or away for a moment, locks nobody out; one that stays so does."""
+    """A file that is partial or missing for a moment revokes no key; later its keys are revoked."""
     file, seen = tmp_path / "keys", set[int]()
     file.write_text(SHOP_KEY.line)
     held = KeyFile(file)
@@ -370,14 +370,14 @@ async def test_a_file_that_is_being_replaced_keeps_its_keys_until_it_rests(
 
 
 def test_a_missing_file_is_a_wrong_setting(tmp_path: Path) -> None:
-    """At the start there is nothing to keep: the process ends, and says which file."""
+    """A missing file ends the start, and the error names the file."""
     held = KeyFile(tmp_path / "absent")
     with pytest.raises(InvalidSettings, match="absent"):
         ReloadingFile("keys", [tmp_path / "absent"], held.read)
 
 
 def test_several_keys_may_share_a_name() -> None:
-    """An old and a new key of one caller are known at once, while one replaces the other."""
+    """An old and a new key of a caller are both valid during the replacement."""
     old, old_key = new_key("shop", [Scope.READ])
     known: list[ApiKey] = [old_key, SHOP_KEY]
     assert find(known, old) == old_key

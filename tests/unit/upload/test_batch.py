@@ -1,4 +1,4 @@
-"""Several images at once: each is answered, or refused, for itself."""
+"""The images of a batch are answered or refused independently."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _metric(api: Api, name: str, **labels: str) -> float:
 
 
 async def test_each_image_is_answered_in_the_order_of_the_form(api: Api) -> None:
-    """A result for each image, with its file's name and a query id of its own."""
+    """Each image has a result with its file's name and a query id of its own."""
     answer = await _batch(api, *PICTURES, k="3")
     assert answer.status == 200
     matches("BatchAnswer", answer)
@@ -42,8 +42,8 @@ async def test_each_image_is_answered_in_the_order_of_the_form(api: Api) -> None
     assert _metric(api, "batch_images_total", code="ok") == 4
 
 
-async def test_every_image_is_asked_the_same(api: Api) -> None:
-    """Parameters in the query string and the form hold for the whole batch."""
+async def test_every_image_has_the_same_parameters(api: Api) -> None:
+    """Parameters in the query string and the form apply to the whole batch."""
     form = form_of(*PICTURES[:2], collapse="0.5", box="0,0,0.5,1", k="9")
     answer = await api.ask("POST", f'{BATCH}?k=2&filter={{"label":"crow"}}', data=form)
     assert answer.status == 200
@@ -54,7 +54,7 @@ async def test_every_image_is_asked_the_same(api: Api) -> None:
 
 
 async def test_a_bad_image_fails_alone(api: Api) -> None:
-    """A bad image has an error in its place, with the code it would have alone."""
+    """A bad image has a problem in its place, with the code of a single query."""
     api.embedder.failing[PICTURES[1]] = Failure("box_too_small", "the box is 1 x 1 pixels")
     large = bytes(16 * 2**20)
     bad = [b"", b"this is text", b"\xff\xd8\xff\xe0", png(30_000, 30_000, 8, 2, []), large]
@@ -80,8 +80,8 @@ async def test_a_part_without_a_file_name_has_none(api: Api) -> None:
     assert answer.json["results"][0]["name"] is None
 
 
-async def test_a_batch_that_is_none_is_refused(api: Api) -> None:
-    """A body that is no form, a form without images, and one with too many, are a 400."""
+async def test_an_invalid_batch_is_refused(api: Api) -> None:
+    """A body that is no form, a form without images, and a form with too many get a 400."""
     refused(await api.search(PICTURES[0], BATCH), 400, "malformed_request")
     refused(await api.ask("POST", BATCH, data=form_of(k="3")), 400, "malformed_request")
     form = aiohttp.MultipartWriter("form-data")
@@ -105,36 +105,36 @@ async def test_a_batch_that_is_none_is_refused(api: Api) -> None:
 async def test_a_wrong_parameter_refuses_the_whole_batch(
     api: Api, fields: dict[str, str], status: int, code: str
 ) -> None:
-    """A fault of all images is one error, and no image is embedded."""
+    """A fault of all images is a single problem, and no image is embedded."""
     refused(await _batch(api, *PICTURES, **fields), status, code)
     assert api.embedder.embedded == []
 
 
 async def test_a_blocked_broker_refuses_the_whole_batch(api: Api) -> None:
-    """Nothing can be sent, so nothing is read."""
+    """While the broker is blocked, the body is not read."""
     api.broker.block()
     refused(await _batch(api, *PICTURES), 503, "broker_unavailable")
 
 
-class TestTwoPlaces:
-    """With two places, and small batches."""
+class TestTwoSlots:
+    """Tests a service with two slots and small batches."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Two in flight; 100 kB a batch; a body must come at once."""
+        """Return settings with two queries in flight, 100 kB a batch, and a second for a body."""
         return UploadSettings(
             port=0, max_in_flight=2, batch_max_bytes=100_000, body_timeout_seconds=1
         )
 
-    async def test_images_are_let_in_as_places_come_free(self, api: Api) -> None:
-        """A batch of more images than there are places is answered whole."""
+    async def test_images_are_admitted_as_slots_become_free(self, api: Api) -> None:
+        """A batch of more images than slots is answered completely."""
         answer = await _batch(api, *PICTURES)
         assert answer.status == 200
         assert [set(result) for result in answer.json["results"]] == [{"name", "answer"}] * 4
         assert _metric(api, "in_flight_queries") == _metric(api, "held_bytes") == 0
 
-    async def test_a_batch_leaves_half_of_the_places_to_others(self, api: Api) -> None:
-        """While its first image is asked for, another caller's query is answered."""
+    async def test_a_batch_leaves_half_of_the_slots_to_others(self, api: Api) -> None:
+        """While the first image of a batch is in flight, another caller's query is answered."""
         other = plain_jpeg((1, 2, 3))
         api.embedder.ignoring.update(PICTURES)
         asking = asyncio.create_task(_batch(api, *PICTURES))
@@ -144,8 +144,8 @@ class TestTwoPlaces:
         assert _metric(api, "in_flight_queries") == 1
         await cancel(asking)
 
-    async def test_a_batch_is_refused_before_it_is_read_where_no_place_is(self, api: Api) -> None:
-        """With both places taken, the refusal comes while the first image is on its way."""
+    async def test_a_batch_is_refused_before_it_is_read_without_a_free_slot(self, api: Api) -> None:
+        """With both slots taken, the refusal comes while the first image is being sent."""
         api.embedder.ignoring.update(PICTURES)
         asking = [asyncio.create_task(api.search(one)) for one in PICTURES[:2]]
         while _metric(api, "in_flight_queries") < 2:
@@ -175,8 +175,8 @@ class TestTwoPlaces:
         refused(answer, 413, "image_too_large")
         assert "a batch may have 100000 bytes" in answer.json["detail"]
 
-    async def test_a_batch_that_does_not_come_is_given_up(self, api: Api) -> None:
-        """Its places are free again after a bounded time."""
+    async def test_a_batch_that_does_not_arrive_is_given_up(self, api: Api) -> None:
+        """The bodies and bytes of the batch are released after a limited time."""
 
         async def stuck() -> Any:
             yield _part(PICTURES[0])
@@ -189,15 +189,15 @@ class TestTwoPlaces:
 
 
 class TestShortDeadline:
-    """With a deadline of a moment."""
+    """Tests a service with a short deadline."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Who does not answer within this is given up."""
+        """Return settings with a deadline of 0.3 s."""
         return UploadSettings(port=0, deadline_seconds=0.3)
 
     async def test_an_image_that_nobody_answers_fails_alone(self, api: Api) -> None:
-        """One deadline passed leaves the other answers as they are."""
+        """A missed deadline does not affect the other answers."""
         api.embedder.ignoring.add(PICTURES[1])
         answer = await _batch(api, *PICTURES[:3])
         matches("BatchAnswer", answer)
@@ -206,15 +206,15 @@ class TestShortDeadline:
 
 
 class TestSlowEmbedder:
-    """With one place and a short deadline."""
+    """Tests a service with a single slot and a short deadline."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """One query at a time, and half a second for it."""
+        """Return settings with a query at a time and a deadline of 0.5 s."""
         return UploadSettings(port=0, max_in_flight=1, deadline_seconds=0.5)
 
-    async def test_images_that_get_no_place_in_time_are_refused_alone(self, api: Api) -> None:
-        """The batch ends by its deadline: the image that is asked for, and those that wait."""
+    async def test_images_that_get_no_slot_in_time_are_refused_alone(self, api: Api) -> None:
+        """The batch ends by its deadline, for the image in flight and for those that wait."""
         api.embedder.ignoring.update(PICTURES)
         answer = await _batch(api, *PICTURES[:3])
         assert answer.status == 200

@@ -1,4 +1,4 @@
-"""Bodies on their way are bounded apart from queries: slow callers keep nobody else out."""
+"""Bodies that arrive slowly have limits of their own, and do not block other callers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _metric(api: Api, name: str) -> float:
 
 @contextlib.asynccontextmanager
 async def _slow_bodies(api: Api, count: int, content: bytes = b"\xff") -> AsyncIterator[None]:
-    """So many connections, each with a body that has begun and does not go on."""
+    """Open that many connections, each with a body that has begun and does not continue."""
     host, port = api.url.removeprefix("http://").split(":")
     writers = []
     for _ in range(count):
@@ -38,16 +38,16 @@ async def _slow_bodies(api: Api, count: int, content: bytes = b"\xff") -> AsyncI
             writer.close()
 
 
-class TestFewPlaces:
-    """With four places in flight."""
+class TestFewSlots:
+    """Tests a service with four slots."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Four queries at once, and half a minute for a body."""
+        """Return settings with four queries in flight, and half a minute for a body."""
         return UploadSettings(port=0, max_in_flight=4, embedding_cache_bytes=0)
 
-    async def test_slow_bodies_keep_nobody_out(self, api: Api, picture: bytes) -> None:
-        """More bodies of one byte than there are places: others are answered all the while."""
+    async def test_slow_bodies_do_not_block_others(self, api: Api, picture: bytes) -> None:
+        """Other callers are answered while more incomplete bodies arrive than slots exist."""
         async with _slow_bodies(api, 12):
             for _ in range(10):
                 assert (await api.search(picture)).status == 200
@@ -58,17 +58,17 @@ class TestFewPlaces:
 
 
 class TestFewBodies:
-    """With bounds of a few bodies."""
+    """Tests a service with a limit of a few bodies."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Four bodies on their way at once."""
+        """Return settings with at most four arriving bodies."""
         return UploadSettings(port=0, max_bodies=4)
 
-    async def test_one_caller_may_send_three_quarters_of_them(
+    async def test_one_caller_may_send_three_quarters_of_the_bodies(
         self, api: Api, picture: bytes
     ) -> None:
-        """The fourth is refused from its head, by name; it is answered when another has ended."""
+        """The caller's fourth body is refused from its head, until another has ended."""
         async with _slow_bodies(api, 3):
             refused(await api.search(picture), 429, "rate_limited")
         while _metric(api, "arriving_bodies"):
@@ -77,18 +77,18 @@ class TestFewBodies:
 
 
 class TestSlowBody:
-    """With a pace that a body must keep."""
+    """Tests a service with a minimum rate for bodies."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """A megabyte a second, of which none comes."""
+        """Return settings that demand a megabyte a second."""
         return UploadSettings(port=0, body_bytes_per_second=2**20)
 
     @pytest.mark.parametrize("path", ["/v1/search", "/v1/search/batch", "/v1/embed"])
     async def test_a_body_that_comes_too_slowly_is_given_up(
         self, api: Api, monkeypatch: pytest.MonkeyPatch, path: str
     ) -> None:
-        """408 long before the body's whole time is over, and it says why."""
+        """The answer is 408 long before the body's whole time is over, with the reason."""
         monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.1)
 
         async def slow() -> AsyncIterator[bytes]:
@@ -106,7 +106,7 @@ class TestSlowBody:
     async def test_a_session_has_the_same_bounds(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The route that is open to all takes no slow body either."""
+        """The route of sessions, which needs no key, takes no slow body either."""
         monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.1)
 
         async def stuck() -> AsyncIterator[bytes]:
@@ -123,19 +123,19 @@ def _bodies(count: int = 8, held_bytes: int = 1000) -> Bodies:
 
 
 def test_bodies_of_all_callers_are_bounded() -> None:
-    """The bound counts everybody's; a body that has arrived counts no more."""
+    """The limit counts the bodies of all callers, until they have arrived."""
     bodies = _bodies(count=2)
     with bodies.arriving("a", 0) as one, bodies.arriving("b", 0):
         with pytest.raises(Overloaded), bodies.arriving("c", 0):
-            pytest.fail("a third was let in")
+            pytest.fail("a third body was accepted")
         one.arrived()
         with bodies.arriving("c", 0):
             assert bodies.used.count == 2
     assert (bodies.used.count, bodies._callers) == (0, {})
 
 
-async def test_a_new_caller_takes_the_place_of_the_slowest_body_of_the_busiest() -> None:
-    """Two addresses with all of the places keep nobody out; their slowest body is refused."""
+async def test_a_new_caller_replaces_the_slowest_body_of_the_busiest() -> None:
+    """When two addresses use all bodies, the slowest of the busiest is refused for a new caller."""
     refusals = list[str]()
     bounds = BodyBounds(6, 1000, bytes_per_second=0, timeout_seconds=30)
     bodies, reading = Bodies(bounds, refusals.append), asyncio.Event()
@@ -156,9 +156,9 @@ async def test_a_new_caller_takes_the_place_of_the_slowest_body_of_the_busiest()
         assert [task.done() for task in tasks] == [False, True, False, False, False, False]
         with pytest.raises(Overloaded, match="most of them yours"):
             await tasks[1]
-        # A caller with as many as the busiest gets none of their places.
+        # A caller with as many bodies as the busiest replaces none of them.
         with pytest.raises((Overloaded, RateLimited)), bodies.arriving("a", 0):
-            pytest.fail("the busiest was let in")
+            pytest.fail("a body of the busiest was accepted")
     assert refusals[0] == "overloaded"
     reading.set()
     await asyncio.wait(tasks)
@@ -166,7 +166,7 @@ async def test_a_new_caller_takes_the_place_of_the_slowest_body_of_the_busiest()
 
 
 def test_bytes_count_from_their_arrival_to_the_answer() -> None:
-    """What is announced is refused from the head, what comes beyond is refused as it comes."""
+    """Announced bytes are refused from the head, further bytes as they arrive."""
     bodies = _bodies()
     with bodies.arriving("a", 0) as one, bodies.arriving("b", 0) as other:
         one.add_bytes(700)
@@ -175,15 +175,15 @@ def test_bytes_count_from_their_arrival_to_the_answer() -> None:
         with pytest.raises(Overloaded):
             other.add_bytes(301)
         with pytest.raises(Overloaded), bodies.arriving("b", 301):
-            pytest.fail("so much can't be held")
+            pytest.fail("a body above the limit was accepted")
         one.arrived()
         other.add_bytes(300)
         assert bodies.used.held_bytes == 1000
     assert (bodies.used.held_bytes, bodies._callers) == (0, {})
 
 
-async def test_a_pace_is_measured_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body that keeps the pace goes on for as long as it may; one that stops is given up."""
+async def test_the_rate_is_measured_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body at the minimum rate continues for its whole time, and a stalled body is given up."""
     monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.2)
     bodies = Bodies(BodyBounds(8, 10**6, bytes_per_second=1000, timeout_seconds=30))
     with bodies.arriving("a", 0) as body:

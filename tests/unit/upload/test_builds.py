@@ -1,4 +1,4 @@
-"""What the front shows while an index is being built, in this process or another."""
+"""Upload shows the progress of a build in this process or another."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ PICTURE = plain_jpeg((40, 80, 90))
 
 @pytest.fixture(autouse=True)
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The active version is looked up for each request."""
+    """Check the active version for each request."""
     monkeypatch.setattr(collections, "_LOOK_AGAIN_SECONDS", 0.0)
 
 
 def _build(volume: Volume, collection: str, **changed: Any) -> Path:
-    """Write the progress of a build as a builder elsewhere does."""
+    """Write the progress of a build as another process does."""
     fields = {
         "stage": "embedding", "done": 812, "total": 4210, "failed": 3, "eta_seconds": 20.4,
         "build": "b", "beat": 1, "written_unix_ms": time.time_ns() // 1_000_000,
@@ -39,7 +39,7 @@ def _build(volume: Volume, collection: str, **changed: Any) -> Path:
 
 
 async def test_a_first_build_is_listed_with_its_progress(api: Api) -> None:
-    """A collection without a version is there, with what is done and no facts of an index."""
+    """A collection without a version is listed with the progress, and without facts of an index."""
     _build(api.volume, "pictures")
     answer = await api.get("/v1/collections")
     matches("Collections", answer)
@@ -57,8 +57,8 @@ async def test_a_first_build_is_listed_with_its_progress(api: Api) -> None:
     assert pictures in status.json["collections"]
 
 
-async def test_a_rebuild_is_shown_beside_what_answers(api: Api) -> None:
-    """The version before goes on answering; the listing has both."""
+async def test_a_rebuild_is_shown_beside_the_active_version(api: Api) -> None:
+    """The version before continues to answer, and the listing shows both."""
     _build(api.volume, "birds")
     listed = (await api.get("/v1/collections/birds")).json
     assert listed["index_version"] == api.volume.active("birds")
@@ -70,7 +70,7 @@ async def test_a_rebuild_is_shown_beside_what_answers(api: Api) -> None:
 async def test_a_search_during_a_first_build_says_how_far_it_is(
     api: Api, eta: float | None, wait: str
 ) -> None:
-    """503 with a code, the progress in words, and a Retry-After by the time left."""
+    """The answer is 503 with a code, the progress, and a Retry-After from the time left."""
     _build(api.volume, "pictures", eta_seconds=eta)
     answer = await api.search(PICTURE, "/v1/search?collection=pictures")
     refused(answer, 503, "index_building")
@@ -78,8 +78,8 @@ async def test_a_search_during_a_first_build_says_how_far_it_is(
     assert answer.headers["Retry-After"] == wait
 
 
-async def test_it_is_over_with_the_build(api: Api) -> None:
-    """A build that ended without an index is no build any more."""
+async def test_the_progress_ends_with_the_build(api: Api) -> None:
+    """A build that ended without an index is not shown any more."""
     progress = _build(api.volume, "pictures")
     refused(await api.search(PICTURE, "/v1/search?collection=pictures"), 503, "index_building")
     progress.unlink()
@@ -96,7 +96,7 @@ def _collections(volume: Volume, default: str | None, *hidden: str) -> Collectio
 
 
 async def test_the_default_collection_goes_before_the_only_one(tmp_path: Path) -> None:
-    """While the default one is being built, a query without a name is not answered from another."""
+    """While the default collection is built, a query without a name gets no other collection."""
     volume = Volume(tmp_path)
     publish_version(volume, "sample", unit_vectors(3), items(3))
     with_default = _collections(volume, "pictures")
@@ -108,16 +108,16 @@ async def test_the_default_collection_goes_before_the_only_one(tmp_path: Path) -
     assert ([one.name for one in listed], default) == (["pictures", "sample"], "pictures")
 
 
-async def test_the_only_build_is_what_a_query_without_a_name_means(tmp_path: Path) -> None:
-    """Nothing else is there: the answer says that it is being prepared."""
+async def test_a_query_without_a_name_means_the_only_build(tmp_path: Path) -> None:
+    """Without other collections, the answer reports the progress of the build."""
     volume = Volume(tmp_path)
     _build(volume, "pictures")
     with pytest.raises(IndexBuilding):
         await _collections(volume, None).open(None)
 
 
-async def test_a_hidden_collection_is_not_there(tmp_path: Path) -> None:
-    """Neither listed, nor searched, nor counted when a query names none."""
+async def test_a_hidden_collection_does_not_exist_for_callers(tmp_path: Path) -> None:
+    """A hidden collection is neither listed nor searched, and no default of a query."""
     volume = Volume(tmp_path)
     publish_version(volume, "sample", unit_vectors(3), items(3))
     publish_version(volume, "pictures", unit_vectors(3), items(3))

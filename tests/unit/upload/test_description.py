@@ -1,4 +1,4 @@
-"""The shape of openapi.json, which the generators of clients depend on."""
+"""The shape of openapi.json suits the generators of clients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NESTED = ("properties", "items", "oneOf", "additionalProperties")
 
 
 def _contents(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The contents of an operation's body and of its answers, problems among them."""
+    """Yield the contents of an operation's body and of its answers, problems included."""
     yield from operation.get("requestBody", {}).get("content", {}).values()
     for response in operation["responses"].values():
         name = response.get("$ref", "").rpartition("/")[2]
@@ -27,7 +27,7 @@ def _contents(operation: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _inner(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The schemas written inside this one, at any depth."""
+    """Yield the schemas written inside this one, at any depth."""
     for keyword in NESTED:
         match keyword, schema.get(keyword):
             case "properties", dict() as named:
@@ -45,7 +45,7 @@ def _inner(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @EACH
 def test_every_body_and_answer_is_a_named_schema(operation: dict[str, Any]) -> None:
-    """Generators name a class after each; only bytes and text have no name."""
+    """Generators name a class after each schema; only bytes and text have no name."""
     for content in _contents(operation):
         schema = content["schema"]
         assert "$ref" in schema or schema["type"] == "string"
@@ -53,7 +53,7 @@ def test_every_body_and_answer_is_a_named_schema(operation: dict[str, Any]) -> N
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_a_schema_holds_no_unnamed_object(name: str) -> None:
-    """Properties with properties, and alternatives, are schemas of their own, described."""
+    """Objects inside a schema, and alternatives, are schemas of their own with a description."""
     schema = SCHEMAS[name]
     assert schema["description"]
     for inner in _inner(schema):
@@ -64,7 +64,7 @@ def test_a_schema_holds_no_unnamed_object(name: str) -> None:
 
 
 def test_operations_have_names_and_summaries() -> None:
-    """Each has its own operationId, from which generators make a function's name."""
+    """Each operation has its own operationId, from which generators make a function's name."""
     names = [operation["operationId"] for operation in OPERATIONS]
     assert len(set(names)) == len(names)
     assert all(operation["summary"] for operation in OPERATIONS)
@@ -83,7 +83,7 @@ def test_every_json_answer_has_an_example_that_fits(operation: dict[str, Any]) -
 
 
 def test_every_problem_lists_its_codes() -> None:
-    """Each status has an example for each of its codes, so that a reader can look them up."""
+    """Each status has an example for each of its codes."""
     listed = {
         code: int(name.removeprefix("Problem"))
         for name, response in OPENAPI["components"]["responses"].items()

@@ -1,4 +1,4 @@
-"""The same image again: no embedder is asked, unless it must be."""
+"""A vector of an image is cached, and used while the index has the same model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _count(api: Api, result: str) -> float:
 
 
 async def test_the_same_bytes_are_embedded_once(api: Api) -> None:
-    """Asked again, by body or in a batch, the answer is the same and no embedder is needed."""
+    """A repeated image, as body or in a batch, gets the same answer without an embedder."""
     first = await api.search(RED)
     again = await api.search(RED)
     assert again.status == 200
@@ -39,14 +39,14 @@ async def test_the_same_bytes_are_embedded_once(api: Api) -> None:
 
 
 async def test_a_part_is_another_image(api: Api) -> None:
-    """A box has a vector of its own, which is remembered too."""
+    """A box has a vector of its own, which is cached, too."""
     for box in ("", "&box=0,0,0.5,0.5", "&box=0,0,0.5,0.5", "&box=0,0,0.4,0.5"):
         assert (await api.search(RED, f"/v1/search?k=2{box}")).status == 200
     assert len(api.embedder.embedded) == 3
 
 
-async def test_what_is_asked_can_differ(api: Api) -> None:
-    """The vector is of the image alone: another k, another page need no embedder."""
+async def test_other_parameters_use_the_same_vector(api: Api) -> None:
+    """The vector depends on the image alone, so another k or page needs no embedder."""
     first = await api.search(RED, "/v1/search?k=2")
     second = await api.search(RED, f"/v1/search?k=3&cursor={first.json['next_cursor']}")
     assert len(second.json["neighbors"]) == 3
@@ -54,7 +54,7 @@ async def test_what_is_asked_can_differ(api: Api) -> None:
 
 
 async def test_another_model_makes_a_vector_stale(api: Api) -> None:
-    """When the index is of another model the image is embedded again, within the same request."""
+    """When the index changes its model, the image is embedded again within the same request."""
     assert (await api.search(RED)).status == 200
     api.embedder.model_id = api.searcher.model_id = "another@0/pixels/8"
     for _ in range(2):
@@ -65,23 +65,23 @@ async def test_another_model_makes_a_vector_stale(api: Api) -> None:
 
 
 class TestTurnedOff:
-    """Without memory for it nothing is remembered, and nothing is sent for it."""
+    """Tests a service without a cache."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """No memory."""
+        """Return settings without a cache."""
         return UploadSettings(port=0, deadline_seconds=10, embedding_cache_bytes=0)
 
     async def test_every_image_is_embedded(self, api: Api) -> None:
-        """The same image again is as much work as before."""
+        """The same image is embedded each time."""
         for _ in range(2):
             assert (await api.search(RED)).status == 200
         assert api.embedder.embedded == [RED, RED]
         assert not any(slip.return_vector for slip in api.searcher.slips)
 
 
-async def test_a_large_image_is_known_by_its_bytes_too() -> None:
-    """Whether a thread hashes or not, equal bytes are equal keys."""
+async def test_equal_large_images_have_equal_keys() -> None:
+    """Equal bytes give equal keys, also when a thread computes the hash."""
     memory = EmbeddingCache(10_000, Counter("any", "any", ["result"], registry=None))
     large = b"x" * (2**20 + 1)
     assert await memory.key(large, None) == await memory.key(bytes(large), None)
@@ -90,7 +90,7 @@ async def test_a_large_image_is_known_by_its_bytes_too() -> None:
 
 
 def _cache(vectors: int) -> EmbeddingCache:
-    """A cache with room for so many vectors of 500 bytes, each with 500 bytes of overhead."""
+    """Return a cache for that many vectors of 500 bytes, each with 500 bytes of overhead."""
     results = Counter("results", "", ["result"], registry=CollectorRegistry())
     return EmbeddingCache(1000 * vectors, results)
 
@@ -100,7 +100,7 @@ def _vector(size: int = 500) -> Vector:
 
 
 def test_the_least_recently_used_is_evicted() -> None:
-    """The cache stays within its size; the vector that was used last is kept."""
+    """The cache stays within its size, and keeps the vector that was used last."""
     cache = _cache(2)
     cache.put("one", _vector())
     cache.put("two", _vector())

@@ -1,4 +1,4 @@
-"""Requests that are cheap to ask and costly to answer wait for turns; the quiet come first."""
+"""Requests for reads wait in turns, and callers with few requests come first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.upload.conftest import Api, connected, refused
 
 
 class _Asked:
-    """Asks by name; each holds its turn until it is let go, and the order is remembered."""
+    """Requests slots by name, and records the order; `go` releases all slots."""
 
     def __init__(self, turns: FairQueue) -> None:
         self._queue = turns
@@ -22,7 +22,7 @@ class _Asked:
         self.go = asyncio.Event()
 
     def ask(self, name: str, caller: str, connection: int) -> asyncio.Task[None]:
-        """Begin to ask."""
+        """Start a task that waits for a slot."""
         return asyncio.create_task(self._ask(name, caller, connection))
 
     async def _ask(self, name: str, caller: str, connection: int) -> None:
@@ -36,8 +36,8 @@ async def _settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_who_asked_least_comes_first() -> None:
-    """A caller with one request passes one with many; of one caller, a new connection does."""
+async def test_callers_with_few_requests_come_first() -> None:
+    """A caller with one request passes a caller with many, and a new connection passes an old."""
     asked = _Asked(FairQueue(slots=1))
     tasks = [asked.ask("first", "busy", 1)]
     await _settle()
@@ -54,8 +54,8 @@ async def test_who_asked_least_comes_first() -> None:
     assert asked.order.index("new connection") < asked.order.index("busy 3")
 
 
-async def test_those_who_asked_most_are_refused_when_too_many_wait() -> None:
-    """The quiet one is still answered, and the refusals are counted."""
+async def test_the_busiest_callers_are_refused_when_too_many_wait() -> None:
+    """The quiet caller is answered, and the refusals are counted."""
     codes = list[str]()
     turns = FairQueue(codes.append, slots=1, max_waiting=3)
     asked = _Asked(turns)
@@ -71,8 +71,8 @@ async def test_those_who_asked_most_are_refused_when_too_many_wait() -> None:
     assert asked.order[1] == "quiet"
 
 
-async def test_who_leaves_gives_the_turn_on() -> None:
-    """While it waits, and when its turn has just come."""
+async def test_a_cancelled_request_passes_its_turn_on() -> None:
+    """The turn is passed on while the request waits, and when its turn has just come."""
     turns = FairQueue(slots=1)
     asked = _Asked(turns)
     first, gone, second = (asked.ask(name, name, 1) for name in ("first", "gone", "second"))
@@ -96,15 +96,15 @@ async def test_who_leaves_gives_the_turn_on() -> None:
 
 
 class TestFlood:
-    """The service under a flood of listings."""
+    """Tests the service under a flood of listings."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """As it comes."""
+        """Return the default settings."""
         return UploadSettings(port=0)
 
-    async def test_honest_requests_pass_a_flood_of_listings(self, api: Api) -> None:
-        """Pipelined samples on many connections: others are answered, none waits for them all."""
+    async def test_other_requests_pass_a_flood_of_listings(self, api: Api) -> None:
+        """Other requests are answered while many connections send pipelined samples."""
         request = b"GET /v1/collections/birds/sample?count=200 HTTP/1.1\r\nHost: localhost\r\n\r\n"
         flood = [connected(api) for _ in range(40)]
         pairs = [await one.__aenter__() for one in flood]
@@ -118,7 +118,7 @@ class TestFlood:
             await one.__aexit__(None, None, None)
 
     async def test_a_turn_is_given_back_after_an_error(self, api: Api) -> None:
-        """More failures than there are turns leave them all free."""
+        """More failures than turns leave all turns free."""
         for _ in range(20):
             refused(await api.get("/v1/collections/nothing"), 404, "unknown_collection")
         assert (await api.get("/v1/collections/birds")).status == 200

@@ -1,4 +1,4 @@
-"""A client that openapi-python-client makes of openapi.json asks and reads as people would."""
+"""A client that openapi-python-client generates sends requests and reads answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.upload.conftest import OPENAPI, Api
 
 PACKAGE = "simile_generated"
 UNMADE = {"Box", "BatchResult", "CollectionName", "Cursor", "FilterValues", "ImageUrl"}
-"""Texts and alternatives, for which the generator makes no class."""
+"""The texts and alternatives for which the generator makes no class."""
 
 JPEG_START = b"\xff\xd8"
 PICTURES = [plain_jpeg((9, 9, 70 * number)) for number in range(3)]
@@ -38,7 +38,7 @@ content_type_overrides:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
-    """The generated package, importable; nothing of a query or its answer was left out."""
+    """Generate the package, check that it is complete, and import it."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "config.yaml").write_text(CONFIG)
     description = Path(app.__file__).with_name("openapi.json")
@@ -59,7 +59,7 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModuleType]:
 
 @pytest.fixture
 def upload_settings() -> UploadSettings:
-    """Each search goes the whole way."""
+    """Return settings without a cache, so that each search needs an embedder."""
     return UploadSettings(port=0, embedding_cache_bytes=0)
 
 
@@ -67,8 +67,8 @@ def _part(generated: ModuleType, name: str) -> Any:
     return importlib.import_module(f"{generated.__name__}.{name}")
 
 
-async def test_an_image_is_searched_by_as_the_body(api: Api, generated: ModuleType) -> None:
-    """The bytes themselves, with a filter and other parameters in the query string."""
+async def test_an_image_is_sent_as_the_body(api: Api, generated: ModuleType) -> None:
+    """The body is the image, and the query string holds a filter and other parameters."""
     types, search = _part(generated, "types"), _part(generated, "api.search.search")
     with generated.Client(base_url=api.url) as client:
         answer = await asyncio.to_thread(
@@ -86,8 +86,8 @@ async def test_an_image_is_searched_by_as_the_body(api: Api, generated: ModuleTy
     assert api.embedder.embedded == PICTURES[:1]
 
 
-async def test_an_image_is_searched_by_in_a_form(api: Api, generated: ModuleType) -> None:
-    """With the filter as an object, which the form carries as JSON."""
+async def test_an_image_is_sent_in_a_form(api: Api, generated: ModuleType) -> None:
+    """The filter is an object, which the form holds as JSON."""
     models, types = _part(generated, "models"), _part(generated, "types")
     search = _part(generated, "api.search.search")
     form = models.SearchForm(
@@ -103,7 +103,7 @@ async def test_an_image_is_searched_by_in_a_form(api: Api, generated: ModuleType
 
 
 async def test_several_images_are_one_batch(api: Api, generated: ModuleType) -> None:
-    """A result for each, with the answer or the problem."""
+    """Each image has a result with an answer or a problem."""
     models, types = _part(generated, "models"), _part(generated, "types")
     batch = _part(generated, "api.search.search_batch")
     files = [types.File(payload=io.BytesIO(one), file_name="a") for one in (*PICTURES, b"no image")]
@@ -120,10 +120,8 @@ def test_classes_have_the_names_of_the_schemas(generated: ModuleType) -> None:
     assert set(OPENAPI["components"]["schemas"]) - set(made) == UNMADE
 
 
-async def test_an_item_is_searched_by_and_a_refusal_is_a_problem(
-    api: Api, generated: ModuleType
-) -> None:
-    """Routes without a body, and errors with their code."""
+async def test_routes_of_items_and_problems_are_read(api: Api, generated: ModuleType) -> None:
+    """Routes without a body work, and errors have their code."""
     routes = ("find_similar", "get_item", "get_thumbnail")
     similar, item, thumbnail = (_part(generated, f"api.items.{name}") for name in routes)
     item_id = api.items[4].item_id

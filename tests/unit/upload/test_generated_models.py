@@ -1,4 +1,4 @@
-"""Models that datamodel-codegen makes of openapi.json have its names and read its examples."""
+"""Models that datamodel-codegen generates have the schemas' names and read the examples."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EXAMPLES = [
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The generated module, imported."""
+    """Generate the module and import it."""
     file = tmp_path_factory.mktemp("models") / "generated_models.py"
     made = subprocess.run(
         [Path(sys.executable).with_name("datamodel-codegen"),
@@ -55,7 +55,7 @@ def test_the_classes_have_the_names_of_the_schemas(models: ModuleType) -> None:
 def test_an_example_is_read_and_written_again(
     models: ModuleType, name: str, example: dict[str, object]
 ) -> None:
-    """Nothing of an answer is lost."""
+    """No field of an answer is lost."""
     kind: type[BaseModel] = getattr(models, name)
     read = kind.model_validate(example)
     assert read.model_dump(mode="json", exclude_unset=True) == example

@@ -1,4 +1,4 @@
-"""Types that openapi-typescript makes of openapi.json check a program of TypeScript."""
+"""Types that openapi-typescript generates check a TypeScript program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PROJECT = Path(__file__).parent / "typescript"
 
 
 def test_a_program_is_checked_against_the_generated_types(tmp_path: Path) -> None:
-    """The types of answers, forms and parameters are there, under the names of the schemas."""
+    """The types of answers, forms and parameters exist under the names of the schemas."""
     folder = tmp_path / "typescript"
     shutil.copytree(PROJECT, folder)
     description = Path(app.__file__).with_name("openapi.json")

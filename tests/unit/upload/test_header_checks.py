@@ -21,7 +21,7 @@ POSTS = ("/v1/search", "/v1/search/batch", "/v1/embed")
 
 
 async def _sent(api: Api, request: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of the first answer to these bytes."""
+    """Return status, headers and body of the first answer to these bytes."""
     async with connected(api) as (reader, writer):
         writer.write(request.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
         status = int((await reader.readline()).split(b" ")[1])
@@ -60,7 +60,7 @@ FOREIGN = (
 
 @pytest.mark.parametrize("path", ["/v1/collections", "/", "/static/app.js", "/nothing"])
 async def test_without_keys_only_this_machines_names_are_answered(api: Api, path: str) -> None:
-    """A name that was rebound to this machine is refused on every route, with what to do."""
+    """A name that was rebound to this machine is refused on every route, with advice."""
     for host in OWN:
         status, _, _ = await _sent(api, f"GET {path} HTTP/1.1\nHost: {host}")
         assert status == (404 if path == "/nothing" else 200)
@@ -71,8 +71,8 @@ async def test_without_keys_only_this_machines_names_are_answered(api: Api, path
         assert headers["content-type"].startswith("application/problem+json")
 
 
-async def test_an_absolute_address_has_an_own_name_too(api: Api) -> None:
-    """Neither the address nor the Host may be another's; HTTP/1.0 needs no Host, 1.1 does."""
+async def test_an_absolute_address_is_checked_like_the_host(api: Api) -> None:
+    """Address and Host must both be allowed; HTTP/1.1 requires a Host, HTTP/1.0 does not."""
     for target, host in (("http://evil.example/", "localhost"), ("http://localhost/", "evil.eu")):
         assert (await _sent(api, f"GET {target} HTTP/1.1\nHost: {host}"))[0] == 421
     assert (await _sent(api, "GET http://localhost/ HTTP/1.1\nHost: localhost"))[0] == 200
@@ -82,15 +82,15 @@ async def test_an_absolute_address_has_an_own_name_too(api: Api) -> None:
 
 
 class TestListedHost:
-    """With a name of its own."""
+    """Tests a service with allowed host names."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Two names besides this machine's."""
+        """Return settings with two names besides this machine's."""
         return UploadSettings(port=0, allowed_hosts="simile.example, pics.example:8080")
 
     async def test_listed_names_are_answered(self, api: Api) -> None:
-        """A name without a port is good with any; one with a port is good with that alone."""
+        """A name without a port matches any port; a name with a port matches that port alone."""
         good = ("simile.example", "Simile.example:99", "pics.example:8080", "localhost")
         for host in good:
             headers = {"Host": host, "Origin": f"http://{host}"}
@@ -102,17 +102,17 @@ class TestListedHost:
 
 
 class TestAnyHost:
-    """With keys."""
+    """Tests a service with keys."""
 
     @pytest.fixture
     def upload_settings(self, tmp_path: Any) -> UploadSettings:
-        """One key."""
+        """Return settings with a key."""
         file = tmp_path / "keys"
         file.write_text(SHOP_KEY.line)
         return UploadSettings(port=0, api_keys_file=file)
 
     async def test_with_keys_any_name_is_answered(self, api: Api) -> None:
-        """No page knows the key, and a proxy's names are many."""
+        """With keys any host name is accepted, since no foreign page knows the key."""
         headers = {"Host": "shop.example", "Authorization": f"Bearer {SHOP}"}
         headers["Origin"] = "http://other.example"
         assert (await api.get("/v1/collections", headers=headers)).status == 200
@@ -132,7 +132,7 @@ class TestAnyHost:
     ],
 )
 def test_names_are_checked_where_they_protect(settings: dict[str, Any], only_own: bool) -> None:  # noqa: FBT001
-    """Without keys on this machine, or where names are listed."""
+    """Names are checked without keys on this machine, or where names are listed."""
     assert load(UploadSettings, **settings).only_own_hosts == only_own
 
 
@@ -154,10 +154,10 @@ def test_names_are_checked_where_they_protect(settings: dict[str, Any], only_own
         ({"Origin": "http://localhost.evil.example"}, 403),
     ],
 )
-async def test_without_keys_no_other_sites_page_may_ask(
+async def test_without_keys_pages_of_other_sites_are_refused(
     api: Api, headers: dict[str, str], status: int
 ) -> None:
-    """It could not read the answer, but it could have this machine work."""
+    """Such a page could not read the answer, but could cause work on this machine."""
     item = f"/v1/items/birds/{api.items[0].item_id}/similar"
     for answer in (await api.get(item, headers=headers), await api.get("/", headers=headers)):
         assert answer.status == status
@@ -168,22 +168,22 @@ async def test_without_keys_no_other_sites_page_may_ask(
 
 
 class TestOneOrigin:
-    """With an origin whose pages may ask."""
+    """Tests a service with an allowed origin."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """One origin."""
+        """Return settings with an allowed origin."""
         return UploadSettings(port=0, cors_origins="https://shop.example")
 
-    async def test_a_page_of_an_allowed_origin_may_ask(self, api: Api) -> None:
-        """It, and no other."""
+    async def test_a_page_of_an_allowed_origin_may_send_queries(self, api: Api) -> None:
+        """The allowed origin is accepted, and no other."""
         for origin, status in (("https://shop.example", 200), ("https://evil.example", 403)):
             assert (await api.search(PICTURE, headers={"Origin": origin})).status == status
 
 
 @pytest.mark.parametrize("expected", ["200-ok", "100-continue, x", "\xff"])
 async def test_another_expectation_is_refused_by_name(api: Api, expected: str) -> None:
-    """417 as a problem body, on every route."""
+    """The answer is 417 with a problem body, on every route."""
     for path in (*POSTS, "/v1/collections", "/nothing", "/static/app.js"):
         method = "POST" if path in POSTS else "GET"
         head = f"{method} {path} HTTP/1.1\nHost: localhost\nContent-Length: 0"
@@ -193,8 +193,8 @@ async def test_another_expectation_is_refused_by_name(api: Api, expected: str) -
         assert headers["x-correlation-id"] == json.loads(body)["correlation_id"]
 
 
-async def test_a_part_of_a_file_is_no_answer_of_its_own(api: Api) -> None:
-    """Ranges and preconditions are passed over: the whole file comes, and never a bare 416."""
+async def test_ranges_and_preconditions_are_ignored(api: Api) -> None:
+    """The whole file is sent, and never a bare 416."""
     for header in ("Range: bytes=9999999-", "Range: lines=1", 'If-Match: "x"',
                    "If-Unmodified-Since: Mon, 01 Jan 1990 00:00:00 GMT"):  # fmt: skip
         for path in ("/static/app.js", "/", "/openapi.json"):
@@ -204,8 +204,8 @@ async def test_a_part_of_a_file_is_no_answer_of_its_own(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", POSTS)
-async def test_a_body_is_asked_for_only_where_it_is_read(api: Api, path: str) -> None:
-    """100 Continue comes before an answer, and not before a refusal from the head."""
+async def test_continue_is_sent_only_before_a_body_is_read(api: Api, path: str) -> None:
+    """100 Continue is sent before an answer, and not before a refusal from the head."""
     head = f"POST {path} HTTP/1.1\nHost: localhost\nExpect: 100-continue\nContent-Type: x/y\n"
     status, _, _ = await _sent(api, f"{head}Content-Length: {10**9}")
     assert status in {413, 400}
@@ -216,7 +216,7 @@ async def test_a_body_is_asked_for_only_where_it_is_read(api: Api, path: str) ->
 
 
 async def test_no_answer_names_a_version_of_the_server(api: Api) -> None:
-    """The header Server has the product's name alone, in answers to no HTTP as well."""
+    """The header Server has the product's name alone, also in answers to bytes that are no HTTP."""
     for path in ("/", "/v1/collections", "/static/app.js", "/openapi.json", "/no", "/static/no"):
         assert (await api.get(path)).headers["Server"] == "simile"
     assert (await _sent(api, "no http"))[1]["server"] == "simile"
@@ -224,7 +224,7 @@ async def test_no_answer_names_a_version_of_the_server(api: Api) -> None:
 
 @pytest.mark.parametrize("path", [*POSTS, "/v1/session"])
 async def test_a_body_with_a_coding_is_refused(api: Api, path: str) -> None:
-    """Nothing is undone, and nothing is guessed: 415, and which coding is taken."""
+    """Coded bodies are refused with 415, which names the accepted coding."""
     for coding in ("gzip", "deflate", "br", "zstd", "x, gzip", "nonsense"):
         answer = await api.search(
             PICTURE, path, headers={"Content-Encoding": coding, "Content-Type": "application/json"}
@@ -234,8 +234,8 @@ async def test_a_body_with_a_coding_is_refused(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize("coding", ["", "identity", "Identity"])
-async def test_no_coding_is_none(api: Api, coding: str) -> None:
-    """A client may say that it did not compress."""
+async def test_the_coding_identity_is_accepted(api: Api, coding: str) -> None:
+    """A client may declare that the body is not compressed."""
     assert (await api.search(PICTURE, headers={"Content-Encoding": coding})).status == 200
 
 
@@ -253,7 +253,7 @@ CODINGS = (
 @pytest.mark.parametrize("path", POSTS)
 @pytest.mark.parametrize("kind", ["form-data", "mixed"])
 async def test_a_part_with_a_coding_is_refused(api: Api, path: str, kind: str) -> None:
-    """400 by name on every route that takes a form, in an image or in a parameter."""
+    """A coded image or parameter is refused with 400 on every route that accepts a form."""
     for (header, coding, content), field in itertools.product(CODINGS, ("image", "filter")):
         head = f'--x\r\nContent-Disposition: form-data; name="{field}"\r\n{header}: {coding}'
         form = head.encode() + b"\r\n\r\n" + content + b"\r\n--x--\r\n"
@@ -263,8 +263,8 @@ async def test_a_part_with_a_coding_is_refused(api: Api, path: str, kind: str) -
         assert header in answer.json["detail"]
 
 
-async def test_a_part_that_says_it_has_no_coding_is_taken(api: Api) -> None:
-    """As some clients do."""
+async def test_a_part_without_an_effective_coding_is_accepted(api: Api) -> None:
+    """Some clients declare binary, 8bit or 7bit."""
     for coding in ("binary", "8bit", "7BIT"):
         head = b'--x\r\nContent-Disposition: form-data; name="image"\r\n'
         head += b"Content-Transfer-Encoding: " + coding.encode() + b"\r\n\r\n"

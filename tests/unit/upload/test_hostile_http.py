@@ -1,4 +1,4 @@
-"""Hostile requests on a real socket: slow, oversized, misleading; each is a 4xx or ends at once."""
+"""Hostile requests on a real socket get a 4xx, or end the connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def _connect(api: Api) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
 
 
 async def _sent(api: Api, request: bytes) -> bytes:
-    """What comes back for these bytes, until the server ends the connection."""
+    """Return the bytes of the answer until the server closes the connection."""
     reader, writer = await _connect(api)
     writer.write(request)
     async with asyncio.timeout(20):
@@ -50,16 +50,16 @@ FORM = {"Content-Type": "multipart/form-data; boundary=x"}
 
 
 class TestSlowHeads:
-    """With little time for a head."""
+    """Tests a service with a short time for heads."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """0.3 s for a head."""
+        """Return settings with 0.3 s for a head and for a body."""
         return UploadSettings(port=0, header_timeout_seconds=0.3, body_timeout_seconds=0.3)
 
     @pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\n"])
-    async def test_a_head_that_does_not_end_is_given_up(self, api: Api, begin: bytes) -> None:
-        """Slowloris: neither silence nor a header now and then keeps a connection."""
+    async def test_an_incomplete_head_is_given_up(self, api: Api, begin: bytes) -> None:
+        """Neither silence nor an occasional header (Slowloris) keeps a connection open."""
         reader, writer = await _connect(api)
 
         async def drip() -> None:
@@ -77,7 +77,7 @@ class TestSlowHeads:
         assert (await api.get("/v1/collections")).status == 200
 
     async def test_a_second_head_on_a_connection_is_timed_too(self, api: Api) -> None:
-        """An idle connection may stay, as proxies keep them; a head begun on it must end."""
+        """An idle connection may stay, as proxies keep them; a new head is timed."""
         reader, writer = await _connect(api)
         request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
         for pause in (0, 0.5):
@@ -90,8 +90,8 @@ class TestSlowHeads:
             assert await _end(reader) == b""
         writer.close()
 
-    async def test_a_slow_answer_is_no_slow_head(self, api: Api) -> None:
-        """Once the head is there, the time for it does not cut what takes longer."""
+    async def test_a_slow_answer_is_not_a_slow_head(self, api: Api) -> None:
+        """The time limit of the head does not affect the answer."""
         api.embedder.silent_after = 0
         asking = asyncio.create_task(api.search(PICTURE))
         await asyncio.sleep(0.6)
@@ -99,7 +99,7 @@ class TestSlowHeads:
         asking.cancel()
 
     async def test_a_body_byte_by_byte_is_given_up(self, api: Api) -> None:
-        """The whole body has its time, however steadily it drips."""
+        """The limit is for the whole body, however steadily bytes arrive."""
         reader, writer = await _connect(api)
         writer.write(b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999\r\n\r\n")
         begun = time.monotonic()
@@ -147,7 +147,7 @@ async def _skip_answer(reader: asyncio.StreamReader) -> None:
     ],
 )  # fmt: skip
 async def test_a_head_that_is_wrong_is_refused(api: Api, head: bytes) -> None:
-    """Oversized, ambiguous or no HTTP: a problem with code, the connection's end, and no more."""
+    """Oversized, ambiguous or invalid heads get a problem with a code, and the connection ends."""
     answer = await _sent(api, head)
     assert 400 <= _status(answer) < 500
     start, _, body = answer.partition(b"\r\n\r\n")
@@ -159,7 +159,7 @@ async def test_a_head_that_is_wrong_is_refused(api: Api, head: bytes) -> None:
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"deflate,chunked", b"x, chunked"])
 async def test_a_transfer_coding_is_refused(api: Api, coding: bytes) -> None:
-    """Aiohttp takes chunks apart and undoes nothing else: the code is that of a content coding."""
+    """Aiohttp decodes chunks and no other coding; the error is that of a content coding."""
     head = HEAD + b"Connection: close\r\nTransfer-Encoding: " + coding + b"\r\n\r\n"
     answer = await _sent(api, head + b"5\r\n12345\r\n0\r\n\r\n")
     assert _status(answer) == 415
@@ -187,7 +187,7 @@ async def test_a_transfer_coding_is_refused(api: Api, coding: bytes) -> None:
     ],
 )
 async def test_no_path_leads_out(api: Api, path: str) -> None:
-    """Dots, escapes and slashes in a path name nothing: 4xx, and no file's content."""
+    """Dots, escapes and slashes in a path give 4xx, and no file's content."""
     answer = await _sent(
         api, f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     )
@@ -197,8 +197,8 @@ async def test_no_path_leads_out(api: Api, path: str) -> None:
 
 
 def _files(folder: Path) -> set[Path]:
-    """The files of the service's folders, and the one that the names below point to."""
-    owned = Path("/tmp/simile-owned.jpg")  # noqa: S108 (where the names point)
+    """Return the files of the service's folders, and the file that the names below refer to."""
+    owned = Path("/tmp/simile-owned.jpg")  # noqa: S108 (the names refer to this path)
     return {path for path in [*folder.rglob("*"), owned] if path.is_file()}
 
 
@@ -215,8 +215,8 @@ def _files(folder: Path) -> set[Path]:
         b'name="image"; filename="' + b"a" * 4000 + b'"',
     ],
 )
-async def test_a_file_name_is_only_told_back(api: Api, disposition: bytes, tmp_path: Path) -> None:
-    """No name touches the disk or a header; a batch returns it as a JSON string, cut to 255."""
+async def test_a_file_name_is_only_returned(api: Api, disposition: bytes, tmp_path: Path) -> None:
+    """No name reaches the disk or a header; a batch returns the name as JSON, cut to 255."""
     before = await asyncio.to_thread(_files, tmp_path)
     answer = await api.ask("POST", "/v1/search/batch", data=_form(disposition), headers=FORM)
     assert answer.status == 200
@@ -229,7 +229,7 @@ async def test_a_file_name_is_only_told_back(api: Api, disposition: bytes, tmp_p
 
 
 async def test_a_header_in_a_part_can_not_be_split(api: Api) -> None:
-    """A line break in a name ends the part's header there, and the form does not parse on."""
+    """A line break in a name ends the part's header there, and the form is not parsed further."""
     form = _form(b'name="image"; filename="a\r\nX-Owned: 1\r\n"')
     answer = await api.ask("POST", "/v1/search/batch", data=form, headers=FORM)
     assert answer.status in {200, 400}
@@ -238,7 +238,7 @@ async def test_a_header_in_a_part_can_not_be_split(api: Api) -> None:
 
 @pytest.mark.parametrize("size", [10_000, 1_000_000])
 async def test_a_large_head_of_a_part_is_refused(api: Api, size: int) -> None:
-    """The heads of a form's parts are bounded, too."""
+    """The heads of a form's parts have a limit, too."""
     form = _form(b'name="image"; filename="' + b"a" * size + b'"')
     refused(await api.ask("POST", "/v1/search", data=form, headers=FORM), 400, "malformed_request")
 
@@ -258,7 +258,7 @@ async def test_a_large_head_of_a_part_is_refused(api: Api, size: int) -> None:
     ],
 )
 async def test_a_wrong_content_type_decides_nothing(api: Api, kind: str, status: int) -> None:
-    """An image's bytes give its format; only a form is named by its type, and must be a form."""
+    """An image's bytes decide its format; only a form is recognized by its type, and must parse."""
     answer = await api.search(PICTURE, headers={"Content-Type": kind})
     assert answer.status == status
     if status == 400:
@@ -268,7 +268,7 @@ async def test_a_wrong_content_type_decides_nothing(api: Api, kind: str, status:
 @pytest.mark.parametrize("chunks", [b"zz\r\nabc\r\n", b"3\r\nabcdef\r\n0\r\n\r\n", b"-1\r\n\r\n"])
 @pytest.mark.parametrize("kind", [b"image/jpeg", b"multipart/form-data; boundary=x"])
 async def test_wrong_chunks_are_refused(api: Api, chunks: bytes, kind: bytes) -> None:
-    """A body that breaks its own framing is the caller's mistake, a 4xx."""
+    """A body that breaks its own framing is the caller's mistake, and gets 400."""
     head = HEAD + b"Transfer-Encoding: chunked\r\nContent-Type: "
     answer = await _sent(api, head + kind + b"\r\n\r\n" + chunks)
     assert _status(answer) == 400
@@ -284,8 +284,8 @@ async def test_wrong_chunks_are_refused(api: Api, chunks: bytes, kind: bytes) ->
     ],
     ids=["svg", "html", "polyglot"],
 )
-async def test_what_a_browser_would_run_is_never_served(api: Api, content: bytes) -> None:
-    """A file swapped in behind the index is served as the image it is, or not at all."""
+async def test_active_content_is_never_served(api: Api, content: bytes) -> None:
+    """A file that was replaced after the build is served as an image, or not at all."""
     item = api.items[2]
     (api.images / item.path).write_bytes(content)
     answer = await api.get(f"/v1/items/birds/{item.item_id}/image")

@@ -1,4 +1,4 @@
-"""HTTPS: served where a certificate is given, and with the new one once it is renewed."""
+"""HTTPS is served with a certificate, and with the new one after a renewal."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from tests.unit.upload.conftest import Api
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Authority:
-    """A CA."""
+    """Return a CA."""
     return Authority(tmp_path / "tls")
 
 
 @pytest.fixture
 def pair(authority: Authority) -> Pair:
-    """A certificate for this machine."""
+    """Return a certificate for this machine."""
     return authority.issue("server", "127.0.0.1")
 
 
 async def _serial(url: str, trust: Authority) -> int:
-    """The number of the certificate that is shown; raises ssl.SSLError where it isn't trusted."""
+    """Return the serial number of the server's certificate; raise ssl.SSLError if not trusted."""
     context = ssl.create_default_context(cafile=trust.file)
     host, port = url.removeprefix("https://").split(":")
     _, writer = await asyncio.open_connection(host, int(port), ssl=context)
@@ -42,17 +42,17 @@ async def _serial(url: str, trust: Authority) -> int:
 
 
 class TestServed:
-    """With a certificate."""
+    """Tests a service with a certificate."""
 
     @pytest.fixture
     def upload_settings(self, pair: Pair) -> UploadSettings:
-        """HTTPS."""
+        """Return settings with TLS."""
         return UploadSettings(port=0, tls_cert_file=pair.cert, tls_key_file=pair.key)
 
-    async def test_the_api_speaks_https(
+    async def test_the_api_is_served_over_https(
         self, api: Api, picture: bytes, authority: Authority
     ) -> None:
-        """A search over TLS; the cookie of a session would be Secure."""
+        """A search over TLS is answered."""
         trust = ssl.create_default_context(cafile=authority.file)
         assert api.url.startswith("https://")
         assert (await api.search(picture, ssl=trust)).status == 200
@@ -60,7 +60,7 @@ class TestServed:
     async def test_a_renewed_certificate_is_shown_without_a_restart(
         self, api: Api, authority: Authority
     ) -> None:
-        """New connections get it within seconds of the files' change."""
+        """New connections get the new certificate within seconds of the files' change."""
         before = await _serial(api.url, authority)
         authority.issue("server", "127.0.0.1")
         async with asyncio.timeout(20):
@@ -69,7 +69,7 @@ class TestServed:
 
 
 def test_half_a_renewal_changes_nothing(authority: Authority, pair: Pair, tmp_path: Path) -> None:
-    """A new certificate beside the old key is refused, and the old pair stays whole."""
+    """A new certificate beside the old key is refused, and the old pair stays in use."""
     results: list[str] = []
     certificate = Certificate(pair.cert, pair.key)
     files = [pair.cert, pair.key]
@@ -88,7 +88,7 @@ def test_half_a_renewal_changes_nothing(authority: Authority, pair: Pair, tmp_pa
 
 
 def test_a_certificate_that_can_not_be_used_ends_the_start(pair: Pair) -> None:
-    """The message names the files."""
+    """The error names the files."""
     pair.key.write_text("no key")
     settings = UploadSettings(tls_cert_file=pair.cert, tls_key_file=pair.key)
     with pytest.raises(InvalidSettings, match=r"server\.key"):
@@ -96,7 +96,7 @@ def test_a_certificate_that_can_not_be_used_ends_the_start(pair: Pair) -> None:
 
 
 def _shakes_hands(server: ssl.SSLContext, trust: Authority) -> bool:
-    """Whether a client that trusts this CA accepts what the context shows."""
+    """Return whether a client that trusts this CA accepts the context's certificate."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = ssl.create_default_context(cafile=trust.file).wrap_bio(
         to_client, to_server, server_hostname="127.0.0.1"

@@ -1,4 +1,4 @@
-"""Lists of items: pages in a stable order, filters, vectors, and warnings of misspelt filters."""
+"""Lists of items have pages in a stable order, filters, vectors, and warnings."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ async def test_one_page_lists_a_small_collection(api: Api) -> None:
 
 @pytest.mark.parametrize("limit", ["1", "5", "6", "12", "13"])
 async def test_pages_together_are_all_items(api: Api, limit: str) -> None:
-    """No page repeats or skips an item, whatever its size, and none is empty."""
+    """No page repeats or skips an item, at any size, and no page is empty."""
     pages = await _pages(api, limit=limit)
     assert _ids(pages) == _expected(*range(COUNT))
     assert all(page["items"] for page in pages)
 
 
 async def test_a_filter_selects_as_in_a_search(api: Api) -> None:
-    """Labels and attributes select items on every page; `matching` counts all of them."""
+    """Labels and attributes select items on every page, and `matching` counts all of them."""
     pages = await _pages(api, filter=EVEN, limit="4")
     assert _ids(pages) == _expected(0, 2, 4, 6, 8, 10)
     assert [page["matching"] for page in pages] == [6, 6]
@@ -67,7 +67,7 @@ async def test_a_filter_selects_as_in_a_search(api: Api) -> None:
     assert _ids(await _pages(api, filter=both)) == _expected(2, 10)
 
 
-async def test_vectors_come_along_where_they_are_asked_for(api: Api) -> None:
+async def test_vectors_are_included_on_request(api: Api) -> None:
     """The pages with `vectors` export the collection; the vectors are those of the index."""
     pages = await _pages(api, vectors="true", limit="5")
     exported = np.array([one["vector"] for page in pages for one in page["items"]], "<f4")
@@ -89,14 +89,14 @@ async def test_vectors_come_along_where_they_are_asked_for(api: Api) -> None:
     ],
 )
 async def test_a_wrong_parameter_is_named(api: Api, query: str, detail: str) -> None:
-    """The answer says which parameter is wrong, and what it takes."""
+    """The answer names the wrong parameter, and the values that the parameter accepts."""
     answer = await api.get(f"/v1/items/birds?{query}")
     refused(answer, 400, "malformed_request")
     assert detail in answer.json["detail"]
 
 
 async def test_a_cursor_belongs_to_its_version_and_filter(api: Api) -> None:
-    """With another filter a cursor is malformed; after a new version it has expired."""
+    """With another filter a cursor is malformed, and after a new version the cursor has expired."""
     cursor = (await _page(api, limit="5")).json["next_cursor"]
     answer = await api.get("/v1/items/birds", params={"cursor": cursor, "filter": EVEN})
     refused(answer, 400, "malformed_request")
@@ -105,12 +105,12 @@ async def test_a_cursor_belongs_to_its_version_and_filter(api: Api) -> None:
     )
     path = f"/v1/items/birds?cursor={cursor}"
     while (answer := await api.get(path)).status == 200:
-        pass  # the collection is looked at again after a moment
+        pass  # the collection is checked again after a moment
     refused(answer, 410, "cursor_expired")
 
 
 async def test_an_unknown_collection_has_no_items(api: Api) -> None:
-    """The answer is the one of every other route of that collection."""
+    """The answer is the same as on every other route of that collection."""
     refused(await api.get("/v1/items/fish"), 404, "unknown_collection")
 
 
@@ -136,24 +136,24 @@ async def _asked(api: Api, picture: bytes, text: str) -> list[Mapping[str, Any]]
 
 
 @pytest.mark.parametrize(("wanted", "warning"), MISSPELT)
-async def test_a_value_that_no_item_has_is_pointed_out(
+async def test_a_value_that_no_item_has_causes_a_warning(
     api: Api, picture: bytes, wanted: Mapping[str, Any], warning: str
 ) -> None:
-    """Every route that filters answers, and warns; a similar name is proposed."""
+    """Every route that filters answers with a warning, and proposes a similar name."""
     for answer in await _asked(api, picture, json.dumps(wanted)):
         (given,) = answer["warnings"]
         assert given.startswith(warning)
 
 
 async def test_a_filter_of_known_values_gives_no_warning(api: Api, picture: bytes) -> None:
-    """Nothing is pointed out where items have every value, even if no item has all of them."""
+    """No warning is given where items have every value, even if no item has all of them."""
     wanted = json.dumps({"label": "image even", "attributes": {"number": "3"}})
     for answer in await _asked(api, picture, wanted):
         assert answer["warnings"] == []
     assert (await api.search(picture)).json["warnings"] == []
 
 
-async def test_at_most_ten_values_are_pointed_out(api: Api) -> None:
+async def test_at_most_ten_warnings_are_given(api: Api) -> None:
     """A filter of a hundred wrong values does not make a long answer."""
     wanted = json.dumps({"label": [f"wrong {number}" for number in range(100)]})
     answer = (await _page(api, filter=wanted)).json

@@ -1,4 +1,4 @@
-"""When a replica of upload is ready, and how it ends without turning a caller away."""
+"""A replica of upload becomes ready, and ends without refusing a caller."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ def _unready(api: Api) -> bool:
 
 
 async def _answered(connection: socket.socket) -> bytes:
-    connection.setblocking(False)  # noqa: FBT003 (the socket's own signature)
+    connection.setblocking(False)  # noqa: FBT003 (the signature of sockets)
     loop = asyncio.get_running_loop()
     await loop.sock_sendall(connection, REQUEST)
     return await loop.sock_recv(connection, 64)
 
 
-async def test_connections_that_wait_at_the_end_are_answered(api: Api) -> None:
-    """What the kernel has accepted before the port is closed is not reset, nor left unanswered."""
+async def test_connections_that_wait_at_the_stop_are_answered(api: Api) -> None:
+    """A connection that the kernel accepted before the port was closed gets an answer."""
     host, _, port = api.url.removeprefix("http://").partition(":")
-    # Without an await: the event loop has no chance to accept them before it learns of the end.
+    # Without an await, the event loop can't accept the connections before the stop.
     waiting = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS)]
     api.stop.set()
     await _until(lambda: _unready(api))
@@ -49,10 +49,10 @@ async def test_connections_that_wait_at_the_end_are_answered(api: Api) -> None:
     await api.running
 
 
-async def test_a_request_on_its_way_at_the_end_is_answered(
+async def test_a_request_in_transit_at_the_stop_is_answered(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A connection was accepted, and its request comes after the port is closed."""
+    """The connection was accepted, and its request arrives after the port is closed."""
     monkeypatch.setattr("services.upload.http.listener._FIRST_HEAD_SECONDS", 20.0)
     host, _, port = api.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as early:
@@ -67,15 +67,15 @@ async def test_a_request_on_its_way_at_the_end_is_answered(
 
 
 class TestLameDuck:
-    """Where load balancers learn of the end later than the replica."""
+    """Tests a replica behind load balancers that learn of the stop later."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """They take a moment."""
+        """Return settings with a lame duck period."""
         return UploadSettings(port=0, lame_duck_seconds=0.5)
 
     async def test_callers_are_answered_as_before(self, api: Api, picture: bytes) -> None:
-        """Not ready, but a new connection is accepted, its query answered, and then closed."""
+        """The replica is not ready, but answers a new connection, and closes the connection."""
         api.stop.set()
         await _until(lambda: _unready(api))
         answer = await api.search(picture)
@@ -95,18 +95,18 @@ def _take_away(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestBrokerAway:
-    """Without a broker each replica is as good as the next."""
+    """Tests readiness without a broker, when no replica is better than another."""
 
     @pytest.fixture
     def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
-        """A moment without a reply queue is long."""
+        """Return settings, and let a moment without a reply queue count as long."""
         monkeypatch.setattr("services.upload.app._UNHEARD_SECONDS", 0.0)
         return UploadSettings(port=0)
 
-    async def test_it_stays_ready_and_says_why(
+    async def test_a_replica_stays_ready_and_answers_503(
         self, api: Api, picture: bytes, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A query gets 503 with Retry-After; page, facts and images are there."""
+        """A query gets 503 with Retry-After; the page, facts and images are served."""
         _take_away(api, monkeypatch)
         answer = await api.search(picture)
         refused(answer, 503, "broker_unavailable")
@@ -118,7 +118,7 @@ class TestBrokerAway:
     async def test_a_replica_that_the_broker_refuses_is_not_ready(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Others may be let in: a wrong password is this replica's own."""
+        """A wrong password affects this replica alone, since others may be accepted."""
         reason = "RabbitMQ refuses: check SIMILE_AMQP_URL"
         monkeypatch.setattr(type(api.broker), "refusal", reason)
         assert api.telemetry.health.not_ready() == {"broker": reason}
@@ -126,7 +126,7 @@ class TestBrokerAway:
     async def test_a_replica_without_a_reply_queue_is_not_ready(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The broker hears it, and no answer reaches it."""
+        """Replies can't reach the replica, though the broker receives its messages."""
         _take_away(api, monkeypatch)
         api.broker.unblock()
         await _until(lambda: "reply queue" in api.telemetry.health.not_ready())

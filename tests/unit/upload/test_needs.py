@@ -1,4 +1,4 @@
-"""Queries are admitted by what they need: slow embedders refuse none that needs no embedder."""
+"""Queries are admitted by need: slow embedders do not affect queries without an embedder."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ UNKNOWN = plain_jpeg((70, 7, 7))
 
 @pytest.fixture
 def upload_settings() -> UploadSettings:
-    """One query by image at a time."""
+    """Return settings with a single query by image at a time."""
     return UploadSettings(port=0, max_in_flight=1)
 
 
 @pytest.fixture
 async def full(api: Api) -> AsyncIterator[Api]:
-    """The service, its one place for a query by image taken, and one image's vector remembered."""
+    """Return the service with its slot for images taken, and a cached vector of one image."""
     assert (await api.search(KNOWN)).status == 200
     api.embedder.ignoring.add(UNKNOWN)
     asking = asyncio.create_task(api.search(UNKNOWN))
@@ -36,14 +36,14 @@ async def full(api: Api) -> AsyncIterator[Api]:
 
 
 async def test_more_like_an_item_needs_no_embedder(full: Api) -> None:
-    """Items of the collection are asked by while no image can be."""
+    """Queries by item are answered while queries by image are refused."""
     for item in full.items:
         assert (await full.get(f"/v1/items/birds/{item.item_id}/similar")).status == 200
     refused(await full.search(plain_jpeg((1, 1, 1))), 503, "overloaded")
 
 
-async def test_a_remembered_image_needs_no_embedder(full: Api) -> None:
-    """An image that was asked by before is answered, and its further pages; others are refused."""
+async def test_a_cached_image_needs_no_embedder(full: Api) -> None:
+    """An image with a cached vector is answered, with further pages; other images are refused."""
     for _ in range(5):
         answer = await full.search(KNOWN, "/v1/search?k=3")
         assert answer.status == 200
@@ -53,8 +53,8 @@ async def test_a_remembered_image_needs_no_embedder(full: Api) -> None:
         refused(await full.search(KNOWN, "/v1/embed"), 503, "overloaded")
 
 
-async def test_looking_whether_an_image_is_remembered_is_bounded(full: Api) -> None:
-    """In a flood of unknown images some are refused from the head: each body read costs time."""
+async def test_checks_for_cached_images_are_limited(full: Api) -> None:
+    """In a flood of unknown images some are refused from the head, without reading the body."""
     head = b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999\r\n\r\n"
     host, port = full.url.removeprefix("http://").split(":")
     connections = [await asyncio.open_connection(host, int(port)) for _ in range(150)]

@@ -1,4 +1,4 @@
-"""What a request leaves behind: one line, and counts."""
+"""Each request leaves a log line and counts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _metric(api: Api, name: str, **labels: str) -> float:
 
 
 async def test_an_answered_query_is_one_line(api: Api, picture: bytes) -> None:
-    """Its name, its code, its times, its sizes, and what answered."""
+    """The line holds id, code, times, sizes, and the index version."""
     with capture_logs() as lines:
         answer = await api.search(picture)
     (line,) = _queries(lines)
@@ -41,7 +41,7 @@ async def test_an_answered_query_is_one_line(api: Api, picture: bytes) -> None:
 
 
 async def test_a_failed_query_is_one_line_too(api: Api, picture: bytes) -> None:
-    """With what failed, and where its time went until then."""
+    """The line holds the error and the times until the error."""
     api.embedder.failing[picture] = Failure("undecodable_image", "it is truncated")
     with capture_logs() as lines:
         answer = await api.search(picture)
@@ -54,7 +54,7 @@ async def test_a_failed_query_is_one_line_too(api: Api, picture: bytes) -> None:
 
 
 async def test_each_image_of_a_batch_is_a_line(api: Api, picture: bytes) -> None:
-    """Each under its own name, and one more that names them all."""
+    """Each image has a line with its own id, and a line for the batch lists the ids."""
     with capture_logs() as lines:
         answer = await api.ask("POST", "/v1/search/batch", data=form_of(picture, b"no image"))
     names = [one.get("answer", {}).get("query_id") for one in answer.json["results"]]
@@ -65,7 +65,7 @@ async def test_each_image_of_a_batch_is_a_line(api: Api, picture: bytes) -> None
 
 
 async def test_a_callers_trace_is_named_and_passed_on(api: Api, picture: bytes) -> None:
-    """Tracing is off here: the context goes through untouched; what is not a context is dropped."""
+    """With tracing off, a valid context is passed on, and an invalid context is dropped."""
     with capture_logs() as lines:
         await api.search(picture, headers={"traceparent": TRACEPARENT})
         await api.search(picture + b"\0", headers={"traceparent": TRACEPARENT.upper()})
@@ -73,8 +73,8 @@ async def test_a_callers_trace_is_named_and_passed_on(api: Api, picture: bytes) 
     assert [slip.traceparent for slip in api.searcher.slips] == [TRACEPARENT, ""]
 
 
-async def test_queries_are_counted_at_the_door(api: Api, picture: bytes) -> None:
-    """Let in, or refused by name."""
+async def test_admitted_and_refused_queries_are_counted(api: Api, picture: bytes) -> None:
+    """Admitted queries are counted, and refusals are counted by code."""
     await api.search(picture)
     api.broker.block()
     await api.search(picture)
@@ -84,8 +84,8 @@ async def test_queries_are_counted_at_the_door(api: Api, picture: bytes) -> None
 
 
 @pytest.mark.parametrize("upload_settings", [UploadSettings(port=0, embedding_cache_bytes=0)])
-async def test_only_answers_are_taken_apart(api: Api, picture: bytes) -> None:
-    """The stages that metrics sum up are those of answered queries, and add up to their time."""
+async def test_only_answered_queries_count_in_stage_metrics(api: Api, picture: bytes) -> None:
+    """Stages are observed for answered queries alone, so that they add up to their time."""
     api.embedder.failing[b"GIF89a" + picture] = Failure("undecodable_image", "no")
     answer = await api.search(picture)
     await api.search(b"no image")
@@ -96,7 +96,7 @@ async def test_only_answers_are_taken_apart(api: Api, picture: bytes) -> None:
 
 
 async def test_more_like_this_has_a_stage_of_its_own(api: Api) -> None:
-    """An item's vector is looked up; nothing is received, sniffed or embedded."""
+    """The item's vector is looked up, and nothing is received, sniffed or embedded."""
     answer = await api.get(f"/v1/items/birds/{api.items[0].item_id}/similar")
     assert list(answer.json["timings_ms"]) == [
         "lookup", "publish", "search", "messaging", "reply", "total",

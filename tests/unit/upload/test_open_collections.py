@@ -1,4 +1,4 @@
-"""Upload describes a collection, and holds the version that it reads."""
+"""Upload describes a collection, and holds a lease on the version that it reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.upload.conftest import COUNT, Api, matches
 
 
 async def test_facets_count_labels_and_attributes(api: Api) -> None:
-    """What a filter can ask for, most frequent first, with how many items have it."""
+    """Facets list the values for filters, most frequent first, with their numbers of items."""
     answer = await api.get("/v1/collections/birds/facets")
     matches("Facets", answer)
     assert answer.json["index_version"] == api.volume.active("birds")
@@ -29,7 +29,7 @@ async def test_facets_count_labels_and_attributes(api: Api) -> None:
 
 
 async def test_facets_hold_200_values_at_most(api: Api) -> None:
-    """An attribute that is different for every item does not make an endless answer."""
+    """An attribute with many different values does not make an endless answer."""
     publish_version(api.volume, "moths", unit_vectors(300), items(300))
     answer = await api.get("/v1/collections/moths/facets")
     matches("Facets", answer)
@@ -38,13 +38,13 @@ async def test_facets_hold_200_values_at_most(api: Api) -> None:
 
 @pytest.fixture
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The active version is looked up for each request."""
+    """Check the active version for each request."""
     monkeypatch.setattr(collections, "_LOOK_AGAIN_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("_looks_each_time")
 async def test_facets_are_counted_once_a_version(api: Api) -> None:
-    """Later answers come without the file; a new version is counted again."""
+    """Later answers need no file, and a new version is counted again."""
     path = "/v1/collections/birds/facets"
     first = await asyncio.gather(api.get(path), api.get(path))
     version = api.volume.active("birds")
@@ -59,7 +59,7 @@ async def test_facets_are_counted_once_a_version(api: Api) -> None:
 
 @pytest.mark.usefixtures("_looks_each_time")
 async def test_a_version_being_read_is_not_removed(api: Api) -> None:
-    """The front holds the version it answers from, and lets go when it has taken up the next."""
+    """Upload holds the version that it reads, and releases it after opening the next."""
     assert (await api.get("/v1/collections/birds")).status == 200
     old = api.volume.active("birds")
     publish_version(api.volume, "birds", unit_vectors(3), items(3), number=1)
@@ -73,7 +73,7 @@ async def test_a_version_being_read_is_not_removed(api: Api) -> None:
 @pytest.mark.usefixtures("_looks_each_time")
 @pytest.mark.parametrize("whole", [True, False], ids=["folder", "ACTIVE"])
 async def test_a_removed_collection_is_not_held(api: Api, *, whole: bool) -> None:
-    """After its removal upload answers with an error, and holds its version no longer."""
+    """After the removal, upload answers with an error and releases the version."""
     assert (await api.get("/v1/collections/birds")).status == 200
     version, home = api.volume.active("birds"), api.volume.home("birds")
     if whole:
@@ -90,7 +90,7 @@ async def test_a_removed_collection_is_not_held(api: Api, *, whole: bool) -> Non
 @pytest.mark.usefixtures("_looks_each_time")
 @pytest.mark.parametrize("file", ["vectors.f32", "items.sqlite", "manifest.json"])
 async def test_a_damaged_version_is_refused_and_the_old_one_goes_on(api: Api, file: str) -> None:
-    """As searchers do: said once, and over with the next good version."""
+    """The refusal is logged once, and ends with the next valid version, as in searchers."""
     assert (await api.get("/v1/collections/birds")).status == 200
     old = api.volume.active("birds")
     broken = publish_version(api.volume, "birds", unit_vectors(3), items(3), number=1).version
@@ -111,7 +111,7 @@ async def test_a_damaged_version_is_refused_and_the_old_one_goes_on(api: Api, fi
 
 
 async def test_a_collection_says_how_it_is_searched(api: Api) -> None:
-    """Its method, and the recall it was chosen for beside the recall that was measured."""
+    """The description holds the method, the target recall, and the measured recall."""
     answer = await api.get("/v1/collections")
     matches("Collections", answer)
     manifest = api.volume.manifest("birds", api.volume.active("birds"))

@@ -1,4 +1,4 @@
-"""The file of each item: named in every answer, unless a setting hides it."""
+"""Answers name the file of each item, unless a setting hides the files."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ async def test_every_answer_names_the_files_of_its_items(api: Api, picture: byte
 
 
 class TestHidden:
-    """SIMILE_UPLOAD_SHOW_PATHS=false."""
+    """Tests a service with SIMILE_UPLOAD_SHOW_PATHS=false."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Settings that hide paths."""
+        """Return settings that hide paths."""
         return UploadSettings(port=0, deadline_seconds=10, show_paths=False)
 
     async def test_no_answer_names_a_file(self, api: Api, picture: bytes) -> None:
@@ -52,7 +52,7 @@ class TestHidden:
 
 
 async def test_an_answer_of_an_older_searcher_has_no_paths(api: Api, picture: bytes) -> None:
-    """A searcher of the release before sends none; the key is absent."""
+    """A searcher of the release before sends no paths, and the key is absent."""
     api.searcher.sends_paths = False
     answer = await api.search(picture)
     assert len(answer.json["neighbors"]) == 10

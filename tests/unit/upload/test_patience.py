@@ -1,4 +1,4 @@
-"""Callers who wait for so long and no longer: deadlines of their own, and those who left."""
+"""Callers set deadlines of their own, and callers that disconnect free their slots."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ def _gone(api: Api) -> float:
 
 
 @pytest.mark.parametrize("path", ["/v1/search", "/v1/embed"])
-async def test_the_callers_patience_is_the_querys_deadline(
-    api: Api, picture: bytes, path: str
-) -> None:
-    """Request-Timeout ends the wait with 504; the server's setting stays the longest."""
+async def test_request_timeout_is_the_querys_deadline(api: Api, picture: bytes, path: str) -> None:
+    """Request-Timeout ends the wait with 504; the server's setting is the maximum."""
     api.embedder.ignoring.add(picture)
     started = time.monotonic()
     answer = await api.search(picture, path, headers={"Request-Timeout": "0.05"})
@@ -59,7 +57,7 @@ async def test_the_deadline_travels_with_the_query(api: Api, picture: bytes) -> 
 
 
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", "1_0", ""])
-async def test_a_patience_that_is_no_number_is_refused(
+async def test_a_request_timeout_that_is_no_number_is_refused(
     api: Api, picture: bytes, given: str
 ) -> None:
     """The header is refused by name, before the body is read."""
@@ -68,8 +66,8 @@ async def test_a_patience_that_is_no_number_is_refused(
     assert "Request-Timeout" in answer.json["detail"]
 
 
-async def test_a_query_whose_time_is_up_is_not_sent_on(api: Api, picture: bytes) -> None:
-    """A body that took all of the caller's patience costs no embedder; it is counted as saved."""
+async def test_a_query_past_its_deadline_is_not_sent(api: Api, picture: bytes) -> None:
+    """A body that took all of the caller's time costs no embedder, and is counted as expired."""
     over = asyncio.Event()
 
     async def slow() -> Any:
@@ -85,8 +83,8 @@ async def test_a_query_whose_time_is_up_is_not_sent_on(api: Api, picture: bytes)
     assert _count(api, "expired_total", before="publish") == 1
 
 
-async def test_a_caller_who_leaves_is_forgotten(api: Api, picture: bytes) -> None:
-    """What waits for the answer ends with the connection; an answer that comes is late."""
+async def test_a_caller_that_disconnects_is_forgotten(api: Api, picture: bytes) -> None:
+    """The query ends with the connection, and is counted with status 499."""
     api.embedder.ignoring.add(picture)
     asking = asyncio.create_task(api.search(picture))
     await _until(lambda: _count(api, "in_flight_queries") == 1)
@@ -97,10 +95,10 @@ async def test_a_caller_who_leaves_is_forgotten(api: Api, picture: bytes) -> Non
     await _until(lambda: _gone(api) == 1)
 
 
-async def test_a_caller_who_leaves_in_mid_body_is_forgotten(
+async def test_a_caller_that_disconnects_during_its_body_is_forgotten(
     api: Api, picture: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its place is free at once, nothing is sent on, and it is no defect of ours."""
+    """The body's slot and bytes are released, no image is sent, and no traceback is logged."""
 
     async def stuck() -> Any:
         yield picture[:10]
@@ -116,15 +114,17 @@ async def test_a_caller_who_leaves_in_mid_body_is_forgotten(
 
 
 class TestDraining:
-    """While the service stops."""
+    """Tests a service that stops."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Room for two queries."""
+        """Return settings with a deadline of 10 s."""
         return UploadSettings(port=0, deadline_seconds=10)
 
-    async def test_a_connection_in_use_is_told_to_close(self, api: Api, picture: bytes) -> None:
-        """The answer in flight comes with Connection: close: no other request follows it."""
+    async def test_a_connection_in_use_is_closed_after_its_answer(
+        self, api: Api, picture: bytes
+    ) -> None:
+        """The answer in flight has Connection: close, so that no request follows."""
         api.embedder.ignoring.add(picture)
         item = api.items[0].item_id
         async with aiohttp.ClientSession() as session:
@@ -152,10 +152,8 @@ class TestDraining:
             assert answer.headers["Connection"] == "close"
         await api.running
 
-    async def test_a_batch_that_was_let_in_is_answered_whole(
-        self, api: Api, picture: bytes
-    ) -> None:
-        """Images of a form that arrive after the stop belong to a request from before it."""
+    async def test_an_admitted_batch_is_answered_completely(self, api: Api, picture: bytes) -> None:
+        """Images of a form that arrive after the stop belong to a request from before the stop."""
         boundary, head = b"--x\r\n", b'Content-Disposition: form-data; name="image"\r\n\r\n'
         held = asyncio.Event()
 
@@ -176,7 +174,7 @@ class TestDraining:
 
 
 async def test_each_image_of_a_batch_has_the_callers_deadline(api: Api, picture: bytes) -> None:
-    """The header counts for every image of the form."""
+    """The header applies to every image of the form."""
     headers = {"Request-Timeout": "3"}
     answer = await api.ask(
         "POST", "/v1/search/batch", data=form_of(picture, picture + b"\0"), headers=headers

@@ -1,4 +1,4 @@
-"""The parameters of a query: what is accepted, and what is refused by name."""
+"""The parameters of a query are parsed, or refused by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _parse(**fields: str) -> tuple[Question, Box | None]:
 
 
 def test_defaults_and_given_values() -> None:
-    """Without parameters ten neighbours of the default collection; else what is asked."""
+    """Without parameters, the query is for ten neighbours; given values replace the defaults."""
     assert _parse() == (Question(), None)
     asked = _parse(
         collection="birds",
@@ -40,7 +40,7 @@ def test_defaults_and_given_values() -> None:
 
 @pytest.mark.parametrize("k", ["0", "101", "-1", "1.5", "ten", "", "1e1", "²", "9" * 40, "NaN"])
 def test_k_must_be_a_whole_number_in_range(k: str) -> None:
-    """Anything else names the parameter and its range."""
+    """Any other value is refused with the parameter's name and range."""
     with pytest.raises(MalformedRequest, match="k must be a whole number from 1 to 100"):
         _parse(k=k)
 
@@ -50,7 +50,7 @@ def test_k_must_be_a_whole_number_in_range(k: str) -> None:
     "distance", ["-0.1", "2.1", "nan", "inf", "-inf", "near", "", "0_1", "\u0661", "1,5", "0x1"]
 )
 def test_a_distance_must_be_a_number_in_range(name: str, distance: str) -> None:
-    """NaN and infinity are no distances, nor is what only Python takes for a number."""
+    """NaN and infinity are refused, as are numbers in a notation of Python's."""
     with pytest.raises(MalformedRequest, match=f"{name} must be a number from 0 to 2"):
         parse_search({name: distance}, Route.SEARCH)
 
@@ -69,26 +69,26 @@ def test_a_box_may_end_a_rounding_error_after_the_image() -> None:
     ],
 )  # fmt: skip
 def test_a_box_must_be_inside_the_image(box: str) -> None:
-    """Four finite fractions that span something, and nothing outside of the image."""
+    """A box has four finite fractions, a size above zero, and no part outside of the image."""
     with pytest.raises(MalformedRequest, match="box must be left,top,width,height"):
         _parse(box=box)
 
 
 @pytest.mark.parametrize("cursor", ["", "a b", "a+b", "a/b", "a=b", "===", "é", "a" * 8193, "a\n"])
 def test_a_cursor_is_url_safe_text(cursor: str) -> None:
-    """What no answer can have given is refused before it is sent to anybody."""
+    """A text that no answer can have given is refused before a message is sent."""
     with pytest.raises(MalformedRequest, match="cursor must be the next_cursor of an answer"):
         _parse(cursor=cursor)
 
 
 def test_the_longest_cursor_passes() -> None:
-    """A cursor of 8192 characters is let through, as it came."""
+    """A cursor of 8192 characters is accepted unchanged."""
     assert _parse(cursor="a" * 8192)[0].cursor == "a" * 8192
 
 
 @pytest.mark.parametrize("text", ["{}", '{"attributes": {}}'])
-def test_a_filter_that_asks_for_nothing_is_none(text: str) -> None:
-    """An empty object leaves nothing out."""
+def test_an_empty_filter_is_no_filter(text: str) -> None:
+    """An empty object excludes no item."""
     assert _parse(filter=text)[0].filter is None
 
 
@@ -125,7 +125,7 @@ def test_a_filter_that_asks_for_nothing_is_none(text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_wrong_filter_says_what_is_wrong(text: str, fault: str) -> None:
-    """Each mistake is named, and an example shows how it is done."""
+    """Each mistake is named, with an example of a filter."""
     with pytest.raises(MalformedRequest) as refusal:
         _parse(filter=text)
     assert str(refusal.value).startswith(f"filter {fault}")
@@ -142,6 +142,6 @@ def test_a_wrong_filter_says_what_is_wrong(text: str, fault: str) -> None:
     ],
 )
 def test_an_unknown_parameter_is_named(name: str, route: Route) -> None:
-    """A misspelt parameter, or one that means nothing here, is an error, not silence."""
+    """A misspelt parameter, or one that has no meaning on the route, is an error."""
     with pytest.raises(MalformedRequest, match=f"'{name}'; this address takes: .*k, max_distance"):
         parse_search({name: "1"}, route)

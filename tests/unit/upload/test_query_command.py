@@ -1,4 +1,4 @@
-"""`simile query` against a running front: what it asks, and what it shows."""
+"""`simile query` sends its options to a running upload, and prints the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.upload.conftest import COUNT, Api
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """A command that has ended."""
+    """Holds the exit code and the output of a command."""
 
     exit_code: int
     stdout: str
@@ -30,7 +30,7 @@ class Ended:
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
-    """Two images, and a file that is none."""
+    """Return the paths of two images and of a text file."""
     contents = [plain_jpeg((9, 9, 9)), plain_jpeg((200, 9, 9)), b"this is text"]
     paths = [tmp_path / f"query-{number}.jpg" for number in range(3)]
     for path, content in zip(paths, contents, strict=True):
@@ -39,7 +39,7 @@ def files(tmp_path: Path) -> list[str]:
 
 
 async def _simile(*arguments: str) -> Ended:
-    """The command as a process: in this one the service writes its log."""
+    """Run the command as a process, since the service logs in this one."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services", *arguments,
         stdout=PIPE, stderr=PIPE, env={**os.environ, "COLUMNS": "120"},
@@ -53,7 +53,7 @@ async def _query(api: Api, *arguments: str) -> Ended:
 
 
 async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> None:
-    """What is asked on the command line is what is asked of the searcher."""
+    """The searcher receives the values of the command line."""
     result = await _query(
         api, files[0], "-k", "3", "--filter", '{"label": "crow"}', "--box", "0,0,0.5,1",
         "--max-distance", "0.5", "--collapse", "0.25", "--collection", "birds",
@@ -66,7 +66,7 @@ async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> 
 
 
 async def test_the_table_says_what_is_folded_and_what_is_left(api: Api, files: list[str]) -> None:
-    """Each neighbour with its near-duplicates; the last line says that there is more."""
+    """Each neighbour shows its near-duplicates, and the last line shows the number of matches."""
     result = await _query(api, files[0], "-k", "3", "--collapse", "0.1")
     assert result.stdout.count("+1 near-duplicate") == 3
     assert "image odd" in result.stdout
@@ -76,8 +76,8 @@ async def test_the_table_says_what_is_folded_and_what_is_left(api: Api, files: l
     assert f"of {COUNT}" not in everything.stdout
 
 
-async def test_pages_go_on_where_the_one_before_ended(api: Api, files: list[str]) -> None:
-    """The table counts on; asking for more pages than there are gives all there are."""
+async def test_pages_continue_where_the_one_before_ended(api: Api, files: list[str]) -> None:
+    """The table continues over pages; more pages than exist give all items."""
     result = await _query(api, files[0], "-k", "5", "--pages", "2")
     assert f"10 of {COUNT}" in result.stdout
     assert all(item.item_id in result.stdout for item in api.items[:10])
@@ -85,7 +85,7 @@ async def test_pages_go_on_where_the_one_before_ended(api: Api, files: list[str]
     assert [len(page["neighbors"]) for page in pages] == [5, 5, 2]
 
 
-async def test_one_page_as_json_is_the_answer_as_it_came(api: Api, files: list[str]) -> None:
+async def test_one_page_as_json_is_the_answer_unchanged(api: Api, files: list[str]) -> None:
     """--json shows the body of the answer."""
     answer = json.loads((await _query(api, files[0], "-k", "1", "--json")).stdout)
     assert answer["matching"] == COUNT
@@ -93,7 +93,7 @@ async def test_one_page_as_json_is_the_answer_as_it_came(api: Api, files: list[s
 
 
 async def test_several_files_are_one_batch(api: Api, files: list[str]) -> None:
-    """A table for each image; a failed image has its code, and sets the exit code."""
+    """Each image has a table; a failed image shows its code, and sets the exit code."""
     good = await _query(api, *files[:2], "-k", "2")
     assert good.exit_code == 0
     assert all(Path(file).name in good.stdout for file in files[:2])
@@ -108,7 +108,7 @@ async def test_several_files_are_one_batch(api: Api, files: list[str]) -> None:
 
 
 async def test_pages_take_one_file(api: Api, files: list[str]) -> None:
-    """Only a search has pages, a batch has none."""
+    """Only a single search has pages."""
     result = await _query(api, *files[:2], "--pages", "2")
     assert result.exit_code == 2
     assert "--pages takes one FILE" in result.stderr
@@ -122,8 +122,8 @@ async def test_a_refusal_is_one_line(api: Api, files: list[str]) -> None:
     assert result.stderr.endswith("(malformed_request)\n")
 
 
-async def test_nobody_there_is_said_so(files: list[str]) -> None:
-    """An address where nothing listens ends with a named error."""
+async def test_an_unreachable_server_is_an_error(files: list[str]) -> None:
+    """An address without a listener ends the command with a named error."""
     result = await _simile("query", "--url", "http://127.0.0.1:9", files[0])
     assert result.exit_code == 1
     assert "unreachable" in result.stderr
@@ -134,7 +134,7 @@ async def test_nobody_there_is_said_so(files: list[str]) -> None:
     [(200, "[]"), (200, "{}"), (500, '{"error": "x"}'), (404, "<html>"), (200, "null")],
 )
 async def test_another_server_is_no_simile(files: list[str], status: int, body: str) -> None:
-    """Whatever it answers, with whatever status, is one line."""
+    """Any answer of another server, with any status, is reported in one line."""
 
     async def answer(request: web.Request) -> web.Response:
         await request.read()

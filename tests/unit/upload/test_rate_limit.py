@@ -1,4 +1,4 @@
-"""Tokens: a burst, then a steady rate, each caller for themselves, in bounded memory."""
+"""Tokens allow a burst, then a steady rate, for each caller, in limited memory."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from tests.unit.upload.conftest import Api, form_of, refused
 
 
 class Clock:
-    """A clock that a test turns."""
+    """Returns a time that a test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
 
     def __call__(self) -> float:
-        """Seconds."""
+        """Return the time in seconds."""
         return self.now
 
 
 def _taken(limit: RateLimit, caller: str) -> int:
-    """How many tokens there are at once."""
+    """Return the number of tokens available at once."""
     taken = 0
     try:
         while taken < 1000:
@@ -37,7 +37,7 @@ def _taken(limit: RateLimit, caller: str) -> int:
 
 
 def test_a_burst_and_then_the_rate() -> None:
-    """A rested caller has the burst; after that, what the time has filled in, up to the burst."""
+    """A rested caller has the burst, and afterwards the tokens that time has added."""
     clock = Clock()
     limit = RateLimit(2.0, 5, clock=clock)
     assert _taken(limit, "a") == 5
@@ -48,13 +48,13 @@ def test_a_burst_and_then_the_rate() -> None:
 
 
 def test_each_caller_has_a_bucket() -> None:
-    """A caller over its rate takes nothing from others."""
+    """A caller over its rate takes no tokens from others."""
     limit = RateLimit(1.0, 2, clock=Clock())
     assert (_taken(limit, "a"), _taken(limit, "b")) == (2, 2)
 
 
 def test_the_refusal_says_when_there_is_a_token_again() -> None:
-    """Retry-After is the time to the next token, in whole seconds, and then there is one."""
+    """Retry-After is the time to the next token, in whole seconds, when a token exists."""
     clock = Clock()
     limit = RateLimit(0.25, 1, clock=clock)
     limit.take("a")
@@ -66,8 +66,8 @@ def test_the_refusal_says_when_there_is_a_token_again() -> None:
     limit.take("a")
 
 
-def test_asking_while_refused_costs_nothing() -> None:
-    """A caller who keeps asking is not shut out for longer by that."""
+def test_refused_requests_cost_no_tokens() -> None:
+    """A caller that keeps sending requests does not delay its next token."""
     clock = Clock()
     limit = RateLimit(1.0, 1, clock=clock)
     limit.take("a")
@@ -80,14 +80,14 @@ def test_asking_while_refused_costs_nothing() -> None:
 
 
 def test_zero_is_without_a_limit() -> None:
-    """Off by default: nothing is counted or kept."""
+    """By default nothing is counted or stored."""
     limit = RateLimit(0.0, 1)
     assert _taken(limit, "a") == 1000
     assert len(limit) == 0
 
 
 def test_the_table_is_bounded() -> None:
-    """Beyond its size the quietest caller is forgotten, never the one who is asking."""
+    """Beyond the limit, the quietest caller is forgotten, never the active one."""
     limit = RateLimit(1.0, 2, clock=Clock(), max_callers=3)
     _taken(limit, "loud")
     for number in range(100):
@@ -97,18 +97,18 @@ def test_the_table_is_bounded() -> None:
     assert len(limit) == 3
 
 
-class TestTwoAtOnce:
-    """With two tokens that hardly come back."""
+class TestTwoTokens:
+    """Tests a service with two tokens that are practically not replenished."""
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Two queries at once."""
+        """Return settings with a burst of two queries."""
         return UploadSettings(port=0, rate_per_second=0.01, rate_burst=2)
 
     async def test_the_third_query_is_refused_before_its_body(
         self, api: Api, picture: bytes
     ) -> None:
-        """429 with the time to wait, while the body has not even been sent; pictures are free."""
+        """The answer is 429 before the body is sent; images of items need no token."""
         for _ in range(2):
             assert (await api.search(picture)).status == 200
 
@@ -126,7 +126,7 @@ class TestTwoAtOnce:
         assert thumbnail.status == 200
 
     async def test_each_image_of_a_batch_is_a_query(self, api: Api) -> None:
-        """A batch of three does not pass where two may."""
+        """A batch of three images is refused where two tokens are left."""
         pictures = [plain_jpeg((9, 90 * number, 9)) for number in range(3)]
         refused(
             await api.ask("POST", "/v1/search/batch", data=form_of(*pictures)), 429, "rate_limited"

@@ -1,4 +1,4 @@
-"""Images by address: fetched from where anybody may ask, and from nowhere else."""
+"""Images are fetched from public addresses, and from no internal ones."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass
 class Names:
-    """A resolver of made-up names; each look-up takes the next addresses of its name."""
+    """Resolves made-up names; each look-up returns the next addresses of its name."""
 
     answers: dict[str, list[Sequence[str]]]
     asked: list[str] = field(default_factory=list)
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """The addresses."""
+        """Return the next addresses of the name."""
         del port
         self.asked.append(host)
         if host not in self.answers:
@@ -43,7 +43,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @contextlib.asynccontextmanager
 async def _served(handler: Handler) -> AsyncIterator[int]:
-    """A server on the loopback address; its port."""
+    """Run a server on the loopback address, and yield its port."""
     runner = web.ServerRunner(web.Server(handler))  # type: ignore[arg-type]
     await runner.setup()
     await web.TCPSite(runner, LOOPBACK, 0).start()
@@ -53,8 +53,10 @@ async def _served(handler: Handler) -> AsyncIterator[int]:
         await runner.cleanup()
 
 
-def _remote(names: Names, *allowed: str, most: int = 10**6, seconds: float = 5.0) -> RemoteImages:
-    return RemoteImages(frozenset(allowed), most, seconds, names)
+def _remote(
+    names: Names, *allowed: str, max_bytes: int = 10**6, seconds: float = 5.0
+) -> RemoteImages:
+    return RemoteImages(frozenset(allowed), max_bytes, seconds, names)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +72,13 @@ def _remote(names: Names, *allowed: str, most: int = 10**6, seconds: float = 5.0
     ],
 )  # fmt: skip
 def test_addresses_inside_are_not_public(address: str) -> None:
-    """Private, loopback, link-local, metadata, multicast, reserved, and IPv4 in disguise."""
+    """Private, loopback, link-local, metadata, multicast and reserved addresses are not public."""
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["1.1.1.1", "93.184.215.14", "2606:4700:4700::1111"])
 def test_addresses_of_the_internet_are_public(address: str) -> None:
-    """What anybody may ask."""
+    """Addresses of the internet are public."""
     assert is_public(address)
 
 
@@ -95,7 +97,7 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
     ],
 )  # fmt: skip
 async def test_an_address_that_is_not_allowed_is_never_asked(address: str) -> None:
-    """By scheme, user, port, or what it means: refused before a connection is made."""
+    """Such an address is refused by scheme, user, port or meaning, before any connection."""
     inside: list[Sequence[str]] = [[LOOPBACK]]
     known = ("localhost", "localhost.", "127.1", "0", "2130706433", "0x7f000001", "0177.0.0.1")
     names = Names({"inside.example": [["10.0.0.7"]], "a.example": [["1.1.1.1"]]})
@@ -107,15 +109,15 @@ async def test_an_address_that_is_not_allowed_is_never_asked(address: str) -> No
         assert "is not known" in str(seen.value)
 
 
-async def test_one_address_inside_spoils_a_name() -> None:
-    """A name with a public and a private address is refused, whichever would be tried first."""
+async def test_an_internal_address_among_others_is_refused() -> None:
+    """A name with a public and a private address is refused, in any order of the addresses."""
     names = Names({"both.example": [["1.1.1.1", "192.168.0.1"]]})
     with pytest.raises(UrlNotAllowed):
         await _remote(names).fetch("http://both.example/a.jpg")
 
 
 async def test_an_allowed_host_is_fetched_from() -> None:
-    """The operator's list lets a private address and another port in; the bytes come back."""
+    """The operator's list permits a private address and another port."""
     seen: list[web.BaseRequest] = []
 
     async def image(request: web.BaseRequest) -> web.Response:
@@ -136,7 +138,7 @@ async def test_an_allowed_host_is_fetched_from() -> None:
 
 
 async def test_the_vetted_address_is_the_one_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name that changes between two look-ups (DNS rebinding) is looked up once, and pinned."""
+    """A name that changes between look-ups (DNS rebinding) is looked up once, and pinned."""
     reached: list[str] = []
 
     async def image(request: web.BaseRequest) -> web.Response:
@@ -145,7 +147,7 @@ async def test_the_vetted_address_is_the_one_connected_to(monkeypatch: pytest.Mo
 
     async with _served(image) as port:
         names = Names({"rebinding.example": [[LOOPBACK], ["10.255.255.1"]]})
-        # Public for this test, so that the loopback server stands for one of the internet.
+        # This test makes loopback public, so that its server stands for one of the internet.
         monkeypatch.setattr(
             "services.upload.query.remote_image.is_public", lambda it: it == LOOPBACK
         )
@@ -166,7 +168,7 @@ async def test_the_vetted_address_is_the_one_connected_to(monkeypatch: pytest.Mo
     ],
 )  # fmt: skip
 async def test_each_redirect_is_vetted(location: str) -> None:
-    """An allowed host that leads inside is not followed there."""
+    """A redirect of an allowed host to an internal address is refused."""
 
     async def leads(request: web.BaseRequest) -> web.Response:
         del request
@@ -181,7 +183,7 @@ async def test_each_redirect_is_vetted(location: str) -> None:
 
 @pytest.mark.parametrize(("hops", "arrives"), [(3, True), (4, False)])
 async def test_redirects_are_bounded(hops: int, arrives: bool) -> None:  # noqa: FBT001
-    """Three are followed, relative ones too; a fourth is an error."""
+    """Three redirects are followed, also relative ones, and a fourth is an error."""
 
     async def leads(request: web.BaseRequest) -> web.Response:
         left = int(request.path.strip("/"))
@@ -201,7 +203,7 @@ async def test_redirects_are_bounded(hops: int, arrives: bool) -> None:  # noqa:
 
 @pytest.mark.parametrize("declared", [True, False])
 async def test_an_image_is_read_up_to_the_limit(declared: bool) -> None:  # noqa: FBT001
-    """Too large by Content-Length, or as it streams: given up either way."""
+    """An image above the limit is given up, by its Content-Length or while it streams."""
     sent = 0
 
     async def large(request: web.BaseRequest) -> web.StreamResponse:
@@ -215,14 +217,14 @@ async def test_an_image_is_read_up_to_the_limit(declared: bool) -> None:  # noqa
         return answer
 
     async with _served(large) as port:
-        remote = _remote(Names({"a": [[LOOPBACK]]}), f"a:{port}", most=10**6)
+        remote = _remote(Names({"a": [[LOOPBACK]]}), f"a:{port}", max_bytes=10**6)
         with pytest.raises(ImageTooLarge):
             await remote.fetch(f"http://a:{port}/")
     assert sent < 10**8
 
 
 async def test_a_compressed_answer_is_not_opened() -> None:
-    """What is small on its way must not be large in memory."""
+    """A small compressed answer must not become large in memory."""
 
     async def squeezed(request: web.BaseRequest) -> web.Response:
         del request
@@ -234,7 +236,7 @@ async def test_a_compressed_answer_is_not_opened() -> None:
 
 
 async def test_the_time_is_bounded_in_all() -> None:
-    """A server that says nothing, or a byte now and then, holds nobody."""
+    """A server that is silent, or sends a byte now and then, is given up in time."""
 
     async def slow(request: web.BaseRequest) -> web.StreamResponse:
         answer = web.StreamResponse()
@@ -252,12 +254,12 @@ async def test_the_time_is_bounded_in_all() -> None:
 
 
 @pytest.mark.parametrize("status", [204, 206, 304, 401, 404, 500])
-async def test_an_answer_that_is_no_image_is_told(status: int) -> None:
-    """Only 200 brings an image; the body of any other answer is not shown to the caller."""
+async def test_an_answer_that_is_no_image_is_reported(status: int) -> None:
+    """Only status 200 brings an image; the body of any other answer is not shown to the caller."""
 
     async def wrong(request: web.BaseRequest) -> web.Response:
         del request
-        return web.Response(status=status, text=None if status in {204, 304} else "inside news")
+        return web.Response(status=status, text=None if status in {204, 304} else "internal news")
 
     async with _served(wrong) as port:
         remote = _remote(Names({"a": [[LOOPBACK]]}), f"a:{port}")
@@ -266,8 +268,8 @@ async def test_an_answer_that_is_no_image_is_told(status: int) -> None:
     assert "news" not in str(seen.value)
 
 
-async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy would look names up again, and may stand inside."""
+async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy would look names up again, and may be internal."""
 
     async def image(request: web.BaseRequest) -> web.Response:
         del request
@@ -281,7 +283,7 @@ async def test_no_proxy_of_the_environment_is_asked(monkeypatch: pytest.MonkeyPa
 
 
 async def test_by_default_nothing_is_fetched(api: Api, picture: bytes) -> None:
-    """Query by URL is off: a 400 on each route; in a batch the other images are answered."""
+    """Query by URL is off by default; in a batch the other images are answered."""
     address = "http://127.0.0.1:1/a.jpg"
     answer = await api.ask("POST", "/v1/search", params={"image_url": address})
     refused(answer, 400, "url_not_allowed")
@@ -294,11 +296,11 @@ async def test_by_default_nothing_is_fetched(api: Api, picture: bytes) -> None:
 
 
 class TestQueryByUrl:
-    """With query by URL on."""
+    """Tests a service with query by URL."""
 
     @pytest.fixture
     def upload_settings(self, unused_tcp_port: int) -> UploadSettings:
-        """One host of this machine is allowed."""
+        """Return settings that allow a host of this machine."""
         return UploadSettings(
             port=0, query_by_url=True, url_allowed_hosts=f"{LOOPBACK}:{unused_tcp_port}"
         )
@@ -306,7 +308,7 @@ class TestQueryByUrl:
     async def test_an_image_is_searched_by_its_address(
         self, api: Api, picture: bytes, unused_tcp_port: int
     ) -> None:
-        """A form's field or a parameter; the embedder gets the bytes; both at once is refused."""
+        """The address is a form's field or a parameter; an image beside it is refused."""
 
         async def image(request: web.BaseRequest) -> web.Response:
             del request
@@ -355,7 +357,7 @@ class TestQueryByUrl:
         assert answer.json["results"][1]["name"] == address
 
     async def test_the_addresses_of_a_batch_count_as_images(self, api: Api) -> None:
-        """More images and addresses than a batch may hold are refused; none is fetched."""
+        """More images and addresses than a batch may hold are refused, and none is fetched."""
         form = FormData(default_to_multipart=True)
         for _ in range(17):
             form.add_field("image_url", "http://images.example/a.png")
@@ -363,8 +365,8 @@ class TestQueryByUrl:
         refused(answer, 400, "malformed_request")
         assert "16 images" in answer.json["detail"]
 
-    async def test_inside_is_refused_by_name(self, api: Api) -> None:
-        """The metadata address of clouds, the classic."""
+    async def test_the_metadata_address_is_refused_by_name(self, api: Api) -> None:
+        """The metadata address of clouds is refused."""
         address = "http://169.254.169.254/latest/meta-data/"
         answer = await api.ask("POST", "/v1/search", params={"image_url": address})
         refused(answer, 400, "url_not_allowed")

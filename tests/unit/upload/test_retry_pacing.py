@@ -15,7 +15,7 @@ from services.upload.http.retry_pacing import RetryPacing
 
 
 class _Clock:
-    """A clock that tests move."""
+    """Returns a time that tests set."""
 
     now = 1000.0
 
@@ -25,7 +25,7 @@ class _Clock:
 
 @pytest.fixture
 def clock() -> _Clock:
-    """Some time after the machine's start."""
+    """Return a clock some time after the machine's start."""
     return _Clock()
 
 
@@ -37,21 +37,21 @@ def _refusals(clock: _Clock) -> RetryPacing:
     return RetryPacing(lambda: None, per_second=10, burst=3, max_seconds=0.5, clock=clock)
 
 
-def test_some_go_out_at_once_and_the_rest_in_turns(clock: _Clock) -> None:
-    """Three together, then one every tenth of a second, none later than half a second."""
+def test_a_burst_is_sent_at_once_and_the_rest_at_the_rate(clock: _Clock) -> None:
+    """Three refusals are sent at once, then ten a second, none later than half a second."""
     assert _waits(_refusals(clock), 10) == [0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5]
 
 
-def test_those_that_come_slowly_never_wait(clock: _Clock) -> None:
-    """As callers do that wait as Retry-After says."""
+def test_occasional_refusals_never_wait(clock: _Clock) -> None:
+    """Callers that obey Retry-After are refused without a delay."""
     refusals = _refusals(clock)
     for _ in range(50):
         clock.now += 0.1
         assert refusals.wait_seconds() == 0
 
 
-def test_after_a_quiet_time_some_go_out_at_once_again(clock: _Clock) -> None:
-    """As many as at first, and no more."""
+def test_after_a_quiet_time_the_burst_is_full_again(clock: _Clock) -> None:
+    """The burst is as large as at first, and no larger."""
     refusals = _refusals(clock)
     _waits(refusals, 20)
     clock.now += 3600
@@ -85,8 +85,8 @@ async def _seconds(session: aiohttp.ClientSession, url: str) -> float:
     return time.monotonic() - began
 
 
-async def test_a_refusal_that_comes_thick_is_held_and_an_answer_is_not() -> None:
-    """The second of two is answered no sooner than its turn, and is counted."""
+async def test_a_frequent_refusal_is_delayed_and_an_answer_is_not() -> None:
+    """The second refusal is sent at its turn and counted, and an answer is sent at once."""
     held = list[None]()
     refusals = RetryPacing(lambda: held.append(None), per_second=2, burst=1, max_seconds=0.5)
     async with _served(refusals) as url, aiohttp.ClientSession() as session:
@@ -101,8 +101,8 @@ async def test_a_refusal_that_comes_thick_is_held_and_an_answer_is_not() -> None
     assert len(held) == 1
 
 
-async def test_no_more_are_held_than_a_front_has_memory_for() -> None:
-    """The others are answered at once."""
+async def test_the_number_of_delayed_refusals_is_limited() -> None:
+    """Further refusals are sent at once."""
     held = list[None]()
     refusals = RetryPacing(
         lambda: held.append(None), per_second=0.1, burst=1, max_seconds=60, max_held=1
@@ -115,7 +115,7 @@ async def test_no_more_are_held_than_a_front_has_memory_for() -> None:
         await _seconds(session, f"{url}/refused")
         assert not slow.done()
         slow.cancel()
-        # Its caller is gone: there is room for another.
+        # The caller has gone, which leaves room for another.
         while refusals._held:
             await asyncio.sleep(0.001)
         another = asyncio.create_task(_seconds(session, f"{url}/refused"))

@@ -1,4 +1,4 @@
-"""What a search can ask for besides neighbours: pages, filters, folding, a part of the image."""
+"""A search has pages, filters, folding, and a box."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api, form_of, matches, refused
 
 
-async def test_the_searcher_is_asked_what_the_caller_asked(api: Api, picture: bytes) -> None:
-    """Filter, distances and box travel as they were given, in the query string or in the form."""
+async def test_the_searcher_receives_the_callers_parameters(api: Api, picture: bytes) -> None:
+    """Filter, distances and box arrive unchanged, from the query string or the form."""
     asked = {
         "k": "3",
         "max_distance": "0.5",
@@ -39,7 +39,7 @@ async def test_the_searcher_is_asked_what_the_caller_asked(api: Api, picture: by
 async def test_without_parameters_nothing_is_bounded_folded_or_left_out(
     api: Api, picture: bytes
 ) -> None:
-    """An answer names no duplicates and a question no filter unless asked to."""
+    """By default an answer lists no duplicates, and a question has no filter."""
     answer = await api.search(picture)
     assert answer.json["neighbors"][0]["duplicates"] == []
     question = api.searcher.asked
@@ -48,7 +48,7 @@ async def test_without_parameters_nothing_is_bounded_folded_or_left_out(
 
 
 async def test_pages_follow_one_another_to_the_end(api: Api, picture: bytes) -> None:
-    """The same image with the cursor of each answer brings every item once; the last has none."""
+    """The same image with the cursor of each answer gives every item once, until the last page."""
     found, cursor = list[str](), dict[str, str]()
     while True:
         answer = await api.search(picture, params={"k": "5", **cursor})
@@ -60,8 +60,8 @@ async def test_pages_follow_one_another_to_the_end(api: Api, picture: bytes) -> 
     assert found == [item.item_id for item in api.items]
 
 
-async def test_a_page_after_the_index_changed_is_gone(api: Api, picture: bytes) -> None:
-    """A cursor of the version before is a 410 that says so."""
+async def test_a_cursor_of_an_older_index_has_expired(api: Api, picture: bytes) -> None:
+    """A cursor of the version before gets 410."""
     first = await api.search(picture, params={"k": "5"})
     publish_version(
         api.volume, "birds", unit_vectors(COUNT), items(COUNT), images_root=api.images, number=1
@@ -71,7 +71,7 @@ async def test_a_page_after_the_index_changed_is_gone(api: Api, picture: bytes) 
     refused(answer, 410, "cursor_expired")
 
 
-async def test_a_cursor_may_be_longer_than_most_addresses(api: Api, picture: bytes) -> None:
+async def test_a_cursor_may_be_long(api: Api, picture: bytes) -> None:
     """8192 characters reach the searcher, by form and by query string, beside a long filter."""
     long = {"cursor": "a" * 8192, "filter": json.dumps({"label": "<" * 4000})}
     path = f"/v1/items/birds/{api.items[0].item_id}/similar"
@@ -87,7 +87,7 @@ async def test_a_cursor_may_be_longer_than_most_addresses(api: Api, picture: byt
 async def test_a_form_field_that_is_too_long_is_refused(
     api: Api, picture: bytes, name: str, length: int
 ) -> None:
-    """The parameters that need much room have it, and no more."""
+    """Cursor and filter may be long, within their limits; other fields have a shorter limit."""
     answer = await api.ask("POST", "/v1/search", data=form_of(picture, **{name: "a" * length}))
     refused(answer, 400, "malformed_request")
     assert f"'{name}' has more than {length - 1} bytes" in answer.json["detail"]
@@ -96,7 +96,7 @@ async def test_a_form_field_that_is_too_long_is_refused(
 async def test_an_image_that_the_broker_can_not_carry_is_too_large(
     api: Api, picture: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where SIMILE_IMAGE_MAX_BYTES allows more than RabbitMQ does the answer is 413."""
+    """When SIMILE_IMAGE_MAX_BYTES exceeds RabbitMQ's limit, the answer is 413."""
 
     async def too_large(queue: str, message: Message) -> None:
         del queue, message
@@ -108,7 +108,7 @@ async def test_an_image_that_the_broker_can_not_carry_is_too_large(
 
 
 async def test_more_like_an_item_leaves_the_item_out(api: Api) -> None:
-    """The item itself is not among its neighbours, and k of them still come."""
+    """The item itself is not among its neighbours, and k others are found."""
     item = api.items[2]
     answer = await api.get(f"/v1/items/birds/{item.item_id}/similar?k=5")
     matches("SearchAnswer", answer)
@@ -121,7 +121,7 @@ async def test_more_like_an_item_leaves_the_item_out(api: Api) -> None:
 
 
 async def test_more_like_an_item_can_be_filtered_folded_and_paged(api: Api) -> None:
-    """The parameters of a search that make sense for an item are taken for one, too."""
+    """Queries by item accept the parameters of a search that make sense for an item."""
     path = f"/v1/items/birds/{api.items[0].item_id}/similar"
     asked = {"k": "6", "max_distance": "1", "collapse": "0.5", "filter": '{"label": ["crow"]}'}
     first = await api.get(path, params=asked)

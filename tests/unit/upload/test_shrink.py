@@ -1,4 +1,4 @@
-"""Large photographs shrunk before they travel: the model's input stays the same to the bit."""
+"""Large photographs are shrunk before sending, with the same input of the model to the bit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ WHOLE = Box(0, 0, 1, 1)
 
 
 def _photograph(width: int = 1203, height: int = 802, name: str = "JPEG", **options: Any) -> bytes:
-    """A picture with a camera's noise: a large file."""
+    """Return a picture with a camera's noise, which makes a large file."""
     noise = np.random.default_rng(width).integers(-60, 60, (height, width, 1))
     drawn = np.asarray(pictures.scene(width, height)) + noise
     picture = Image.fromarray(np.clip(drawn, 0, 255).astype(np.uint8))
@@ -58,7 +58,7 @@ OPTIONS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids="-".join)
 async def test_a_shrunk_photograph_gives_the_same_input(options: dict[str, Any]) -> None:
-    """However it is turned, coloured and written: fewer bytes, the same pixels for the model."""
+    """Any orientation, colour space and encoding gives fewer bytes and the same input."""
     image = _photograph(**options)
     shrunk = await _shrunk(image)
     assert len(shrunk) < len(image)
@@ -68,7 +68,7 @@ async def test_a_shrunk_photograph_gives_the_same_input(options: dict[str, Any])
 @settings(deadline=None, max_examples=20)
 @given(st.integers(30, 1100), st.integers(30, 1100))
 async def test_no_size_changes_the_input(width: int, height: int) -> None:
-    """Whatever its sides, at each fraction of its size and at none."""
+    """The input stays the same for any sides, at each fraction of the size and at none."""
     image = _photograph(width, height)
     assert _same_input(await _shrunk(image), image)
 
@@ -78,27 +78,27 @@ async def test_no_size_changes_the_input(width: int, height: int) -> None:
     [{"progressive": True}, {"name": "PNG"}, {"name": "WEBP"}, {"width": 90, "height": 60}],
     ids=repr,
 )
-async def test_what_gains_nothing_is_sent_as_it_is(options: dict[str, Any]) -> None:
-    """Other formats, small ones, and JPEGs that take much memory to decode."""
+async def test_images_without_a_gain_are_sent_unchanged(options: dict[str, Any]) -> None:
+    """Other formats, small images, and JPEGs that take much memory are sent unchanged."""
     image = _photograph(**options)
     assert await _shrunk(image) is image
 
 
 async def test_a_part_of_a_photograph_is_cut_from_the_original() -> None:
-    """The resolution that a box needs is the embedder's affair."""
+    """The embedder chooses the resolution that a box needs."""
     image = _photograph()
     assert await _shrunk(image, WHOLE) is image
 
 
-async def test_it_is_off_unless_asked_for() -> None:
-    """By default every image travels as it came."""
+async def test_shrinking_is_off_by_default() -> None:
+    """By default every image is sent unchanged."""
     image, on = _photograph(), UploadSettings().shrink
     header = imaging.sniff(image, LIMITS)
     assert await Shrinker(LIMITS, on=on).shrunk(image, header, MODEL_ID, None) is image
 
 
-async def test_a_photograph_that_rounding_makes_too_long_is_sent_as_it_is() -> None:
-    """What the embedder would refuse is never made of what it accepts."""
+async def test_a_photograph_that_rounding_makes_too_long_is_sent_unchanged() -> None:
+    """Shrinking never makes an image that the embedder would refuse."""
     limits = imaging.Limits(LIMITS.max_bytes, LIMITS.max_pixels, 1.5)
     image = _photograph(1212, 808)
     assert await _shrunk(image, limits=limits) is image
@@ -106,14 +106,14 @@ async def test_a_photograph_that_rounding_makes_too_long_is_sent_as_it_is() -> N
 
 
 async def test_a_broken_photograph_is_refused_by_name() -> None:
-    """As the embedder would refuse it."""
+    """The error is the embedder's."""
     image = _photograph()
     with pytest.raises(UndecodableImage):
         await _shrunk(image[: len(image) * 2 // 3])
 
 
 def test_the_models_id_says_how_large_is_enough() -> None:
-    """Read from the id that the embedder writes; nothing from one that speaks of other pixels."""
+    """The size is read from the id that the embedder writes, and absent for other pixels."""
     lite0 = NETWORKS["efficientnet_lite0"].preprocessing
     assert target_of(model.model_id("net", "0123456789abcdef", lite0, 1280)) == 358
     assert target_of(MODEL_ID.replace(imaging.PIXELS, "pillow-v0")) is None
@@ -122,12 +122,12 @@ def test_the_models_id_says_how_large_is_enough() -> None:
 
 @pytest.fixture
 def upload_settings() -> UploadSettings:
-    """A service that shrinks, and asks an embedder each time."""
+    """Return settings that shrink images, and cache no vectors."""
     return UploadSettings(port=0, deadline_seconds=10, shrink=True, embedding_cache_bytes=0)
 
 
 async def test_the_embedder_gets_the_shrunk_photograph(api: Api) -> None:
-    """One alone and those of a batch, for a collection whose model is known to take them so."""
+    """Single images and those of a batch are shrunk for a collection whose model allows it."""
     publish_version(
         api.volume, "photos", unit_vectors(COUNT), items(COUNT), model_id=MODEL_ID, number=1
     )

@@ -1,4 +1,4 @@
-"""Looking at a header before the image goes on its way: in the loop or in a thread, one answer."""
+"""Headers are read in the loop or in a thread, with the same result."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMITS = Limits(max_bytes=2**20, max_pixels=100_000, max_aspect=100.0)
 
 @pytest.fixture
 def sniffing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The threads in which headers are read, as they are."""
+    """Return the list of the threads in which headers are read."""
     threads: list[str] = []
     real = imaging.sniff
 
@@ -31,7 +31,7 @@ def sniffing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
-    """The segments of a common JPEG are enough, however much is in them, or after them."""
+    """The segments of a usual JPEG are enough, however large they are."""
     image = encoded(
         scene(), "JPEG", exif=exif(6), comment=b"x" * 60_000, icc_profile=b"y" * 200_000
     )
@@ -49,17 +49,19 @@ async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
     ],
     ids=["PNG", "WebP", "a JPEG with fill bytes"],
 )
-async def test_what_may_take_long_is_read_in_a_thread(image: bytes, sniffing: list[str]) -> None:
-    """Other formats, and odd JPEGs, do not hold up the loop."""
+async def test_headers_that_may_take_long_are_read_in_a_thread(
+    image: bytes, sniffing: list[str]
+) -> None:
+    """Other formats, and odd JPEGs, do not block the loop."""
     header = await read_header(image, LIMITS, 60)
     assert (header.width, header.height) == (96, 64)
     assert sniffing[-1].startswith("sniff")
 
 
-async def test_headers_that_take_long_hold_up_nothing_else(
+async def test_headers_that_take_long_block_nothing_else(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """They have threads of their own, and each caller gets an answer in time."""
+    """Slow headers have threads of their own, and each caller gets an answer in time."""
     blocked = threading.Event()
 
     def slow(_image: bytes, _limits: Limits) -> None:
@@ -87,8 +89,8 @@ async def test_headers_that_take_long_hold_up_nothing_else(
     ],
     ids=["too many pixels", "too many bytes", "a broken header", "no image", "nothing"],
 )
-async def test_what_is_wrong_is_named_as_it_always_was(image: bytes) -> None:
-    """The short look refuses nothing by itself: both ways raise the same error."""
+async def test_both_ways_raise_the_same_error(image: bytes) -> None:
+    """The quick check refuses nothing by itself."""
     with pytest.raises(SimileError) as whole:
         imaging.sniff(image, LIMITS)
     with pytest.raises(type(whole.value)) as short:

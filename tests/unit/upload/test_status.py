@@ -1,4 +1,4 @@
-"""GET /v1/status: how a replica says that it is, and how its last minutes were."""
+"""GET /v1/status shows the health of a replica, and its last minutes."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ async def _status(api: Api) -> Mapping[str, Any]:
     return status
 
 
-async def test_it_tells_of_queries_and_of_nothing_else(api: Api, picture: bytes) -> None:
-    """Two answered, one refused; asking for the status, the page or a list is no query."""
+async def test_the_status_counts_queries_alone(api: Api, picture: bytes) -> None:
+    """Two queries are answered and one is refused; other requests are not counted."""
     for body in (picture, picture, b"no image"):
         await api.search(body)
     await api.get("/v1/collections")
@@ -40,21 +40,21 @@ async def test_it_tells_of_queries_and_of_nothing_else(api: Api, picture: bytes)
     assert queries["in_flight_limit"] > 0
     stages = {one["stage"]: one for one in status["stages"]}
     assert stages["search"]["count"] == 2
-    assert 2.5 <= stages["search"]["p50_ms"] <= 5  # the stand-in says 3 ms, in this bucket
+    assert 2.5 <= stages["search"]["p50_ms"] <= 5  # the fake searcher reports 3 ms, in this bucket
 
 
-async def test_it_tells_what_there_is_to_search(api: Api) -> None:
-    """The collections as they are listed, with version, recall and age."""
+async def test_the_status_lists_the_collections(api: Api) -> None:
+    """The collections are listed with version, recall and age."""
     listed = (await api.get("/v1/collections")).json["collections"]
     status = await _status(api)
     assert status["collections"] == listed
     assert (status["live"], status["ready"], status["failing"]) == (True, True, {})
-    assert status["queues"] == {}  # nobody counts them here
+    assert status["queues"] == {}  # no queue is watched here
     assert status["canary"] == {"by_code": {}, "success_unix_ms": None}
 
 
-async def test_what_fails_is_told_with_its_reason(api: Api) -> None:
-    """The answer is a 200 all the same: it is no probe."""
+async def test_failing_checks_are_shown_with_their_reasons(api: Api) -> None:
+    """The answer has status 200, since the route is no probe."""
     api.telemetry.health.ready_when("broker", lambda: "the broker is away")
     status = await _status(api)
     assert (status["live"], status["ready"]) == (True, False)
@@ -64,12 +64,12 @@ async def test_what_fails_is_told_with_its_reason(api: Api) -> None:
 
 
 async def test_parameters_are_refused(api: Api) -> None:
-    """As on every route."""
+    """Unknown parameters are refused, as on every route."""
     refused(await api.get("/v1/status?window=9"), 400, "malformed_request")
 
 
-def test_the_last_minutes_are_the_last_ones() -> None:
-    """Counts of six minutes ago are not shown any more."""
+def test_only_the_last_minutes_are_counted() -> None:
+    """Counts of six minutes ago are not shown."""
     registry, now = CollectorRegistry(), [0.0]
     asked = Counter(
         metric_names.REQUESTS, "", ["route", "status", "code"], registry=registry
@@ -87,20 +87,20 @@ def test_the_last_minutes_are_the_last_ones() -> None:
 
 
 class TestWithKeys:
-    """Where keys are set."""
+    """Tests a service with keys."""
 
     READER, READER_KEY = new_key("reader", [Scope.READ])
     OPERATOR, OPERATOR_KEY = new_key("operator", [Scope.ADMIN])
 
     @pytest.fixture
     def upload_settings(self, tmp_path: Path) -> UploadSettings:
-        """Two keys, one for each scope."""
+        """Return settings with a key for each scope."""
         file = tmp_path / "keys"
         file.write_text(f"{self.READER_KEY.line}\n{self.OPERATOR_KEY.line}\n")
         return UploadSettings(port=0, api_keys_file=file)
 
-    async def test_only_an_operator_may_ask(self, api: Api) -> None:
-        """No key is 401, one that may read is 403; the page itself is open, to ask for one."""
+    async def test_the_status_requires_the_scope_admin(self, api: Api) -> None:
+        """Without a key the answer is 401, with a reader's key 403; the page itself is open."""
         refused(await api.get("/v1/status"), 401, "unauthenticated")
         reader = {"X-API-Key": self.READER}
         answer = await api.get("/v1/status", headers=reader)

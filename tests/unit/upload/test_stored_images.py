@@ -1,4 +1,4 @@
-"""Images and thumbnails of items whose files changed after the index was built."""
+"""Images and thumbnails follow files that changed after the index was built."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOTH = pytest.mark.parametrize("kind", ["image", "thumbnail"])
 
 @pytest.fixture(autouse=True, params=[0, 2 * 10**9], ids=["settled", "fresh"])
 def _settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files whose times are trusted, and files changed a moment ago, which are always read."""
+    """Run each test with files whose times are trusted, and with recent files, which are read."""
     monkeypatch.setattr(stored_images, "_SETTLED_NS", request.param)
 
 
@@ -34,7 +34,7 @@ async def _get(api: Api, kind: str, **headers: str) -> Answer:
 
 
 def _replace(file: Path, content: bytes) -> None:
-    """Write other bytes, with the size and the modification time of those before where it can."""
+    """Write other bytes with the same size, if possible, and the same modification time."""
     stat = file.stat()
     file.write_bytes(content)
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -42,7 +42,7 @@ def _replace(file: Path, content: bytes) -> None:
 
 @_BOTH
 async def test_an_unchanged_image_is_not_sent_again(api: Api, kind: str) -> None:
-    """By its tag, by a list of tags, by a weak one and by any; by GET and by HEAD."""
+    """A tag, a list of tags, a weak tag and * give 304, by GET and by HEAD."""
     first = await _get(api, kind)
     tag = first.headers["ETag"]
     for known in (tag, f'"other", {tag}', f"W/{tag}", "*"):
@@ -56,14 +56,14 @@ async def test_an_unchanged_image_is_not_sent_again(api: Api, kind: str) -> None
 
 
 async def test_the_tag_of_an_image_is_the_hash_of_what_is_sent(api: Api) -> None:
-    """The ETag shows a caller if the bytes are those that were indexed."""
+    """The ETag shows a caller whether the bytes are those that were indexed."""
     answer = await _get(api, "image")
     assert answer.headers["ETag"] == f'"{hashlib.sha256(answer.body).hexdigest()}"'
 
 
 @_BOTH
 async def test_a_replaced_photograph_has_a_tag_of_its_own(api: Api, kind: str) -> None:
-    """Who holds the old one gets the new one, even when size and time are as before."""
+    """The new file is sent, even when size and time are the same."""
     old = await _get(api, kind)
     before = _file(api).read_bytes()
     other = plain_jpeg((200, 10, 90), (300, 500))
@@ -114,10 +114,10 @@ _SPOILT: dict[str, Callable[[Path], object]] = {
 
 @_BOTH
 @pytest.mark.parametrize("spoil", _SPOILT.values(), ids=_SPOILT)
-async def test_what_is_no_image_any_more_is_gone(
+async def test_a_file_that_is_no_image_any_more_is_gone(
     api: Api, kind: str, spoil: Callable[[Path], object]
 ) -> None:
-    """Never sent, never 304, never a complaint about what the caller sent: 404 with the way out."""
+    """Such a file is never sent and never 304; the answer is 404 with advice."""
     tag = (await _get(api, kind)).headers["ETag"]
     _file(api).unlink()
     spoil(_file(api))
@@ -133,7 +133,7 @@ async def test_what_is_no_image_any_more_is_gone(
 async def test_an_unreadable_image_is_gone(
     api: Api, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No permission, or a disk that fails: not an internal error."""
+    """Missing permission and a failing disk give 404, and no internal error."""
 
     def refuse(file: Path) -> None:
         raise PermissionError(13, "Permission denied", str(file))
@@ -145,15 +145,15 @@ async def test_an_unreadable_image_is_gone(
 
 
 async def test_a_range_gets_the_whole_image(api: Api) -> None:
-    """A part of the new file can't be put behind a part of the old one."""
+    """A part of the new file can't be appended to a part of the old one."""
     whole = await _get(api, "image")
     for headers in ({}, {"If_Range": whole.headers["ETag"]}, {"If_Range": '"other"'}):
         answer = await _get(api, "image", Range="bytes=10-19", **headers)
         assert (answer.status, answer.body) == (200, whole.body)
 
 
-async def test_a_thumbnail_takes_no_more_memory_than_there_is(api: Api) -> None:
-    """An image of the owner may be larger than what upload can decode: that is said by name."""
+async def test_a_thumbnail_has_a_memory_limit(api: Api) -> None:
+    """An image that upload can't decode within its memory is refused by name."""
     images = StoredImages(
         None, thumbnail_pixels=16, thumbnail_cache_bytes=0, max_thumbnail_memory=1000
     )

@@ -1,4 +1,4 @@
-"""Whatever happens to a query, its stages are its time, none twice."""
+"""The stages of a query add up to its time, whatever happens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SOME = st.floats(0.001, 2.0)
 
 
 def _sent(publish: float = 0.5) -> Timeline:
-    """A query that was read for a second and then published."""
+    """Return the timeline of a query that was read for a second and then published."""
     timeline = Timeline(0.0)
     timeline.lap("receive", 1.0)
     timeline.lap("sniff", 1.0)
@@ -28,8 +28,8 @@ def _checked(timeline: Timeline) -> dict[str, float]:
     return seconds
 
 
-def test_what_nobody_measures_is_messaging() -> None:
-    """Of the time away, what the others do not name was spent on the way."""
+def test_unmeasured_time_is_messaging() -> None:
+    """The time between publish and answer that no stage measured counts as messaging."""
     timeline = _sent()
     timeline.add_remote_stages(4.5, {"decode": 0.5, "model": 1.5}, 3)
     timeline.lap("reply", 5.0)
@@ -40,15 +40,15 @@ def test_what_nobody_measures_is_messaging() -> None:
     assert timeline.batch_images == 3
 
 
-def test_a_confirm_that_comes_late_counts_once() -> None:
-    """While a slow confirm was on its way the others worked already: that time is theirs."""
+def test_a_late_confirm_counts_once() -> None:
+    """While a slow confirm was in transit, the others worked, and that time is theirs."""
     timeline = _sent(publish=2.0)
     timeline.add_remote_stages(3.5, {"model": 1.0}, 1)
     assert _checked(timeline)["publish"] == pytest.approx(1.5)
 
 
 def test_an_answer_before_the_confirm_counts_once() -> None:
-    """Even all of the work may be done by then."""
+    """The whole work may be done before the confirm."""
     timeline = _sent(publish=2.0)
     timeline.add_remote_stages(2.0, {"model": 0.5}, 1)
     seconds = _checked(timeline)
@@ -56,8 +56,8 @@ def test_an_answer_before_the_confirm_counts_once() -> None:
     assert seconds["messaging"] == 0.0
 
 
-def test_a_query_asked_twice_adds_up() -> None:
-    """A remembered vector that the index does not take costs a second way, in the same stages."""
+def test_a_query_sent_twice_adds_up() -> None:
+    """A cached vector that the index refuses causes a second pass, in the same stages."""
     timeline = _sent()
     timeline.add_remote_stages(2.5, {"search": 0.25}, 0)
     timeline.lap("publish", 3.0)
@@ -67,23 +67,23 @@ def test_a_query_asked_twice_adds_up() -> None:
     assert (seconds["publish"], seconds["search"]) == (1.0, 0.75)
 
 
-def test_a_query_without_an_answer_tells_how_long_it_waited() -> None:
-    """At the deadline, all of the wait is messaging: nobody has said more."""
+def test_a_query_without_an_answer_shows_how_long_it_waited() -> None:
+    """At the deadline, the whole wait is messaging."""
     timeline = _sent()
     timeline.add_remote_stages(9.0, {}, 0)
     assert _checked(timeline)["messaging"] == pytest.approx(7.5)
 
 
-def test_a_request_that_goes_no_further_is_what_was_done() -> None:
-    """Refused at its header, a request has the stages until then."""
+def test_a_refused_request_has_its_stages_so_far() -> None:
+    """A request that is refused at its header has the stages until then."""
     timeline = Timeline(0.0)
     timeline.lap("receive", 1.0)
     timeline.lap("reply", 1.5)
     assert _checked(timeline) == {"receive": 1.0, "reply": 0.5}
 
 
-def test_copies_go_ways_of_their_own() -> None:
-    """The images of a batch share what was before them, and nothing after."""
+def test_copies_are_independent() -> None:
+    """The images of a batch share the stages before the copy, and none after."""
     timeline = Timeline(0.0)
     timeline.lap("receive", 1.0)
     one, other = timeline.copy(), timeline.copy()
@@ -97,7 +97,7 @@ def test_copies_go_ways_of_their_own() -> None:
 def test_stages_are_the_total(
     publish: float, model: float, reply: float, data: st.DataObject
 ) -> None:
-    """However confirm, work and answer overlap."""
+    """The sum holds however confirm, work and answer overlap."""
     timeline = _sent(publish)
     answered = data.draw(st.floats(1.0 + model, 1.0 + model + publish + 1.0))
     timeline.add_remote_stages(answered, {"model": model}, 1)

@@ -1,4 +1,4 @@
-"""Upload's canary: what it asks by, what it is counted among, and what readiness makes of it."""
+"""Upload's canary chooses its query, is counted apart, and affects readiness."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LIMITS = imaging.Limits(2**20, 1_000_000, 100.0)
 
 
 def _true_items(images: Path) -> list[Item]:
-    """The collection's items with the true hashes and sizes of their files."""
+    """Return the collection's items with the true hashes of their files."""
     true = []
     for item in items(COUNT):
         content = (images / item.path).read_bytes()
@@ -49,7 +49,7 @@ def _collections(volume: Volume, default: str | None = None) -> CollectionReader
 
 @dataclass
 class Tried:
-    """A canary of the service under test, asked by hand."""
+    """Holds a canary of the service under test, which the test runs."""
 
     api: Api
     registry: CollectorRegistry
@@ -58,7 +58,7 @@ class Tried:
     collections: CollectionReader
 
     def count(self, asked_by: str, code: str) -> float:
-        """How many there were."""
+        """Return the number of canaries with that code."""
         labels = {"asked_by": asked_by, "code": code}
         return self.registry.get_sample_value("simile_upload_canary_total", labels) or 0.0
 
@@ -78,7 +78,7 @@ def _canary(
 
 @pytest.fixture
 async def tried(api: Api) -> AsyncIterator[Tried]:
-    """A canary beside the service, on the same broker and volume."""
+    """Run a canary beside the service, on the same broker and volume."""
     publish_version(
         api.volume, "birds", unit_vectors(COUNT), _true_items(api.images),
         images_root=api.images, number=1,
@@ -93,8 +93,8 @@ async def tried(api: Api) -> AsyncIterator[Tried]:
     await cancel(running)
 
 
-async def test_it_asks_by_no_image_that_embedders_refuse(tried: Tried) -> None:
-    """A build lets in larger images than callers may send: then its vector asks."""
+async def test_a_canary_sends_no_image_that_embedders_refuse(tried: Tried) -> None:
+    """A build admits larger images than callers may send; the canary then sends a vector."""
     for limits in (
         dataclasses.replace(LIMITS, max_bytes=10),
         dataclasses.replace(LIMITS, max_pixels=9),
@@ -104,8 +104,8 @@ async def test_it_asks_by_no_image_that_embedders_refuse(tried: Tried) -> None:
         assert known.asked_by == "vector"
 
 
-async def test_it_asks_by_an_items_own_image(tried: Tried) -> None:
-    """The stored bytes go through the embedder, the same ones each time for a replica."""
+async def test_a_canary_sends_an_items_own_image(tried: Tried) -> None:
+    """The stored bytes go through the embedder, the same bytes each time for a replica."""
     await tried.canary.ask()
     await tried.canary.ask()
     first, second = tried.api.embedder.embedded
@@ -120,8 +120,8 @@ async def test_it_asks_by_an_items_own_image(tried: Tried) -> None:
     assert other.item_id == again.item_id
 
 
-async def test_it_is_nobodys_query(tried: Tried) -> None:
-    """It is in no metric of people's queries, and in no memory of the images they asked by."""
+async def test_a_canary_does_not_count_as_a_query(tried: Tried) -> None:
+    """A canary is in no metric of queries, and caches no vector."""
     await tried.canary.ask()
     registry = tried.api.telemetry.registry
     labels = {"result": "miss"}
@@ -131,8 +131,8 @@ async def test_it_is_nobodys_query(tried: Tried) -> None:
     assert not tried.api.searcher.slips[-1].return_vector
 
 
-async def test_images_that_are_away_or_changed_are_not_asked_by(tried: Tried) -> None:
-    """Then it asks by a stored vector, and says so: embedders are not tried."""
+async def test_missing_or_changed_images_are_not_sent(tried: Tried) -> None:
+    """The canary then sends a stored vector, which does not test the embedders."""
     for number, item in enumerate(items(COUNT)):
         file = tried.api.images / item.path
         if number % 2:
@@ -144,8 +144,8 @@ async def test_images_that_are_away_or_changed_are_not_asked_by(tried: Tried) ->
     assert tried.count("vector", "ok") == 1
 
 
-async def test_without_an_embedder_it_fails_and_the_replica_stays_ready(tried: Tried) -> None:
-    """All replicas are alike then: a 503 with a reason is better than no replica at all."""
+async def test_without_an_embedder_canaries_fail_and_the_replica_stays_ready(tried: Tried) -> None:
+    """No replica is better than another then, and a 503 with a reason beats no replica."""
     tried.api.embedder.ignoring = {
         (tried.api.images / item.path).read_bytes() for item in items(COUNT)
     }
@@ -159,7 +159,7 @@ async def test_without_an_embedder_it_fails_and_the_replica_stays_ready(tried: T
 async def test_a_replica_whose_reply_queue_gets_nothing_is_unready(
     tried: Tried, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The fault is in its own half of the path: another replica works better."""
+    """The fault is in the replica's own part of the path, so another replica works better."""
     publish = tried.api.broker.publish
 
     async def lose_replies(queue: str, message: Message) -> None:
@@ -180,7 +180,7 @@ async def test_a_replica_whose_reply_queue_gets_nothing_is_unready(
 
 
 async def test_a_broker_that_is_away_leaves_no_verdict(tried: Tried) -> None:
-    """Another check says so; when the broker is back the replica is ready at once."""
+    """Another check reports the broker; the replica is ready as soon as the broker is back."""
     tried.api.broker.block()
     for _ in range(4):
         await tried.canary.ask()
@@ -189,8 +189,8 @@ async def test_a_broker_that_is_away_leaves_no_verdict(tried: Tried) -> None:
     assert tried.canary.unready is None
 
 
-async def test_it_follows_what_people_ask_for(tried: Tried) -> None:
-    """The collection asked for last; before that the default one, or the first; or none."""
+async def test_a_canary_follows_the_queries(tried: Tried) -> None:
+    """The canary uses the collection of the last query, else the default or the first, if any."""
     volume = tried.api.volume
     publish_version(volume, "apes", unit_vectors(4), items(4, prefix="ape"))
 
@@ -209,19 +209,19 @@ async def test_it_follows_what_people_ask_for(tried: Tried) -> None:
     assert await chosen(collections) is None
 
 
-class TestDeaf:
-    """Where no way back is opened for long."""
+class TestWithoutReplyQueue:
+    """Tests a replica whose reply queue can't be opened for long."""
 
     @pytest.fixture
     def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
-        """A moment is long."""
+        """Return settings, and let a moment without a reply queue count as long."""
         monkeypatch.setattr("services.upload.app._DEAF_SECONDS", 0.0)
         return UploadSettings(port=0)
 
     async def test_no_reply_queue_though_there_is_a_broker_is_not_live(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Only a restart may help then; a broker that is away is no reason for one."""
+        """Only a restart may help then; an absent broker is no reason for a restart."""
 
         async def never(*_: object, **__: object) -> None:
             await asyncio.Event().wait()

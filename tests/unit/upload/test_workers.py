@@ -1,4 +1,4 @@
-"""Queries that nobody would take are refused at once, and answered as soon as somebody does."""
+"""Queries without a consumer are refused at once, until a consumer appears."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ GRACE_SECONDS = 2.0
 
 @dataclass
 class House:
-    """A broker whose queues nobody consumes, and the time."""
+    """Holds a broker whose queues have no consumers, and a clock."""
 
     broker: MemoryBroker
     clock: Clock
 
     def workers(self, start_seconds: float = 0.0) -> Workers:
-        """The replica's view of it."""
+        """Return the replica's watch of the consumers."""
         return Workers(
             self.broker,
             embedder_start_seconds=start_seconds,
@@ -41,7 +41,7 @@ class House:
         )
 
     async def absent(self, workers: Workers) -> None:
-        """Look until nobody has consumed for long enough."""
+        """Check the queues until their consumers have been missing for long enough."""
         await workers.look()
         self.clock.now += GRACE_SECONDS
         await workers.look()
@@ -49,7 +49,7 @@ class House:
 
 @pytest.fixture
 async def house() -> AsyncIterator[House]:
-    """With every queue declared."""
+    """Return a broker with every queue declared."""
     broker = MemoryBroker()
     await broker.start(topology.ALL)
     yield House(broker, Clock())
@@ -57,7 +57,7 @@ async def house() -> AsyncIterator[House]:
 
 
 async def test_a_queue_without_consumers_is_named(house: House) -> None:
-    """Both kinds of workers, each with the time after which to come again."""
+    """Missing embedders and missing searchers have distinct errors with a time to retry."""
     workers = house.workers()
     await house.absent(workers)
     with pytest.raises(NoEmbedder) as embedder:
@@ -69,7 +69,7 @@ async def test_a_queue_without_consumers_is_named(house: House) -> None:
 
 
 async def test_a_worker_that_is_replaced_is_waited_for(house: House) -> None:
-    """Queries that come between two embedders of a rolling update wait in the queue."""
+    """Queries that arrive between two embedders of a rolling update wait in the queue."""
     workers = house.workers()
     await workers.look()
     house.clock.now += GRACE_SECONDS - 0.1
@@ -81,8 +81,8 @@ async def test_a_worker_that_is_replaced_is_waited_for(house: House) -> None:
     await workers.require(EMBED)
 
 
-async def test_the_first_embedder_is_seen_by_the_next_look(house: House) -> None:
-    """A refusal ends with its reason."""
+async def test_the_first_embedder_is_seen_by_the_next_check(house: House) -> None:
+    """The refusals end when the first embedder consumes."""
     workers = house.workers()
     await house.absent(workers)
     await house.broker.consume(topology.EMBED, prefetch=1)
@@ -90,8 +90,8 @@ async def test_the_first_embedder_is_seen_by_the_next_look(house: House) -> None
     await workers.require(EMBED)
 
 
-async def test_a_refusal_rests_on_a_fresh_look(house: House) -> None:
-    """Whoever has seen a worker ready is not refused for what was so a moment ago."""
+async def test_a_refusal_follows_a_fresh_check(house: House) -> None:
+    """A caller that saw a worker become ready is not refused for an older state."""
     workers = house.workers()
     await house.absent(workers)
     await house.broker.consume(topology.EMBED, prefetch=1)
@@ -100,7 +100,7 @@ async def test_a_refusal_rests_on_a_fresh_look(house: House) -> None:
 
 
 async def test_a_broker_that_is_away_is_no_sign(house: House) -> None:
-    """Consumers come back a moment after the broker: until then nothing is known of them."""
+    """Consumers return a moment after the broker, so their absence is unknown until then."""
     workers = house.workers()
     await house.absent(workers)
     await house.broker.close()
@@ -112,7 +112,7 @@ async def test_a_broker_that_is_away_is_no_sign(house: House) -> None:
 
 
 async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
-    """Where embedders are stopped on purpose, a message in the queue starts one; it is enough."""
+    """When embedders scale to zero, a single message in the queue starts one."""
     workers = house.workers(start_seconds=29.5)
     await house.absent(workers)
     with pytest.raises(NoEmbedder, match="30 s") as refusal:
@@ -127,7 +127,7 @@ async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
 
 
 async def test_where_an_embedder_always_runs_nothing_is_left_in_the_queue(house: House) -> None:
-    """Nobody would take it before its caller is gone."""
+    """No embedder would take the message before its caller has gone."""
     workers = house.workers()
     await house.absent(workers)
     await workers.wake(EMBED, Message("simile.v1.EmbedRequest", b""))
@@ -135,17 +135,17 @@ async def test_where_an_embedder_always_runs_nothing_is_left_in_the_queue(house:
 
 
 class TestNoEmbedder:
-    """Where nobody takes images, and that is noticed at once."""
+    """Tests a service without embedders, whose absence is noticed at once."""
 
     @pytest.fixture
     def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
-        """Without any grace."""
+        """Return settings, and allow no time without consumers."""
         impatient = partial(Workers, grace_seconds=0.0)
         monkeypatch.setattr("services.upload.app.Workers", impatient)
         return UploadSettings(port=0)
 
     async def test_a_query_is_refused_before_its_deadline(self, api: Api, picture: bytes) -> None:
-        """503 with its own code and Retry-After, for images, batches and vectors alike."""
+        """Images, batches and vectors get 503 with a code of its own and Retry-After."""
         await _until_code(api, picture, None)
         await _leave(api, EMBED)
         other = picture + b"\0"
@@ -157,7 +157,7 @@ class TestNoEmbedder:
         batch = await api.ask("POST", "/v1/search/batch", data=form_of(other, other))
         codes = [result["problem"]["code"] for result in batch.json["results"]]
         assert codes == ["no_embedder"] * 2
-        # Vectors that are known need no embedder.
+        # Cached vectors need no embedder.
         assert (await api.search(picture)).status == 200
         item = api.items[0].item_id
         assert (await api.get(f"/v1/items/birds/{item}/similar")).status == 200
@@ -167,7 +167,7 @@ class TestNoEmbedder:
     async def test_without_a_searcher_every_query_is_refused(
         self, api: Api, picture: bytes
     ) -> None:
-        """Vectors of one's own images are still to be had."""
+        """The vectors of images can be computed without a searcher."""
         await _until_code(api, picture, None)
         await _leave(api, SEARCH)
         await _until_code(api, picture, "no_searcher")
@@ -182,7 +182,7 @@ async def _leave(api: Api, queue: str) -> None:
 
 
 async def _until_code(api: Api, picture: bytes, code: str | None) -> None:
-    """Ask until the answer has the code, or none; queries meanwhile give up soon."""
+    """Send queries until the answer has the code, or none; the queries have a short deadline."""
     async with asyncio.timeout(20):
         while True:
             answer = await api.search(picture, headers={"Request-Timeout": "1"})
