@@ -11,6 +11,10 @@ PROTOC_FILES := messages_pb2.py messages_pb2.pyi
 # What the current messages must stay compatible with: the last release, else the last commit.
 PROTO_BASE ?= $(shell git describe --tags --abbrev=0 2>/dev/null || echo HEAD~1)
 
+# Torch, which only GPUs and other models than EfficientNet-Lite need, is 3 GB with CUDA's libraries.
+TORCH ?= $(filter cuda,$(DEVICE))
+RUN_INSTALLED = $(VENV)/$(if $(TORCH),.installed-torch,.installed)
+
 IMAGE_OPTIONS = $(if $(BASE),--base '$(BASE)') $(if $(DEVICE),--device '$(DEVICE)')
 
 .DEFAULT_GOAL := help
@@ -30,10 +34,16 @@ $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/pip
+	@echo 'Installing Simile into $(VENV): about 220 MB to download, a minute or two besides.'
+	$(BIN)/pip install -c constraints.txt -e '.[cpu]'
+	touch $@
+
+$(VENV)/.installed-torch: $(VENV)/.installed
+	@echo 'Installing torch into $(VENV): 3 GB more to download, with the libraries of CUDA.'
 	$(BIN)/pip install -c constraints.txt -e '.[all]'
 	touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed-torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,dev]'
 	touch $@
 
@@ -43,7 +53,10 @@ system: ## Install the tests' system packages: RabbitMQ, Chromium, Prometheus
 # Passed through the environment, unexpanded: neither a shell nor make interprets a space, a quote or a $.
 # Most shells do not expand the tilde of IMAGES=~/Pictures: `simile up` expands it.
 run: export RUN_IMAGES := $(value IMAGES)
-run: $(VENV)/.installed ## Start Simile; IMAGES=folder searches your own images, PORT=8080
+ifdef DEVICE
+run: export SIMILE_EMBEDDER_DEVICE := $(DEVICE)
+endif
+run: $(RUN_INSTALLED) ## Start Simile; IMAGES=folder searches your own images; PORT=8080, DEVICE=cuda
 	$(BIN)/simile up $(if $(PORT),--port $(PORT)) $(if $(value IMAGES),--images "$$RUN_IMAGES")
 
 # Tests that measure whole systems run one at a time. The other tests of hostile images measure the CPU
@@ -135,7 +148,7 @@ sbom: $(VENV)/.installed-audit ## Write the packages of .venv to build/sbom.json
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
 		--no-validate --output-file build/sbom.json $(VENV)
 
-$(VENV)/.installed-audit: $(VENV)/.installed
+$(VENV)/.installed-audit: $(VENV)/.installed-torch
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[all,audit]'
 	touch $@
 

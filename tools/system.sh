@@ -51,8 +51,37 @@ esac
 
 [ -n "$missing" ] || exit 0
 
+# Names of the build packages elsewhere. `$missing` holds those of Debian.
+elsewhere() {
+	if command -v dnf >/dev/null; then
+		echo "sudo dnf install gcc-c++ python3-devel"
+	elif command -v zypper >/dev/null; then
+		echo "sudo zypper install gcc-c++ python3-devel"
+	elif command -v pacman >/dev/null; then
+		echo "sudo pacman -S --needed gcc python"
+	elif command -v apk >/dev/null; then
+		echo "sudo apk add g++ python3-dev linux-headers"
+	elif command -v brew >/dev/null || [ "$(uname)" = Darwin ]; then
+		echo "xcode-select --install && brew install python"
+	else
+		echo "install a C++ compiler, and Python's headers and venv module, with your package manager"
+	fi
+}
+
 if ! command -v apt-get >/dev/null; then
-	echo "Install these with your package manager, by their names there:$missing" >&2
+	if [ "$1" = build ]; then
+		echo "Annoy, a library of Simile, is compiled on your machine, which lacks:$missing" >&2
+		echo "Run this command, then the same command again:" >&2
+		echo "  $(elsewhere)" >&2
+	else
+		echo "Install these with your package manager, by their names there:$missing" >&2
+	fi
+	exit 1
+fi
+
+if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+	echo "As root, run this command, then the same command again:" >&2
+	echo "  apt-get update && apt-get install$missing" >&2
 	exit 1
 fi
 

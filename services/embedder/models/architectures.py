@@ -14,12 +14,11 @@ from torch.fx.experimental.optimization import fuse
 
 from services.embedder.models import weights
 from services.embedder.models.efficientnet_lite import EfficientNetLite
+from services.embedder.models.lite.layers import MEAN, SCALES, STD
 from services.embedder.models.networks import NETWORKS
 from services.embedder.settings import EmbedderSettings
 from services.shared.errors import WeightsUnavailable
 
-_MEAN: Final = (0.485, 0.456, 0.406)
-_STD: Final = (0.229, 0.224, 0.225)
 _SEED: Final = 0
 _ERROR_CHARACTERS: Final = 400
 
@@ -46,7 +45,7 @@ class Normalised(nn.Module):
         """`network` takes N,3,H,W normalised by ImageNet's mean and deviation."""
         super().__init__()
         self._network = network
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
         self.register_buffer("_scale", 1 / (255 * std))
         self.register_buffer("_shift", -mean / std)
 
@@ -99,9 +98,8 @@ def _trained(architecture: Architecture, settings: EmbedderSettings) -> nn.Modul
     return network
 
 
-def _lite(number: int, width: float, depth: float) -> Architecture:
-    name = f"efficientnet_lite{number}"
-    size = NETWORKS[name].preprocessing.crop
+def _lite(name: str) -> Architecture:
+    size, (width, depth) = NETWORKS[name].preprocessing.crop, SCALES[name]
     return Architecture(
         build=functools.partial(EfficientNetLite, size=size, width=width, depth=depth),
         cut=functools.partial(_without, "_fc"),
@@ -123,9 +121,7 @@ def _without(layer: str, network: nn.Module) -> nn.Module:
 
 
 ARCHITECTURES: Final[Mapping[str, Architecture]] = {
-    "efficientnet_lite0": _lite(0, 1.0, 1.0),
-    "efficientnet_lite1": _lite(1, 1.0, 1.1),
-    "efficientnet_lite2": _lite(2, 1.1, 1.2),
+    **{name: _lite(name) for name in SCALES},
     "vgg16": _torchvision("vgg16", "classifier.6"),
     "resnet50": _torchvision("resnet50", "fc"),
     "efficientnet_v2_s": _torchvision("efficientnet_v2_s", "classifier.1"),

@@ -13,12 +13,13 @@ import structlog
 
 from services.embedder.models import exported, parity, speed
 from services.embedder.models.exported import Exported
+from services.embedder.models.lite.layers import SCALES
 from services.embedder.models.model import Model, Runtime
 from services.embedder.models.networks import NETWORKS, NetworkModel
 from services.embedder.models.speed import Speed
 from services.embedder.settings import EmbedderSettings, Precision
 from services.shared import cores
-from services.shared.errors import InvalidSettings, MissingExtra, RuntimeUnfit, WeightsUnavailable
+from services.shared.errors import InvalidSettings, MissingExtra, RuntimeUnfit
 from services.shared.imaging import Limits
 
 if TYPE_CHECKING:
@@ -174,23 +175,23 @@ def _built(settings: EmbedderSettings) -> Built:
 def exported_network(settings: EmbedderSettings) -> Exported:
     """Return the export of the network that the settings select; export it if it is missing.
 
-    Raises WeightsUnavailable, InvalidSettings.
+    Raises WeightsUnavailable, InvalidSettings, MissingExtra.
     """
     return exported.find(settings.models_dir, settings) or _export(settings)
 
 
 def _export(settings: EmbedderSettings) -> Exported:
     folder: Path = settings.models_dir
-    if not (installed(_TORCH) and installed("onnxscript")):
-        message = (
-            f"{folder} holds no export of {settings.model} with these weights, and there is no "
-            "torch here to make one: run `simile export` where torch is installed, and copy that "
-            "folder to SIMILE_EMBEDDER_MODELS_DIR"
-        )
-        raise WeightsUnavailable(message)
-    from services.embedder.models import export  # noqa: PLC0415
-
+    needs_torch = settings.model not in SCALES or settings.weights == "random"
     try:
+        if not needs_torch and installed("onnx"):
+            from services.embedder.models.lite import graph  # noqa: PLC0415 (images lack onnx)
+
+            return graph.export(folder, settings)
+        if not (installed(_TORCH) and installed("onnxscript")):
+            raise _cannot_export(settings, "torch" if needs_torch else "onnx")
+        from services.embedder.models import export  # noqa: PLC0415
+
         return export.export(folder, _built(settings), settings)
     except OSError as error:
         message = (
@@ -198,3 +199,13 @@ def _export(settings: EmbedderSettings) -> Exported:
             "name a folder in SIMILE_EMBEDDER_MODELS_DIR that this user may write"
         )
         raise InvalidSettings(message) from error
+
+
+def _cannot_export(settings: EmbedderSettings, library: str) -> MissingExtra:
+    extra = "embedder" if library == _TORCH else "lite"
+    return MissingExtra(
+        f"{settings.models_dir} holds no export of {settings.model} with these weights, and "
+        f"{library}, which makes one, is not installed: pip install 'simile-search[{extra}]' "
+        f"(in a clone: make run TORCH=1), or run `simile export` where {library} is installed and "
+        "copy that folder to SIMILE_EMBEDDER_MODELS_DIR"
+    )

@@ -1,41 +1,25 @@
-"""EfficientNet-Lite for CPUs: EfficientNet without squeeze-excite, ReLU6 for swish.
+"""Builds EfficientNet-Lite in torch, for GPUs and for the torch runtime.
 
-Parameter names and padding are those of the published weights, converted from TensorFlow.
-Source: Tan and Le, 2019, and tensorflow/tpu/models/official/efficientnet/lite.
+The names of parameters and the padding are those of `lite.layers`.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import Final
 
 import torch
 from torch import nn
 
-DIMENSION: Final = 1280
-_STEM: Final = 32
-_CLASSES: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Stage:
-    repeats: int
-    kernel: int
-    stride: int
-    expand: int
-    channels: int
-
-
-_B0: Final = (
-    _Stage(1, 3, 1, 1, 16),
-    _Stage(2, 3, 2, 6, 24),
-    _Stage(2, 5, 2, 6, 40),
-    _Stage(3, 3, 2, 6, 80),
-    _Stage(3, 5, 1, 6, 112),
-    _Stage(4, 5, 2, 6, 192),
-    _Stage(1, 3, 1, 6, 320),
+from services.embedder.models.lite.layers import (
+    DIMENSION,
+    NORM_EPSILON,
+    STEM,
+    Stage,
+    same_padding,
+    scaled,
 )
+
+_CLASSES: Final = 1000
 
 
 class _SameConv(nn.Conv2d):
@@ -45,9 +29,7 @@ class _SameConv(nn.Conv2d):
         self, inputs: int, outputs: int, kernel: int, *, stride: int, size: int, groups: int = 1
     ) -> None:
         super().__init__(inputs, outputs, kernel, stride=stride, groups=groups, bias=False)
-        self.out_size = math.ceil(size / stride)
-        total = max((self.out_size - 1) * stride + kernel - size, 0)
-        near, far = total // 2, total - total // 2
+        near, far, self.out_size = same_padding(size, kernel=kernel, stride=stride)
         if near == far:
             self.padding = (near, near)
             self._far_side: list[int] | None = None
@@ -61,13 +43,13 @@ class _SameConv(nn.Conv2d):
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-3)
+    return nn.BatchNorm2d(channels, eps=NORM_EPSILON)
 
 
 class _Block(nn.Module):
     """An inverted residual; its input has `size` pixels a side."""
 
-    def __init__(self, inputs: int, stage: _Stage, *, stride: int, size: int) -> None:
+    def __init__(self, inputs: int, stage: Stage, *, stride: int, size: int) -> None:
         super().__init__()
         inner = inputs * stage.expand
         self._expands = stage.expand > 1
@@ -98,11 +80,11 @@ class EfficientNetLite(nn.Module):
     def __init__(self, *, size: int, width: float = 1.0, depth: float = 1.0) -> None:
         """Width and depth scale the stages; first and last stage keep their depth."""
         super().__init__()
-        self._conv_stem = _SameConv(3, _STEM, 3, stride=2, size=size)
-        self._bn0 = _norm(_STEM)
+        self._conv_stem = _SameConv(3, STEM, 3, stride=2, size=size)
+        self._bn0 = _norm(STEM)
         self._blocks = nn.ModuleList()
-        channels, side = _STEM, self._conv_stem.out_size
-        for stage in _scaled(width, depth):
+        channels, side = STEM, self._conv_stem.out_size
+        for stage in scaled(width, depth):
             for repeat in range(stage.repeats):
                 stride = stage.stride if repeat == 0 else 1
                 block = _Block(channels, stage, stride=stride, size=side)
@@ -120,22 +102,3 @@ class EfficientNetLite(nn.Module):
         x = nn.functional.relu6(self._bn1(self._conv_head(x)))
         classes: torch.Tensor = self._fc(x.mean((2, 3)))
         return classes
-
-
-def _scaled(width: float, depth: float) -> list[_Stage]:
-    last = len(_B0) - 1
-    return [
-        _Stage(
-            stage.repeats if index in (0, last) else math.ceil(stage.repeats * depth),
-            stage.kernel,
-            stage.stride,
-            stage.expand,
-            _round_to_8(stage.channels * width),
-        )
-        for index, stage in enumerate(_B0)
-    ]
-
-
-def _round_to_8(channels: float) -> int:
-    rounded = int(channels + 4) // 8 * 8
-    return rounded + 8 if rounded < 0.9 * channels else rounded

@@ -41,7 +41,7 @@ class Facts:
     Attributes:
         source: names the weights, and is found without loading them.
         graph_sha256: of the ONNX file.
-        torch: the version that exported.
+        torch: the version that exported; empty where the graph was written without torch.
     """
 
     format: int

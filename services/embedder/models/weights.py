@@ -6,7 +6,6 @@ All are plain state dicts, loaded with `weights_only`: no code in a file is run.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import torch
 import torchvision
 
+from services.embedder.models.packaged import weights_file
 from services.shared.errors import WeightsUnavailable
 
 State = Mapping[str, torch.Tensor]
@@ -34,14 +34,7 @@ def from_file(path: Path) -> State:
 
 def from_package(package: str) -> State:
     """Load the only .pth file of a package without running its code. Raises WeightsUnavailable."""
-    spec = importlib.util.find_spec(package)
-    folders = spec.submodule_search_locations if spec is not None else None
-    files = [file for folder in folders or () for file in Path(folder).glob("models/*.pth")]
-    if len(files) != 1:
-        name = package.replace("_", "-")
-        message = f"the package {name} with the weights isn't installed: pip install {name}"
-        raise WeightsUnavailable(message)
-    return from_file(files[0])
+    return from_file(weights_file(package))
 
 
 def from_hub(architecture: str, version: str) -> State:

@@ -1,0 +1,1 @@
+"""Makes the graph of EfficientNet-Lite from its published weights, without torch."""
