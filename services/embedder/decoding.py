@@ -12,7 +12,7 @@ from services.embedder.models.model import Model, Pixels
 from services.embedder.work_queue import DecodeTask, WorkQueue
 from services.shared import imaging
 from services.shared.errors import DeadlineExceeded, Internal, SimileError
-from services.shared.imaging import Limits
+from services.shared.imaging import Limits, Probe
 
 _log = structlog.get_logger(__name__)
 
@@ -53,9 +53,10 @@ class Decoder:
             self._metrics.expired.labels(before="decode").inc()
             return DeadlineExceeded(EXPIRED)
         try:
-            if not task.large and self._is_large(job) and not self._queue.start_large(task):
+            job.probe = known = job.probe or self._probe(job.image)
+            if not task.large and self._is_large(job, known) and not self._queue.start_large(task):
                 return None
-            return self._model.prepare(job.image, job.slip.box)
+            return self._model.prepare(job.image, job.slip.box, known=known)
         except SimileError as error:
             return error
         except Exception:  # noqa: BLE001 (an unforeseen fault of one image must not end the thread)
@@ -64,8 +65,9 @@ class Decoder:
             )
             return Internal("the image could not be prepared; the log says why")
 
-    def _is_large(self, job: Job) -> bool:
-        header = imaging.sniff_start(job.image, self._limits)
-        header = header or imaging.sniff(job.image, self._limits)
+    def _probe(self, image: bytes) -> Probe:
+        return imaging.probe_start(image, self._limits) or imaging.probe(image, self._limits)
+
+    def _is_large(self, job: Job, known: Probe) -> bool:
         target = self._draft_pixels if job.slip.box is None else None
-        return imaging.memory_of(header, target) > self._small_bytes
+        return known.memory(target) > self._small_bytes

@@ -11,6 +11,7 @@ from typing import Final
 from services.embedder.models.model import Pixels
 from services.shared.contracts import Slip
 from services.shared.errors import DecoderCrashed, DecodingTooSlow, Internal, SimileError
+from services.shared.imaging import Probe
 from services.shared.messaging.broker import Delivery
 from services.shared.telemetry.stopwatch import Stopwatch
 from services.shared.telemetry.watchdog import ProgressWatch, Watchdog
@@ -29,6 +30,7 @@ class Job:
         interactive: false for the images of an index build.
         crash_count: embedders that ended, or lost their connection, while they held this image.
         poison: the image broke something; it is put into quarantine.
+        probe: the image's header, once it was read.
         pixels: H,W,3 (uint8), until the result is published.
         vector: float32 little-endian, of length 1.
         error: the reason why there is no vector.
@@ -42,6 +44,7 @@ class Job:
     interactive: bool
     crash_count: int = 0
     poison: bool = False
+    probe: Probe | None = None
     pixels: Pixels | None = None
     vector: bytes | None = None
     error: SimileError | None = None

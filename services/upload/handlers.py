@@ -9,7 +9,7 @@ from aiohttp import web
 
 from services.shared.contracts import Filter
 from services.shared.contracts.parameters import Route
-from services.shared.imaging import Header
+from services.shared.imaging import Probe
 from services.upload.batch import BatchHandler
 from services.upload.collection_handlers import CollectionHandlers, requested_item
 from services.upload.collections import CollectionReader, OpenCollection
@@ -134,7 +134,7 @@ class Handlers:
 
     async def _image_of(
         self, request: web.Request, body: Body, until: float | None
-    ) -> tuple[bytes, Header, Fields]:
+    ) -> tuple[bytes, Probe, Fields]:
         image, fields = await read_image(request, self.inputs.limits, body, self.inputs.fetch)
         body.arrived()
         request[TIMELINE].lap("receive")

@@ -151,18 +151,18 @@ class StoredImages:
 
     def _media_type(self, item: Item, content: bytes) -> str:
         with _gone_without(item):
-            return imaging.sniff(content, _STORED_LIMITS).media_type
+            return imaging.probe(content, _STORED_LIMITS).media_type
 
     def _shrunk(self, item: Item, content: bytes) -> bytes:
         with _gone_without(item):
-            header = imaging.sniff(content, _STORED_LIMITS)
-        memory = imaging.memory_of(header, self._thumbnail_pixels)
+            known = imaging.probe(content, _STORED_LIMITS)
+        memory = known.memory(self._thumbnail_pixels)
         if memory > self._max_memory:
             message = f"a thumbnail of item {item.item_id} would take {memory >> 20} MiB to make"
             raise TooManyPixels(message)
         one_by_one = self._one_large if memory > _LARGE_MEMORY else contextlib.nullcontext()
         with one_by_one, _gone_without(item):
-            return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels)
+            return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels, known)
 
     def _file(self, manifest: Manifest, item: Item) -> Path:
         """The real path of the item's file. Raises ImageGone."""

@@ -206,7 +206,7 @@ async def _shrinking(images: Sequence[bytes], model_id: str) -> results.Figures:
     shrinker = Shrinker(photographs.LIMITS, on=True)
     rows = []
     for image in images:
-        header = imaging.sniff(image, photographs.LIMITS)
+        header = imaging.probe(image, photographs.LIMITS)
         before = time.process_time()
         shrunk = await shrinker.shrunk(image, header, model_id, None)
         upload = 1000 * (time.process_time() - before)

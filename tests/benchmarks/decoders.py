@@ -120,7 +120,7 @@ def _opencv() -> Decoder:
     }
 
     def decode(image: bytes) -> Pixels:
-        header = imaging.sniff(image, LIMITS)
+        header = imaging.probe(image, LIMITS)
         short = min(header.width, header.height)
         fraction = next((one for one in (8, 4, 2) if short >= one * _SHORT), 1)
         pixels = library.imdecode(np.frombuffer(image, np.uint8), reduced[fraction])

@@ -27,6 +27,7 @@ from services.embedder import service as embedder
 from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box, Question
+from services.shared.imaging import Probe
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker
@@ -78,9 +79,11 @@ class Stub:
         default_factory=lambda: RuntimeInfo("stub", "fp32", "cpu")
     )
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Return black pixels."""
-        del image, box
+        del image, box, known
         return np.zeros((8, 8, 3), np.uint8)
 
     def embed(self, batch: Pixels) -> Vectors:

@@ -50,7 +50,7 @@ def _held() -> tuple[set[int], int]:
 
 def _outcome(image: bytes, limits: imaging.Limits, target: int | None) -> tuple[str, int]:
     try:
-        imaging.sniff(image, limits)  # upload does this before an embedder decodes
+        imaging.probe(image, limits)  # upload does this before an embedder decodes
         imaging.decode(image, limits, target=target)
     except SimileError as error:
         return error.code, error.status

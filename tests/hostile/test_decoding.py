@@ -14,6 +14,7 @@ from services.embedder.models.model import Pixels, Preprocessing, Vectors
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import SimileError, by_code
+from services.shared.imaging import Probe
 from services.shared.messaging import topology
 from tests.hostile.bombs import BOMBS, REFUSED, SLOW_TO_MAKE, bomb
 from tests.hostile.containers import KINDS, variants
@@ -44,9 +45,9 @@ def test_a_bomb_takes_no_more_memory_than_estimated(name: str, tmp_path: Path) -
     path = tmp_path / "bomb"
     path.write_bytes(bomb(name))
     with contextlib.suppress(SimileError):
-        header = imaging.sniff(bomb(name), LIMITS)
+        header = imaging.probe(bomb(name), LIMITS)
     for target in TARGETS:
-        foreseen = 0 if name in REFUSED else imaging.memory_of(header, target or None)
+        foreseen = 0 if name in REFUSED else header.memory(target or None)
         with child(LIMITS.max_pixels) as process:
             result = process.decode(path, target)
         assert result["outcome"] == REFUSED.get(name, "decoded")
@@ -71,9 +72,11 @@ def test_broken_images_decode_or_fail_with_a_code(tmp_path: Path) -> None:
 class ConstantModel(FakeModel):
     """Returns a vector for every picture, under the limits of an embedder."""
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Decode the image with the real decoder."""
-        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box)
+        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box, known=known)
 
     def embed(self, batch: Pixels) -> Vectors:
         """Return the same vector for each image."""

@@ -37,7 +37,7 @@ def test_metadata_costs_no_more_than_an_image_may(
     path, foreseen = tmp_path / "bomb", 0
     path.write_bytes(METADATA[name]())
     with contextlib.suppress(SimileError):
-        foreseen = imaging.memory_of(imaging.sniff(path.read_bytes(), LIMITS))
+        foreseen = imaging.probe(path.read_bytes(), LIMITS).memory()
     cost = process.decode(path, 358)
     assert cost["outcome"] in {"decoded", "undecodable_image"}, cost
     assert cost["cpu_seconds"] <= MAX_CPU_SECONDS, cost

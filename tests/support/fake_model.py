@@ -10,7 +10,7 @@ import numpy as np
 
 from services.embedder.models.model import Pixels, Preprocessing, RuntimeInfo, Vectors
 from services.shared.contracts import Box
-from services.shared.imaging import Limits
+from services.shared.imaging import Limits, Probe
 from tests.support.pictures import Color
 
 LIMITS: Final = Limits(max_bytes=2**20, max_pixels=1_000_000, max_aspect=100.0)
@@ -40,9 +40,11 @@ class FakeModel:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Decode the image with the real decoder."""
-        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box)
+        return Preprocessing(resize=8, crop=8).prepare(image, LIMITS, box, known=known)
 
     def embed(self, batch: Pixels) -> Vectors:
         """Return mean colours; raise for a batch with a white image."""

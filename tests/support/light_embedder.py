@@ -19,7 +19,7 @@ from services.embedder.models.model import Model, Pixels, Preprocessing, Runtime
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
-from services.shared.imaging import Limits
+from services.shared.imaging import Limits, Probe
 from services.shared.messaging.broker import Broker
 from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
@@ -43,9 +43,11 @@ class LightModel:
     chunk_images: int = 4
     runtime: RuntimeInfo = field(default_factory=lambda: RuntimeInfo("light", "fp32", "cpu"))
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Decode the image with the real decoder."""
-        return Preprocessing(resize=SIDE, crop=SIDE).prepare(image, self.limits, box)
+        return Preprocessing(resize=SIDE, crop=SIDE).prepare(image, self.limits, box, known=known)
 
     def embed(self, batch: Pixels) -> Vectors:
         """Compute vectors; equal pixels give equal vectors in any batch."""

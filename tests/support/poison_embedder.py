@@ -16,6 +16,7 @@ from services.embedder.models.model import Model, Pixels
 from services.embedder.service import run_with
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
+from services.shared.imaging import Probe
 from services.shared.messaging.broker import Broker
 from services.shared.process import run_service
 from services.shared.settings import SharedSettings, load
@@ -30,11 +31,13 @@ ANTIDOTE: Final = "ANTIDOTE"
 class Poisonable(FakeModel):
     """Kills its process on a poisoned image, as a segmentation fault would."""
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Decode the image with the real decoder."""
         if image.endswith(POISON) and ANTIDOTE not in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().prepare(image, box)
+        return super().prepare(image, box, known=known)
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import InvalidVector
+from services.shared.imaging import Limits, Probe
 
 Pixels = npt.NDArray[np.uint8]
 """H,W,3 for one image or N,H,W,3 for a batch: RGB, 0..255."""
@@ -86,8 +87,15 @@ class Model(Protocol):
     def runtime(self) -> RuntimeInfo:
         """The runtime, for logs and metrics."""
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Decode an image, or a box of it, to H,W,3 as `embed` takes it.
+
+        Args:
+            image: the encoded image.
+            box: the part that is embedded; None for the whole image.
+            known: the image's probe, where it was made before.
 
         Raises:
             SimileError: every error of `imaging.decode`.
@@ -114,12 +122,19 @@ class Preprocessing:
         """The name of decoder, filter and crop, for the model id."""
         return f"{imaging.PIXELS}-draft{self.draft}-bicubic-{self.resize}-{self.crop}"
 
-    def prepare(self, image: bytes, limits: imaging.Limits, box: Box | None = None) -> Pixels:
+    def prepare(
+        self,
+        image: bytes,
+        limits: Limits,
+        box: Box | None = None,
+        *,
+        known: Probe | None = None,
+    ) -> Pixels:
         """Decode an image, or a box of it, to crop,crop,3 (uint8).
 
         Scaling and cropping are one step, from the original.
         """
-        decoded = imaging.decode(image, limits, target=self.draft, box=box)
+        decoded = imaging.decode(image, limits, target=self.draft, box=box, known=known)
         side = min(decoded.size) * self.crop / self.resize
         left, top = ((length - side) / 2 for length in decoded.size)
         middle = (left, top, left + side, top + side)

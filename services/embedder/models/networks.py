@@ -13,7 +13,7 @@ import numpy as np
 
 from services.embedder.models.model import Pixels, Preprocessing, Runtime, RuntimeInfo, Vectors
 from services.shared.contracts import Box
-from services.shared.imaging import Limits
+from services.shared.imaging import Limits, Probe
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +61,11 @@ class NetworkModel:
         """The library, precision and device."""
         return self.runner.info
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Decode an image, or a box of it. Raises the errors of `imaging.decode`."""
-        return self.network.preprocessing.prepare(image, self.limits, box)
+        return self.network.preprocessing.prepare(image, self.limits, box, known=known)
 
     def embed(self, batch: Pixels) -> Vectors:
         """Compute N vectors, not of unit length yet."""

@@ -5,25 +5,23 @@ from __future__ import annotations
 from services.shared.image_limits import Limits
 from services.shared.imaging.decode import PIXELS, current_name
 from services.shared.imaging.probe import (
-    Header,
+    Probe,
     format_of,
     formats,
-    memory_of,
-    sniff,
-    sniff_start,
+    probe,
+    probe_start,
 )
 from services.shared.imaging.processes.confined import decode, thumbnail
 
 __all__ = [
     "PIXELS",
-    "Header",
     "Limits",
+    "Probe",
     "current_name",
     "decode",
     "format_of",
     "formats",
-    "memory_of",
-    "sniff",
-    "sniff_start",
+    "probe",
+    "probe_start",
     "thumbnail",
 ]

@@ -15,8 +15,8 @@ from services.shared.contracts import Box
 from services.shared.errors import BoxTooSmall, ExtremeAspect, UndecodableImage
 from services.shared.image_limits import Limits
 from services.shared.imaging import colour
-from services.shared.imaging.formats import jpeg2000, short_jpeg
-from services.shared.imaging.image_cost import JPEG_FAMILY, memory_errors_named
+from services.shared.imaging.formats import jpeg, jpeg2000, short_jpeg
+from services.shared.imaging.image_cost import memory_errors_named
 from services.shared.imaging.orientation import (
     Edges,
     orientation_of,
@@ -24,7 +24,7 @@ from services.shared.imaging.orientation import (
     upright,
     upright_size,
 )
-from services.shared.imaging.probe import opened_image
+from services.shared.imaging.probe import Probe, opened_image
 
 PIXELS: Final = "pillow-v2"
 """Names what `decode` makes of an image; a change that gives other pixels needs another name."""
@@ -64,7 +64,12 @@ def current_name(model_id: str) -> str:
 
 @memory_errors_named()
 def decode(
-    image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
+    image: bytes,
+    limits: Limits,
+    *,
+    target: int | None = None,
+    box: Box | None = None,
+    known: Probe | None = None,
 ) -> Image.Image:
     """The first frame in RGB, upright, its colours as a browser shows them; only the box, if any.
 
@@ -72,16 +77,16 @@ def decode(
     may lack its end marker and its last rows.
 
     target: so many pixels on the short side (of the box) are enough; a JPEG or JPEG 2000 is then
-    decoded at a fraction of its size, which costs a fraction of the time. Raises what `sniff`
-    raises, and BoxTooSmall.
+    decoded at a fraction of its size, which costs a fraction of the time. known: the image's probe,
+    where it was made before. Raises what `probe` raises, and BoxTooSmall.
     """
     is_short = len(image) <= limits.max_bytes and short_jpeg.ends_early(image)
-    decoded = None if is_short else _decoded(image, limits, target, box)
+    decoded = None if is_short else _decoded(image, limits, target, box, known)
     if decoded is None:
-        with opened_image(image, limits):  # its limits hold before anything is decoded
+        with opened_image(image, limits, known):  # its limits hold before anything is decoded
             completed = short_jpeg.completed(image)
         longer = replace(limits, max_bytes=max(limits.max_bytes, len(completed)))
-        decoded = _decoded(completed, longer, target, box)
+        decoded = _decoded(completed, longer, target, box, known)
     if decoded is None:
         message = "the JPEG ends early, and can't be completed: send all of it"
         raise UndecodableImage(message)
@@ -89,10 +94,10 @@ def decode(
 
 
 def _decoded(
-    image: bytes, limits: Limits, target: int | None, box: Box | None
+    image: bytes, limits: Limits, target: int | None, box: Box | None, known: Probe | None
 ) -> Image.Image | None:
     """The picture; None for a JPEG whose data ends before its last pixel or its end marker."""
-    with opened_image(image, limits) as opened:
+    with opened_image(image, limits, known) as (opened, _):
         if box is not None:
             _check_box(opened, box, limits)
         if target is not None:
@@ -109,7 +114,7 @@ def _decoded(
 
 def _shrink(opened: ImageFile.ImageFile, image: bytes, wanted: tuple[int, int]) -> None:
     """Let it be decoded at a fraction of its size, if its format can."""
-    if opened.format in JPEG_FAMILY:
+    if opened.format in jpeg.FAMILY:
         opened.draft(None, wanted)
     elif opened.format == jpeg2000.FORMAT:
         cast("Any", opened).reduce = jpeg2000.reduction(image, wanted)
@@ -120,7 +125,7 @@ def _loads(opened: ImageFile.ImageFile) -> bool:
     try:
         opened.load()
     except OSError as error:
-        if opened.format in JPEG_FAMILY and "truncated" in str(error):
+        if opened.format in jpeg.FAMILY and "truncated" in str(error):
             return False
         raise
     return True

@@ -10,13 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from PIL import ImageFile
-
 from services.shared.errors import Overloaded, UndecodableImage
 from services.shared.imaging.formats import jpeg
-
-JPEG_FAMILY: Final = ("JPEG", "MPO")
-"""A JPEG of several pictures (many phones write them) is to Pillow an MPO."""
 
 MAX_READS: Final = 200_000
 """Of a sound picture Pillow reads some thousands of pieces; each is a turn of a Python loop."""
@@ -60,24 +55,14 @@ class Reader(io.BytesIO):
         return super().read(size)
 
 
-def in_scans(opened: ImageFile.ImageFile, image: bytes) -> bool:
-    """Return whether the image, whose header was just read, is or may be a JPEG in several scans.
+def check_scans(image: bytes, pixels: int) -> None:
+    """Raise UndecodableImage for a JPEG, of several scans, that has too many for its pixels.
 
-    libjpeg holds all of its coefficients, and visits all of them for each scan.
+    libjpeg holds all of its coefficients, and visits all of them for each scan. Marker bytes may
+    also be in what follows a picture, so those of one scan say nothing.
     """
-    if opened.format not in JPEG_FAMILY:
-        return False
-    frame = jpeg.frame(image)
-    return frame is None or frame.in_scans
-
-
-def check_scans(opened: ImageFile.ImageFile, image: bytes) -> None:
-    """Raise UndecodableImage for a JPEG in too many scans; its header was just read."""
-    # Marker bytes may also be in what follows the picture: where there is one scan they say
-    # nothing.
-    scans = image.count(jpeg.SCAN_START) if in_scans(opened, image) else 1
-    is_large = opened.width * opened.height > _LARGE_PIXELS
-    limit = _MAX_SCANS_OF_LARGE if is_large else _MAX_SCANS
+    scans = image.count(jpeg.SCAN_START)
+    limit = _MAX_SCANS_OF_LARGE if pixels > _LARGE_PIXELS else _MAX_SCANS
     if scans > limit:
         message = f"the JPEG is made of {scans} scans; {limit} are accepted"
         raise UndecodableImage(message)

@@ -30,11 +30,9 @@ from services.shared.errors import (
 from services.shared.image_limits import Limits
 from services.shared.imaging.formats import heif, jpeg, jpeg2000, jpeg_metadata, png, tiff, unread
 from services.shared.imaging.image_cost import (
-    JPEG_FAMILY,
     Reader,
     check_scans,
     decoding_bytes,
-    in_scans,
     memory_errors_named,
 )
 
@@ -54,77 +52,91 @@ _MANY_KINDS: Final = frozenset({"", "TIFF"})
 """A TIFF, or no accepted format: for these the error names the kind of file."""
 
 
+_JPEG_SCALES: Final = (8, 4, 2)
+"""The fractions that a JPEG can be decoded at."""
+
+
 @dataclass(frozen=True, slots=True)
-class Header:
-    """Describes an image; width and height are as stored, before the EXIF orientation."""
+class Probe:
+    """Describes an image by its header. It is made once and carried along with the bytes.
+
+    Attributes:
+        format: Pillow's name of the format.
+        media_type: the format's media type.
+        width: in pixels as stored, before the EXIF orientation.
+        height: likewise.
+        progressive: a JPEG in several scans: each finer than the one before, or of one colour
+            component.
+        decoded_pixels: the pixels that a decoder fills, where that is known; with tiles' edges
+            more than are shown.
+    """
 
     format: str
     media_type: str
     width: int
     height: int
     progressive: bool = False
-    """A JPEG in several scans: each finer than the one before, or of one colour component."""
     decoded_pixels: int = 0
-    """How many pixels a decoder fills, where that is known; with tiles' edges, more than shown."""
+
+    def decoded_size(self, target: int) -> tuple[int, int]:
+        """Return width and height at which `decode` decodes for a target: a fraction of a JPEG's.
+
+        A progressive JPEG is decoded whole, since all of its coefficients are held anyway.
+        """
+        if self.format != "JPEG" or self.progressive:
+            return self.width, self.height
+        short = min(self.width, self.height)
+        scale = next((scale for scale in _JPEG_SCALES if short >= scale * target), 1)
+        return math.ceil(self.width / scale), math.ceil(self.height / scale)
+
+    def memory(self, target: int | None = None) -> int:
+        """Return the maximum memory of `decode` for this target, in bytes, as measured."""
+        size = (self.width, self.height) if target is None else self.decoded_size(target)
+        pixels = max(math.prod(size), self.decoded_pixels)
+        return decoding_bytes(self.format, pixels, progressive=self.progressive)
 
 
 def formats() -> tuple[str, ...]:
     """Return the accepted formats by Pillow's names."""
-    return tuple(_openers())
+    return tuple(openers())
 
 
 def format_of(image: bytes) -> str:
     """Return the format that the first bytes claim; empty where it is not accepted."""
-    names = (name for name, accept in _openers().items() if accept(image[:16]) is True)
+    names = (name for name, accept in openers().items() if accept(image[:16]) is True)
     return next(names, "")
 
 
-def memory_of(header: Header, target: int | None = None) -> int:
-    """Return the maximum memory of `decode` for this image and target, in bytes, as measured."""
-    shrunk = 1
-    # All coefficients of an image in several scans are held, whatever its target size.
-    if target is not None and header.format == "JPEG" and not header.progressive:
-        short = min(header.width, header.height)
-        shrunk = next((scale for scale in (8, 4, 2) if short >= scale * target), 1)
-    pixels = math.ceil(header.width / shrunk) * math.ceil(header.height / shrunk)
-    pixels = max(pixels, header.decoded_pixels)
-    return decoding_bytes(header.format, pixels, progressive=header.progressive)
-
-
 @memory_errors_named()
-def sniff(image: bytes, limits: Limits) -> Header:
+def probe(image: bytes, limits: Limits) -> Probe:
     """Read the image's header without its pixels; of a HEIC or AVIF only the boxes are read.
 
     Raises EmptyImage, ImageTooLarge, UnsupportedFormat, UndecodableImage, TooManyPixels or
     ExtremeAspect; Overloaded where this machine is short of memory.
     """
     _check_bytes(image, limits)
-    if (picture := _contained(image, limits)) is not None:
-        media_type = _MEDIA_TYPES[picture.format]
-        return Header(picture.format, media_type, picture.width, picture.height,
-                      decoded_pixels=picture.decoded_pixels)  # fmt: skip
-    with opened_image(image, limits) as opened:
-        name = "JPEG" if opened.format in JPEG_FAMILY else str(opened.format)
-        media_type, (width, height) = _MEDIA_TYPES[name], opened.size
-        return Header(name, media_type, width, height, in_scans(opened, image))
+    if (contained := _contained(image, limits)) is not None:
+        return contained
+    with opened_image(image, limits) as (_, found):
+        return found
 
 
-def sniff_start(image: bytes, limits: Limits) -> Header | None:
-    """Read the header of a usual JPEG; return None where `sniff` is needed, or would refuse it.
+def probe_start(image: bytes, limits: Limits) -> Probe | None:
+    """Read the header of a usual JPEG; return None where `probe` is needed, or would refuse it.
 
-    This takes a tenth of the time of `sniff`, short enough for an event loop.
+    This takes a tenth of the time of `probe`, short enough for an event loop.
     """
     if len(image) > limits.max_bytes or (frame := jpeg.frame(image)) is None:
         return None
     try:
-        _check_size(frame.width, frame.height, limits)
+        check_size(frame.width, frame.height, limits)
     except SimileError:
-        return None  # `sniff` says what is wrong
-    return Header("JPEG", _MEDIA_TYPES["JPEG"], *frame)
+        return None  # `probe` says what is wrong
+    return Probe("JPEG", _MEDIA_TYPES["JPEG"], *frame)
 
 
 @functools.cache
-def _openers() -> Mapping[str, Callable[[bytes], bool | str]]:
+def openers() -> Mapping[str, Callable[[bytes], bool | str]]:
     """Return the accepted formats with Pillow's tests of a file's first bytes; prepare Pillow."""
     for name in ("Jpeg", "Png", "WebP", "Gif", "Bmp", "Tiff", "Avif", "Jpeg2K"):
         importlib.import_module(f"PIL.{name}ImagePlugin")
@@ -155,25 +167,33 @@ def _silence_libtiff() -> None:
 
 
 @contextmanager
-def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
-    """Open the image with its header read and its limits checked; name the errors raised inside."""
+def opened_image(
+    image: bytes, limits: Limits, known: Probe | None = None
+) -> Iterator[tuple[ImageFile.ImageFile, Probe]]:
+    """Open the image for its pixels, its limits checked; name the errors raised inside.
+
+    known: the image's probe, where it was made before: its header is then not parsed again.
+    """
     _check_bytes(image, limits)
-    _contained(image, limits)
-    openers = _openers()
     # Pillow's own bound also guards what a header alone makes it allocate. This global is
     # only raised, to the limit of the settings.
     if limits.max_pixels > (Image.MAX_IMAGE_PIXELS or 0):
         Image.MAX_IMAGE_PIXELS = limits.max_pixels
     try:
-        unread.check(image)
-        tiff.check(image)
+        known = known or _contained(image, limits)
+        frame = jpeg.frame(image) if known is None else None
+        if known is None:
+            unread.check(image, frame)
+            tiff.check(image)
         read = jpeg_metadata.without_metadata(png.without_text(image))
-        with Image.open(Reader(read), formats=tuple(openers)) as opened:
-            _check(opened, limits)
-            if opened.format == jpeg2000.FORMAT:
+        with Image.open(Reader(read), formats=formats()) as opened:
+            _check_opened(opened, limits)
+            if known is None and opened.format == jpeg2000.FORMAT:
                 jpeg2000.check(image, opened.size)
-            check_scans(opened, image)
-            yield opened
+            found = known or _probe_of(opened, frame)
+            if found.progressive:
+                check_scans(image, found.width * found.height)
+            yield opened, found
     except (SimileError, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
@@ -189,15 +209,24 @@ def opened_image(image: bytes, limits: Limits) -> Iterator[ImageFile.ImageFile]:
         raise UndecodableImage(message) from error
 
 
-def _contained(image: bytes, limits: Limits) -> heif.Picture | None:
+def _probe_of(opened: ImageFile.ImageFile, frame: jpeg.Frame | None) -> Probe:
+    """Return the probe of an opened image; frame: that of a usual JPEG."""
+    is_jpeg = opened.format in jpeg.FAMILY
+    name = "JPEG" if is_jpeg else str(opened.format)
+    progressive = is_jpeg and (frame is None or frame.in_scans)
+    return Probe(name, _MEDIA_TYPES[name], *opened.size, progressive)
+
+
+def _contained(image: bytes, limits: Limits) -> Probe | None:
     """Read the boxes of a HEIC or AVIF, and check its limits; return None for other formats."""
     if format_of(image) not in {"AVIF", "HEIF"}:
         return None
     picture = heif.read(image, limits.max_pixels)
-    if picture.format not in _openers():
+    if picture.format not in openers():
         raise _unaccepted()
-    _check_size(picture.width, picture.height, limits)
-    return picture
+    check_size(picture.width, picture.height, limits)
+    media_type, pixels = _MEDIA_TYPES[picture.format], picture.decoded_pixels
+    return Probe(picture.format, media_type, picture.width, picture.height, decoded_pixels=pixels)
 
 
 def _check_bytes(image: bytes, limits: Limits) -> None:
@@ -219,17 +248,18 @@ def _unidentified(image: bytes) -> SimileError:
 
 
 def _unaccepted() -> UnsupportedFormat:
-    return UnsupportedFormat(f"the bytes are no image of: {', '.join(_openers())}")
+    return UnsupportedFormat(f"the bytes are no image of: {', '.join(openers())}")
 
 
-def _check(opened: ImageFile.ImageFile, limits: Limits) -> None:
-    _check_size(*opened.size, limits)
+def _check_opened(opened: ImageFile.ImageFile, limits: Limits) -> None:
+    check_size(*opened.size, limits)
     if opened.mode in {"I", "F"}:
         message = "32-bit samples have no agreed white: save the image with 8 or 16 bits a channel"
         raise UnsupportedFormat(message)
 
 
-def _check_size(width: int, height: int, limits: Limits) -> None:
+def check_size(width: int, height: int, limits: Limits) -> None:
+    """Raise UndecodableImage, TooManyPixels or ExtremeAspect for a size outside the limits."""
     short, long = min(width, height), max(width, height)
     if short < 1:
         message = f"the image has {width} x {height} pixels"

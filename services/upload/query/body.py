@@ -97,20 +97,18 @@ async def read_image(
     return bytes(image), fields
 
 
-async def read_header(
-    image: bytes, limits: imaging.Limits, within_seconds: float
-) -> imaging.Header:
-    """The header, by a thread only where that can take long: a thread's hop costs more than most.
+async def read_header(image: bytes, limits: imaging.Limits, within_seconds: float) -> imaging.Probe:
+    """Read the header; in a thread only where that can take long, since a hop to a thread is slow.
 
-    Raises what `imaging.sniff` raises, and DeadlineExceeded.
+    Raises what `imaging.probe` raises, and DeadlineExceeded.
     """
-    header = imaging.sniff_start(image, limits)
-    if header is not None:
-        return header
+    known = imaging.probe_start(image, limits)
+    if known is not None:
+        return known
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(within_seconds):
-            return await loop.run_in_executor(_sniffers(), imaging.sniff, image, limits)
+            return await loop.run_in_executor(_sniffers(), imaging.probe, image, limits)
     except TimeoutError:
         message = f"the image's header was not read within {within_seconds:.3g} s; try again"
         raise DeadlineExceeded(message) from None

@@ -10,7 +10,7 @@ import asyncio
 
 from services.shared import cores
 from services.shared.contracts import Box
-from services.shared.imaging import Header, Limits, shrinking
+from services.shared.imaging import Limits, Probe, shrinking
 
 
 class Shrinker:
@@ -21,28 +21,28 @@ class Shrinker:
         self._on = on
         self._places = asyncio.Semaphore(cores.available())
 
-    async def shrunk(self, image: bytes, header: Header, model_id: str, box: Box | None) -> bytes:
+    async def shrunk(self, image: bytes, known: Probe, model_id: str, box: Box | None) -> bytes:
         """Fewer bytes of which that model makes the same input, or the image itself.
 
         Raises UndecodableImage, as an embedder would.
         """
         target = shrinking.target_of(model_id)
-        if not self._on or target is None or box is not None or not _pays(image, header, target):
+        if not self._on or target is None or box is not None or not _pays(image, known, target):
             return image
         async with self._places:
-            return await asyncio.to_thread(_decoded, image, self._limits, target)
+            return await asyncio.to_thread(_decoded, image, self._limits, target, known)
 
 
-def _pays(image: bytes, header: Header, target: int) -> bool:
+def _pays(image: bytes, known: Probe, target: int) -> bool:
     """Return True for a JPEG with more bytes than its shrunk pixels.
 
     Not a progressive one: all of its coefficients have to be held, hundreds of MB of a large one.
     """
-    if header.format != "JPEG" or header.progressive:
+    if known.format != "JPEG" or known.progressive:
         return False
-    width, height = shrinking.decoded_size(header, target)
+    width, height = known.decoded_size(target)
     return 3 * width * height < len(image)
 
 
-def _decoded(image: bytes, limits: Limits, target: int) -> bytes:
-    return shrinking.as_bitmap(image, limits, target) or image
+def _decoded(image: bytes, limits: Limits, target: int, known: Probe) -> bytes:
+    return shrinking.as_bitmap(image, limits, target, known) or image

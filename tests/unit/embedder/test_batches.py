@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from services.embedder.models.model import Pixels, Vectors
 from services.embedder.results import DEFAULT_TIMING, Timing
 from services.shared.contracts import MAX_ITEMS, Box, Embeddings, codec
+from services.shared.imaging import Probe
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Queue
 from tests.support import pictures
@@ -46,9 +47,11 @@ async def test_a_worker_that_decodes_is_busy() -> None:
     """Decoding counts as busy time: an embedder with large photographs is not idle."""
 
     class Slow(FakeModel):
-        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        def prepare(
+            self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+        ) -> Pixels:
             time.sleep(0.05)
-            return super().prepare(image, box)
+            return super().prepare(image, box, known=known)
 
     async with running_embedder(Slow(), decode_threads=None) as embedder:
         await embedder.ask(pictures.plain_jpeg(BLUE))
@@ -63,12 +66,14 @@ class _OneByOne(FakeModel):
         super().__init__()
         self.decoding, self.decodes, self.prepared = threading.Event(), threading.Event(), 0
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         self.prepared += 1
         if self.prepared > 1:
             self.decodes.set()
             assert self.decoding.wait(30), "the test never opened the gate"
-        return super().prepare(image, box)
+        return super().prepare(image, box, known=known)
 
     def embed(self, batch: Pixels) -> Vectors:
         vectors = super().embed(batch)

@@ -14,10 +14,9 @@ from services.embedder.job import Job
 from services.embedder.models.model import Pixels
 from services.embedder.work_queue import DecodeTask, WorkQueue
 from services.embedder.worker import Worker
-from services.shared import imaging
 from services.shared.contracts import Box
 from services.shared.errors import SimileError
-from services.shared.imaging import Header
+from services.shared.imaging import Probe
 from tests.support.embedder_parts import instruments, job
 from tests.support.fake_model import LIMITS, FakeModel
 from tests.support.pictures import plain_jpeg
@@ -48,10 +47,12 @@ class _Gated(FakeModel):
         super().__init__()
         self.decoding, self.leave = threading.Event(), threading.Event()
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         self.decoding.set()
         assert image != LARGE or self.leave.wait(30)
-        return super().prepare(image, box)
+        return super().prepare(image, box, known=known)
 
 
 def test_an_overdue_image_does_not_wait_for_a_large_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,8 +62,8 @@ def test_an_overdue_image_does_not_wait_for_a_large_one(monkeypatch: pytest.Monk
     queue.put(job("large", LARGE))
     large = _task(queue)
 
-    def memory_of(header: Header, _target: int | None) -> float:
-        if header.width == 32:
+    def memory(known: Probe, _target: int | None) -> float:
+        if known.width == 32:
             # The large image is not overdue yet, since its decoding began later.
             assert queue.take_overdue(0.0) is slow
         return 1.0
@@ -74,7 +75,7 @@ def test_an_overdue_image_does_not_wait_for_a_large_one(monkeypatch: pytest.Monk
             decoded = thread.submit(decoder.decode, large)
             assert model.decoding.wait(30)
             large.started = slow.started + 60
-            monkeypatch.setattr(imaging, "memory_of", memory_of)
+            monkeypatch.setattr(Probe, "memory", memory)
             pixels = decoder.decode(slow)
             assert pixels is not None
             assert queue.stuck == 1

@@ -16,6 +16,7 @@ from services.embedder.work_queue import WorkQueue
 from services.embedder.worker import Worker, WorkerThreads
 from services.shared.contracts import Box, EmbedRequest, codec
 from services.shared.errors import DecoderCrashed, Overloaded, StageDied
+from services.shared.imaging import Probe
 from services.shared.messaging import topology
 from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.memory import MemoryBroker
@@ -35,11 +36,13 @@ class SlowModel(FakeModel):
         super().__init__()
         self.decoding = threading.Event()
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Block on the slow image until `decoding` is set."""
         if image == SLOW:
             assert self.decoding.wait(60)
-        return super().prepare(image, box)
+        return super().prepare(image, box, known=known)
 
 
 APART_OR_BY_WORKERS: Final = pytest.mark.parametrize("decode_threads", [2, None])
@@ -71,12 +74,14 @@ async def test_an_image_that_takes_too_long_is_answered_and_quarantined(
 class CrashingModel(FakeModel):
     """Raises for one image as if its decoding process had ended."""
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         """Raise as the pool of decoding processes does."""
         if image == SLOW:
             message = "the process that decoded the image ended with -11"
             raise DecoderCrashed(message)
-        return super().prepare(image, box)
+        return super().prepare(image, box, known=known)
 
 
 async def test_an_image_that_ends_its_decoding_process_is_answered_and_quarantined() -> None:
@@ -114,14 +119,16 @@ class _Counting(FakeModel):
         self.now = self.max = 0
         self.lock, self.decoding = threading.Lock(), threading.Semaphore(0)
 
-    def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+    def prepare(
+        self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+    ) -> Pixels:
         with self.lock:
             self.now += 1
             self.max = max(self.max, self.now)
         assert self.decoding.acquire(timeout=30)
         with self.lock:
             self.now -= 1
-        return super().prepare(image, box)
+        return super().prepare(image, box, known=known)
 
 
 async def test_large_images_are_decoded_one_at_a_time() -> None:

@@ -14,6 +14,7 @@ from services.embedder.models.model import Model, Pixels
 from services.embedder.settings import EmbedderSettings
 from services.shared.contracts import Box
 from services.shared.errors import StageDied
+from services.shared.imaging import Probe
 from services.shared.messaging import topology
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.settings import SharedSettings
@@ -67,10 +68,12 @@ async def test_stop_gives_back_what_was_not_begun() -> None:
     gate, entered = threading.Event(), threading.Semaphore(0)
 
     class Decoding(FakeModel):
-        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        def prepare(
+            self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+        ) -> Pixels:
             entered.release()
             assert gate.wait(30), "the test never opened the gate"
-            return super().prepare(image, box)
+            return super().prepare(image, box, known=known)
 
     async with running_embedder(Decoding()) as embedder:
         await embedder.ask(*[pictures.plain_jpeg(GREEN)] * 5)
@@ -119,10 +122,12 @@ async def test_a_dead_decoder_ends_the_embedder(decode_threads: int | None) -> N
     """A decoding thread that ends by an error ends the process; its image goes back."""
 
     class Dying(FakeModel):
-        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        def prepare(
+            self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+        ) -> Pixels:
             if image:
                 raise _Dead
-            return super().prepare(image, box)
+            return super().prepare(image, box, known=known)
 
     async with running_embedder(Dying(), decode_threads=decode_threads) as embedder:
         await embedder.ask(pictures.plain_jpeg(RED))
@@ -165,9 +170,11 @@ async def test_a_wedged_decoder_is_seen() -> None:
     gate = threading.Event()
 
     class Decoding(FakeModel):
-        def prepare(self, image: bytes, box: Box | None = None) -> Pixels:
+        def prepare(
+            self, image: bytes, box: Box | None = None, *, known: Probe | None = None
+        ) -> Pixels:
             assert gate.wait(30), "the test never opened the gate"
-            return super().prepare(image, box)
+            return super().prepare(image, box, known=known)
 
     async with running_embedder(
         Decoding(), unready_after_seconds=0.05, dead_after_seconds=0.1

@@ -185,7 +185,7 @@ def test_short_memory_while_a_header_is_read_is_not_the_images_fault(
 
     monkeypatch.setattr(Image, "open", out_of_memory)
     with pytest.raises(errors.Overloaded, match="memory"):
-        imaging.sniff(IMAGES["TIFF"], LIMITS)
+        imaging.probe(IMAGES["TIFF"], LIMITS)
 
 
 def test_a_closed_pool_starts_no_process(pool: DecoderPool) -> None:
@@ -281,9 +281,9 @@ def _running(pid: int) -> bool:
 
 def test_the_time_limit_follows_the_decoded_pixels() -> None:
     """The limit is half a second for a small image, and twelve seconds at the default limits."""
-    small = imaging.Header("HEIF", "image/heif", 64, 64)
+    small = imaging.Probe("HEIF", "image/heif", 64, 64)
     assert confined.cpu_seconds_of(small, 10_000) < 0.6
     hidden = replace(small, decoded_pixels=12_000_000)
     assert confined.cpu_seconds_of(hidden, 10_000) > 1.5
-    largest = imaging.Header("HEIF", "image/heif", 8000, 8000)
+    largest = imaging.Probe("HEIF", "image/heif", 8000, 8000)
     assert confined.cpu_seconds_of(largest, 15 * 2**20) < 12

@@ -53,8 +53,8 @@ HONEST = {
 @pytest.mark.parametrize("name", HONEST)
 def test_the_boxes_say_the_size_that_the_decoder_says(name: str) -> None:
     """The size is right for rotated, animated and tiled pictures, too, and each decodes."""
-    header = imaging.sniff(HONEST[name], LIMITS)
-    with opened_image(HONEST[name], LIMITS) as opened:
+    header = imaging.probe(HONEST[name], LIMITS)
+    with opened_image(HONEST[name], LIMITS) as (opened, _):
         assert (header.width, header.height) == opened.size
         assert header.format == opened.format
     shown = header.width * header.height
@@ -64,7 +64,7 @@ def test_the_boxes_say_the_size_that_the_decoder_says(name: str) -> None:
 
 def test_a_photograph_in_hundreds_of_tiles_is_taken() -> None:
     """A file as large as phones write is accepted: 48 megapixels in tiles of 512."""
-    header = imaging.sniff(_tiles(12, 16, 512, 8064, 6048), LIMITS)
+    header = imaging.probe(_tiles(12, 16, 512, 8064, 6048), LIMITS)
     assert (header.width, header.height) == (8064, 6048)
     assert header.decoded_pixels == 12 * 16 * 512**2
 
@@ -122,7 +122,7 @@ def test_a_sequence_of_countless_frames_is_refused() -> None:
 def test_bytes_after_the_last_box_are_skipped() -> None:
     """Phones append such bytes, which are no box."""
     image = HONEST["heic"]
-    assert imaging.sniff(image + b"\xff" * 1000, LIMITS) == imaging.sniff(image, LIMITS)
+    assert imaging.probe(image + b"\xff" * 1000, LIMITS) == imaging.probe(image, LIMITS)
 
 
 @pytest.mark.parametrize("name", ["heic", "avif", "heic in tiles"])

@@ -29,7 +29,7 @@ def test_exif_alone_turns_nothing() -> None:
     image = _heif(6)
     assert b"irot" in image
     bare = image.replace(b"irot", b"free")
-    assert imaging.sniff(bare, LIMITS).width == 96
+    assert imaging.probe(bare, LIMITS).width == 96
     decoded = imaging.decode(bare, LIMITS)
     assert decoded.size == (96, 64)
     assert pictures.difference(decoded, pictures.scene()) < 6

@@ -18,9 +18,9 @@ LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=
 def test_a_jpeg_with_scans_of_one_component_has_a_limit_of_scans() -> None:
     """Scans of a component are counted in any JPEG; a picture with three of them is accepted."""
     few = bombs.jpeg_scans(3, side=64, progressive=False)
-    assert imaging.sniff(few, LIMITS).progressive
+    assert imaging.probe(few, LIMITS).progressive
     assert imaging.decode(few, LIMITS).size == (64, 64)
-    for look in (imaging.sniff, imaging.decode):
+    for look in (imaging.probe, imaging.decode):
         with pytest.raises(errors.UndecodableImage, match="scans"):
             look(bombs.jpeg_scans(200, side=64, progressive=False), LIMITS)
 
@@ -29,13 +29,13 @@ def test_an_ordinary_jpeg_is_one_scan_whatever_follows() -> None:
     """A thumbnail in the first segments, with scans of its own, is not counted."""
     inner = pictures.encoded(pictures.scene(), "JPEG", progressive=True)
     image = pictures.encoded(pictures.scene(), "JPEG", exif=b"Exif\0\0" + inner)
-    assert not imaging.sniff(image, LIMITS).progressive
+    assert not imaging.probe(image, LIMITS).progressive
 
 
 def test_what_is_read_in_countless_pieces_is_refused() -> None:
     """The limit holds for any format, and is far above the needs of pictures."""
     with pytest.raises(errors.UndecodableImage, match="pieces"):
-        imaging.sniff(bombs.jpeg_segments(), LIMITS)
+        imaging.probe(bombs.jpeg_segments(), LIMITS)
     reader = image_cost.Reader(pictures.encoded(pictures.scene(1000, 800), "PNG"))
     with Image.open(reader) as opened:
         opened.load()
@@ -54,7 +54,7 @@ def test_a_tiff_is_not_opened_when_its_tiles_are_countless(order: str, *, big: b
         start += struct.pack(f"{order}L", 8)
         entry = struct.pack(f"{order}HHHLL", 1, 324, 4, 2_000_000, 8)
     with pytest.raises(errors.UndecodableImage, match="2000000 strips or tiles"):
-        imaging.sniff(start + entry + bytes(64), LIMITS)
+        imaging.probe(start + entry + bytes(64), LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ def test_the_first_bytes_name_the_format(name: str) -> None:
 
 def test_memory_is_foreseen_by_format_size_and_target() -> None:
     """A JPEG in one scan is decoded at a fraction; with several scans, it is held whole."""
-    plain = imaging.Header("JPEG", "image/jpeg", 4000, 3000)
-    assert imaging.memory_of(plain) == 12 * 4000 * 3000
-    assert imaging.memory_of(plain, 448) == 12 * 1000 * 750
-    scans = imaging.Header("JPEG", "image/jpeg", 4000, 3000, progressive=True)
-    assert imaging.memory_of(scans) == imaging.memory_of(scans, 448) == 16 * 4000 * 3000
-    tiled = imaging.Header("AVIF", "image/avif", 1000, 1000, decoded_pixels=1024 * 1024)
-    assert imaging.memory_of(tiled) == 16 * 1024 * 1024
+    plain = imaging.Probe("JPEG", "image/jpeg", 4000, 3000)
+    assert plain.memory() == 12 * 4000 * 3000
+    assert plain.memory(448) == 12 * 1000 * 750
+    scans = imaging.Probe("JPEG", "image/jpeg", 4000, 3000, progressive=True)
+    assert scans.memory() == scans.memory(448) == 16 * 4000 * 3000
+    tiled = imaging.Probe("AVIF", "image/avif", 1000, 1000, decoded_pixels=1024 * 1024)
+    assert tiled.memory() == 16 * 1024 * 1024

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from services.shared import errors, imaging
-from services.shared.imaging import probe
+from services.shared.imaging.probe import openers
 from tests.support import pictures
 
 LIMITS = imaging.Limits(max_bytes=2**20, max_pixels=1_000_000, max_aspect=100.0)
@@ -57,7 +57,7 @@ def _pixel(image: Image.Image, x: int = 0, y: int = 0) -> object:
 def test_every_accepted_format_is_sniffed_and_decoded(name: str) -> None:
     """Header and pixels of each accepted format equal the drawn picture's."""
     image = pictures.encoded(pictures.scene(), name)
-    header = imaging.sniff(image, LIMITS)
+    header = imaging.probe(image, LIMITS)
     assert (header.format, header.width, header.height) == (name, 96, 64)
     assert header.media_type == MEDIA_TYPES.get(name, f"image/{name.lower()}")
     decoded = _decoded(image)
@@ -116,7 +116,7 @@ def test_a_jpeg_of_several_pictures_is_a_jpeg() -> None:
     """An MPO, which phones write, counts as JPEG and gives its first picture."""
     second = Image.new("RGB", (96, 64), "white")
     image = pictures.encoded(pictures.scene(), "MPO", save_all=True, append_images=[second])
-    assert imaging.sniff(image, LIMITS).media_type == "image/jpeg"
+    assert imaging.probe(image, LIMITS).media_type == "image/jpeg"
     assert pictures.difference(_decoded(image, target=20), pictures.scene().resize((48, 32))) < 8
 
 
@@ -212,7 +212,7 @@ def test_samples_without_an_agreed_white_are_refused(mode: str) -> None:
     """32-bit integers and floats are refused from the header, with advice."""
     image = pictures.encoded(Image.new(mode, (4, 4)), "TIFF")
     with pytest.raises(errors.UnsupportedFormat, match="8 or 16 bits"):
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
 
 
 def test_an_invalid_colour_profile_is_ignored() -> None:
@@ -256,16 +256,16 @@ def test_a_thumbnail_never_enlarges() -> None:
 def test_no_bytes_are_refused() -> None:
     """Zero bytes have an error of their own."""
     with pytest.raises(errors.EmptyImage):
-        imaging.sniff(b"", LIMITS)
+        imaging.probe(b"", LIMITS)
 
 
 def test_too_many_bytes_are_refused_unread() -> None:
     """The byte limit holds before parsing; a file of exactly the limit is accepted."""
     image = pictures.encoded(pictures.scene(), "PNG")
     exact = imaging.Limits(len(image), LIMITS.max_pixels, LIMITS.max_aspect)
-    assert imaging.sniff(image, exact).width == 96
+    assert imaging.probe(image, exact).width == 96
     with pytest.raises(errors.ImageTooLarge):
-        imaging.sniff(b"\0" * (len(image) + 1), exact)
+        imaging.probe(b"\0" * (len(image) + 1), exact)
 
 
 @pytest.mark.parametrize("side", [1001, 11_000, 30_000, 2**31 - 1])
@@ -273,7 +273,7 @@ def test_too_many_pixels_are_refused_by_the_header(side: int) -> None:
     """Sizes above our limit, Pillow's warning and Pillow's error give the same error."""
     image = pictures.png(side, side, 8, 0, [])
     with pytest.raises(errors.TooManyPixels):
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
     with pytest.raises(errors.TooManyPixels):
         imaging.decode(image, LIMITS)
 
@@ -282,17 +282,17 @@ def test_a_limit_above_pillows_own_counts(monkeypatch: pytest.MonkeyPatch) -> No
     """A limit above Pillow's own takes effect, and still holds."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
     wide = imaging.Limits(LIMITS.max_bytes, 400_000_000, LIMITS.max_aspect)
-    assert imaging.sniff(pictures.png(20_000, 20_000, 8, 0, []), wide).width == 20_000
+    assert imaging.probe(pictures.png(20_000, 20_000, 8, 0, []), wide).width == 20_000
     with pytest.raises(errors.TooManyPixels):
-        imaging.sniff(pictures.png(20_000, 20_001, 8, 0, []), wide)
+        imaging.probe(pictures.png(20_000, 20_001, 8, 0, []), wide)
 
 
 @pytest.mark.parametrize("size", [(301, 3), (3, 301)])
 def test_a_strip_is_refused(size: tuple[int, int]) -> None:
     """An aspect beyond the limit is refused, in either direction; exactly the limit is accepted."""
     with pytest.raises(errors.ExtremeAspect):
-        imaging.sniff(pictures.encoded(Image.new("L", size), "PNG"), LIMITS)
-    assert imaging.sniff(pictures.encoded(Image.new("L", (300, 3)), "PNG"), LIMITS).width == 300
+        imaging.probe(pictures.encoded(Image.new("L", size), "PNG"), LIMITS)
+    assert imaging.probe(pictures.encoded(Image.new("L", (300, 3)), "PNG"), LIMITS).width == 300
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_strip_is_refused(size: tuple[int, int]) -> None:
 def test_other_formats_are_refused(image: bytes) -> None:
     """Other formats are named unsupported, even where Pillow could read them."""
     with pytest.raises(errors.UnsupportedFormat):
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -319,7 +319,7 @@ def test_a_broken_header_of_an_accepted_format_is_undecodable(name: str) -> None
     """A file with the format's first bytes and nothing else is corrupt, not unsupported."""
     image = pictures.encoded(pictures.scene(), name)[:17]
     with pytest.raises(errors.UndecodableImage):
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -353,9 +353,9 @@ def _with_scans(image: bytes, count: int) -> bytes:
 def test_a_jpeg_of_countless_scans_is_refused_unread() -> None:
     """Scans of a hundred bytes must not take the time of a whole picture each."""
     image = pictures.encoded(Image.new("RGB", (96, 64), "teal"), "JPEG", progressive=True)
-    assert imaging.sniff(image, LIMITS).progressive
+    assert imaging.probe(image, LIMITS).progressive
     assert pictures.difference(_decoded(_with_scans(image, 50)), _decoded(image)) == 0
-    for look in (imaging.sniff, imaging.decode):
+    for look in (imaging.probe, imaging.decode):
         with pytest.raises(errors.UndecodableImage, match="scans"):
             look(_with_scans(image, 100), LIMITS)
 
@@ -363,13 +363,13 @@ def test_a_jpeg_of_countless_scans_is_refused_unread() -> None:
 def test_bytes_after_a_picture_do_not_count_as_scans() -> None:
     """A phone's video after its JPEG may hold any bytes."""
     image = pictures.encoded(pictures.scene(), "JPEG") + 1000 * b"\xff\xda"
-    assert not imaging.sniff(image, LIMITS).progressive
+    assert not imaging.probe(image, LIMITS).progressive
     assert _decoded(image).size == (96, 64)
 
 
 def test_threads_decode_alike() -> None:
     """Many threads get the same picture, also in the process's first moments."""
-    probe._openers.cache_clear()
+    openers.cache_clear()
     image = pictures.encoded(pictures.scene(), "AVIF")
     with ThreadPoolExecutor(4) as pool:
         decoded = list(pool.map(_decoded, [image] * 16))

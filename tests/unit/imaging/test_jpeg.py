@@ -48,7 +48,7 @@ def test_the_frame_is_what_pillow_says(kind: str) -> None:
     width, height, progressive = _by_pillow(KINDS[kind]) or (0, 0, False)
     in_scans = progressive or kind == "a component at a time"
     assert jpeg.frame(KINDS[kind]) == Frame(width, height, in_scans)
-    assert imaging.sniff_start(KINDS[kind], LIMITS) == imaging.sniff(KINDS[kind], LIMITS)
+    assert imaging.probe_start(KINDS[kind], LIMITS) == imaging.probe(KINDS[kind], LIMITS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -29,7 +29,7 @@ def _image(width: int = 96, height: int = 64, **options: Any) -> bytes:
 def test_every_kind_is_read(options: dict[str, Any]) -> None:
     """Header and pixels are right, at full size and at a model's size."""
     image = _image(**options)
-    header = imaging.sniff(image, LIMITS)
+    header = imaging.probe(image, LIMITS)
     assert (header.media_type, header.width, header.height) == ("image/jp2", 96, 64)
     assert pictures.difference(imaging.decode(image, LIMITS), pictures.scene()) < 2
     small = imaging.decode(image, LIMITS, target=30)
@@ -81,13 +81,13 @@ def _lying(image: bytes, place: int, width: int, height: int) -> bytes:
 def test_a_codestream_larger_than_its_container_says_is_refused() -> None:
     """OpenJPEG would allocate memory for the size in the codestream."""
     with pytest.raises(errors.UndecodableImage, match="60000 x 60000"):
-        imaging.sniff(_lying(_image(), 6, 60_000, 60_000), LIMITS)
+        imaging.probe(_lying(_image(), 6, 60_000, 60_000), LIMITS)
 
 
 def test_countless_tiles_are_refused_unread() -> None:
     """A thousand bytes must not cause millions of tiles."""
     with pytest.raises(errors.UndecodableImage, match="6144 tiles"):
-        imaging.sniff(_lying(_image(), 22, 1, 1), LIMITS)
+        imaging.probe(_lying(_image(), 22, 1, 1), LIMITS)
 
 
 def test_countless_packets_are_refused_unread() -> None:
@@ -99,14 +99,14 @@ def test_countless_packets_are_refused_unread() -> None:
     assert 2 * 3 * 64 <= sound.packets < 4000
     image[place + 6 : place + 8] = b"\xff\xff"
     with pytest.raises(errors.UndecodableImage, match="packets"):
-        imaging.sniff(bytes(image), LIMITS)
+        imaging.probe(bytes(image), LIMITS)
 
 
 def test_a_container_without_a_codestream_is_refused() -> None:
     """A container without a codestream has no reliable size."""
     image = _image().replace(b"jp2c", b"free")
     with pytest.raises(errors.UndecodableImage, match="header"):
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
     assert jpeg2000.codestream(b"") is None
     assert jpeg2000.codestream(b"\xff\x4f\xff\x51" + bytes(60)) is None
     assert jpeg2000.reduction(b"", (1, 1)) == 0

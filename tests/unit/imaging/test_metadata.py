@@ -126,7 +126,7 @@ def test_repeated_segments_are_taken_out() -> None:
 def test_tables_frames_and_segments_without_number_are_refused(image: bytes) -> None:
     """Pillow would read each of these in Python."""
     with pytest.raises(UndecodableImage):
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
 
 
 def test_junk_between_segments_hides_none_of_them() -> None:
@@ -152,5 +152,5 @@ def test_pillow_writes_no_error_about_a_file_that_is_refused(
     for tag, value in ((256, 8), (257, 8), (277, 60_000)):
         tags += struct.pack("<HHLL", tag, 4, 1, value)
     with caplog.at_level(logging.DEBUG), pytest.raises(SimileError):
-        imaging.sniff(b"II*\0" + struct.pack("<L", 8) + tags + bytes(4), LIMITS)
+        imaging.probe(b"II*\0" + struct.pack("<L", 8) + tags + bytes(4), LIMITS)
     assert not [line for line in caplog.records if line.levelno >= logging.ERROR]

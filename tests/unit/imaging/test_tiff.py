@@ -19,7 +19,7 @@ LIMITS = imaging.Limits(max_bytes=15 * 2**20, max_pixels=64_000_000, max_aspect=
 def test_work_that_a_few_bytes_repeat_is_refused_by_the_directory(kind: str) -> None:
     """Each kind of file is refused before a library unpacks it."""
     for image in containers.variants(kind):
-        for look in (imaging.sniff, imaging.decode):
+        for look in (imaging.probe, imaging.decode):
             with pytest.raises(errors.UndecodableImage, match="TIFF"):
                 look(image, LIMITS)
 

@@ -86,7 +86,7 @@ KINDS = [
 def test_the_kind_and_the_way_out_are_named(image: bytes, kind: str) -> None:
     """The error is UnsupportedFormat, from the header or from the pixels, never "corrupt"."""
     with pytest.raises(errors.UnsupportedFormat, match=kind) as refused:
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
     assert "save it" in str(refused.value) or "develop it" in str(refused.value)
 
 
@@ -124,7 +124,7 @@ def test_white_is_zero_is_no_negative(order: str) -> None:
         assert _row(white) == expected
     else:  # Pillow does not read this one
         with pytest.raises(errors.UnsupportedFormat, match="16 bits a channel"):
-            imaging.sniff(white, LIMITS)
+            imaging.probe(white, LIMITS)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from services.embedder.models import model
-from services.searcher.build.source.build_limits import BuildLimits, header_of
+from services.searcher.build.source.build_limits import BuildLimits, probe
 from services.searcher.build.source.fingerprint import examine
 from services.searcher.build.source.fitting import fitted, small_picture
 from services.searcher.settings import IndexSettings
@@ -46,7 +46,7 @@ def test_a_large_photograph_gives_the_same_input(options: dict[str, Any]) -> Non
     image = pictures.encoded(_noisy(1600, 1200), "JPEG", quality=90, **options)
     assert len(image) > SENT.max_bytes
     small = fitted(image, LIMITS, MODEL_ID)
-    header = imaging.sniff(small, SENT)
+    header = imaging.probe(small, SENT)
     assert header.format == "BMP"
     assert (_input(small) == _input(image)).all()
 
@@ -54,11 +54,11 @@ def test_a_large_photograph_gives_the_same_input(options: dict[str, Any]) -> Non
 def test_a_jpeg_counts_by_what_is_decoded_of_it() -> None:
     """Only the pixels decoded count; a progressive JPEG holds all of its pixels."""
     image = pictures.encoded(Image.new("RGB", (2000, 1500), "teal"), "JPEG")
-    assert header_of(image, LIMITS.read).width == 2000
-    assert imaging.sniff(fitted(image, LIMITS, MODEL_ID), SENT).width == 250
+    assert probe(image, LIMITS.read).width == 2000
+    assert imaging.probe(fitted(image, LIMITS, MODEL_ID), SENT).width == 250
     progressive = pictures.encoded(Image.new("RGB", (2000, 1500), "teal"), "JPEG", progressive=True)
     with pytest.raises(errors.TooManyPixels, match="SIMILE_INDEX_IMAGE_MAX_PIXELS"):
-        header_of(progressive, LIMITS.read)
+        probe(progressive, LIMITS.read)
 
 
 @pytest.mark.parametrize("name", ["TIFF", "PNG", "BMP"])
@@ -78,7 +78,7 @@ def test_images_that_do_not_fit_without_loss_are_averaged_down(name: str) -> Non
     """The image is reduced as little as necessary, and the model's input hardly changes."""
     image = pictures.encoded(_noisy(600, 500), name)
     small = fitted(image, LIMITS, MODEL_ID)
-    header = imaging.sniff(small, SENT)
+    header = imaging.probe(small, SENT)
     assert min(header.width, header.height) >= 64
     assert np.abs(_input(small) - _input(image)).mean() < 3
 
@@ -94,7 +94,7 @@ def test_a_model_of_other_pixels_gets_what_fits() -> None:
     image = pictures.encoded(_noisy(1600, 1200), "JPEG", quality=90)
     wide = dataclasses.replace(SENT, max_bytes=2_000_000, max_pixels=2_000_000)
     small = fitted(image + bytes(2_000_000), BuildLimits(LIMITS.read, wide), "other@1/pixels/8")
-    assert imaging.sniff(small, wide).height == 600
+    assert imaging.probe(small, wide).height == 600
 
 
 @pytest.mark.parametrize(

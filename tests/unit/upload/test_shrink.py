@@ -39,7 +39,7 @@ def _photograph(width: int = 1203, height: int = 802, name: str = "JPEG", **opti
 
 async def _shrunk(image: bytes, box: Box | None = None, limits: imaging.Limits = LIMITS) -> bytes:
     shrinker = Shrinker(limits, on=True)
-    return await shrinker.shrunk(image, imaging.sniff(image, limits), MODEL_ID, box)
+    return await shrinker.shrunk(image, imaging.probe(image, limits), MODEL_ID, box)
 
 
 def _same_input(one: bytes, other: bytes) -> bool:
@@ -93,7 +93,7 @@ async def test_a_part_of_a_photograph_is_cut_from_the_original() -> None:
 async def test_shrinking_is_off_by_default() -> None:
     """By default every image is sent unchanged."""
     image, on = _photograph(), UploadSettings().shrink
-    header = imaging.sniff(image, LIMITS)
+    header = imaging.probe(image, LIMITS)
     assert await Shrinker(LIMITS, on=on).shrunk(image, header, MODEL_ID, None) is image
 
 

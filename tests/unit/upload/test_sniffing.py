@@ -9,7 +9,7 @@ import pytest
 
 from services.shared import imaging
 from services.shared.errors import DeadlineExceeded, SimileError
-from services.shared.imaging import Header, Limits
+from services.shared.imaging import Limits, Probe
 from services.upload.query.body import read_header
 from tests.support.pictures import encoded, exif, scene
 
@@ -20,13 +20,13 @@ LIMITS = Limits(max_bytes=2**20, max_pixels=100_000, max_aspect=100.0)
 def sniffing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return the list of the threads in which headers are read."""
     threads: list[str] = []
-    real = imaging.sniff
+    real = imaging.probe
 
-    def sniff(image: bytes, limits: Limits) -> Header:
+    def sniff(image: bytes, limits: Limits) -> Probe:
         threads.append(threading.current_thread().name)
         return real(image, limits)
 
-    monkeypatch.setattr(imaging, "sniff", sniff)
+    monkeypatch.setattr(imaging, "probe", sniff)
     return threads
 
 
@@ -36,7 +36,7 @@ async def test_a_photograph_needs_no_thread(sniffing: list[str]) -> None:
         scene(), "JPEG", exif=exif(6), comment=b"x" * 60_000, icc_profile=b"y" * 200_000
     )
     header = await read_header(image + bytes(500_000), LIMITS, 60)
-    assert header == Header("JPEG", "image/jpeg", 96, 64)
+    assert header == Probe("JPEG", "image/jpeg", 96, 64)
     assert sniffing == []
 
 
@@ -67,7 +67,7 @@ async def test_headers_that_take_long_block_nothing_else(
     def slow(_image: bytes, _limits: Limits) -> None:
         blocked.wait(60)
 
-    monkeypatch.setattr(imaging, "sniff", slow)
+    monkeypatch.setattr(imaging, "probe", slow)
     image = encoded(scene(), "PNG")
     try:
         reading = [read_header(image, LIMITS, 0.05) for _ in range(20)]
@@ -92,7 +92,7 @@ async def test_headers_that_take_long_block_nothing_else(
 async def test_both_ways_raise_the_same_error(image: bytes) -> None:
     """The quick check refuses nothing by itself."""
     with pytest.raises(SimileError) as whole:
-        imaging.sniff(image, LIMITS)
+        imaging.probe(image, LIMITS)
     with pytest.raises(type(whole.value)) as short:
         await read_header(image, LIMITS, 60)
     assert str(short.value) == str(whole.value)

@@ -9,7 +9,7 @@ from typing import Final, Self
 from services.searcher.settings import IndexSettings
 from services.shared import imaging
 from services.shared.errors import ExtremeAspect, ImageTooLarge, SimileError, TooManyPixels
-from services.shared.imaging import Header, Limits
+from services.shared.imaging import Limits, Probe
 from services.shared.settings import SharedSettings
 
 _SETTINGS: Final[Mapping[type[SimileError], str]] = {
@@ -47,15 +47,15 @@ class BuildLimits:
         return cls(read, sent)
 
 
-def header_of(image: bytes, limits: Limits) -> Header:
-    """The header of a collection's image; of a JPEG count the pixels that are decoded.
+def probe(image: bytes, limits: Limits) -> Probe:
+    """Read the header of a collection's image; of a JPEG count the pixels that are decoded.
 
-    Raises what `imaging.sniff` raises; an error of a limit names the setting that moves it.
+    Raises what `imaging.probe` raises; an error of a limit names the setting that moves it.
     """
     try:
-        start = imaging.sniff_start(image, for_jpeg(limits))
+        start = imaging.probe_start(image, for_jpeg(limits))
         is_plain = start is not None and not start.progressive
-        return start if start is not None and is_plain else imaging.sniff(image, limits)
+        return start if start is not None and is_plain else imaging.probe(image, limits)
     except (ImageTooLarge, TooManyPixels, ExtremeAspect) as error:
         raise named(error) from error
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from services.searcher.build.journal import Content, FileFacts
-from services.searcher.build.source.build_limits import BuildLimits, header_of, named
+from services.searcher.build.source.build_limits import BuildLimits, named, probe
 from services.searcher.build.source.folder import locate
 from services.shared.errors import ImageTooLarge, UnknownItem
 
@@ -24,7 +24,7 @@ _one_large = threading.Lock()
 def examine(folder: Path, path: str, known: FileFacts | None, limits: BuildLimits) -> FileFacts:
     """The file's facts; those known already where the file has not changed since.
 
-    Raises UnknownItem for a file that can't be had, or what `header_of` raises.
+    Raises UnknownItem for a file that can't be had, or what `probe` raises.
     """
     file = locate(folder, path)
     if file is None:
@@ -39,11 +39,11 @@ def examine(folder: Path, path: str, known: FileFacts | None, limits: BuildLimit
     # Threads read many files at once, but of the large ones one at a time.
     with _one_large if stat.st_size > limits.sent.max_bytes else contextlib.nullcontext():
         image = file.read_bytes()
-        header, sha256 = header_of(image, limits.read), _sha256(image)
+        seen, sha256 = probe(image, limits.read), _sha256(image)
     # A file that changed a moment ago may change again within one tick of its file system's clock.
     settled = time.time_ns() - stat.st_mtime_ns > _SETTLED_NS
     mtime_ns = stat.st_mtime_ns if settled else _NEVER
-    return FileFacts(stat.st_size, mtime_ns, sha256, header.width, header.height)
+    return FileFacts(stat.st_size, mtime_ns, sha256, seen.width, seen.height)
 
 
 def read_image(folder: Path, content: Content) -> bytes:

@@ -13,6 +13,9 @@ from typing import Final, NamedTuple
 START: Final = b"\xff\xd8\xff"
 SCAN_START: Final = b"\xff\xda"
 
+FAMILY: Final = ("JPEG", "MPO")
+"""Pillow's names: a JPEG of several pictures, as many phones write it, is an MPO."""
+
 _MAX_SEGMENTS: Final = 1_000
 _SCAN: Final = 0xDA
 _BITS: Final = 8

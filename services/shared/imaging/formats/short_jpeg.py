@@ -9,7 +9,6 @@ from PIL import Image, ImageChops
 
 from services.shared.errors import UndecodableImage
 from services.shared.imaging.formats import jpeg, jpeg_metadata
-from services.shared.imaging.image_cost import JPEG_FAMILY
 
 _END: Final = b"\xff\xd9"
 _OTHER_BITS: Final = bytes(range(1, 255)) * 16
@@ -69,7 +68,7 @@ def _missing_rows(image: bytes) -> tuple[int, int]:
 def _small(image: bytes) -> tuple[int, Image.Image]:
     """The picture's height, and the picture at an eighth of its size: a block is a pixel."""
     read = jpeg_metadata.without_metadata(image)
-    with Image.open(io.BytesIO(read), formats=JPEG_FAMILY) as opened:
+    with Image.open(io.BytesIO(read), formats=jpeg.FAMILY) as opened:
         height = opened.height
         opened.draft(None, (1, 1))
         return height, opened.convert("RGB")

@@ -82,8 +82,10 @@ class _Layout(NamedTuple):
     offset: str
 
 
-def check(image: bytes) -> None:
+def check(image: bytes, frame: jpeg.Frame | None) -> None:
     """Refuse a TIFF or JPEG of a kind that is not read, before it is opened.
+
+    frame: of a usual JPEG, which is never refused.
 
     Pillow would show the small preview of a camera raw file, and libtiff would print.
 
@@ -92,7 +94,7 @@ def check(image: bytes) -> None:
     """
     if image[:2] in _ORDERS:
         _check_tiff(image)
-    elif image.startswith(jpeg.START) and jpeg.frame(image) is None and (kind := _jpeg(image)):
+    elif image.startswith(jpeg.START) and frame is None and (kind := _jpeg(image)):
         raise _unsupported(kind, _SAVE)
 
 

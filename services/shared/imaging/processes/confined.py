@@ -19,7 +19,7 @@ from services.shared.image_limits import Limits
 from services.shared.imaging.decode import decode as decode_here
 from services.shared.imaging.formats import jpeg2000
 from services.shared.imaging.image_cost import memory_errors_named
-from services.shared.imaging.probe import Header, format_of, memory_of, sniff
+from services.shared.imaging.probe import Probe, format_of, probe
 from services.shared.imaging.processes.decoder_pool import DecoderPool
 from services.shared.imaging.processes.wire import Task
 
@@ -39,7 +39,12 @@ _THUMBNAIL_QUALITY: Final = 85
 
 @memory_errors_named()
 def decode(
-    image: bytes, limits: Limits, *, target: int | None = None, box: Box | None = None
+    image: bytes,
+    limits: Limits,
+    *,
+    target: int | None = None,
+    box: Box | None = None,
+    known: Probe | None = None,
 ) -> Image.Image:
     """The first frame in RGB, upright, its colours as a browser shows them; only the box, if any.
 
@@ -47,30 +52,31 @@ def decode(
     may lack its end marker and its last rows.
 
     target: so many pixels on the short side (of the box) are enough; a JPEG or JPEG 2000 is then
-    decoded at a fraction of its size, which costs a fraction of the time. Raises what `sniff`
-    raises, BoxTooSmall, and for some formats DecodingTooSlow, DecoderCrashed and Overloaded.
+    decoded at a fraction of its size, which costs a fraction of the time. known: the image's probe,
+    where it was made before. Raises what `probe` raises, BoxTooSmall, and for some formats
+    DecodingTooSlow, DecoderCrashed and Overloaded.
     """
-    if format_of(image) not in CONFINED:
-        return decode_here(image, limits, target=target, box=box)
-    header = sniff(image, limits)
-    memory = memory_of(header) + _COPIES * len(image) + _SLACK_BYTES
-    task = Task(limits, target, box, cpu_seconds_of(header, len(image)), memory)
+    if (format_of(image) if known is None else known.format) not in CONFINED:
+        return decode_here(image, limits, target=target, box=box, known=known)
+    known = known or probe(image, limits)
+    memory = known.memory() + _COPIES * len(image) + _SLACK_BYTES
+    task = Task(limits, target, box, cpu_seconds_of(known, len(image)), memory)
     return pool().decode(image, task)
 
 
 @memory_errors_named()
-def thumbnail(image: bytes, limits: Limits, size: int) -> bytes:
-    """A small JPEG of the image, its longest side at most `size`. Raises what `decode` raises."""
-    small = decode(image, limits, target=size)
+def thumbnail(image: bytes, limits: Limits, size: int, known: Probe | None = None) -> bytes:
+    """Make a small JPEG, its longest side at most `size`. Arguments and errors as of `decode`."""
+    small = decode(image, limits, target=size, known=known)
     small.thumbnail((size, size))
     out = io.BytesIO()
     small.save(out, "JPEG", quality=_THUMBNAIL_QUALITY)
     return out.getvalue()
 
 
-def cpu_seconds_of(header: Header, size: int) -> float:
+def cpu_seconds_of(known: Probe, size: int) -> float:
     """How long a core may decode an image of so many bytes; what takes longer is ended."""
-    megapixels = max(header.decoded_pixels, header.width * header.height) / 1e6
+    megapixels = max(known.decoded_pixels, known.width * known.height) / 1e6
     megabytes = size / 1e6
     return CPU_SECONDS + CPU_SECONDS_A_MEGAPIXEL * megapixels + CPU_SECONDS_A_MEGABYTE * megabytes
 

@@ -20,8 +20,8 @@ from typing import BinaryIO, Final
 from PIL import AvifImagePlugin, Image
 
 from services.shared.errors import DecoderCrashed, SimileError
-from services.shared.imaging import probe
 from services.shared.imaging.decode import decode
+from services.shared.imaging.probe import formats
 from services.shared.imaging.processes import wire
 from services.shared.imaging.processes.wire import Refusal, Task
 
@@ -41,7 +41,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError):  # whoever runs short of memory ends this process, not its parent
         Path("/proc/self/oom_score_adj").write_text("1000")
-    probe.formats()
+    formats()
     AvifImagePlugin.DEFAULT_MAX_THREADS = MAX_THREADS
     with suppress(ImportError):
         importlib.import_module("pi_heif").options.DECODE_THREADS = MAX_THREADS
