@@ -33,6 +33,7 @@ def as_bitmap(image: bytes, limits: Limits, target: int, known: Probe) -> bytes 
         check_size(*decoded.size, limits)
     except SimileError:
         return None  # rounding its sides has made it too long for its width
-    small = io.BytesIO()
-    decoded.save(small, "BMP")
-    return small.getvalue() if small.tell() <= limits.max_bytes else None
+    file = io.BytesIO()
+    decoded.save(file, "BMP")
+    bitmap = file.getvalue()
+    return bitmap if len(bitmap) <= limits.max_bytes else None
