@@ -39,7 +39,8 @@ _AMQP_PORT: Final = 5672
 @click.option(
     "--admin-port",
     type=int,
-    help="The port of metrics and health (SIMILE_ADMIN_PORT); default: 9090, or a free one.",
+    help="The port of metrics and health (SIMILE_ADMIN_PORT); default: 9090, or a free one. With "
+    "--processes upload takes it, and the other processes the free ports after it.",
 )
 @click.option("--processes", is_flag=True, help="Run each service as a process, over RabbitMQ.")
 @click.option(

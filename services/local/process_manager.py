@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,14 @@ import structlog
 from services.shared.environment import unknown_variables
 from services.shared.errors import InvalidSettings, StageDied
 from services.shared.lifecycle import ExitCode, cancel
-from services.shared.listening import ADMIN_PORT, UPLOAD_PORT, base_url, free_port, require_free
+from services.shared.listening import (
+    ADMIN_PORT,
+    UPLOAD_PORT,
+    base_url,
+    free_port,
+    is_free,
+    require_free,
+)
 from services.shared.settings import SharedSettings
 from services.upload.settings import UploadSettings
 
@@ -23,6 +30,8 @@ _log = structlog.get_logger(__name__)
 
 _RESTART_SECONDS: Final = 1.0
 _CHUNK_BYTES: Final = 65_536
+_MAX_LINE_BYTES: Final = 1_048_576
+_MAX_PORT: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,17 +133,17 @@ class ChildProcesses:
             await self._spawn(child)
 
     async def _spawn(self, child: Child) -> None:
-        terminal = sys.stdout.isatty()
         # In a session of its own, so that Ctrl-C reaches only this process, which drains in order.
+        # Processes that share an output cut each other's lines: this process writes whole lines.
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", f"services.{child.service}",
             env={**inherited_environment(), **child.environment}, start_new_session=True,
-            stdout=asyncio.subprocess.PIPE if terminal else None,
-            stderr=asyncio.subprocess.STDOUT if terminal else None,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT if sys.stdout.isatty() else None,
         )  # fmt: skip
         self._processes[child] = process
         if process.stdout is not None:
-            passing = asyncio.create_task(_pass_on(process.stdout), name=f"{child.replica} output")
+            passing = asyncio.create_task(pass_on(process.stdout), name=f"{child.replica} output")
             self._outputs.add(passing)
             passing.add_done_callback(self._outputs.discard)
 
@@ -146,21 +155,19 @@ class ChildProcesses:
             "SIMILE_AMQP_URL": url.get_secret_value() if url else "",
             "SIMILE_ROOT": str(shared.root),
             "SIMILE_LOG_LEVEL": shared.log_level,
-            # On a terminal the output of children goes through this process: see `_spawn`.
+            # A child sees a pipe in place of the terminal: see `_spawn`.
             "SIMILE_LOG_FORMAT": "pretty" if pretty else shared.log_format,
             "SIMILE_UPLOAD_HOST": upload.host,
             "SIMILE_UPLOAD_PORT": str(self._port),
             "SIMILE_UPLOAD_DEFAULT_COLLECTION": upload.default_collection or "",
             "SIMILE_UPLOAD_HIDDEN_COLLECTIONS": upload.hidden_collections,
         }
+        ports = admin_ports(shared.admin_host, shared.admin_port)
         children = []
         for service, count in self._counts.items():
             for number in range(1, count + 1):
                 replica = f"{service}-{number}"
-                # Only upload has the configured admin port; the others take free ones.
-                front = service == "upload"
-                admin = shared.admin_port if front else free_port(shared.admin_host)
-                own = {"SIMILE_REPLICA": replica, "SIMILE_ADMIN_PORT": str(admin)}
+                own = {"SIMILE_REPLICA": replica, "SIMILE_ADMIN_PORT": str(next(ports))}
                 children.append(Child(service, replica, {**environment, **own}))
         return children
 
@@ -174,8 +181,26 @@ def inherited_environment() -> dict[str, str]:
     }
 
 
-async def _pass_on(output: asyncio.StreamReader) -> None:
-    """Write a child's output where a bar that is on the terminal makes way for it."""
+def admin_ports(host: str, first: int) -> Iterator[int]:
+    """Yield upload's admin port, then the free ports after it: the same ones at each start."""
+    yield first
+    yield from (port for port in range(first + 1, _MAX_PORT + 1) if is_free(host, port))
+    while True:
+        yield free_port(host)
+
+
+async def pass_on(output: asyncio.StreamReader) -> None:
+    """Write a child's output to stdout, which a bar on a terminal shares, by whole lines."""
+    rest = b""
     while chunk := await output.read(_CHUNK_BYTES):
-        sys.stdout.write(chunk.decode(errors="replace"))
-        sys.stdout.flush()
+        lines, newline, rest = (rest + chunk).rpartition(b"\n")
+        if len(rest) > _MAX_LINE_BYTES:
+            lines, newline, rest = lines + newline + rest, b"\n", b""
+        _write(lines + newline)
+    if rest:
+        _write(rest + b"\n")
+
+
+def _write(lines: bytes) -> None:
+    sys.stdout.write(lines.decode(errors="replace"))
+    sys.stdout.flush()

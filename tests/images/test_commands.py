@@ -1,11 +1,8 @@
-"""Tests the commands of docs/images.md as far as possible without a container."""
+"""docs/images.md and compose.yaml start what they say, as far as is seen without a container."""
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 
 import click
 import pytest
@@ -17,9 +14,9 @@ from services.shared.environment import EnvironmentSettings
 from services.shared.errors import InvalidSettings
 from services.shared.settings import SharedSettings, load
 from services.upload.settings import UploadSettings
+from tests.images.containers import Container, composed, of_compose, of_page
 from tools import images
 
-PAGE = (images.ROOT / "docs" / "images.md").read_text()
 SETTINGS: Mapping[str, type[EnvironmentSettings]] = {
     "upload": UploadSettings,
     "searcher": SearcherSettings,
@@ -28,102 +25,63 @@ SETTINGS: Mapping[str, type[EnvironmentSettings]] = {
 }
 
 
-@dataclass
-class Container:
-    """A `podman run` of the page."""
-
-    image: str
-    arguments: list[str]
-    variables: dict[str, str] = field(default_factory=dict)
-    volumes: list[str] = field(default_factory=list)
-
-    @property
-    def command(self) -> str:
-        """Return the command of Simile that it runs."""
-        return self.arguments[0] if self.arguments else _image_default(self.image)
+def _ours(containers: Sequence[Container]) -> Sequence[Container]:
+    return [one for one in containers if "simile-" in one.image]
 
 
-def _image_default(image: str) -> str:
-    return image.partition(":")[0].rpartition("-")[2]
+CONTAINERS = list(of_page())
+OURS = _ours(CONTAINERS)
+COMPOSED = _ours(list(of_compose()))
 
 
-def _containers() -> Iterator[Container]:
-    (block,) = (one for one in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) if "run -d" in one)
-    known: dict[str, str] = {}
-    for line in block.replace("\\\n", " ").splitlines():
-        match shlex.split(line):
-            case ["export", setting]:
-                name, _, value = setting.partition("=")
-                known[name] = value
-            case ["podman", "run", *words]:
-                yield _container(words, known)
-            case _:
-                pass
+EACH = pytest.mark.parametrize("ours", [OURS, COMPOSED], ids=["page", "compose"])
 
 
-def _container(words: list[str], known: dict[str, str]) -> Container:
-    made = Container("", [])
-    while words and words[0].startswith("-"):
-        option = words.pop(0)
-        if option in {"-e", "-v", "-p"}:
-            value = words.pop(0)
-            if option == "-v":
-                made.volumes.append(value)
-            if option == "-e":
-                name, _, given = value.partition("=")
-                made.variables[name] = given or known[name]
-    made.image, *made.arguments = words
-    return made
-
-
-CONTAINERS = list(_containers())
-OURS = [one for one in CONTAINERS if "simile-" in one.image]
-
-
-def _environment(one: Container, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the environment of the container, from the Dockerfile and from the command."""
-    text = (images.ROOT / "Dockerfile").read_text()
-    ours = {"runtime", _image_default(one.image)}
-    for stage in re.split(r"^FROM ", text, flags=re.MULTILINE)[1:]:
-        if stage.partition("\n")[0].rpartition(" AS ")[2] in ours:
-            for name, value in re.findall(r"(SIMILE_\w+)=(\S+)", stage):
-                monkeypatch.setenv(name, value)
-    for name, value in one.variables.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.mark.parametrize("one", OURS, ids=lambda one: one.command)
+@pytest.mark.parametrize("one", [*OURS, *COMPOSED], ids=lambda one: one.command)
 def test_each_container_has_the_settings_that_it_needs(
     one: Container, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No command of the page exits with code 78, and each service has a broker."""
-    _environment(one, monkeypatch)
+    """No container ends with code 78, and each service has the address of its broker."""
+    one.set_environment(monkeypatch)
     load(SETTINGS[one.command])
     url = load(SharedSettings).amqp_url
     assert url is not None
-    names = [name for other in CONTAINERS for name in re.findall(r"rabbitmq", other.image)]
-    assert f"@{names[0]}:5672/" in url.get_secret_value()
-    assert one.image == images.image_name(_image_default(one.image))
+    assert "@rabbitmq:5672/" in url.get_secret_value()
+    target = "searcher" if one.command == "index" else one.command
+    assert one.image == images.image_name(target)
 
 
-def test_upload_without_its_variable_exits_as_the_page_says(
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_broker_has_the_name_and_password_of_the_address() -> None:
+    """RabbitMQ's container is found under the name of SIMILE_AMQP_URL, and has its user."""
+    broker = composed(IMAGES="/i", RABBITMQ_PASSWORD="s3cret")["rabbitmq"]
+    upload = composed(IMAGES="/i", RABBITMQ_PASSWORD="s3cret")["upload"]
+    environment = broker["environment"]
+    user, password = environment["RABBITMQ_DEFAULT_USER"], environment["RABBITMQ_DEFAULT_PASS"]
+    assert upload["environment"]["SIMILE_AMQP_URL"] == f"amqp://{user}:{password}@rabbitmq:5672/"
+    (image,) = (one.image for one in CONTAINERS if "rabbitmq" in one.image)
+    assert broker["image"] == image
+
+
+@EACH
+def test_upload_that_admits_anybody_needs_the_variable(
+    ours: Sequence[Container], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without the variable of its command upload exits as the page says."""
-    (upload,) = (one for one in OURS if one.command == "upload")
-    _environment(upload, monkeypatch)
+    """Upload starts without API keys because of a variable of its container alone."""
+    (upload,) = (one for one in ours if one.command == "upload")
+    upload.set_environment(monkeypatch)
     monkeypatch.delenv("SIMILE_UPLOAD_ALLOW_ANONYMOUS")
     with pytest.raises(InvalidSettings, match="SIMILE_UPLOAD_ALLOW_ANONYMOUS"):
         load(UploadSettings)
 
 
-def test_the_commands_start_simile_in_a_working_order() -> None:
-    """The first container that mounts the new volume may write it; upload finds the images.
+@EACH
+def test_containers_start_in_a_working_order(ours: Sequence[Container]) -> None:
+    """The job is the first at the new volume, and upload has images under the paths of the index.
 
-    Podman gives a new volume to the user of the image that mounts it first.
+    Podman and docker give a new volume to the user of the image that mounts it first.
     """
-    assert [one.command for one in OURS] == ["embedder", "index", "searcher", "upload"]
-    _, build, searcher, upload = OURS
+    assert [one.command for one in ours] == ["embedder", "index", "searcher", "upload"]
+    _, build, searcher, upload = ours
     assert "simile:/data" in build.volumes
     assert "simile:/data:ro" in searcher.volumes
     assert set(upload.volumes) - set(searcher.volumes) < set(build.volumes)
@@ -132,3 +90,25 @@ def test_the_commands_start_simile_in_a_working_order() -> None:
     verb, folder = build.arguments[1:]
     assert verb in command.commands
     assert any(volume.split(":")[1] == folder for volume in build.volumes)
+
+
+@pytest.mark.parametrize("name", ["embedder", "index", "searcher", "upload"])
+def test_composed_containers_are_confined(name: str) -> None:
+    """Our containers have a read-only root and no capabilities."""
+    service = composed(IMAGES="/i")[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "no-new-privileges" in service["security_opt"]
+
+
+def test_the_page_is_published_on_loopback_alone() -> None:
+    """Upload has no API keys in compose.yaml: other machines must not reach its port."""
+    services = composed(IMAGES="/i", PORT="8081")
+    assert services["upload"]["ports"] == ["127.0.0.1:8081:8080"]
+    assert not any("ports" in service for name, service in services.items() if name != "upload")
+
+
+def test_compose_without_images_names_the_variable() -> None:
+    """Whoever forgets IMAGES reads what to set."""
+    with pytest.raises(LookupError, match="set IMAGES to the folder"):
+        composed()
