@@ -36,6 +36,7 @@ from services.upload.query.image_input import ImageInput
 from services.upload.query.remote_image import RemoteImages, SystemNames
 from services.upload.query.shrink import Shrinker
 from services.upload.search.embedding_cache import EmbeddingCache
+from services.upload.search.queries import QueryLimits
 from services.upload.search.search_client import SearchClient
 from services.upload.search.workers import Workers
 from services.upload.security.security import Security
@@ -95,15 +96,6 @@ async def run(
         if started is not None:
             started.set_result(url)
 
-    async def drain() -> None:
-        client.leaving = True
-        await listener.leave()
-        client.draining = True
-        # aiohttp's own end comes last: it reads no more of the bodies that are still on their way.
-        # The inbox runs until then.
-        await in_flight.wait_idle(shared.drain_timeout_seconds)
-        await listener.close()
-
     stages = {
         "inbox": inbox.run(),
         "workers": workers.run(),
@@ -116,9 +108,27 @@ async def run(
         telemetry.health.ready_when("upload canary", lambda: canary.unready)
         stages["canary"] = canary.run()
     try:
-        await lifecycle.supervise(stages, until=stop, drain=drain, once={"http": serve()})
+        await lifecycle.supervise(
+            stages,
+            until=stop,
+            drain=lambda: _drain(client, listener, in_flight, shared.drain_timeout_seconds),
+            once={"http": serve()},
+        )
     finally:
         await listener.close()
+
+
+async def _drain(
+    client: SearchClient, listener: Listener, in_flight: InFlightRequests, timeout_seconds: float
+) -> None:
+    """Answer the requests in flight; refuse new queries, then new connections."""
+    client.leaving = True
+    await listener.leave()
+    client.draining = True
+    # aiohttp's own end comes last: it reads no more of the bodies that are still on their way.
+    # The inbox runs until then.
+    await in_flight.wait_idle(timeout_seconds)
+    await listener.close()
 
 
 def _status(
@@ -233,10 +243,8 @@ def _search_client(
         inbox,
         embeddings,
         workers,
-        deadline_seconds=settings.deadline_seconds,
-        max_in_flight=settings.max_in_flight,
-        on_expired=metrics.expired.labels(before="publish").inc,
-        on_admission=metrics.count_admission,
+        QueryLimits(settings.deadline_seconds, settings.max_in_flight),
+        metrics,
     )
     metrics.in_flight.set_function(lambda: client.in_flight)
     metrics.in_flight_limit.set_function(lambda: client.admission.embedding.limit)

@@ -39,7 +39,7 @@ from services.shared.telemetry import Telemetry
 from services.shared.volume.volume import Volume
 from services.upload.metrics import UploadMetrics
 from services.upload.search.embedding_cache import EmbeddingCache
-from services.upload.search.queries import SearchQuery, new_query_id
+from services.upload.search.queries import QueryLimits, SearchQuery, new_query_id
 from services.upload.search.search_client import SearchClient
 from services.upload.search.workers import Workers
 from tests.benchmarks import messaging_report, results
@@ -205,8 +205,7 @@ async def _by_inbox(url: str, concurrency: int) -> list[float]:
     metrics = UploadMetrics(Telemetry().registry)
     client = SearchClient(
         broker, inbox, EmbeddingCache(0, metrics.embeddings), Workers(broker),
-        deadline_seconds=_DEADLINE_SECONDS, max_in_flight=concurrency,
-        on_expired=lambda: None,
+        QueryLimits(_DEADLINE_SECONDS, concurrency), metrics,
     )  # fmt: skip
     image, latencies, end = _image(), list[float](), time.perf_counter() + _SECONDS
 

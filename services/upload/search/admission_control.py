@@ -8,6 +8,7 @@ from typing import Final
 
 from services.shared.errors import Overloaded, RateLimited, SimileError
 from services.upload.search.admission import Admission
+from services.upload.search.queries import QueryLimits
 from services.upload.search.reservations import Reservation
 from services.upload.security.rate_limit import RateLimit
 
@@ -21,17 +22,15 @@ class AdmissionControl:
 
     def __init__(
         self,
+        limits: QueryLimits,
         *,
-        max_in_flight: int,
-        deadline_seconds: float,
         require_open: Callable[[bool], None],
         on_admission: Callable[[str], None],
     ) -> None:
         """Make the places.
 
         Args:
-            max_in_flight: queries of each kind at once, at most.
-            deadline_seconds: how long a query may take.
+            limits: of the queries of this replica.
             require_open: raises where no query can be asked now; gets whether the query's request
                 was let in before.
             on_admission: gets the code of each refusal, and ok for each query that is admitted.
@@ -40,7 +39,7 @@ class AdmissionControl:
         self._on_admission = on_admission
         # Apart, since slow embedders say nothing about queries that need none.
         self.embedding, self.searching = (
-            Admission(max_in_flight=max_in_flight, deadline_seconds=deadline_seconds)
+            Admission(max_in_flight=limits.max_in_flight, deadline_seconds=limits.deadline_seconds)
             for _ in range(2)
         )
         self._looks = RateLimit(_LOOKS_PER_SECOND, _LOOKS_PER_SECOND)

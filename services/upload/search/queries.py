@@ -27,6 +27,19 @@ class SearchQuery:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryLimits:
+    """Limits the queries of a replica.
+
+    Attributes:
+        deadline_seconds: how long a query may take.
+        max_in_flight: queries of each kind at once, at most.
+    """
+
+    deadline_seconds: float
+    max_in_flight: int
+
+
+@dataclass(frozen=True, slots=True)
 class Found:
     """The neighbours that answer a query, and its vector where that came along."""
 

@@ -32,10 +32,11 @@ from services.shared.messaging import topology
 from services.shared.messaging.broker import Broker, Message
 from services.shared.messaging.request_reply import Answer, Embedded, Inbox
 from services.shared.telemetry.stopwatch import clock
+from services.upload.metrics import UploadMetrics
 from services.upload.search.admission import Admission
 from services.upload.search.admission_control import AdmissionControl
 from services.upload.search.embedding_cache import EmbeddingCache, Vector
-from services.upload.search.queries import Found, SearchQuery
+from services.upload.search.queries import Found, QueryLimits, SearchQuery
 from services.upload.search.reservations import Reservation
 from services.upload.search.workers import Workers
 
@@ -56,27 +57,27 @@ class SearchClient:
         inbox: Inbox,
         embeddings: EmbeddingCache,
         workers: Workers,
-        *,
-        deadline_seconds: float,
-        max_in_flight: int,
-        on_expired: Callable[[], None] = lambda: None,
-        on_admission: Callable[[str], None] = lambda _: None,
+        limits: QueryLimits,
+        metrics: UploadMetrics,
     ) -> None:
-        """on_expired is called for each query whose caller gave up before it was sent on.
+        """Create a client without queries.
 
-        on_admission gets the code of each refusal, and ok for each query let in.
+        Args:
+            broker: carries requests to the other services.
+            inbox: receives their answers.
+            embeddings: remembers the vectors of recent images.
+            workers: knows which services have consumers.
+            limits: of the queries of this replica.
+            metrics: count the queries admitted, refused, and expired before they were sent.
         """
-        self._on_expired = on_expired
+        self._on_expired = metrics.expired.labels(before="publish").inc
         self._broker = broker
         self._inbox = inbox
         self._embeddings = embeddings
         self._workers = workers
-        self._deadline_seconds = deadline_seconds
+        self._deadline_seconds = limits.deadline_seconds
         self.admission = AdmissionControl(
-            max_in_flight=max_in_flight,
-            deadline_seconds=deadline_seconds,
-            require_open=self._require_open,
-            on_admission=on_admission,
+            limits, require_open=self._require_open, on_admission=metrics.count_admission
         )
         self.leaving = False
         """True while the replica stops: it still answers, once on each connection."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -19,12 +20,25 @@ from services.shared.errors import InvalidSettings
 
 _log = structlog.get_logger(__name__)
 
-_POLL_SECONDS: Final = 1.0
-_REST_SECONDS: Final = 0.25
-_MAX_UNREST_SECONDS: Final = 2.0
-"""A file that never rests, or is away for longer, is read as it is."""
-
 _Stamp = tuple[str, int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadTimes:
+    """Says when changed files are read.
+
+    Attributes:
+        poll_seconds: the pause between two looks at the files.
+        rest_seconds: how long changed files must stay as they are to be read.
+        max_unrest_seconds: files that never rest, or are missing for longer, are read as they are.
+    """
+
+    poll_seconds: float = 1.0
+    rest_seconds: float = 0.25
+    max_unrest_seconds: float = 2.0
+
+
+_TIMES: Final = ReloadTimes()
 
 
 class ReloadingFile:
@@ -38,9 +52,7 @@ class ReloadingFile:
         count: Callable[[str, str], None] = lambda _what, _result: None,
         *,
         otherwise: str = "those before stay in use",
-        poll_seconds: float = _POLL_SECONDS,
-        rest_seconds: float = _REST_SECONDS,
-        max_unrest_seconds: float = _MAX_UNREST_SECONDS,
+        times: ReloadTimes = _TIMES,
     ) -> None:
         """Read them now.
 
@@ -50,9 +62,7 @@ class ReloadingFile:
             read: raises OSError, ValueError or InvalidSettings for what can't be read.
             count: gets `what`, and ok or refused, at each later reading.
             otherwise: what holds after a reading that failed, for the log.
-            poll_seconds: how often the files are looked at.
-            rest_seconds: how long changed files must stay as they are to be read.
-            max_unrest_seconds: after how long they are read all the same.
+            times: when changed files are read.
 
         Raises:
             InvalidSettings: the files can't be read.
@@ -62,9 +72,7 @@ class ReloadingFile:
         self._read = read
         self._count = count
         self._otherwise = otherwise
-        self._poll_seconds = poll_seconds
-        self._rest_seconds = rest_seconds
-        self._max_unrest_seconds = max_unrest_seconds
+        self._times = times
         self._good: tuple[_Stamp | None, ...] | None = self._stamps()
         self._bad: tuple[_Stamp | None, ...] | None = None
         try:
@@ -104,7 +112,7 @@ class ReloadingFile:
     async def watch(self) -> None:
         """Look every second, for ever."""
         while True:
-            await asyncio.sleep(self._poll_seconds)
+            await asyncio.sleep(self._times.poll_seconds)
             if await asyncio.to_thread(self.changed):
                 await self._rest()
                 # Here, since a TLS context must not change under another thread's handshake.
@@ -113,8 +121,8 @@ class ReloadingFile:
     async def _rest(self) -> None:
         """Wait until the files are there and no more written to, for a bounded time."""
         seen, began = self._stamps(), time.monotonic()
-        while time.monotonic() - began < self._max_unrest_seconds:
-            await asyncio.sleep(self._rest_seconds)
+        while time.monotonic() - began < self._times.max_unrest_seconds:
+            await asyncio.sleep(self._times.rest_seconds)
             before, seen = seen, await asyncio.to_thread(self._stamps)
             if seen == before and all(stamp is not None and stamp[-1] for stamp in seen):
                 return

@@ -17,7 +17,7 @@ from services.shared.errors import InvalidSettings
 from services.shared.lifecycle import cancel
 from services.shared.settings import load
 from services.upload.security.api_keys import ApiKey, Scope, find, new_key, read_keys
-from services.upload.security.reloading_file import ReloadingFile
+from services.upload.security.reloading_file import ReloadingFile, ReloadTimes
 from services.upload.security.security import KeyFile
 from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Api, refused
@@ -345,9 +345,8 @@ async def test_a_file_that_is_being_replaced_keeps_its_keys_until_it_is_stable(
     file, seen = tmp_path / "keys", set[int]()
     file.write_text(SHOP_KEY.line)
     held = KeyFile(file)
-    watched = ReloadingFile(
-        "keys", [file], held.read, poll_seconds=0.01, rest_seconds=0.3, max_unrest_seconds=0.6
-    )
+    times = ReloadTimes(poll_seconds=0.01, rest_seconds=0.3, max_unrest_seconds=0.6)
+    watched = ReloadingFile("keys", [file], held.read, times=times)
     watching = asyncio.create_task(watched.watch())
 
     async def look() -> None:
