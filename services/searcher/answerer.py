@@ -1,4 +1,4 @@
-"""Answers queries from an open index, without queues: each gets its neighbours or its failure.
+"""Answers queries from an open index; queues are handled elsewhere.
 
 Searches run in threads, except those that take less time than the change of threads.
 """
@@ -16,7 +16,7 @@ from functools import partial
 import structlog
 
 from services.searcher.catalog import Catalog
-from services.searcher.index.engine import Spent
+from services.searcher.index.engine import SearchTimings
 from services.searcher.index.finder import Finder, alone
 from services.searcher.index.index import as_vector
 from services.searcher.index.scan import Vectors
@@ -132,9 +132,9 @@ class Answerer:
                 _log.error("live quality failed", action=fault.code, exc_info=fault.__cause__)
 
     @contextmanager
-    def _timed(self, queries: Sequence[VectorQuery]) -> Iterator[Spent]:
+    def _timed(self, queries: Sequence[VectorQuery]) -> Iterator[SearchTimings]:
         """Measure the work inside the context for each query: all of a batch wait for it."""
-        spent, began = Spent(), clock()
+        spent, began = SearchTimings(), clock()
         for query in queries:
             query.watch.lap("search_queue", began)
         try:
@@ -164,7 +164,7 @@ class Answerer:
 
 
 def _found(
-    finder: Finder, vectors: Sequence[Vectors], questions: Sequence[Question], spent: Spent
+    finder: Finder, vectors: Sequence[Vectors], questions: Sequence[Question], spent: SearchTimings
 ) -> _Outcomes:
     """Search; where the whole search fails, every query gets that error."""
     found = alone(partial(finder.find, vectors, questions, spent))

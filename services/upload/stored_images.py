@@ -29,7 +29,7 @@ _STORED_LIMITS: Final = imaging.Limits(
 )
 """The builder has let these images in; serving them needs no second opinion."""
 
-_THUMBNAILS_AT_ONCE: Final = 2
+_MAX_THUMBNAILS: Final = 2
 _LARGE_MEMORY: Final = 128 * 2**20
 """Thumbnails that take more memory are made one at a time."""
 _MAX_MEMORY: Final = 768 * 2**20
@@ -84,7 +84,7 @@ class StoredImages:
         self._thumbnail_pixels = thumbnail_pixels
         self._thumbnails = LRUCache[str, bytes](thumbnail_cache_bytes, len)
         self._seen = LRUCache[tuple[str, str], _Seen](_MAX_SEEN)
-        self._making = asyncio.Semaphore(_THUMBNAILS_AT_ONCE)
+        self._making = asyncio.Semaphore(_MAX_THUMBNAILS)
         self._max_memory = max_thumbnail_memory
         self._one_large = threading.Lock()
 

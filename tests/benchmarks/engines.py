@@ -26,7 +26,7 @@ from services.searcher.settings import IndexSettings
 from services.shared.volume.manifest import VECTORS, Plan, Shard
 
 K: Final = 10
-AT_ONCE: Final = 32
+BATCH_QUERIES: Final = 32
 
 Search = Callable[[Vectors], Sequence[Positions]]
 """Returns the positions of the K nearest of each query (n, dimension)."""
@@ -258,5 +258,5 @@ def _described(plan: Plan) -> str:
 
 def _in_blocks(vectors: Vectors, add: Callable[[NDArray[np.float32]], object]) -> None:
     """Add mapped vectors so that only the library's copy is in memory."""
-    for start in range(0, len(vectors), AT_ONCE * 256):
-        add(np.ascontiguousarray(vectors[start : start + AT_ONCE * 256]))
+    for start in range(0, len(vectors), BATCH_QUERIES * 256):
+        add(np.ascontiguousarray(vectors[start : start + BATCH_QUERIES * 256]))

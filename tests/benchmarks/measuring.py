@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from services.searcher.index import scan
 from services.searcher.index.scan import Vectors
-from tests.benchmarks.engines import AT_ONCE, K, Opened, Search
+from tests.benchmarks.engines import BATCH_QUERIES, K, Opened, Search
 
 TARGETS: Final = (0.99, 0.999)
 
@@ -42,8 +42,8 @@ class Truth:
         """Return recall@10 of all queries in batches of 32, and the queries per second."""
         found: list[NDArray[np.int64]] = []
         started = time.perf_counter()
-        for start in range(0, len(self.queries), AT_ONCE):
-            found += search(self.queries[start : start + AT_ONCE])
+        for start in range(0, len(self.queries), BATCH_QUERIES):
+            found += search(self.queries[start : start + BATCH_QUERIES])
         seconds = time.perf_counter() - started
         right = sum(
             self._right(query, bound, positions)
@@ -211,15 +211,15 @@ def _measure(point: Point, queries: Vectors, number: int) -> None:
 
 def _together(search: Search, queries: Vectors, number: int) -> float:
     """Return queries per second in whole batches of 32."""
-    starts = range(0, max(1, len(queries) - AT_ONCE + 1), AT_ONCE)
+    starts = range(0, max(1, len(queries) - BATCH_QUERIES + 1), BATCH_QUERIES)
     started = time.perf_counter()
     for asked in itertools.count(1):
         start = starts[(number * 7 + asked) % len(starts)]
-        search(queries[start : start + AT_ONCE])
+        search(queries[start : start + BATCH_QUERIES])
         seconds = time.perf_counter() - started
         if seconds >= _SLOT_SECONDS:
             break
-    return asked * AT_ONCE / seconds
+    return asked * BATCH_QUERIES / seconds
 
 
 def _threaded(search: Search, queries: Vectors, number: int) -> float:

@@ -19,7 +19,7 @@ from tests.support.rabbitmq import Node
 from tests.support.running import Process, free_port, log_lines, start, wait_until
 
 QUERIES = 200
-AT_ONCE = 8
+CONCURRENCY = 8
 
 
 class System:
@@ -99,7 +99,7 @@ async def test_an_image_of_the_collection_finds_itself_first(system: System) -> 
 async def test_killing_an_embedder_under_load_loses_no_query(system: System) -> None:
     """SIGKILL during a batch: each of 200 queries is answered, or fails with a code in time."""
     images = [path.read_bytes() for path in sorted(system.images.rglob("*.jpg"))[:40]]
-    gate, outcomes = asyncio.Semaphore(AT_ONCE), []
+    gate, outcomes = asyncio.Semaphore(CONCURRENCY), []
 
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
         async with gate:

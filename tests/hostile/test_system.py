@@ -27,7 +27,7 @@ from tests.support.system import LIGHT, System
 
 SEED: Final = 20260401
 BROKEN: Final = 100
-AT_ONCE: Final = 4
+CONCURRENCY: Final = 4
 THREADS: Final = 2
 MOST_PIXELS: Final = 64_000_000
 SLACK: Final = 256 * 2**20
@@ -86,7 +86,7 @@ async def test_hostile_images_get_4xx_or_an_answer_and_disturb_nobody(system: Sy
     }
     before = {name: _peak_forgotten(process) for name, process in system.processes.items()}
     statuses: dict[str, int] = {}
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(CONCURRENCY)
 
     async def ask(session: aiohttp.ClientSession, name: str, image: bytes) -> None:
         body = io.BytesIO(image)

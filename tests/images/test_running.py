@@ -18,7 +18,7 @@ from tests.support.podman import Pod
 pytestmark = [pytest.mark.images, pytest.mark.timeout(1200)]
 
 QUERIES = 200
-AT_ONCE = 8
+CONCURRENCY = 8
 SCRATCH = {"/tmp"}  # noqa: S108 (in a container)
 
 
@@ -83,7 +83,7 @@ async def test_one_of_two_embedders_ends_under_load_and_nothing_is_lost(
     report.append(f"second embedder: {await asyncio.to_thread(cluster.until_ready, name):.1f} s")
     outcomes: list[tuple[int, dict[str, Any]]] = []
     ends: list[asyncio.Task[object]] = []
-    gate = asyncio.Semaphore(AT_ONCE)
+    gate = asyncio.Semaphore(CONCURRENCY)
 
     async def ask(session: aiohttp.ClientSession, number: int) -> None:
         async with gate:

@@ -26,7 +26,7 @@ from tests.support.rabbitmq import Node
 from tests.support.running import free_port
 
 MODEL_SECONDS = 4.0
-AT_ONCE = 4
+CONCURRENCY = 4
 IMAGE = plain_jpeg((200, 90, 40), (300, 200))
 WALK = [
     "receive", "sniff", "publish", "embed_queue", "decode", "batch_wait", "model",
@@ -79,7 +79,7 @@ async def _ask(
 async def _connect(session: aiohttp.ClientSession) -> None:
     """Open connections first: their setup is not part of a service's time."""
     for path in ("/v1/collections", "/v1/collections"):
-        await asyncio.gather(*(_get(session, path) for _ in range(AT_ONCE)))
+        await asyncio.gather(*(_get(session, path) for _ in range(CONCURRENCY)))
 
 
 async def _get(session: aiohttp.ClientSession, path: str) -> None:
@@ -98,7 +98,7 @@ async def test_the_stages_of_a_query_sum_to_its_time(tmp_path: Path, broker: Bro
         # Take the smallest rest of three: a busy machine only adds to it.
         alone = [await _ask(session) for _ in range(3)]
         asked = [min(alone, key=lambda one: one[1]["timings_ms"]["messaging"])]
-        asked += await asyncio.gather(*(_ask(session) for _ in range(AT_ONCE)))
+        asked += await asyncio.gather(*(_ask(session) for _ in range(CONCURRENCY)))
         registry = running.telemetry.registry
     for waited, answer, _ in asked:
         *stages, total = (milliseconds / 1000 for milliseconds in answer["timings_ms"].values())

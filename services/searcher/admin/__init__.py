@@ -1,1 +1,1 @@
-"""Looks after index versions: copies, duplicates, evaluation, plots."""
+"""Manages index versions: copies, duplicates, evaluation, plots."""

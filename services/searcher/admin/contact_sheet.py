@@ -1,4 +1,4 @@
-"""Draws queries beside their neighbours as one picture: what the numbers of an evaluation mean."""
+"""Draws queries beside their neighbours as a picture, to show what an evaluation's scores mean."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _GAP: Final = 8
 _CAPTION: Final = 16
 _FRAME: Final = 4
 _ROWS: Final = 16
-_MOST_GROUPS: Final = 40
-_MOST_IN_LINE: Final = 11
+_MAX_GROUPS: Final = 40
+_MAX_IN_LINE: Final = 11
 _RIGHT: Final = (46, 139, 87)
 _WRONG: Final = (200, 60, 50)
 _QUERY: Final = (70, 80, 100)
@@ -35,7 +35,7 @@ def draw_contact_sheet(
 ) -> None:
     """Write a picture: queries of up to 16 labels, each followed by its k neighbours.
 
-    A green frame means the same label, red another. What can't be read any more is a grey cell.
+    A green frame means the same label, red another. An unreadable image is a grey cell.
     """
     items, vectors = load(volume, collection, version)
     rows = _queries(items)
@@ -50,13 +50,11 @@ def draw_contact_sheet(
 def draw_groups(
     volume: Volume, collection: str, version: str, groups: Sequence[Group], out: Path
 ) -> None:
-    """Write a picture: up to 40 groups of near-duplicates, a line each, the first in front.
+    """Write a picture: up to 40 groups of near-duplicates, a line each, the first item in front.
 
-    A red frame means another label than the first one's.
+    A red frame means another label than that of the first item.
     """
-    lines = [
-        (group.items[0], group.items[1 : _MOST_IN_LINE + 1]) for group in groups[:_MOST_GROUPS]
-    ]
+    lines = [(group.items[0], group.items[1 : _MAX_IN_LINE + 1]) for group in groups[:_MAX_GROUPS]]
     _draw_lines(Path(volume.manifest(collection, version).images_root), lines, out)
 
 
@@ -78,7 +76,7 @@ def _draw_lines(root: Path, lines: Sequence[tuple[Item, Sequence[Item]]], out: P
 
 
 def _queries(items: Sequence[Item]) -> list[int]:
-    """The middle item of each of up to 16 labels spread over all labels."""
+    """Return the middle item of each of up to 16 labels spread over all labels."""
     by_label: dict[str, list[int]] = {}
     for position, item in enumerate(items):
         by_label.setdefault(item.label, []).append(position)

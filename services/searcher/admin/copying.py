@@ -1,6 +1,6 @@
 """Copies active index versions from one volume to another, for searchers with a disk of their own.
 
-A copy is published like a build: whole or not at all, verified where it will be read, then active.
+A copy is published like a build: as a whole or not at all, verified in its place, then activated.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from services.shared.volume.volume import Volume
 _log = structlog.get_logger(__name__)
 
 FIRST_ROUND: Final = ".copied"
-"""A file of the target's root: every collection was copied, or tried."""
+"""A file in the target's root: every collection was copied, or the copy was tried."""
 
 _COPYING: Final = "copying"
 _SETTLED_SECONDS: Final = 60.0
-"""No searcher polls less often, so it has left a version that is this long out of service."""
+"""No searcher polls less often, so none still uses a version that was replaced this long ago."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """One version that was copied and is active now; bytes: what its files take."""
+    """A version that was copied and is active now; bytes: the size of its files."""
 
     collection: str
     version: str
@@ -38,11 +38,11 @@ class Copied:
 
 
 def copy(source: Volume, target: Volume, collection: str) -> Copied | None:
-    """Copy what is active in `source` unless `target` has it; None when it has.
+    """Copy the active version of `source`; return None when `target` has it.
 
-    Older copies that nobody reads go. Blocking. Only one may copy to a target at a time. Raises
-    IndexCorrupt for a version that can't be read or doesn't verify, BuildFailed where it can't be
-    written; what was active stays so.
+    Removes older copies that no process reads. Blocking. Only one process may copy to a target at
+    a time. Raises IndexCorrupt for an unreadable or damaged version, BuildFailed for a failed
+    write; the active version then stays.
     """
     version, copied = source.active(collection), None
     if versions.active_version(target, collection) != version:
@@ -59,7 +59,7 @@ def _copy(source: Volume, target: Volume, collection: str, version: str) -> Copi
     lease = source.hold(collection, version)
     staging = target.home(collection) / _COPYING / version
     try:
-        # What an earlier attempt left behind.
+        # An earlier attempt may have left a part.
         shutil.rmtree(staging.parent, ignore_errors=True)
         staging.mkdir(parents=True)
         directory = source.directory(collection, version)
@@ -77,10 +77,10 @@ def _copy(source: Volume, target: Volume, collection: str, version: str) -> Copi
 async def follow(
     source: Volume, target: Volume, *, every_seconds: float, stop: asyncio.Event
 ) -> None:
-    """Copy, again and again, until `stop`; what fails is logged and tried again.
+    """Copy repeatedly until `stop`; failures are logged and retried.
 
-    After the first round `target` holds the file FIRST_ROUND, for a cluster's startup probe: the
-    searcher beside starts once there is what to open, or is known to be nothing.
+    After the first round `target` has the file FIRST_ROUND, for a cluster's startup probe: the
+    searcher in the same pod starts when its first indexes are there, or there are none.
     """
     while not stop.is_set():
         try:
@@ -89,7 +89,7 @@ async def follow(
             _log.warning(f"{source.root} can't be read: {error}", action="volume_unreadable")
         else:
             for collection in collections:
-                # A copy takes minutes: a signal does not wait for it.
+                # A copy takes minutes: a signal must not wait for it.
                 await lifecycle.unless_stopped(stop, _try_copy(source, target, collection))
             await asyncio.to_thread(_mark, target)
         with contextlib.suppress(TimeoutError):

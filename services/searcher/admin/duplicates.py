@@ -1,4 +1,4 @@
-"""Near-duplicates in a collection: groups of items whose vectors are close to each other's."""
+"""Finds near-duplicates in a collection: groups of items whose vectors are close to each other."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from services.shared.volume.items import ITEMS, Item, ItemCatalog
 from services.shared.volume.manifest import VECTORS
 from services.shared.volume.volume import Volume
 
-_ROWS_AT_ONCE: Final = 1024
+_BLOCK_ROWS: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Items each close to another of the group, the first to the most of them.
+    """A group of items, each close to another item of the group; the first is close to most others.
 
-    farthest: the largest angular distance from the first. same_bytes: how many are copies, byte
-    by byte, of another one of the group.
+    farthest: the largest angular distance from the first. same_bytes: how many are identical copies
+    of another item of the group.
     """
 
     items: tuple[Item, ...]
@@ -33,11 +33,11 @@ class Group:
 
     @property
     def labels(self) -> list[str]:
-        """The labels in it; several may mean that one is wrong."""
+        """Return the labels of the group; several may mean that a label is wrong."""
         return sorted({item.label for item in self.items})
 
     def to_json(self) -> dict[str, Any]:
-        """The group as JSON values."""
+        """Return the group as JSON values."""
         return {
             "farthest": round(self.farthest, 4),
             "same_bytes": self.same_bytes,
@@ -52,9 +52,9 @@ class Group:
 def find_duplicates(
     volume: Volume, collection: str, version: str, distance: float, progress: Progress
 ) -> list[Group]:
-    """The groups within that angular distance; those of several labels first, then the largest.
+    """Return the groups within that angular distance: with several labels first, then the largest.
 
-    Every pair is compared exactly: time grows with the square of the collection, memory with
+    Compares every pair exactly: time grows with the square of the collection, memory with
     the collection. Raises IndexCorrupt.
     """
     lease = volume.hold(collection, version)
@@ -72,12 +72,12 @@ def find_duplicates(
 
 
 def _compared(vectors: Vectors, cosine: float, progress: Progress) -> Families:
-    """Every two rows that are that close, joined."""
+    """Join every two rows that are at least that close."""
     families = Families(len(vectors))
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        rows = vectors[start : start + _ROWS_AT_ONCE]
-        for other in range(start, len(vectors), _ROWS_AT_ONCE):
-            close = rows @ vectors[other : other + _ROWS_AT_ONCE].T >= cosine
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        rows = vectors[start : start + _BLOCK_ROWS]
+        for other in range(start, len(vectors), _BLOCK_ROWS):
+            close = rows @ vectors[other : other + _BLOCK_ROWS].T >= cosine
             families.join(start, other, np.triu(close, 1) if other == start else close)
         progress.advance(len(rows))
     return families

@@ -17,13 +17,13 @@ from services.shared.volume.items import ITEMS, Item, ItemCatalog
 from services.shared.volume.manifest import VECTORS
 from services.shared.volume.volume import Volume
 
-_ROWS_AT_ONCE: Final = 512
-_COSINES_AT_ONCE: Final = 2**24
+_BLOCK_ROWS: Final = 512
+_BLOCK_COSINES: Final = 2**24
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Of `count` queries: the mean share of right labels among the k nearest, and the nearest."""
+    """The share of correct labels among the k nearest, and at the nearest, over `count` queries."""
 
     label: str
     count: int
@@ -33,7 +33,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The scores by label, and of all queries together."""
+    """The scores by label, and of all queries."""
 
     k: int
     classes: tuple[Score, ...]
@@ -41,11 +41,11 @@ class Evaluation:
 
 
 def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> Evaluation:
-    """Every item asks for its k nearest others by exact cosine; right means the same label.
+    """Query by every item for its k nearest others by exact cosine; correct means the same label.
 
     Raises IndexCorrupt, or BuildFailed when there are too few items to judge.
     """
-    # Damage would end in an error of SQLite's, or in wrong figures.
+    # A damaged file would cause an error of SQLite, or wrong scores.
     versions.verify(volume, collection, version)
     items, vectors = load(volume, collection, version)
     if len(items) <= k:
@@ -67,7 +67,7 @@ def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> E
 
 
 def load(volume: Volume, collection: str, version: str) -> tuple[list[Item], Vectors]:
-    """The items and the vectors (count, dimension), mapped, of a version."""
+    """Return the items and the mapped vectors (count, dimension) of a version."""
     manifest = volume.manifest(collection, version)
     directory = volume.directory(collection, version)
     with contextlib.closing(ItemCatalog(directory / ITEMS)) as catalog:
@@ -82,7 +82,7 @@ def load(volume: Volume, collection: str, version: str) -> tuple[list[Item], Vec
 
 
 def nearest_others(vectors: Vectors, rows: Sequence[int], k: int) -> NDArray[np.int64]:
-    """Shape (len(rows), k): the positions nearest to each row, itself left out, nearest first."""
+    """Return the positions nearest to each row, without the row, nearest first; (len(rows), k)."""
     cosines = np.array(vectors[list(rows)]) @ vectors.T
     cosines[np.arange(len(rows)), list(rows)] = -np.inf
     nearest = np.argpartition(-cosines, k - 1, axis=1)[:, :k]
@@ -91,9 +91,9 @@ def nearest_others(vectors: Vectors, rows: Sequence[int], k: int) -> NDArray[np.
 
 
 def _nearest(vectors: Vectors, k: int) -> Iterator[tuple[range, NDArray[np.int64]]]:
-    at_once = min(_ROWS_AT_ONCE, max(1, _COSINES_AT_ONCE // len(vectors)))
-    for start in range(0, len(vectors), at_once):
-        rows = range(start, min(start + at_once, len(vectors)))
+    block_rows = min(_BLOCK_ROWS, max(1, _BLOCK_COSINES // len(vectors)))
+    for start in range(0, len(vectors), block_rows):
+        rows = range(start, min(start + block_rows, len(vectors)))
         yield rows, nearest_others(vectors, rows, k)
 
 

@@ -1,6 +1,6 @@
-"""Joins rows that are close to each other into groups, in memory for two numbers a row.
+"""Joins rows that are close to each other into groups, in memory of two numbers per row.
 
-The pairs themselves are not kept: a thousand copies of one picture are half a million pairs.
+Pairs are not stored: a thousand copies of a picture are half a million pairs.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from services.searcher.index.scan import Positions
 
 
 class Families:
-    """Disjoint sets of rows; `degree` counts the rows that each one is close to."""
+    """Disjoint sets of rows; `degree` counts the rows that each row is close to."""
 
     def __init__(self, count: int) -> None:
         self.degree = np.zeros(count, np.int64)
         self._parent = np.arange(count)
 
     def join(self, start: int, other: int, close: NDArray[np.bool_]) -> None:
-        """Take in a block of pairs: row start + i is close to row other + j where close[i, j].
+        """Add a block of pairs: row start + i is close to row other + j where close[i, j].
 
-        Each pair comes once, and no row with itself.
+        Each pair must be added once, and no row with itself.
         """
         rows, columns = close.shape
         self.degree[start : start + rows] += close.sum(axis=1)
@@ -32,7 +32,7 @@ class Families:
             self._join(start + row, np.flatnonzero(close[row]) + other)
 
     def groups(self) -> Iterator[Positions]:
-        """Yield the rows of each group of two or more, ascending."""
+        """Yield the rows of each group of at least two, ascending."""
         heads = self._parent
         while np.any(heads != (further := heads[heads])):
             heads = further

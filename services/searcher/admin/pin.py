@@ -1,6 +1,6 @@
-"""Pins a collection to its active version: builds publish, but activate nothing.
+"""Pins a collection to its active version: builds publish a version without activating it.
 
-<root>/<collection>/PINNED is there as long as the collection is pinned.
+<root>/<collection>/PINNED exists while the collection is pinned.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ _PINNED: Final = "PINNED"
 
 
 def pin(volume: Volume, collection: str) -> None:
-    """Keep builds from activating what they publish. Raises NoIndex where nothing is active."""
+    """Stop builds from activating their versions. Raises NoIndex without an active version."""
     version = volume.active(collection)
     write_synced(volume.home(collection) / _PINNED, f"{version}\n")
 
 
 def unpin(volume: Volume, collection: str) -> None:
-    """Let builds activate what they publish. Raises NoIndex, UnknownCollection."""
+    """Let builds activate their versions again. Raises NoIndex, UnknownCollection."""
     volume.active(collection)
     (volume.home(collection) / _PINNED).unlink(missing_ok=True)
 
 
 def pinned(volume: Volume, collection: str) -> bool:
-    """Whether a build must leave the active version as it is."""
+    """Return whether builds must keep the active version."""
     return (volume.home(collection) / _PINNED).exists()
 
 
 def base_version(volume: Volume, collection: str) -> str | None:
-    """The version that a build compares the folder with; None where there is none to read.
+    """Return the version that a build compares the folder with; None without a readable version.
 
-    Of a pinned collection it is the newest readable one: else each build would publish the same
-    again, since the active version stays behind.
+    For a pinned collection this is the newest readable version: compared with the active version,
+    each build would publish the same version again.
     """
     try:
         active = volume.active(collection)

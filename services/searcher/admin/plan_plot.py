@@ -1,4 +1,4 @@
-"""Draws the plans measured at a build: recall against speed, the chosen one circled."""
+"""Draws the plans measured by a build: recall against speed, the chosen plan circled."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DPI: Final = 120
 
 
 def draw_plans(manifest: Manifest, out: Path) -> None:
-    """Write a picture of the format that the suffix names.
+    """Write a picture in the format of the suffix.
 
     Raises MissingExtra where matplotlib is not installed, FileUnusable.
     """

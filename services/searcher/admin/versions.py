@@ -1,4 +1,4 @@
-"""Puts index versions into service and out of it: publish, verify, activate, roll back, prune."""
+"""Publishes, verifies, activates, rolls back and prunes index versions."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from services.shared.volume.manifest import Manifest
 from services.shared.volume.volume import Volume
 
 Fate = Literal["removed", "active", "kept", "recent", "held"]
-"""What pruning does to a version. kept: one of the newest. recent: a replica may be about to open
-it, or not have noticed yet that another is active. held: somebody reads it."""
+"""The outcome of pruning. kept: among the newest. recent: a replica may be about to open
+it, or has not noticed yet that another version is active. held: a process reads it."""
 
 
 @dataclass(frozen=True, slots=True)
 class VersionRow:
-    """One version as a list shows it; manifest is None where it can't be read."""
+    """A version in a list; manifest is None where it can't be read."""
 
     collection: str
     version: str
@@ -31,7 +31,7 @@ class VersionRow:
 
 @dataclass(frozen=True, slots=True)
 class PruneRow:
-    """What became, or would become, of one version; bytes: what its files take."""
+    """The outcome, real or planned, for a version; bytes: the size of its files."""
 
     version: str
     fate: Fate
@@ -39,10 +39,10 @@ class PruneRow:
 
 
 def publish(volume: Volume, staging: Path, manifest: Manifest) -> None:
-    """Publish the files in `staging`, verify them where they will be read, then activate.
+    """Publish the files in `staging`, verify them in their place, then activate the version.
 
-    A pinned collection keeps its active version. Raises IndexCorrupt when what was written doesn't
-    verify; the old version stays active.
+    A pinned collection keeps its active version. Raises IndexCorrupt if the files are damaged; the
+    old version then stays active.
     """
     volume.publish(staging, manifest)
     if pin.pinned(volume, manifest.collection) and active_version(volume, manifest.collection):
@@ -52,7 +52,7 @@ def publish(volume: Volume, staging: Path, manifest: Manifest) -> None:
 
 
 def activate(volume: Volume, collection: str, version: str) -> None:
-    """Verify a version and make it the one that answers.
+    """Verify a version and activate it.
 
     Raises IndexCorrupt, UnknownVersion, UnknownCollection.
     """
@@ -67,9 +67,9 @@ def verify(volume: Volume, collection: str, version: str) -> None:
 
 
 def rollback(volume: Volume, collection: str) -> str:
-    """Activate the newest sound version older than the active one; which.
+    """Activate the newest intact version older than the active version; return it.
 
-    Raises UnknownVersion when there is none, IndexCorrupt when none of them is sound.
+    Raises UnknownVersion without an older version, IndexCorrupt if none of them is intact.
     """
     active = volume.active(collection)
     older = [version for version in volume.versions(collection) if version < active]
@@ -90,15 +90,15 @@ def rollback(volume: Volume, collection: str) -> str:
 def prune(
     volume: Volume, collection: str, *, keep: int, min_age_seconds: float, dry_run: bool = False
 ) -> list[PruneRow]:
-    """Remove old versions that no replica can hold; what became of each, oldest first.
+    """Remove old versions that no replica can hold; return the outcomes, oldest first.
 
-    keep: the newest versions besides the active one that stay. min_age_seconds: how long a
-    version has to be out of service. Broken versions go like others.
+    keep: how many of the newest versions stay besides the active one. min_age_seconds: how long a
+    version must have been inactive. Damaged versions are treated alike.
     """
     active = active_version(volume, collection)
     others = [version for version in volume.versions(collection) if version != active]
     newest = set(others[len(others) - keep :]) if keep else set[str]()
-    # Nobody knows when a version ceased to be active, but not before ACTIVE was written.
+    # The end of a version's activity is not recorded, but was not before ACTIVE was written.
     settled = _age(volume.home(collection) / "ACTIVE") >= min_age_seconds
     rows = []
     for version in volume.versions(collection):
@@ -120,7 +120,7 @@ def prune(
 
 
 def list_versions(volume: Volume) -> Iterator[VersionRow]:
-    """Every version of every collection, oldest first."""
+    """Yield every version of every collection, oldest first."""
     for collection in volume.collections():
         active = active_version(volume, collection)
         for version in volume.versions(collection):
@@ -132,7 +132,7 @@ def list_versions(volume: Volume) -> Iterator[VersionRow]:
 
 
 def active_version(volume: Volume, collection: str) -> str | None:
-    """The active version, or None where there is none."""
+    """Return the active version, or None."""
     try:
         return volume.active(collection)
     except (IndexCorrupt, NoIndex, UnknownCollection):
@@ -140,7 +140,7 @@ def active_version(volume: Volume, collection: str) -> str | None:
 
 
 def _age(path: Path) -> float:
-    """Seconds since the file or folder was changed; endless for what isn't there."""
+    """Return the seconds since the file or folder changed; infinity if it doesn't exist."""
     try:
         return time.time() - path.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The lock that keeps two builds of one collection apart."""
+"""Locks a collection so that only one build of it runs at a time."""
 
 from __future__ import annotations
 

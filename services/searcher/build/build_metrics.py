@@ -1,4 +1,4 @@
-"""A build's metrics: how far it is, for who watches it from afar."""
+"""Exports a build's progress as metrics."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from services.searcher.progress import Progress
 
 
 class BuildMetrics:
-    """How far the builds of this process are; after a build they stay as they were in the end."""
+    """The progress of this process's builds; the values stay after a build ends."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.started = Gauge(
@@ -54,7 +54,7 @@ class MeasuredProgress:
         self._failed = metrics.failed.labels(collection)
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """Count the stage from nothing; the first one of a build begins the build."""
+        """Reset the counts of the stage; the first stage of a build marks its start."""
         metrics, labels = self._metrics, (self._collection, stage)
         if self._stage is None:
             metrics.started.labels(self._collection).set_to_current_time()
@@ -70,7 +70,7 @@ class MeasuredProgress:
         self._progress.begin(stage, total, unit)
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        """Count on."""
+        """Add to the counts."""
         if self._stage is not None:
             self._metrics.done.labels(self._collection, self._stage).inc(count)
         if failed:
@@ -78,7 +78,7 @@ class MeasuredProgress:
         self._progress.advance(count, failed=failed)
 
     def end(self) -> None:
-        """The build is over, whatever came of it."""
+        """Mark the build as ended, successful or not."""
         if self._stage is not None:
             self._metrics.stage.labels(self._collection, self._stage).set(0)
         self._stage = None

@@ -1,4 +1,4 @@
-"""Builds an index version from a folder of images, embedding only what changed.
+"""Builds an index version from a folder of images; embeds only new and changed images.
 
 Vectors come through the bulk queue from the same embedders that serve queries.
 """
@@ -20,15 +20,15 @@ import structlog
 from services.searcher.admin import pin, versions
 from services.searcher.build import disk_errors
 from services.searcher.build.build_lock import locked
+from services.searcher.build.build_thread import BuildThread
 from services.searcher.build.bulk_embedder import BulkEmbedder
-from services.searcher.build.interruptible import Interruptible
 from services.searcher.build.journal import Content, FailedImage, FileFacts, Journal
 from services.searcher.build.shown_build import shown_on_volume
 from services.searcher.build.source import folder as source
 from services.searcher.build.source.build_limits import BuildLimits
-from services.searcher.build.source.fingerprint import examine
+from services.searcher.build.source.fingerprint import fingerprint
 from services.searcher.build.source.fitting import Fitter
-from services.searcher.build.version_writer import Previous, sweep, write_version
+from services.searcher.build.version_writer import PreviousVersion, sweep, write_version
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
 from services.shared import cores, lifecycle
@@ -45,12 +45,12 @@ _log = structlog.get_logger(__name__)
 
 _PRUNED_AFTER_SECONDS: Final = 600
 _READERS: Final = min(4, cores.available())
-_FILES_AT_ONCE: Final = 256
+_BATCH_FILES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
 class BuildRequest:
-    """What to build: the collection's name and the folder of its images (resolved)."""
+    """The collection's name, and the folder of its images (resolved)."""
 
     collection: str
     folder: Path
@@ -58,7 +58,7 @@ class BuildRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuildReport:
-    """What a build did. published: not unchanged; pinned: not activated."""
+    """The result of a build. published: false if nothing had changed; pinned: not activated."""
 
     manifest: Manifest
     embedded: int
@@ -78,16 +78,16 @@ async def build(
     *,
     progress: Progress,
 ) -> BuildReport:
-    """Bring the collection's index in step with the folder, and activate it.
+    """Bring the collection's index up to date with the folder, and activate it.
 
-    Raises BuildInProgress, BuildFailed; what was embedded until then is kept for the next run.
+    Raises BuildInProgress, BuildFailed; vectors embedded so far are kept for the next run.
     """
     home = volume.home(request.collection)
     try:
         home.mkdir(parents=True, exist_ok=True)
         building = home / BUILDING
         with locked(home), shown_on_volume(building, progress) as shown:
-            sweep(building)  # before anything is written: the disk may be full of it
+            sweep(building)  # first of all: leftovers may fill the disk
             with contextlib.closing(Journal(building / "journal.sqlite")) as journal:
                 limits = BuildLimits.of(settings, shared)
                 work = _Build(request, settings, volume, journal, shown, limits)
@@ -99,7 +99,7 @@ async def build(
 async def _supervised(
     work: _Build, settings: IndexSettings, shared: SharedSettings, broker: Broker
 ) -> BuildReport:
-    """The work, with an inbox beside it that must not end first."""
+    """Run the build with an inbox, whose failure ends the build."""
     inbox = Inbox(broker, f"index-{shared.replica}")
     receiving = asyncio.create_task(inbox.run(), name="index inbox")
     building = asyncio.create_task(work.run(BulkEmbedder(inbox, settings)), name="index build")
@@ -113,7 +113,7 @@ async def _supervised(
 
 
 class _Build:
-    """One run of a build, under the collection's lock."""
+    """A run of a build, under the collection's lock."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Build:
         self._settings = settings
         self._volume = volume
         self._journal = journal
-        self._progress = Interruptible(progress)
+        self._progress = BuildThread(progress)
         self._embedded = 0
         self._started = time.monotonic()
 
@@ -161,7 +161,7 @@ class _Build:
         return report
 
     def _read_all(self) -> None:
-        """In a thread: every file's hash and header; what isn't an image is left out."""
+        """Read every file's hash and header, in a thread; leave out files that are not images."""
         folder = self._request.folder
         total = self._journal.list_images(source.list_images(folder))
         if not total:
@@ -170,9 +170,9 @@ class _Build:
         self._progress.begin("reading", total)
         with ThreadPoolExecutor(_READERS, "read") as readers:
             unread = self._journal.unread()
-            while some := list(islice(unread, _FILES_AT_ONCE)):
+            while some := list(islice(unread, _BATCH_FILES)):
                 reading = [
-                    (path, readers.submit(examine, folder, path, known, self._limits))
+                    (path, readers.submit(fingerprint, folder, path, known, self._limits))
                     for path, known in some
                 ]
                 for path, facts in reading:
@@ -181,7 +181,7 @@ class _Build:
 
     def _note_file(self, path: str, facts: Future[FileFacts]) -> None:
         try:
-            self._journal.remember_file(path, facts.result())
+            self._journal.put_file(path, facts.result())
         except (SimileError, OSError) as error:
             self._journal.fail_file(path, _code(error), str(error))
             self._progress.advance(failed=True)
@@ -189,7 +189,7 @@ class _Build:
             self._progress.advance()
 
     async def _learn_model(self, embedder: BulkEmbedder) -> tuple[Content, str]:
-        """The first image that the embedders can embed, and their model id."""
+        """Return the first image that can be embedded, and the model id of the embedders."""
         self._progress.begin("asking an embedder", None)
         for content in self._journal.contents():
             model_id = await self._embed(embedder, content, None)
@@ -202,20 +202,20 @@ class _Build:
         why = "there is none" if failure is None else f"{failure.path}: {failure.detail}"
         return BuildFailed(f"no image of {self._request.folder} could be embedded: {why}")
 
-    def _previous(self, model_id: str) -> Previous | None:
+    def _previous(self, model_id: str) -> PreviousVersion | None:
         if (version := pin.base_version(self._volume, self._request.collection)) is None:
             return None
         try:
-            previous = Previous(self._volume, self._request.collection, version)
+            previous = PreviousVersion(self._volume, self._request.collection, version)
         except SimileError as error:
             _log.warning(str(error), action=error.code, collection=self._request.collection)
             return None
         return previous if previous.manifest.model_id == model_id else None
 
     async def _embed_all(
-        self, embedder: BulkEmbedder, model_id: str, previous: Previous | None
+        self, embedder: BulkEmbedder, model_id: str, previous: PreviousVersion | None
     ) -> None:
-        """Embed each content that has no vector yet, once."""
+        """Embed each content without a vector, once."""
         known = None if previous is None else previous.directory / ITEMS
         count = await self._progress.run(self._journal.missing, model_id, known)
         self._progress.begin("embedding", count)
@@ -235,30 +235,30 @@ class _Build:
     async def _embed(
         self, embedder: BulkEmbedder, content: Content, model_id: str | None
     ) -> str | None:
-        """Embed one content into the journal; its model id, or None when it failed by itself."""
+        """Embed a content into the journal; return its model id, or None if the image failed."""
         try:
             image = await self._fitter.image(content, model_id, embedder)
             embedded = await embedder.embed(image)
         except BuildFailed:
             raise
         except (SimileError, OSError) as error:
-            # Its copies fail with it.
+            # All copies of the content fail with it.
             files = self._journal.fail_content(content.sha256, _code(error), str(error))
             self._progress.advance(files, failed=True)
             return None
         if model_id is not None and embedded.model_id != model_id:
             message = (
                 f"the embedders answer as {embedded.model_id} and as {model_id}: "
-                "let them all run one model, then run the build again"
+                "let all embedders run the same model, then run the build again"
             )
             raise BuildFailed(message)
-        self._journal.remember_vector(content.sha256, embedded.model_id, embedded.embedding.vector)
+        self._journal.put_vector(content.sha256, embedded.model_id, embedded.embedding.vector)
         self._embedded += 1
         self._progress.advance()
         return embedded.model_id
 
-    def _publish(self, model_id: str, previous: Previous | None) -> Manifest:
-        """In a thread: write every file of the new version, publish and activate it."""
+    def _publish(self, model_id: str, previous: PreviousVersion | None) -> Manifest:
+        """Write every file of the new version, publish and activate it; in a thread."""
         building = self._volume.home(self._request.collection) / BUILDING
         try:
             staging, manifest = write_version(

@@ -1,4 +1,4 @@
-"""Embeds images for the builder through the bulk queue, and retries."""
+"""Embeds images for the builder through the bulk queue, with retries."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class BulkEmbedder:
                     topology.EMBED_BULK.name, slip, message, self._settings.answer_timeout_seconds
                 )
             except (BrokerUnavailable, Overloaded):
-                # Not an attempt: a broker that is away or full says nothing of the image.
+                # Not counted as an attempt: an absent or full broker is no fault of the image.
                 await asyncio.sleep(_BACKOFF_SECONDS)
             else:
                 return arrival.answer

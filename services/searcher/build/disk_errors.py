@@ -1,4 +1,4 @@
-"""Distinguishes a full disk from other failures of a build's files, and says what to do."""
+"""Distinguishes a full disk from other errors of a build's files, and names the remedy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from services.shared.errors import BuildFailed
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _NUMPY_SHORT_WRITE: Final = re.compile(r"\d+ requested and \d+ written")
-"""An array that fits only in part is an OSError without a number."""
+"""numpy raises an OSError without errno for a short write."""
 _PRIMARY_CODE: Final = 0xFF
 _HARDLY_ANY_BYTES: Final = 2**20
 _SQLITE_TEMPORARY: Final = "/var/tmp"  # noqa: S108 (where SQLite sorts by default)
 
 
 def explained(home: Path, error: OSError | sqlite3.Error) -> BuildFailed:
-    """The failure of a build whose files are in `home`, in words for the operator."""
+    """Return the failure of a build whose files are in `home`, in words for the operator."""
     full = _full_place(home)
     if not _is_full(error, hardly_any=full is not None):
         if isinstance(error, OSError) and error.strerror is not None:
@@ -38,7 +38,7 @@ def explained(home: Path, error: OSError | sqlite3.Error) -> BuildFailed:
 def _is_full(error: OSError | sqlite3.Error, *, hardly_any: bool) -> bool:
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0)
-        # The file that its processes share is an I/O error where it finds no space.
+        # SQLite reports a failed extension of its shared-memory file as an I/O error.
         return code == sqlite3.SQLITE_FULL or (
             hardly_any and code & _PRIMARY_CODE == sqlite3.SQLITE_IOERR
         )
@@ -46,7 +46,7 @@ def _is_full(error: OSError | sqlite3.Error, *, hardly_any: bool) -> bool:
 
 
 def _full_place(home: Path) -> Path | None:
-    """The volume, or where SQLite sorts, if one of them is full: nothing is written elsewhere."""
+    """Return the full one of the volume and SQLite's temporary folder, if any."""
     given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
     others = (*filter(None, given), _SQLITE_TEMPORARY, tempfile.gettempdir())
     places = [home, *(Path(other) for other in others if Path(other).is_dir())]

@@ -1,6 +1,6 @@
-"""What a build remembers on disk, so that it can resume, and need not hold it in memory.
+"""Stores a build's state on disk, for resuming it and for bounded memory.
 
-The listing of this run, hashes of files, and what still has to be embedded.
+The state is the listing of this run, hashes of files, and contents to embed.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import Any, Final
 
 from services.searcher.build import vector_log
 from services.searcher.build.source.source_image import SourceImage
-from services.searcher.build.vector_log import Arrivals
+from services.searcher.build.vector_log import VectorLog
 from services.shared.errors import InvalidRow
 from services.shared.volume.items import Item
 
-_ROWS_AT_ONCE: Final = 1000
-_LISTED_AT_ONCE: Final = 20_000
+_BLOCK_ROWS: Final = 1000
+_BATCH_ROWS: Final = 20_000
 _COMMITTED_AFTER_SECONDS: Final = 2.0
 _CACHE_KIBIBYTES: Final = 64 * 1024
-"""Enough for the upper levels of the trees of a million rows, which come in no order."""
+"""Enough for the upper tree levels of a million rows in random order."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER,
@@ -42,7 +42,7 @@ CREATE INDEX listing_sha256 ON listing (sha256, code);
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """Facts of a file as read: its state then, the hash of its bytes, its size in pixels."""
+    """Facts of a file when it was read: its state, the hash of its bytes, its size in pixels."""
 
     size: int
     mtime_ns: int
@@ -53,7 +53,7 @@ class FileFacts:
 
 @dataclass(frozen=True, slots=True)
 class FailedImage:
-    """A file that was left out, and why."""
+    """A file that was left out, with the reason."""
 
     path: str
     code: str
@@ -74,20 +74,20 @@ class Journal:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, check_same_thread=False, uri=True)
-        # A crash of the machine may cost the last moments, never the file.
+        # A crash of the machine may lose the last second, but not damage the file.
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=NORMAL")
         self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
         self._connection.executescript(vector_log.SCHEMA + _SCHEMA)
         self._directory = path.parent
-        self._arrivals: dict[str, Arrivals] = {}
+        self._logs: dict[str, VectorLog] = {}
         self._committed = time.monotonic()
 
     def list_images(self, images: Iterable[SourceImage]) -> int:
-        """Begin a run with these images; how many there are. Of one path given twice, the last."""
+        """Begin a run with these images; return how many. A repeated path counts once, the last."""
         rows = (_listed(image) for image in images)
-        # In parts: the log of one large transaction would take as much disk again.
-        while self._insert_listed(islice(rows, _LISTED_AT_ONCE)):
+        # In parts: the log of a single large transaction would take as much disk again.
+        while self._insert_listed(islice(rows, _BATCH_ROWS)):
             pass
         return self._count("SELECT count(*) FROM listing")
 
@@ -102,7 +102,7 @@ class Journal:
             ).rowcount
 
     def unread(self) -> Iterator[tuple[str, FileFacts | None]]:
-        """Every path of the run, with what is known of the file from before."""
+        """Yield every path of the run, with the facts of the file from earlier runs."""
         for row in self._pages(
             "SELECT path, size, mtime_ns, h.sha256, width, height FROM listing l"
             " LEFT JOIN hashes h USING (path) WHERE code IS NULL AND path > ?"
@@ -110,8 +110,8 @@ class Journal:
         ):
             yield row[0], None if row[1] is None else FileFacts(*row[1:])
 
-    def remember_file(self, path: str, facts: FileFacts) -> None:
-        """Keep the facts that reading a file gave: within moments, or by `commit`."""
+    def put_file(self, path: str, facts: FileFacts) -> None:
+        """Store the facts of a file: within about a second, or by `commit`."""
         self._connection.execute(
             "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?)",
             (path, facts.size, facts.mtime_ns, facts.sha256, facts.width, facts.height),
@@ -119,7 +119,7 @@ class Journal:
         self._connection.execute(
             "UPDATE listing SET sha256 = ? WHERE path = ?", (facts.sha256, path)
         )
-        # Not after each: that takes three times as long for a million.
+        # Not after each file: that takes three times as long for a million.
         if time.monotonic() - self._committed > _COMMITTED_AFTER_SECONDS:
             self.commit()
 
@@ -130,9 +130,9 @@ class Journal:
         )
 
     def fail_content(self, sha256: str, code: str, detail: str) -> int:
-        """Leave out every file of these bytes, which the next run reads again; how many.
+        """Leave out every file of this content, which the next run reads again; return how many.
 
-        A file whose bytes are not those that were hashed would else fail in every run.
+        A file whose bytes changed since they were hashed would otherwise fail in every run.
         """
         with self._connection:
             self._connection.execute(
@@ -144,17 +144,17 @@ class Journal:
             ).rowcount
 
     def contents(self) -> Iterator[Content]:
-        """Every usable file of the run, by path."""
+        """Yield every usable file of the run, by path."""
         for row in self._pages(
             "SELECT path, sha256 FROM listing WHERE code IS NULL AND path > ? ORDER BY path LIMIT ?"
         ):
             yield Content(row[1], row[0])
 
     def missing(self, model_id: str, previous_items: Path | None) -> int:
-        """Find out which contents have no vector, here or in the version before; how many."""
-        model = self._of(model_id).model
+        """Find the contents without a vector, here or in the previous version; return how many."""
+        model = self._log_of(model_id).model
         known = ""
-        self.commit()  # nothing can be attached within a transaction
+        self.commit()  # ATTACH is impossible within a transaction
         if previous_items is not None:
             address = f"{previous_items.absolute().as_uri()}?mode=ro&immutable=1"
             self._connection.execute("ATTACH ? AS previous", (address,))
@@ -174,26 +174,26 @@ class Journal:
         return self._count("SELECT count(*) FROM missing")
 
     def missing_contents(self) -> Iterator[Content]:
-        """What `missing` has found, by path."""
+        """Yield the contents that `missing` found, by path."""
         for row in self._pages(
             "SELECT path, sha256 FROM missing WHERE path > ? ORDER BY path LIMIT ?"
         ):
             yield Content(row[1], row[0])
 
-    def remember_vector(self, sha256: str, model_id: str, vector: bytes) -> None:
-        """Keep a vector that has arrived: within moments, or by `commit`."""
-        self._of(model_id).add(sha256, vector)
+    def put_vector(self, sha256: str, model_id: str, vector: bytes) -> None:
+        """Store a vector: within about a second, or by `commit`."""
+        self._log_of(model_id).add(sha256, vector)
 
     def vector(self, sha256: str, model_id: str) -> bytes | None:
-        """The vector of a content, if it was committed and its bytes are sound."""
-        return self._of(model_id).find(sha256)
+        """Return the vector of a content, if it is committed and intact."""
+        return self._log_of(model_id).find(sha256)
 
     def forget_damaged(self, model_id: str) -> None:
-        """Forget every vector whose bytes are not sound: the next run asks for them again."""
-        self._of(model_id).forget_damaged()
+        """Delete every damaged vector: the next run requests them again."""
+        self._log_of(model_id).forget_damaged()
 
     def items(self) -> Iterator[Item]:
-        """The items of the run by position."""
+        """Yield the items of the run by position."""
         for position, row in enumerate(
             self._pages(
                 "SELECT l.path, item_id, label, attributes, width, height, l.sha256"
@@ -206,11 +206,11 @@ class Journal:
             yield Item(position, item_id, path, label, known, width, height, sha256)
 
     def usable(self) -> int:
-        """How many files of the run are not left out."""
+        """Return how many files of the run are not left out."""
         return self._count("SELECT count(*) FROM listing WHERE code IS NULL")
 
     def failures(self) -> Iterator[FailedImage]:
-        """Yield what is left out, by path: files, and rows of a path that is given again."""
+        """Yield the failures by path: files, and rows of a repeated path."""
         for path, code, detail, given in self._pages(
             "SELECT path, code, detail, given FROM listing"
             " WHERE (code IS NOT NULL OR given > 1) AND path > ? ORDER BY path LIMIT ?"
@@ -222,45 +222,43 @@ class Journal:
                 yield FailedImage(path, code, detail)
 
     def commit(self) -> None:
-        """Write what waits."""
+        """Write pending rows and vectors."""
         self._connection.commit()
-        for of_model in self._arrivals.values():
-            of_model.keep()
+        for log in self._logs.values():
+            log.flush()
         self._committed = time.monotonic()
 
     def forget_vectors(self) -> None:
-        """Drop the vectors: they are in a published version now."""
-        self._close_arrivals()
+        """Delete the vectors: a published version has them now."""
+        self._close_log()
         vector_log.forget_all(self._connection, self._directory)
 
     def close(self) -> None:
-        """Write what waits and close the files."""
+        """Write pending rows and vectors, and close the files."""
         with closing(self._connection):
             try:
                 self.commit()
             finally:
-                self._close_arrivals()
+                self._close_log()
 
-    def _of(self, model_id: str) -> Arrivals:
-        if model_id not in self._arrivals:
-            opened = Arrivals(self._connection, self._directory, model_id)
-            self._arrivals[model_id] = opened
-        return self._arrivals[model_id]
+    def _log_of(self, model_id: str) -> VectorLog:
+        if model_id not in self._logs:
+            opened = VectorLog(self._connection, self._directory, model_id)
+            self._logs[model_id] = opened
+        return self._logs[model_id]
 
-    def _close_arrivals(self) -> None:
-        while self._arrivals:
-            _, of_model = self._arrivals.popitem()
-            of_model.close()
+    def _close_log(self) -> None:
+        while self._logs:
+            _, log = self._logs.popitem()
+            log.close()
 
     def _pages(self, query: str, *parameters: object) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query by path (its first column), some at a time.
+        """Yield the rows of a query by path (its first column), page by page.
 
-        Not one long cursor: rows may change while they are gone through.
+        Without a long cursor, since rows may change during the iteration.
         """
         after = ""
-        while rows := self._connection.execute(
-            query, (*parameters, after, _ROWS_AT_ONCE)
-        ).fetchall():
+        while rows := self._connection.execute(query, (*parameters, after, _BLOCK_ROWS)).fetchall():
             yield from rows
             after = rows[-1][0]
 

@@ -1,4 +1,4 @@
-"""Shows a build's progress on the volume, to the processes that did not start it."""
+"""Writes a build's progress to the volume, for other processes."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _LAST_WRITE_SECONDS: Final = 5.0
 
 @contextlib.contextmanager
 def shown_on_volume(building: Path, progress: Progress) -> Iterator[CountedProgress]:
-    """Write the progress into `building` each second while inside; remove it in the end.
+    """Write the progress into `building` each second inside the context; remove it at the end.
 
-    From a thread, so that the file stays fresh while the event loop has no time. The collection's
-    build lock must be held: there is one writer.
+    Writes from a thread, so that the file stays fresh while the event loop is busy. The
+    collection's build lock must be held: there must be a single writer.
     """
     counted, over = CountedProgress(progress), threading.Event()
 
     def write() -> None:
         while True:
-            # A disk that is full or away fails the build itself, with words of its own.
+            # A full or absent disk fails the build itself, with its own error.
             with contextlib.suppress(OSError):
                 counted.shown().write(building)
             if over.wait(_EVERY_SECONDS):

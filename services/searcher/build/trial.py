@@ -1,4 +1,4 @@
-"""Queries with known answers, held against a way to search: its recall and its speed."""
+"""Measures recall and speed of engines with queries whose exact answers are known."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from services.searcher.index import scan
 from services.searcher.index.engine import Engine, Found
 from services.searcher.index.methods.method import MEASURED_AT
-from services.searcher.index.scan import AT_ONCE, Positions, Vectors
+from services.searcher.index.scan import BATCH_QUERIES, Positions, Vectors
 from services.shared.volume.manifest import Measurement
 
 _QUERIES: Final = 1000
@@ -27,13 +27,13 @@ _CONFIDENCE: Final = 1.96
 
 
 class Trial:
-    """Up to 1,000 vectors of the collection that ask for the others, and are not found.
+    """Holds out up to 1,000 vectors of the collection as queries against the others.
 
-    A vector finds its neighbours in trees that it grew in itself far more often than a new one
-    does: what is searched in a trial must not hold these.
+    A vector finds its neighbours far more often in trees that were grown with it than a new vector
+    does, so a measured engine must not contain the held-out vectors.
 
-    rows: their positions, ascending. others: all other positions. queries: shape
-    (len(rows), dimension).
+    held_out: positions of the queries, ascending. indexed: all other positions. queries: shape
+    (len(held_out), dimension).
     """
 
     def __init__(self, vectors: Vectors) -> None:
@@ -41,36 +41,36 @@ class Trial:
         count = len(vectors)
         asking = min(_QUERIES, max(1, count // _HELD_OUT_SHARE))
         drawn = np.random.default_rng(0).choice(count, asking, replace=False)
-        self.rows: Positions = np.sort(drawn)
-        self.others: Positions = np.setdiff1d(np.arange(count), self.rows)
-        self.queries: Vectors = np.take(vectors, self.rows, axis=0)
+        self.held_out: Positions = np.sort(drawn)
+        self.indexed: Positions = np.setdiff1d(np.arange(count), self.held_out)
+        self.queries: Vectors = np.take(vectors, self.held_out, axis=0)
         self._vectors = vectors
-        self._k = min(MEASURED_AT, len(self.others))
-        exact = scan.nearest(vectors, self.queries, self._k, without=self.rows)
+        self._k = min(MEASURED_AT, len(self.indexed))
+        exact = scan.nearest(vectors, self.queries, self._k, without=self.held_out)
         self._bounds = [dots.min() for _, dots in exact]
 
     def measure(self, engine: Engine, size: int, *, recall: float | None = None) -> Measurement:
-        """The engine's recall (or the one given, where it is known) and speed.
+        """Measure the engine's recall, unless it is given, and speed.
 
-        engine: one that doesn't hold the queries. size: bytes of the files that it searches.
+        engine: without the queries. size: bytes of the files that it searches.
         """
         with threadpool_limits(1, user_api="blas"):
             low = recall
             if recall is None:
                 recall, low = self.recall(engine)
-            together = self._seconds(engine, AT_ONCE)
+            together = self._seconds(engine, BATCH_QUERIES)
             alone = self._seconds(engine, 1)
         return Measurement(
             plan=engine.plan,
             recall=recall,
             recall_low=low if low is not None else recall,
-            queries_per_second=min(AT_ONCE, len(self.queries)) / together,
+            queries_per_second=min(BATCH_QUERIES, len(self.queries)) / together,
             milliseconds=1000 * alone,
             bytes=size,
         )
 
     def recall(self, engine: Engine) -> tuple[float, float]:
-        """The engine's recall@10, and the lower end of its 95 % confidence interval."""
+        """Return the engine's recall@10, and the lower end of its 95 % confidence interval."""
         return _summary(self._recalls(engine))
 
     def rerank_needed(
@@ -81,7 +81,7 @@ class Trial:
         *,
         shards: int = 1,
     ) -> int | None:
-        """The smallest depth whose candidates hold enough of the right answers, or None.
+        """Return the smallest depth whose candidates contain enough correct answers, or None.
 
         candidates: for each query, best first; of several shards in turn, so that a depth takes
         its share of each.
@@ -97,7 +97,7 @@ class Trial:
         return None
 
     def _right(self, query: Vectors, bound: float, found: Positions) -> NDArray[np.bool_]:
-        # By similarity, not by position: of several that are equally near any is right.
+        # By similarity, not by position: any of several equally near items is correct.
         right: NDArray[np.bool_] = np.take(self._vectors, found, axis=0) @ query >= bound - _EQUAL
         return right
 
@@ -106,8 +106,8 @@ class Trial:
 
     def _recalls(self, engine: Engine) -> NDArray[np.float64]:
         found: list[Found] = []
-        for start in range(0, len(self.queries), AT_ONCE):
-            found += engine.search(self.queries[start : start + AT_ONCE], self._k)
+        for start in range(0, len(self.queries), BATCH_QUERIES):
+            found += engine.search(self.queries[start : start + BATCH_QUERIES], self._k)
         return np.array(
             [
                 self._share(self._right(query, bound, positions))
@@ -117,12 +117,12 @@ class Trial:
             ]
         )
 
-    def _seconds(self, engine: Engine, at_once: int) -> float:
-        """The median time for so many queries together."""
-        starts = range(0, max(1, len(self.queries) - at_once), at_once)
+    def _seconds(self, engine: Engine, batch_size: int) -> float:
+        """Return the median seconds of a batch of queries."""
+        starts = range(0, max(1, len(self.queries) - batch_size), batch_size)
         return _median(
             lambda number: engine.search(
-                self.queries[starts[number % len(starts)] :][:at_once], MEASURED_AT
+                self.queries[starts[number % len(starts)] :][:batch_size], MEASURED_AT
             )
         )
 
@@ -137,7 +137,7 @@ def _median(search: Callable[[int], object]) -> float:
 
 
 def _summary(recalls: NDArray[np.float64]) -> tuple[float, float]:
-    """The mean, and the lower end of its confidence interval."""
+    """Return the mean, and the lower end of its confidence interval."""
     error = float(recalls.std()) / np.sqrt(len(recalls))
     mean = float(recalls.mean())
     return mean, mean - _CONFIDENCE * float(error)

@@ -1,7 +1,7 @@
-"""Chooses how an index version is searched: tries the plans, keeps the fastest of enough recall.
+"""Chooses the search plan of an index version: the fastest that reaches the recall.
 
 Recall@10 is measured on vectors held out of the collection, against exact search; speed on one
-thread. What was measured goes into the manifest.
+thread. All measurements are stored in the manifest.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 
 _SAMPLE_ROWS: Final = 20_000
 _SAMPLE_BYTES: Final = 256 * 2**20
-_ROWS_AT_ONCE: Final = 8192
+_BLOCK_ROWS: Final = 8192
 _DIMENSIONS: Final = (64, 128, 256)
 _RERANKS: Final = (10, 20, 30, 50, 100, MAX_RERANK)
 _RERANK_TO_PREFER: Final = 50
@@ -53,7 +53,7 @@ _RERANK_TO_PREFER: Final = 50
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tuned:
-    """The plan chosen, its recall, every plan measured, and the files that it searches.
+    """The chosen plan, its recall, every measured plan, and the files of the chosen plan.
 
     energy: the share of energy that the reduction keeps, 1 without one.
     """
@@ -74,7 +74,7 @@ def tune(
     *,
     methods: Mapping[MethodName, Method] = METHODS,
 ) -> Tuned:
-    """Write what the best plan needs beside `directory`/vectors.f32 (count, dimension).
+    """Choose a plan, and write its files beside `directory`/vectors.f32 (count, dimension).
 
     Blocking: use a thread. Memory is bounded by blocks and samples, not by count. Files of plans
     not chosen are removed. Raises BuildFailed when a file can't be written.
@@ -102,7 +102,7 @@ def tune(
 
 
 def _only_one(dimension: int) -> Tuned:
-    """There is nothing to measure: whoever asks finds it."""
+    """Return the plan of a collection with a single item: nothing can be measured."""
     plan = Plan(method="exact", dimension=dimension)
     return Tuned(plan=plan, recall=1.0, energy=1.0, measured=(), shards=())
 
@@ -122,7 +122,7 @@ def _choose(measured: Sequence[Measurement], settings: IndexSettings) -> Measure
 
 
 class _Tuner:
-    """The files of a version while its plans are tried."""
+    """Tries plans on the files of a version."""
 
     def __init__(self, workspace: Workspace, methods: Mapping[MethodName, Method]) -> None:
         self.workspace = workspace
@@ -139,17 +139,17 @@ class _Tuner:
 
     @property
     def held_out(self) -> Positions:
-        """The positions of the queries, ascending."""
-        return self._trial.rows
+        """Return the positions of the queries, ascending."""
+        return self._trial.held_out
 
     @property
     def indexed(self) -> Positions:
-        """All other positions, ascending."""
-        return self._trial.others
+        """Return all other positions, ascending."""
+        return self._trial.indexed
 
     @property
     def fastest(self) -> float:
-        """Queries a second of the fastest plan so far that reaches the recall; 0 without one."""
+        """Return queries per second of the fastest plan that reaches the recall so far, or 0."""
         enough = [one.queries_per_second for one in self.measured if self.is_enough(one)]
         return max(enough, default=0.0)
 
@@ -162,7 +162,7 @@ class _Tuner:
         return measured.recall_low >= self._settings.recall
 
     def try_methods(self) -> None:
-        """Try every method wanted, the cheap ones first."""
+        """Try every selected method, cheap methods first."""
         wanted = [
             method
             for method in reversed([*self._methods.values()])
@@ -174,16 +174,16 @@ class _Tuner:
             if base is not None:
                 self.base = base
                 method.try_plans(self)
-        if not self.measured:  # only reduced ones were wanted, and these vectors can't be
+        if not self.measured:  # only reducing methods were selected, and they don't apply
             self.base = self._full
             self._methods["exact"].try_plans(self)
 
     def reaches(self, plan: Plan, proposer: Proposer) -> bool:
-        """Return whether the plan's recall is the one asked for, with 95 % confidence."""
+        """Return whether the plan reaches the requested recall with 95 % confidence."""
         return self._trial.recall(self._engine(plan, proposer))[1] >= self._settings.recall
 
     def reduction(self, dimension: int) -> Reduction:
-        """Return the reduction to so many dimensions, or to as many as there are.
+        """Return the reduction to `dimension`, or to as many dimensions as there are.
 
         Raises RuntimeError when these vectors are not reduced.
         """
@@ -199,7 +199,7 @@ class _Tuner:
     def with_rerank(
         self, plan: Plan, proposer: Proposer, *, shards: int = 1, depth: int = MAX_RERANK
     ) -> Plan:
-        """Return the plan with as few candidates to re-rank as reach the recall, or `depth`."""
+        """Return the plan with the fewest candidates that reach the recall, or with `depth`."""
         engine = self._engine(plan, proposer)
         candidates = engine.candidates(self._trial.queries, MEASURED_AT, depth)
         depths = [*(one for one in _RERANKS if one < depth), depth]
@@ -214,14 +214,14 @@ class _Tuner:
         shards: Sequence[Shard] = (),
         recall: float | None = None,
     ) -> Measurement:
-        """Measure recall (or take the one given) and speed, and add them to the table."""
+        """Measure recall, unless it is given, and speed; add them to the measurements."""
         names = set(required_files(plan, shards)) - {ITEMS}
         size = sum((self._directory / name).stat().st_size for name in names)
         self.measured.append(self._trial.measure(self._engine(plan, proposer), size, recall=recall))
         return self.measured[-1]
 
     def keep(self, plan: Plan) -> tuple[Shard, ...]:
-        """Leave the files that the plan needs and no others; its shards, now of all items."""
+        """Write the plan's files for all items, and remove others; return its shards."""
         self._remove_all_but({*required_files(plan, ()), REDUCED})
         if plan.reduces:
             self.reduction(plan.dimension).save(self._directory / REDUCTION)
@@ -239,19 +239,19 @@ class _Tuner:
         return Engine(self._vectors, plan, reduction, proposer)
 
     def _reduce(self) -> Plan | None:
-        """Write reduction and reduced vectors; the plan to scan them, None if there is no use."""
+        """Write reduction and reduced vectors; return the plan to scan them, None if not useful."""
         fitted = self._fit()
         if fitted is None:
             return None
         self._strongest, self._energies = fitted
-        plan = self._write_fewest(self._strongest)
+        plan = self._write_smallest(self._strongest)
         self.reduction(plan.dimension).save(self._directory / REDUCTION)
         return plan
 
     def _fit(self) -> tuple[Reduction, Vectors] | None:
-        """A reduction fitted to vectors that ask nothing in the trial; None if there is no use."""
+        """Fit a reduction to vectors outside the queries; return None if it is not useful."""
         most = min(self._settings.reduced_dimension, self._full.dimension)
-        others = self._trial.others
+        others = self._trial.indexed
         rows = min(len(others), _SAMPLE_ROWS, _SAMPLE_BYTES // (4 * self._full.dimension))
         if self._full.dimension <= _DIMENSIONS[0] or most < 1 or rows < 2 * most:
             return None
@@ -259,10 +259,10 @@ class _Tuner:
         chosen = np.sort(np.random.default_rng(0).choice(others, rows, replace=False))
         return reduction.fit(np.take(self._vectors, chosen, axis=0), most)
 
-    def _write_fewest(self, strongest: Reduction) -> Plan:
-        """Write reduced.f32 of as few dimensions as keep enough neighbours among few candidates.
+    def _write_smallest(self, strongest: Reduction) -> Plan:
+        """Write reduced.f32 with the fewest dimensions that keep enough neighbours.
 
-        The plan to scan it. The strongest dimensions of a reduction are a reduction themselves.
+        Returns the plan to scan it. The strongest dimensions of a reduction are a reduction, too.
         """
         path, most = self._directory / REDUCED, len(strongest.components)
         for dimension in (*(one for one in _DIMENSIONS if one < most), most):
@@ -273,7 +273,7 @@ class _Tuner:
                 matrix,
                 reduced.apply(self._trial.queries),
                 _RERANKS[-1],
-                without=self._trial.rows,
+                without=self._trial.held_out,
             )
             rerank = self._trial.rerank_needed(
                 [positions for positions, _ in best], _RERANKS, self._settings.recall
@@ -284,7 +284,7 @@ class _Tuner:
 
     def _write_reduced(self, path: Path, reduced: Reduction) -> None:
         with path.open("wb") as out:
-            for start in range(0, len(self._vectors), _ROWS_AT_ONCE):
-                rows = reduced.apply(self._vectors[start : start + _ROWS_AT_ONCE])
+            for start in range(0, len(self._vectors), _BLOCK_ROWS):
+                rows = reduced.apply(self._vectors[start : start + _BLOCK_ROWS])
                 out.write(rows.astype("<f4", copy=False).tobytes())
                 self.workspace.progress.advance(len(rows))

@@ -1,7 +1,7 @@
-"""Vectors of one model as they arrive: a flat file, and a table of where in it each one is.
+"""Stores the vectors of a model as they arrive: a flat file, and a table of their places in it.
 
-A row of the table is committed once its bytes are on disk. Whatever ends the process, or the
-machine, costs the last moments; it leaves no row with another vector than its own.
+A row of the table is committed after its bytes are on disk. A crash of the process or the
+machine loses at most the last second, and leaves no row with a wrong vector.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS arrived (model TEXT, sha256 TEXT, start INTEGER, bytes INTEGER,
   crc32 INTEGER, PRIMARY KEY (model, sha256)) WITHOUT ROWID;
 """
-_KEPT_AFTER_VECTORS: Final = 256
-_ROWS_AT_ONCE: Final = 1000
-_KEPT_AFTER_SECONDS: Final = 1.0
+_FLUSH_VECTORS: Final = 256
+_BLOCK_ROWS: Final = 1000
+_FLUSH_SECONDS: Final = 1.0
 
 
-class Arrivals:
+class VectorLog:
     """`vectors-<hash of the model id>.f32` in the journal's folder; one thread at a time."""
 
     def __init__(self, connection: sqlite3.Connection, directory: Path, model_id: str) -> None:
-        """connection: of a database with SCHEMA, which may hold rows from before."""
+        """connection: to a database with SCHEMA, which may have rows of earlier runs."""
         self.model = hashlib.blake2b(model_id.encode(), digest_size=8).hexdigest()
         self._connection = connection
         self._path = directory / f"vectors-{self.model}.f32"
         self._waiting: list[tuple[str, str, int, int, int]] = []
         self._unwritten = bytearray()
-        self._kept = time.monotonic()
+        self._flushed = time.monotonic()
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            self._end = self._agree()
+            self._end = self._recover()
         except BaseException:
             os.close(self._file)
             raise
 
     def add(self, sha256: str, vector: bytes) -> None:
-        """Take the vector of a content; it is kept within moments."""
+        """Add the vector of a content; it is flushed within about a second."""
         start = self._end + len(self._unwritten)
         self._waiting.append((self.model, sha256, start, len(vector), zlib.crc32(vector)))
         self._unwritten += vector
-        # To sync after each would cost a slow disk more than the embedding itself.
-        late = time.monotonic() - self._kept > _KEPT_AFTER_SECONDS
-        if late or len(self._waiting) >= _KEPT_AFTER_VECTORS:
-            self.keep()
+        # fsync after each vector would take longer than the embedding on a slow disk.
+        late = time.monotonic() - self._flushed > _FLUSH_SECONDS
+        if late or len(self._waiting) >= _FLUSH_VECTORS:
+            self.flush()
 
-    def keep(self) -> None:
-        """Write what waits to disk, then say where it is; after a failure it still waits."""
+    def flush(self) -> None:
+        """Write pending vectors, then their rows; after a failure they stay pending."""
         if self._waiting:
             _write(self._file, self._unwritten, self._end)
             os.fsync(self._file)
@@ -63,10 +63,10 @@ class Arrivals:
             self._end += len(self._unwritten)
             self._waiting.clear()
             self._unwritten.clear()
-        self._kept = time.monotonic()
+        self._flushed = time.monotonic()
 
     def find(self, sha256: str) -> bytes | None:
-        """The vector of a content among those kept; one whose bytes are damaged is forgotten."""
+        """Return the flushed vector of a content, or None; a damaged vector is deleted."""
         key = (self.model, sha256)
         where = self._connection.execute(
             "SELECT start, bytes, crc32 FROM arrived WHERE model = ? AND sha256 = ?", key
@@ -82,21 +82,21 @@ class Arrivals:
         return None
 
     def forget_damaged(self) -> None:
-        """Try every vector; those whose bytes are damaged are forgotten."""
+        """Check every vector; delete damaged ones."""
         after = ""
         while rows := self._connection.execute(
             "SELECT sha256 FROM arrived WHERE model = ? AND sha256 > ? ORDER BY sha256 LIMIT ?",
-            (self.model, after, _ROWS_AT_ONCE),
+            (self.model, after, _BLOCK_ROWS),
         ).fetchall():
             for (after,) in rows:
                 self.find(after)
 
     def close(self) -> None:
-        """Close the file; what still waits is lost."""
+        """Close the file; pending vectors are lost."""
         os.close(self._file)
 
-    def _agree(self) -> int:
-        """Make file and table agree after whatever ended the last build; where the file ends."""
+    def _recover(self) -> int:
+        """Make file and table consistent after a crash; return the end of the file."""
         size = os.fstat(self._file).st_size
         with self._connection:
             self._connection.execute(
@@ -113,8 +113,8 @@ class Arrivals:
 
 
 def forget_all(connection: sqlite3.Connection, directory: Path) -> None:
-    """Remove the vectors of every model; none may be open."""
-    # The files first: on a full disk, that makes room for the rest.
+    """Delete the vectors of every model; no log may be open."""
+    # Files first: on a full disk this makes room for the transaction.
     for file in directory.glob("vectors-*.f32"):
         file.unlink()
     with connection:
@@ -122,7 +122,7 @@ def forget_all(connection: sqlite3.Connection, directory: Path) -> None:
 
 
 def _write(file: int, content: bytearray, start: int) -> None:
-    """All of it: one call may write a part only, and says why at the next."""
+    """Write all bytes: a call may write only a part, and raises at the next."""
     with memoryview(content) as view:
         done = 0
         while done < len(view):

@@ -1,4 +1,4 @@
-"""The files of a new index version, written beside the published ones, a row at a time."""
+"""Writes the files of a new index version beside the published versions, row by row."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _CANARIES: Final = 5
 _FLOAT32_BYTES: Final = 4
 
 
-class Previous:
-    """The active version, whose vectors can be used again; held while this lives."""
+class PreviousVersion:
+    """The version before, whose vectors are used again; held while this object lives."""
 
     def __init__(self, volume: Volume, collection: str, version: str) -> None:
-        """Raises IndexCorrupt: damaged vectors must not live on in the next version."""
+        """Open the version. Raises IndexCorrupt: damaged vectors must not be used again."""
         self._lease = volume.hold(collection, version)
         versions.verify(volume, collection, version)
         self.manifest = volume.manifest(collection, version)
@@ -43,11 +43,11 @@ class Previous:
             os.close(self._vectors)
 
     def holds_content(self, sha256: str) -> bool:
-        """Whether there is a vector of those bytes."""
+        """Return whether the version has a vector of that content."""
         return self._items.position_of(sha256) is not None
 
     def vector(self, sha256: str) -> bytes | None:
-        """The stored vector of that content."""
+        """Return the stored vector of that content, or None."""
         position = self._items.position_of(sha256)
         if position is None:
             return None
@@ -55,7 +55,7 @@ class Previous:
         return os.pread(self._vectors, size, position * size)
 
     def is_current(self, journal: Journal, folder: Path, settings: IndexSettings) -> bool:
-        """Whether a new version of what is listed would be the same, or no better."""
+        """Return whether a new version of the listed images would be equal, or no better."""
         manifest = self.manifest
         searched_alike = (
             settings.method in {"auto", manifest.plan.method}
@@ -73,12 +73,12 @@ def write_version(
     folder: Path,
     journal: Journal,
     model_id: str,
-    previous: Previous | None,
+    previous: PreviousVersion | None,
     settings: IndexSettings,
     *,
     progress: Progress,
 ) -> tuple[Path, Manifest]:
-    """Write every file of a new version into a directory of `building`; which, and its manifest.
+    """Write every file of a new version into a directory of `building`; return it and the manifest.
 
     Blocking: use a thread. Memory does not grow with the collection. Raises BuildFailed.
     """
@@ -112,26 +112,30 @@ def write_version(
 
 
 def sweep(building: Path) -> None:
-    """Remove what a build that didn't end well has written of its version."""
+    """Remove the unfinished version of a failed build."""
     for leftover in building.glob("*/"):
         shutil.rmtree(leftover)
 
 
 def _write_rows(
-    staging: Path, journal: Journal, model_id: str, previous: Previous | None, progress: Progress
+    staging: Path,
+    journal: Journal,
+    model_id: str,
+    previous: PreviousVersion | None,
+    progress: Progress,
 ) -> int:
-    """Write catalogue and vectors in one pass; the vectors' dimension."""
+    """Write catalogue and vectors in one pass; return the vectors' dimension."""
     journal.commit()
     progress.begin("writing", journal.usable(), "items")
     sizes = set[int]()
     with (staging / VECTORS).open("wb") as vectors:
 
         def written() -> Iterator[Item]:
-            """Each item on its way into the catalogue, once its vector is in the file."""
+            """Yield each item for the catalogue after its vector is in the file."""
             for item in journal.items():
                 vector = _vector(item, journal, model_id, previous)
                 sizes.add(len(vector))
-                if len(sizes) > 1:  # rows could no longer be distinguished
+                if len(sizes) > 1:  # rows of different sizes can't be distinguished
                     message = f"{model_id} gave vectors of {sorted(sizes)} bytes: all must be alike"
                     raise BuildFailed(message)
                 vectors.write(vector)
@@ -142,12 +146,12 @@ def _write_rows(
     return sizes.pop() // _FLOAT32_BYTES
 
 
-def _vector(item: Item, journal: Journal, model_id: str, previous: Previous | None) -> bytes:
+def _vector(item: Item, journal: Journal, model_id: str, previous: PreviousVersion | None) -> bytes:
     vector = journal.vector(item.sha256, model_id)
     if vector is None and previous is not None:
         vector = previous.vector(item.sha256)
     if vector is None:
-        journal.forget_damaged(model_id)  # one is damaged: others may be, too
+        journal.forget_damaged(model_id)  # others may be damaged, too
         message = f"the vector of {item.path} is lost; run the build again"
         raise BuildFailed(message)
     return vector

@@ -33,7 +33,7 @@ QUICK_BYTES: Final = 16 * 2**20
 
 
 @dataclass(slots=True)
-class Spent:
+class SearchTimings:
     """The part of a search that the engine alone knows: to order candidates exactly, in seconds."""
 
     rerank_seconds: float = 0.0
@@ -73,9 +73,11 @@ class Engine:
         memory: no search waits for a disk.
         """
         scanned = len(self.vectors) * self.plan.dimension * self.vectors.itemsize
-        return self.vectors.nbytes <= _SMALL_BYTES and sum(map(_tens, ks)) * scanned <= QUICK_BYTES
+        return (
+            self.vectors.nbytes <= _SMALL_BYTES and sum(map(_k_blocks, ks)) * scanned <= QUICK_BYTES
+        )
 
-    def search(self, queries: Vectors, k: int, spent: Spent | None = None) -> list[Found]:
+    def search(self, queries: Vectors, k: int, spent: SearchTimings | None = None) -> list[Found]:
         """The k nearest of each query (n, dimension) by the plan; `spent` gets what it took.
 
         Fewer than k only where the collection has fewer, or Annoy finds no more.
@@ -113,13 +115,13 @@ class Engine:
         if self._proposer is None:
             return [positions for positions, _ in self.exact(queries, depth)]
         reduced = queries if self._reduction is None else self._reduction.apply(queries)
-        return self._proposer.propose(reduced, _tens(k), depth)
+        return self._proposer.propose(reduced, _k_blocks(k), depth)
 
     def _depth(self, k: int) -> int:
         return min(max(k, -(-k * self.plan.rerank // MEASURED_AT)), len(self.vectors))
 
 
-def _tens(k: int) -> int:
+def _k_blocks(k: int) -> int:
     """How many times the neighbours that a plan is for."""
     return -(-k // MEASURED_AT)
 

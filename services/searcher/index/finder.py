@@ -14,9 +14,9 @@ from typing import Final, TypeVar
 import numpy as np
 
 from services.searcher.index import paging
-from services.searcher.index.engine import Found, Spent
+from services.searcher.index.engine import Found, SearchTimings
 from services.searcher.index.filters import Filters
-from services.searcher.index.folding import Kept, fold
+from services.searcher.index.folding import Selection, fold
 from services.searcher.index.index import Index
 from services.searcher.index.scan import Positions, Vectors
 from services.shared.contracts import Neighbor, Neighbors, Question
@@ -34,7 +34,7 @@ _T = TypeVar("_T")
 _SCANNED_BYTES: Final = 32 * 2**20
 """A filter that leaves no more vectors than this is answered by looking at all of them."""
 
-_MOST_FETCHED: Final = 2048
+_MAX_FETCHED: Final = 2048
 _DEEPER: Final = 4
 _SPARE: Final = 1.5
 
@@ -58,7 +58,7 @@ class Finder:
         self,
         vectors: Sequence[Vectors],
         questions: Sequence[Question],
-        spent: Spent | None = None,
+        spent: SearchTimings | None = None,
     ) -> list[Neighbors | SimileError]:
         """The answer to each question about its vector (dimension,); what fails, fails alone.
 
@@ -67,7 +67,7 @@ class Finder:
         Raises IndexCorrupt when a file of the index was written to: then no answer is safe.
         """
         self.index.require_intact()
-        kept: dict[int, Kept | SimileError] = {}
+        kept: dict[int, Selection | SimileError] = {}
         together: dict[int, list[int]] = defaultdict(list)
         for number, (vector, question) in enumerate(zip(vectors, questions, strict=True)):
             fault = alone(partial(self._check, vector, question))
@@ -95,11 +95,11 @@ class Finder:
         numbers: Sequence[int],
         vectors: Sequence[Vectors],
         questions: Sequence[Question],
-        spent: Spent | None,
-    ) -> dict[int, Kept | SimileError]:
+        spent: SearchTimings | None,
+    ) -> dict[int, Selection | SimileError]:
         """Search for plain questions of one k in one pass; where that fails, for each alone."""
 
-        def search(some: Sequence[int]) -> list[Kept]:
+        def search(some: Sequence[int]) -> list[Selection]:
             stacked = np.stack([vectors[one] for one in some])
             found = self.index.engine.search(stacked, questions[some[0]].k, spent)
             return [self._plain(questions[one], of) for one, of in zip(some, found, strict=True)]
@@ -115,18 +115,20 @@ class Finder:
             for number, outcome in self._search_plain([one], vectors, questions, spent).items()
         }
 
-    def _plain(self, question: Question, found: Found) -> Kept:
+    def _plain(self, question: Question, found: Found) -> Selection:
         positions, distances = found
         near = _within(found, question.max_distance)
         count = self.index.manifest.count
-        return Kept(
+        return Selection(
             positions=positions[:near].tolist(),
             distances=distances[:near].tolist(),
             matching=count,
             more=near == len(positions) < count,
         )
 
-    def _search_deeper(self, vector: Vectors, question: Question, spent: Spent | None) -> Kept:
+    def _search_deeper(
+        self, vector: Vectors, question: Question, spent: SearchTimings | None
+    ) -> Selection:
         """Ask for more and more until k are left after all that is taken out."""
         allowed = None if question.filter is None else self._filters.positions(question.filter)
         matching = self.index.manifest.count if allowed is None else len(allowed)
@@ -134,7 +136,7 @@ class Finder:
         unwanted = np.append(shown, self._excluded(question))
         vectors = self.index.engine.vectors
 
-        def keep(found: Found) -> tuple[Kept, bool]:
+        def keep(found: Found) -> tuple[Selection, bool]:
             """The page made of what was found, and whether all that is near enough is in it."""
             near = _within(found, question.max_distance)
             fresh = np.flatnonzero(~np.isin(found[0][:near], unwanted))
@@ -146,7 +148,7 @@ class Finder:
         while True:
             found = self._nearest(vector, min(depth, matching), allowed, spent)
             kept, exhausted = keep(found)
-            if exhausted or len(kept.positions) >= question.k or depth >= _MOST_FETCHED:
+            if exhausted or len(kept.positions) >= question.k or depth >= _MAX_FETCHED:
                 break
             depth *= _DEEPER
         kept.more = kept.more or not exhausted
@@ -157,7 +159,7 @@ class Finder:
         return kept
 
     def _nearest(
-        self, vector: Vectors, depth: int, allowed: Positions | None, spent: Spent | None
+        self, vector: Vectors, depth: int, allowed: Positions | None, spent: SearchTimings | None
     ) -> Found:
         """The nearest `depth`, of those allowed."""
         engine, manifest = self.index.engine, self.index.manifest
@@ -165,7 +167,7 @@ class Finder:
             return engine.search(vector[None], depth, spent)[0]
         selective = allowed.size * engine.vectors.itemsize * manifest.dimension <= _SCANNED_BYTES
         fetched = int(_SPARE * depth * manifest.count / max(1, len(allowed)))
-        if not selective and fetched <= _MOST_FETCHED:
+        if not selective and fetched <= _MAX_FETCHED:
             positions, distances = engine.search(vector[None], fetched, spent)[0]
             at = np.minimum(np.searchsorted(allowed, positions), len(allowed) - 1)
             passing = np.flatnonzero(allowed[at] == positions)[:depth]
@@ -188,10 +190,10 @@ class Finder:
             return _NONE
 
     def _answers(
-        self, questions: Sequence[Question], kept: Sequence[Kept | SimileError]
+        self, questions: Sequence[Question], kept: Sequence[Selection | SimileError]
     ) -> list[Neighbors | SimileError]:
         """With what the catalogue says of each item, read at once for all if that works."""
-        items = alone(partial(self._items, [one for one in kept if isinstance(one, Kept)]))
+        items = alone(partial(self._items, [one for one in kept if isinstance(one, Selection)]))
         return [
             one
             if isinstance(one, SimileError)
@@ -203,12 +205,12 @@ class Finder:
             for question, one in zip(questions, kept, strict=True)
         ]
 
-    def _items(self, kept: Iterable[Kept]) -> Mapping[int, Item]:
+    def _items(self, kept: Iterable[Selection]) -> Mapping[int, Item]:
         wanted = {position for one in kept for position in _named(one)}
         return dict(zip(wanted, self.index.items.at([*wanted]), strict=True))
 
     def _answer(
-        self, question: Question, kept: Kept, items: Mapping[int, Item] | None
+        self, question: Question, kept: Selection, items: Mapping[int, Item] | None
     ) -> Neighbors:
         """Put one answer together; without `items` it looks its own up."""
         items = self._items([kept]) if items is None else items
@@ -257,14 +259,14 @@ def _within(found: Found, max_distance: float | None) -> int:
     return int(np.searchsorted(distances, max_distance, side="right"))
 
 
-def _named(kept: Kept) -> Iterable[int]:
+def _named(kept: Selection) -> Iterable[int]:
     """Every position that the answer names."""
     yield from kept.positions
     for duplicates in kept.duplicates.values():
         yield from duplicates
 
 
-def _neighbors(kept: Kept, items: Mapping[int, Item]) -> Iterable[Neighbor]:
+def _neighbors(kept: Selection, items: Mapping[int, Item]) -> Iterable[Neighbor]:
     for position, distance in zip(kept.positions, kept.distances, strict=True):
         item, folded = items[position], kept.duplicates.get(position, [])
         yield Neighbor(

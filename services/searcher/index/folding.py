@@ -22,13 +22,13 @@ MAX_FOLDING_COST: Final = 2**24
 _ROW_COST: Final = 64
 """What fetching a row takes, in comparisons."""
 
-_ROWS_AT_ONCE: Final = 2048
+_BLOCK_ROWS: Final = 2048
 _ROUNDING: Final = 1e-6
 """Two products of the same rows differ by less: what one page folded no later page may show."""
 
 
 @dataclass(slots=True)
-class Kept:
+class Selection:
     """What an answer is made of: positions and distances, nearest first.
 
     duplicates: by position, the nearest of those folded into it. before: what earlier pages
@@ -56,7 +56,7 @@ def fold(
     *,
     before: Positions,
     max_cost: int = MAX_FOLDING_COST,
-) -> Kept:
+) -> Selection:
     """The first k of `found`; with `collapse`, without those close to one before them.
 
     before: what earlier pages showed; what is close to that is left out, too. max_cost: how many
@@ -67,7 +67,7 @@ def fold(
         return _Folding(vectors, question.k, question.collapse, before).through(found, max_cost)
     positions, distances = found
     kept = slice(None, question.k)
-    return Kept(
+    return Selection(
         positions[kept].tolist(),
         distances[kept].tolist(),
         before=before.tolist(),
@@ -83,22 +83,22 @@ class _Folding:
         self._k = k
         self._cosine = 1.0 - collapse**2 / 2.0
         self._before = np.take(vectors, before, axis=0)
-        self._kept = Kept([], [], before=before.tolist())
+        self._kept = Selection([], [], before=before.tolist())
 
-    def through(self, found: Found, max_cost: int) -> Kept:
+    def through(self, found: Found, max_cost: int) -> Selection:
         """The page made of these candidates."""
         positions, distances = found
         kept = self._kept
-        for start in range(0, len(positions), _ROWS_AT_ONCE):
-            block = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, len(positions), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
             left = self._fold_block(positions[block], distances[block])
             if len(kept.positions) >= self._k:
-                kept.more = left or start + _ROWS_AT_ONCE < len(positions)
+                kept.more = left or start + _BLOCK_ROWS < len(positions)
                 break
             compared = _ROW_COST + len(self._before) + len(kept.positions)
-            max_cost -= _ROWS_AT_ONCE * compared
+            max_cost -= _BLOCK_ROWS * compared
             if max_cost <= 0:
-                kept.more = bool(kept.positions) and start + _ROWS_AT_ONCE < len(positions)
+                kept.more = bool(kept.positions) and start + _BLOCK_ROWS < len(positions)
                 break
         return kept
 

@@ -15,7 +15,7 @@ Vectors = NDArray[np.float32]
 Positions = NDArray[np.int64]
 """Rows of a matrix."""
 
-AT_ONCE: Final = 32
+BATCH_QUERIES: Final = 32
 """Queries that share one pass over the matrix."""
 
 _BLOCK_ROWS: Final = 16_384
@@ -40,8 +40,8 @@ def nearest(
     """
     found: list[tuple[Positions, Vectors]] = []
     k = min(k, len(matrix) - len(without))
-    for start in range(0, len(queries), AT_ONCE):
-        found += _nearest(matrix, queries[start : start + AT_ONCE], k, without)
+    for start in range(0, len(queries), BATCH_QUERIES):
+        found += _nearest(matrix, queries[start : start + BATCH_QUERIES], k, without)
     return found
 
 

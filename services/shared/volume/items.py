@@ -33,7 +33,7 @@ CREATE UNIQUE INDEX items_item_id ON items (item_id);
 CREATE INDEX items_label ON items (label);
 CREATE INDEX items_sha256 ON items (sha256);
 """
-_ROWS_AT_ONCE: Final = 1000
+_BLOCK_ROWS: Final = 1000
 _MAX_KEPT: Final = 10_000
 """How many items are cached after they were read: some 10 MB."""
 
@@ -104,8 +104,8 @@ class ItemCatalog:
         kept = self._kept
         found = {one: item for one in positions if (item := kept.get(one)) is not None}
         missing = [position for position in positions if position not in found]
-        for start in range(0, len(missing), _ROWS_AT_ONCE):
-            wanted = missing[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(missing), _BLOCK_ROWS):
+            wanted = missing[start : start + _BLOCK_ROWS]
             rows = self._rows(
                 f"SELECT * FROM items WHERE position IN ({_marks(wanted)})",  # noqa: S608 (only question marks)
                 wanted,
@@ -215,7 +215,7 @@ class ItemCatalog:
         position = -1
         while rows := self._rows(
             "SELECT * FROM items WHERE position > ? ORDER BY position LIMIT ?",
-            [position, _ROWS_AT_ONCE],
+            [position, _BLOCK_ROWS],
         ):
             yield from map(_item, rows)
             position = rows[-1]["position"]

@@ -27,7 +27,7 @@ from services.shared.errors import ImageTooLarge, UrlNotAllowed, UrlUnreachable
 _PORTS: Final = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
-_LOOK_UPS_AT_ONCE: Final = 4
+_MAX_LOOK_UPS: Final = 4
 _CHUNK_BYTES: Final = 64 * 1024
 
 _NEVER: Final = tuple(
@@ -195,7 +195,7 @@ class SystemNames:
     """The system's resolver, on threads of its own: names that take long hold up nothing else."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOK_UPS_AT_ONCE, "look-up")
+        self._threads = ThreadPoolExecutor(_MAX_LOOK_UPS, "look-up")
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
         """The addresses of a host. Raises OSError."""

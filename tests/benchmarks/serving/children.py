@@ -17,7 +17,7 @@ import psutil
 _END_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.02
 _SETTLE_SECONDS: Final = 0.5
-_SETTLE_MOST_SECONDS: Final = 10.0
+_SETTLE_MAX_SECONDS: Final = 10.0
 _SETTLED_CORES: Final = 0.08
 _LOG_CHARACTERS: Final = 3000
 _ROOT: Final = Path(__file__).resolve().parents[3]
@@ -123,7 +123,7 @@ def main_thread_seconds(pid: int) -> float:
 
 def settle(pids: Sequence[int]) -> None:
     """Wait until they are idle, so that deferred work of a start is not measured."""
-    deadline = time.monotonic() + _SETTLE_MOST_SECONDS
+    deadline = time.monotonic() + _SETTLE_MAX_SECONDS
     before = cpu_seconds(pids)
     while time.monotonic() < deadline:
         time.sleep(_SETTLE_SECONDS)

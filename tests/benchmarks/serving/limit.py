@@ -23,7 +23,7 @@ from tests.benchmarks.rivals import similarity
 from tests.benchmarks.serving import corpus
 
 _WARM_IMAGES = 20
-_MOST_SECONDS = 300.0
+_MAX_SECONDS = 300.0
 
 
 def measure(processes: int, seconds: float, index: Path) -> dict[str, float]:
@@ -53,7 +53,7 @@ def main() -> None:
     ]
     for worker in workers:
         worker.start()
-    found = [results.get(timeout=_MOST_SECONDS) for _ in workers]
+    found = [results.get(timeout=_MAX_SECONDS) for _ in workers]
     for worker in workers:
         worker.join()
     print(json.dumps(_figures(found)))  # noqa: T201 (to the parent)
@@ -71,7 +71,7 @@ def _work(
     for image in images[:_WARM_IMAGES]:
         model.answer([image])
     taken: list[float] = []
-    barrier.wait(_MOST_SECONDS)
+    barrier.wait(_MAX_SECONDS)
     began, cpu_before = time.perf_counter(), time.process_time()
     while time.perf_counter() - began < seconds:
         started = time.perf_counter()

@@ -40,7 +40,7 @@ def test_items_close_to_one_another_form_a_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     """A chain is a single group, though its ends are far apart; its middle is listed first."""
-    monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", rows)
     far = unit_vectors(4, seed=3)
     far[:, :2] = 0
     vectors = np.concatenate([_chain(5, 0.1), far / np.linalg.norm(far, axis=1, keepdims=True)])
@@ -58,7 +58,7 @@ def test_groups_are_those_of_every_pair(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
     """The groups equal those found by following each item's neighbours, for any block size."""
-    monkeypatch.setattr(duplicates, "_ROWS_AT_ONCE", rows)
+    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", rows)
     vectors = unit_vectors(150, seed=9)
     close = vectors @ vectors.T >= 1 - 0.6**2 / 2
     expected, left = set[frozenset[int]](), set(range(150))

@@ -74,7 +74,7 @@ def test_a_large_collection_is_judged_in_blocks(
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "two", unit_vectors(30), items(30))
     whole = evaluate(volume, "two", manifest.version)
-    monkeypatch.setattr(evaluation, "_COSINES_AT_ONCE", 100)
+    monkeypatch.setattr(evaluation, "_BLOCK_COSINES", 100)
     assert evaluate(volume, "two", manifest.version) == whole
 
 

@@ -70,8 +70,8 @@ def test_threads_search_one_graph_with_different_efforts(built: Path) -> None:
     proposer, queries = Hnsw().open(built, PLAN, (), COUNT), _reduced(built)[:32]
 
     def search(number: int) -> list[list[int]]:
-        tens = 1 + number % 8
-        return [found.tolist() for found in proposer.propose(queries, tens, 10 * tens)]
+        k_blocks = 1 + number % 8
+        return [found.tolist() for found in proposer.propose(queries, k_blocks, 10 * k_blocks)]
 
     alone = [search(number) for number in range(8)]
     with ThreadPoolExecutor(8) as threads:

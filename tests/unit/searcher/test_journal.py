@@ -49,7 +49,7 @@ def test_of_a_path_given_twice_the_last_counts(tmp_path: Path) -> None:
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         twice = [SourceImage("a.jpg", "old", {}), SourceImage("a.jpg", "new", {})]
         assert journal.list_images(twice) == 1
-        journal.remember_file("a.jpg", facts_of("a.jpg"))
+        journal.put_file("a.jpg", facts_of("a.jpg"))
         assert [item.label for item in journal.items()] == ["new"]
 
 
@@ -57,7 +57,7 @@ def test_a_listing_in_several_parts_is_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No image is lost where a part ends, whether the last part is full or not."""
-    monkeypatch.setattr(journal_module, "_LISTED_AT_ONCE", 10)
+    monkeypatch.setattr(journal_module, "_BATCH_ROWS", 10)
     for count in (0, 9, 10, 11, 20):
         with closing(Journal(tmp_path / "journal.sqlite")) as journal:
             assert journal.list_images(images(count)) == count
@@ -73,7 +73,7 @@ def test_hashes_survive_the_process_that_computed_them(
         journal.list_images(images(10))
         for path, known in journal.unread():
             assert known is None
-            journal.remember_file(path, facts_of(path))
+            journal.put_file(path, facts_of(path))
         # Another connection sees what a process sees that starts after a kill.
         with closing(Journal(tmp_path / "copy.sqlite")) as copy:
             copy._connection.execute("ATTACH ? AS first", (str(tmp_path / "journal.sqlite"),))
@@ -86,9 +86,9 @@ def test_contents_without_a_vector_of_the_model_are_missing(tmp_path: Path) -> N
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         journal.list_images(images(4))
         for path, _ in journal.unread():
-            journal.remember_file(path, facts_of("the same" if path > "1" else path))
+            journal.put_file(path, facts_of("the same" if path > "1" else path))
         done, *_ = journal.contents()
-        journal.remember_vector(done.sha256, MODEL, vector_of(done.sha256))
+        journal.put_vector(done.sha256, MODEL, vector_of(done.sha256))
         assert journal.missing(MODEL, None) == 1
         assert [content.path for content in journal.missing_contents()] == ["1/000001.jpg"]
         assert journal.missing("other@0123456789ab/pixels/16", None) == 2
@@ -106,10 +106,10 @@ def test_memory_does_not_grow_with_the_collection(
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         journal.list_images(images(MANY))
         for path, _ in journal.unread():
-            journal.remember_file(path, facts_of(path))
+            journal.put_file(path, facts_of(path))
         assert journal.missing(MODEL, None) == MANY
         for content in journal.missing_contents():
-            journal.remember_vector(content.sha256, MODEL, vector_of(content.sha256))
+            journal.put_vector(content.sha256, MODEL, vector_of(content.sha256))
         written, manifest = version_writer.write_version(
             tmp_path, "many", tmp_path, journal, MODEL, None, IndexSettings(),
             progress=NoProgress(),

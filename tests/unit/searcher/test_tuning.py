@@ -13,7 +13,7 @@ import structlog.testing
 from services.searcher.build import tuning
 from services.searcher.build.trial import Trial
 from services.searcher.build.tuning import Tuned, tune
-from services.searcher.index.engine import Engine, Found, Spent
+from services.searcher.index.engine import Engine, Found, SearchTimings
 from services.searcher.index.methods import annoy_file, registry
 from services.searcher.index.methods.method import Workspace
 from services.searcher.index.methods.registry import required_files
@@ -163,11 +163,13 @@ def test_the_trial_counts_what_is_missing() -> None:
     class Half(Engine):
         """Finds every other right neighbour, then the farthest ones."""
 
-        def search(self, queries: Vectors, k: int, spent: Spent | None = None) -> list[Found]:
+        def search(
+            self, queries: Vectors, k: int, spent: SearchTimings | None = None
+        ) -> list[Found]:
             del spent
             found = []
             for query in queries:
-                order = trial.others[np.argsort(-(vectors[trial.others] @ query))]
+                order = trial.indexed[np.argsort(-(vectors[trial.indexed] @ query))]
                 chosen = np.concatenate([order[:k:2], order[-5:]])
                 found.append((chosen, np.zeros(len(chosen), "f4")))
             return found

@@ -21,7 +21,7 @@ _NEVER: Final = -(2**62)
 _one_large = threading.Lock()
 
 
-def examine(folder: Path, path: str, known: FileFacts | None, limits: BuildLimits) -> FileFacts:
+def fingerprint(folder: Path, path: str, known: FileFacts | None, limits: BuildLimits) -> FileFacts:
     """The file's facts; those known already where the file has not changed since.
 
     Raises UnknownItem for a file that can't be had, or what `probe` raises.

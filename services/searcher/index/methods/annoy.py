@@ -29,9 +29,9 @@ class AnnoyProposer:
         self._shards = shards
         self._search_k = search_k
 
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+    def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return the best of every shard, in turn."""
-        nodes = self._search_k * tens
+        nodes = self._search_k * k_blocks
         # Lists, not arrays: Annoy holds the GIL while it converts, and a list converts faster.
         return [self._search(query, depth, nodes) for query in queries.tolist()]
 
@@ -124,7 +124,7 @@ class _Mapped:
     proposer: Proposer
     indexed: Positions
 
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+    def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return what the proposer names, by positions in the collection."""
-        found = self.proposer.propose(queries, tens, depth)
+        found = self.proposer.propose(queries, k_blocks, depth)
         return [np.take(self.indexed, some) for some in found]

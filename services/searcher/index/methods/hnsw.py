@@ -39,7 +39,7 @@ _MAX_BYTES: Final = 2**30
 _NODE_BYTES: Final = 160
 _FEW_RERANKED: Final = 20
 _MAX_SEARCH_K: Final = 2560
-_ROWS_AT_ONCE: Final = 500
+_BLOCK_ROWS: Final = 500
 _REPEATABLE: Final = 20_000
 """Up to so many items one thread builds, so that the same vectors make the same graph."""
 _PATIENCE: Final = 0.2
@@ -53,11 +53,11 @@ class GraphProposer:
     graph: Index
     search_k: int
 
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+    def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return the best by their reduced vectors, best first."""
         # A walk keeps as many candidates as it returns: threads share a graph without settings
         # that change. usearch does not hold the GIL while it searches.
-        kept = min(max(depth, self.search_k * tens), len(self.graph))
+        kept = min(max(depth, self.search_k * k_blocks), len(self.graph))
         found = self.graph.search(queries, kept, threads=1)
         if isinstance(found, Matches):
             return [found.keys[:depth].astype(np.int64)]
@@ -171,7 +171,7 @@ def _write(
     threads = 1 if work.count <= _REPEATABLE else cores.available()
     rng = np.random.default_rng(0)
     # In any order but that of the folder, where neighbours follow each other.
-    for some, vectors in work.reduced(rng.permutation(rows), reduction, _ROWS_AT_ONCE):
+    for some, vectors in work.reduced(rng.permutation(rows), reduction, _BLOCK_ROWS):
         noise = rng.standard_normal(vectors.shape, dtype=np.float32)
         noise *= _NOISE / np.sqrt(reduction.dimension)
         graph.add(some, vectors + noise, threads=threads)

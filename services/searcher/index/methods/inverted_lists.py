@@ -22,7 +22,7 @@ from services.shared.volume.manifest import LISTED, LISTS
 
 _SAMPLE_A_LIST: Final = 64
 _ITERATIONS: Final = 8
-_ROWS_AT_ONCE: Final = 8192
+_BLOCK_ROWS: Final = 8192
 
 
 class InvertedLists:
@@ -137,14 +137,14 @@ def write(
     """Write those rows of the matrix (n, dimension) as lists; in memory, 20 bytes a row of them."""
     progress.begin("sorting into lists", 2 * len(rows), "vectors")
     nearest = np.empty(len(rows), np.int32)
-    for start in range(0, len(rows), _ROWS_AT_ONCE):
-        some = rows[start : start + _ROWS_AT_ONCE]
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        some = rows[start : start + _BLOCK_ROWS]
         nearest[start : start + len(some)] = _assigned(np.take(matrix, some, axis=0), centroids)
         progress.advance(len(some))
     positions = rows[np.argsort(nearest, kind="stable")]
     with (directory / LISTED).open("wb") as out:
-        for start in range(0, len(rows), _ROWS_AT_ONCE):
-            some = positions[start : start + _ROWS_AT_ONCE]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            some = positions[start : start + _BLOCK_ROWS]
             out.write(np.take(matrix, some, axis=0).astype("<f4", copy=False).tobytes())
             progress.advance(len(some))
     edges = np.concatenate([[0], np.cumsum(np.bincount(nearest, minlength=len(centroids)))])
@@ -156,7 +156,7 @@ def _assigned(vectors: Vectors, centroids: Vectors) -> NDArray[np.int64]:
     columns = np.ascontiguousarray(centroids.T)
     return np.concatenate(
         [
-            np.argmax(vectors[start : start + _ROWS_AT_ONCE] @ columns, axis=1)
-            for start in range(0, len(vectors), _ROWS_AT_ONCE)
+            np.argmax(vectors[start : start + _BLOCK_ROWS] @ columns, axis=1)
+            for start in range(0, len(vectors), _BLOCK_ROWS)
         ]
     )

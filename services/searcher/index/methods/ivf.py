@@ -43,9 +43,9 @@ class ListsProposer:
     lists: InvertedLists
     probes: int
 
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+    def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return the best by their reduced vectors, best first."""
-        return self.lists.nearest(queries, self.probes * tens, depth)
+        return self.lists.nearest(queries, self.probes * k_blocks, depth)
 
 
 class InvertedListsMethod:

@@ -35,12 +35,12 @@ _HALVINGS: Final = 3
 class Proposer(Protocol):
     """Proposes the items that may be near, from the open files of a method."""
 
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+    def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return up to `depth` candidates (of each shard) for each query (n, plan.dimension).
 
         Args:
             queries: unit vectors, reduced where the method searches reduced vectors.
-            tens: how many times ten neighbours are wanted; effort grows in proportion.
+            k_blocks: how many times ten neighbours are wanted; effort grows in proportion.
             depth: the number of candidates that are re-ranked.
         """
 

@@ -34,9 +34,9 @@ class ScanProposer:
         self._reduced = reduced
         self._without = without
 
-    def propose(self, queries: Vectors, tens: int, depth: int) -> Sequence[Positions]:
+    def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return the best by their reduced vectors, best first."""
-        del tens
+        del k_blocks
         found = scan.nearest(self._reduced, queries, depth, without=self._without)
         return [positions for positions, _ in found]
 

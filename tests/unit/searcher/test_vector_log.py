@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.searcher.build import vector_log
-from services.searcher.build.vector_log import Arrivals
+from services.searcher.build.vector_log import VectorLog
 
 MODEL = "fake@0123456789ab/pixels/8"
 
@@ -22,11 +22,11 @@ import sys
 from itertools import count
 from pathlib import Path
 from services.searcher.build.journal import Journal
-from tests.unit.searcher.test_arrivals import MODEL, sha256_of, vector_of
+from tests.unit.searcher.test_vector_log import MODEL, sha256_of, vector_of
 
 journal = Journal(Path(sys.argv[1]))
 for number in count():
-    journal.remember_vector(sha256_of(number), MODEL, vector_of(number))
+    journal.put_vector(sha256_of(number), MODEL, vector_of(number))
     if number == 1000:
         print("on its way", flush=True)
 """
@@ -53,15 +53,15 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
 
 def kept(connection: sqlite3.Connection, directory: Path, count: int = 3) -> Path:
     """Store some vectors as an earlier build did, and return their file."""
-    before = Arrivals(connection, directory, MODEL)
+    before = VectorLog(connection, directory, MODEL)
     for number in range(count):
         before.add(sha256_of(number), vector_of(number))
-    before.keep()
+    before.flush()
     before.close()
     return next(directory.glob("vectors-*.f32"))
 
 
-def found(opened: Arrivals, count: int = 3) -> list[bool]:
+def found(opened: VectorLog, count: int = 3) -> list[bool]:
     """Return which of the first contents have a vector, and check that each vector is right."""
     vectors = [opened.find(sha256_of(number)) for number in range(count)]
     assert all(vector in {None, vector_of(number)} for number, vector in enumerate(vectors)), (
@@ -83,10 +83,10 @@ def test_a_killed_build_loses_its_last_rows_and_mixes_up_nothing(tmp_path: Path)
     connection = sqlite3.connect(path)
     (count,) = connection.execute("SELECT count(*) FROM arrived").fetchone()
     assert count >= 768
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     assert all(found(opened, count))
     opened.add(sha256_of(count), vector_of(count))
-    opened.keep()
+    opened.flush()
     assert all(found(opened, count + 1))
     opened.close()
     connection.close()
@@ -97,9 +97,9 @@ def test_a_torn_tail_is_overwritten(connection: sqlite3.Connection, tmp_path: Pa
     file = kept(connection, tmp_path)
     sound = file.read_bytes()
     file.write_bytes(sound + b"half a vector")
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     opened.add(sha256_of(3), vector_of(3))
-    opened.keep()
+    opened.flush()
     assert file.read_bytes() == sound + vector_of(3)
     assert found(opened, 4) == [True] * 4
     opened.close()
@@ -111,11 +111,11 @@ def test_rows_whose_bytes_are_gone_are_forgotten(
     """A file that lost its end, or was deleted, loses its rows."""
     file = kept(connection, tmp_path)
     file.write_bytes(file.read_bytes()[:40])
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     assert found(opened) == [True, False, False]
     opened.close()
     file.unlink()
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     assert found(opened) == [False] * 3
     opened.close()
 
@@ -126,7 +126,7 @@ def test_a_damaged_vector_is_no_vector(connection: sqlite3.Connection, tmp_path:
     content = bytearray(file.read_bytes())
     content[40] ^= 1
     file.write_bytes(content)
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     opened.forget_damaged()
     assert found(opened) == [True, False, True]
     assert connection.execute("SELECT count(*) FROM arrived").fetchone() == (2,)
@@ -136,12 +136,12 @@ def test_a_damaged_vector_is_no_vector(connection: sqlite3.Connection, tmp_path:
 def test_each_model_has_its_own(connection: sqlite3.Connection, tmp_path: Path) -> None:
     """The vectors of a model are not found for another, and all are removed together."""
     kept(connection, tmp_path)
-    other = Arrivals(connection, tmp_path, "other@0123456789ab/pixels/8")
+    other = VectorLog(connection, tmp_path, "other@0123456789ab/pixels/8")
     assert found(other) == [False] * 3
     other.close()
     vector_log.forget_all(connection, tmp_path)
     assert not list(tmp_path.glob("vectors-*"))
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     assert found(opened) == [False] * 3
     opened.close()
 
@@ -149,15 +149,15 @@ def test_each_model_has_its_own(connection: sqlite3.Connection, tmp_path: Path) 
 def test_a_write_without_space_is_repeated(connection: sqlite3.Connection, tmp_path: Path) -> None:
     """A failed write is repeated at the same place, once there is space."""
     kept(connection, tmp_path)
-    opened = Arrivals(connection, tmp_path, MODEL)
+    opened = VectorLog(connection, tmp_path, MODEL)
     opened.add(sha256_of(3), vector_of(3))
     file = opened._file
     with Path("/dev/full").open("wb") as full:
         opened._file = full.fileno()
         with pytest.raises(OSError, match=r"No space left|Illegal seek"):
-            opened.keep()
+            opened.flush()
     opened._file = file
     assert found(opened, 4) == [True, True, True, False]
-    opened.keep()
+    opened.flush()
     assert found(opened, 4) == [True] * 4
     opened.close()

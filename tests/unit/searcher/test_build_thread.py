@@ -7,14 +7,14 @@ import threading
 
 import pytest
 
-from services.searcher.build.interruptible import Interruptible
+from services.searcher.build.build_thread import BuildThread
 from services.searcher.progress import NoProgress
 from services.shared.errors import BuildFailed
 
 
 async def test_a_cancelled_build_waits_until_its_thread_has_ended() -> None:
     """The thread notices at its next progress, and the build ends after the thread."""
-    progress = Interruptible(NoProgress())
+    progress = BuildThread(NoProgress())
     begun, ended = threading.Event(), threading.Event()
 
     def work() -> None:
@@ -37,7 +37,7 @@ async def test_a_cancelled_build_waits_until_its_thread_has_ended() -> None:
 
 async def test_work_without_an_interruption_completes() -> None:
     """Results and errors of the work reach the caller."""
-    progress = Interruptible(NoProgress())
+    progress = BuildThread(NoProgress())
     assert await progress.run(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):
         await progress.run(divmod, 7, 0)

@@ -1,6 +1,6 @@
-"""A build's long work in threads, and its progress, by which that work ends with the build.
+"""Runs a build's long work in threads, which end with the build.
 
-No thread outlives the build: it would write to a journal that is closed, without the build's lock.
+A thread that outlived the build would write to a closed journal, without the build's lock.
 """
 
 from __future__ import annotations
@@ -17,35 +17,35 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
-class Interruptible:
-    """Runs work in a thread, and is the progress that this work reports to."""
+class BuildThread:
+    """Runs work in a thread; the work reports progress to this object, which can interrupt it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._stopping = threading.Event()
 
     async def run(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Do the work in a thread; when cancelled, wait until it has noticed."""
+        """Run the work in a thread; when cancelled, wait until the thread has ended."""
         running = asyncio.ensure_future(asyncio.to_thread(work, *args, **kwargs))
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
             self._stopping.set()
-            # gather, since nobody asks for the work's own end any more
+            # gather: the exception of the work is not needed any more
             await asyncio.gather(running, return_exceptions=True)
             raise
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
-        """Pass it on. Raises BuildFailed once the work is to end."""
-        self._go_on()
+        """Forward to the progress. Raises BuildFailed when the work must end."""
+        self._check_stopping()
         self._progress.begin(stage, total, unit)
 
     def advance(self, count: int = 1, *, failed: bool = False) -> None:
-        """Pass it on. Raises BuildFailed once the work is to end."""
-        self._go_on()
+        """Forward to the progress. Raises BuildFailed when the work must end."""
+        self._check_stopping()
         self._progress.advance(count, failed=failed)
 
-    def _go_on(self) -> None:
+    def _check_stopping(self) -> None:
         if self._stopping.is_set():
             message = "the build was interrupted; run it again, it goes on where it was"
             raise BuildFailed(message)
