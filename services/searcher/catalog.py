@@ -31,7 +31,7 @@ class Catalog:
     def __init__(
         self, volume: Volume, metrics: SearcherMetrics, *, memory_bytes: int | None = None
     ) -> None:
-        """Open nothing yet; memory_bytes: at most so much is mapped at once, None is no bound."""
+        """Create an empty catalog; memory_bytes: the maximum of mapped bytes, None: unlimited."""
         self._volume = volume
         self._metrics = metrics
         self._memory_bytes = memory_bytes
@@ -56,7 +56,7 @@ class Catalog:
 
     @property
     def empty(self) -> bool:
-        """Whether no collection can answer queries."""
+        """Return whether no collection can answer queries."""
         return not self._open and not self._closed
 
     async def filled(self) -> None:
@@ -86,7 +86,7 @@ class Catalog:
             raise NoIndex(message) from None
 
     async def opened(self, collection: str) -> Finder:
-        """Return the collection's index, and open it before where needed. Raises NoIndex."""
+        """Return the collection's index; open it first if needed. Raises NoIndex."""
         if collection not in self._open and collection not in self._versions.refused:
             async with self._opening:
                 if collection in self._closed or await self._became_active(collection):

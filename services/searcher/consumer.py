@@ -43,7 +43,7 @@ class QueryHandler:
         Raises:
             BrokerUnavailable: the broker accepts no answers.
         """
-        # By collection: one that has to be opened first doesn't hold up the others.
+        # By collection: a collection that must be opened first doesn't delay the others.
         elsewhere = await asyncio.gather(*map(self._handle_some, by_collection(queries)))
         return [query for some in elsewhere for query in some]
 

@@ -53,7 +53,7 @@ class SearcherMetrics:
                 gauge.remove(collection)
 
     def count(self, code: str, watch: Stopwatch, trace: str) -> None:
-        """Count an answered query; trace: the id of its trace, empty where it is not traced."""
+        """Count an answered query; trace: the id of its trace, or empty."""
         self._queries.of(code).inc()
         self._stages.observe_stages(watch.stages, trace_id=trace)
 

@@ -1,4 +1,4 @@
-"""Shows the progress of a build: a port for the builder, and a progress bar."""
+"""Reports the progress of a build: a port for the builder, and a progress bar."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class CountedProgress:
         self._progress.advance(count, failed=failed)
 
     def shown(self) -> BuildProgress:
-        """Return the present progress; each call is another beat."""
+        """Return the present progress; each call increments its heartbeat."""
         self._beat += 1
         return BuildProgress(
             stage=self._stage,

@@ -1,6 +1,6 @@
-"""Searches one version's files by their plan: candidates of its method, then exact order.
+"""Searches a version's files by its plan: candidates of the plan's method, then exact order.
 
-Distances are always exact, from the full vectors; only which items are looked at is approximate.
+Distances are always exact, from the full vectors; only the choice of candidates is approximate.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from services.shared.telemetry.stopwatch import clock
 from services.shared.volume.manifest import REDUCTION, VECTORS, Plan, Shard
 
 Distances = NDArray[np.float32]
-"""Angular: sqrt(2 - 2 cos), 0..2."""
+"""Angular distances: sqrt(2 - 2 cos), 0..2."""
 
 Found = tuple[Positions, Distances]
 """The answer to one query, nearest first."""
 
 _SMALL_BYTES: Final = 64 * 2**20
 QUICK_BYTES: Final = 16 * 2**20
-"""What can be scanned in a millisecond or so."""
+"""Bytes that are scanned in about a millisecond."""
 
 
 @dataclass(slots=True)
 class SearchTimings:
-    """The part of a search that the engine alone knows: to order candidates exactly, in seconds."""
+    """The time of a search that only the engine knows: exact ordering of candidates, in seconds."""
 
     rerank_seconds: float = 0.0
 
 
 class Engine:
-    """The mapped files of a version; used from several threads at once, never unloaded."""
+    """The mapped files of a version; thread-safe, never unloaded."""
 
     def __init__(
         self, vectors: Vectors, plan: Plan, reduction: Reduction | None, proposer: Proposer | None
     ) -> None:
-        """Without a proposer every vector is looked at."""
+        """Create an engine; without a proposer every vector is compared."""
         self.vectors = vectors
         self.plan = plan
         self._reduction = reduction
@@ -57,7 +57,7 @@ class Engine:
     ) -> Engine:
         """Map the files of a version. Raises IndexCorrupt.
 
-        Only after their hashes were checked: a damaged Annoy file crashes the process, or lies.
+        Check their hashes before: a damaged Annoy file crashes the process, or gives wrong results.
         """
         vectors = scan.mapped(directory / VECTORS, count, dimension)
         reduction: Reduction | None = None
@@ -67,9 +67,9 @@ class Engine:
         return cls(vectors, plan, reduction, proposer)
 
     def quick(self, ks: Iterable[int]) -> bool:
-        """Whether queries for so many neighbours each take a millisecond or so in all.
+        """Return whether queries for these neighbours each take about a millisecond.
 
-        A thread's hop under load costs as much. Of small collections only, whose files stay in
+        Changing threads under load costs as much. Only for small collections, whose files stay in
         memory: no search waits for a disk.
         """
         scanned = len(self.vectors) * self.plan.dimension * self.vectors.itemsize
@@ -78,9 +78,9 @@ class Engine:
         )
 
     def search(self, queries: Vectors, k: int, spent: SearchTimings | None = None) -> list[Found]:
-        """The k nearest of each query (n, dimension) by the plan; `spent` gets what it took.
+        """Return the k nearest of each query (n, dimension) by the plan; `spent` adds up the time.
 
-        Fewer than k only where the collection has fewer, or Annoy finds no more.
+        Fewer than k only if the collection has fewer, or Annoy finds no more.
         """
         if self._proposer is None:
             return self.exact(queries, k)
@@ -94,24 +94,24 @@ class Engine:
         return found
 
     def exact(self, queries: Vectors, k: int) -> list[Found]:
-        """The k nearest of each query (n, dimension), whatever the plan."""
+        """Return the k nearest of each query (n, dimension) by a full scan."""
         return [
             (positions, _distances(dots))
             for positions, dots in scan.nearest(self.vectors, queries, k)
         ]
 
     def among(self, query: Vectors, positions: Positions, k: int) -> Found:
-        """The k nearest of one query (dimension,) among those positions only."""
+        """Return the k nearest of a query (dimension,) among those positions."""
         best, dots = scan.nearest_among(self.vectors, positions, query, k)
         return best, _distances(dots)
 
     def ranked(self, query: Vectors, positions: Positions | None) -> Found:
-        """All of these positions, or of the collection, by distance from one query (dimension,)."""
+        """Return these positions, or all, by distance from a query (dimension,)."""
         ordered, dots = scan.ranked(self.vectors, query, positions)
         return ordered, _distances(dots)
 
     def candidates(self, queries: Vectors, k: int, depth: int) -> Sequence[Positions]:
-        """What the plan would re-rank for k neighbours, up to `depth` items a query and shard."""
+        """Return the plan's candidates for k neighbours, at most `depth` per query and shard."""
         if self._proposer is None:
             return [positions for positions, _ in self.exact(queries, depth)]
         reduced = queries if self._reduction is None else self._reduction.apply(queries)
@@ -122,7 +122,7 @@ class Engine:
 
 
 def _k_blocks(k: int) -> int:
-    """How many times the neighbours that a plan is for."""
+    """Return k in blocks of the neighbours that a plan is measured for."""
     return -(-k // MEASURED_AT)
 
 

@@ -1,4 +1,4 @@
-"""Which positions pass a filter; the last ones asked for are kept."""
+"""Finds the positions that pass a filter, and caches the latest filters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEPT: Final = 16
 
 
 class Filters:
-    """The filters of one version; usable from several threads."""
+    """The filters of a version; thread-safe."""
 
     def __init__(self, items: ItemCatalog) -> None:
         self._items = items
@@ -24,7 +24,7 @@ class Filters:
         self._known: OrderedDict[str, Positions] = OrderedDict()
 
     def positions(self, wanted: Filter) -> Positions:
-        """The positions that pass, ascending."""
+        """Return the positions that pass, ascending."""
         key = repr((sorted(wanted.labels), sorted(wanted.attributes.items())))
         with self._lock:
             if key in self._known:

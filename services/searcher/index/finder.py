@@ -1,7 +1,7 @@
-"""Answers questions from an open index: bounds, pages, filters, and the folding of duplicates.
+"""Answers questions from an open index: bounds, pages, filters, and folding of duplicates.
 
-Plain questions share a batch; the rest is asked deeper and deeper until the answer is full, or
-there is nothing left.
+Plain questions share a batch; others search deeper until the answer is full, or the collection
+is exhausted.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from services.shared.volume.items import Item
 _T = TypeVar("_T")
 
 _SCANNED_BYTES: Final = 32 * 2**20
-"""A filter that leaves no more vectors than this is answered by looking at all of them."""
+"""A filter that leaves at most this size of vectors is answered by a scan of them."""
 
 _MAX_FETCHED: Final = 2048
 _DEEPER: Final = 4
@@ -42,14 +42,14 @@ _NONE: Final[Positions] = np.empty(0, np.int64)
 
 
 class Finder:
-    """Asks one index; usable from several threads."""
+    """Searches an index; thread-safe."""
 
     def __init__(self, index: Index) -> None:
         self.index = index
         self._filters = Filters(index.items)
 
     def quick(self, questions: Sequence[Question]) -> bool:
-        """Whether all are plain, and answered in a millisecond or so."""
+        """Return whether all are plain, and take about a millisecond."""
         return self.index.engine.quick(one.k for one in questions) and all(
             map(_is_plain, questions)
         )
@@ -60,9 +60,9 @@ class Finder:
         questions: Sequence[Question],
         spent: SearchTimings | None = None,
     ) -> list[Neighbors | SimileError]:
-        """The answer to each question about its vector (dimension,); what fails, fails alone.
+        """Return the answer to each question about its vector (dimension,), or its error.
 
-        A defect fails alone, too, as Internal with its cause. `spent` gets what the engine took.
+        A defect becomes Internal with its cause, for that question only. `spent` adds up the time.
 
         Raises IndexCorrupt when a file of the index was written to: then no answer is safe.
         """
@@ -80,7 +80,7 @@ class Finder:
         for numbers in together.values():
             kept |= self._search_plain(numbers, vectors, questions, spent)
         answers = self._answers(questions, [kept[number] for number in range(len(questions))])
-        # After the search too: what was read while somebody wrote must not get out.
+        # Again after the search: results read during a write must not be returned.
         self.index.require_intact()
         return answers
 
@@ -97,7 +97,7 @@ class Finder:
         questions: Sequence[Question],
         spent: SearchTimings | None,
     ) -> dict[int, Selection | SimileError]:
-        """Search for plain questions of one k in one pass; where that fails, for each alone."""
+        """Search for plain questions of the same k together; if that fails, for each alone."""
 
         def search(some: Sequence[int]) -> list[Selection]:
             stacked = np.stack([vectors[one] for one in some])
@@ -129,7 +129,7 @@ class Finder:
     def _search_deeper(
         self, vector: Vectors, question: Question, spent: SearchTimings | None
     ) -> Selection:
-        """Ask for more and more until k are left after all that is taken out."""
+        """Search with growing depth until k are left after exclusions and folding."""
         allowed = None if question.filter is None else self._filters.positions(question.filter)
         matching = self.index.manifest.count if allowed is None else len(allowed)
         shown = self._shown(question)
@@ -137,7 +137,7 @@ class Finder:
         vectors = self.index.engine.vectors
 
         def keep(found: Found) -> tuple[Selection, bool]:
-            """The page made of what was found, and whether all that is near enough is in it."""
+            """Return the page of the found items, and whether it has all that are near enough."""
             near = _within(found, question.max_distance)
             fresh = np.flatnonzero(~np.isin(found[0][:near], unwanted))
             some = found[0][fresh], found[1][fresh]
@@ -153,7 +153,7 @@ class Finder:
             depth *= _DEEPER
         kept.more = kept.more or not exhausted
         if len(kept.positions) < question.k and not exhausted and question.collapse is not None:
-            # All that was found may be copies of a few pictures: go through the whole collection.
+            # All found items may be copies of a few pictures: go through the whole collection.
             kept, _ = keep(self.index.engine.ranked(vector, allowed))
         kept.matching = matching
         return kept
@@ -161,7 +161,7 @@ class Finder:
     def _nearest(
         self, vector: Vectors, depth: int, allowed: Positions | None, spent: SearchTimings | None
     ) -> Found:
-        """The nearest `depth`, of those allowed."""
+        """Return the nearest `depth` of the allowed positions."""
         engine, manifest = self.index.engine, self.index.manifest
         if allowed is None:
             return engine.search(vector[None], depth, spent)[0]
@@ -186,13 +186,13 @@ class Finder:
             return _NONE
         try:
             return np.array([self.index.items.by_id(question.exclude).position])
-        except UnknownItem:  # it is of an older version: nothing to leave out
+        except UnknownItem:  # of an older version: nothing to exclude
             return _NONE
 
     def _answers(
         self, questions: Sequence[Question], kept: Sequence[Selection | SimileError]
     ) -> list[Neighbors | SimileError]:
-        """With what the catalogue says of each item, read at once for all if that works."""
+        """Add the catalogue's data of each item, read for all questions at once if that works."""
         items = alone(partial(self._items, [one for one in kept if isinstance(one, Selection)]))
         return [
             one
@@ -212,7 +212,7 @@ class Finder:
     def _answer(
         self, question: Question, kept: Selection, items: Mapping[int, Item] | None
     ) -> Neighbors:
-        """Put one answer together; without `items` it looks its own up."""
+        """Build an answer; without `items` read its own."""
         items = self._items([kept]) if items is None else items
         manifest = self.index.manifest
         shown = [*kept.shown]
@@ -252,7 +252,7 @@ def _is_plain(question: Question) -> bool:
 
 
 def _within(found: Found, max_distance: float | None) -> int:
-    """How many are near enough; distances ascend."""
+    """Return how many are near enough; distances ascend."""
     _, distances = found
     if max_distance is None:
         return len(distances)
@@ -260,7 +260,7 @@ def _within(found: Found, max_distance: float | None) -> int:
 
 
 def _named(kept: Selection) -> Iterable[int]:
-    """Every position that the answer names."""
+    """Yield every position that the answer names."""
     yield from kept.positions
     for duplicates in kept.duplicates.values():
         yield from duplicates

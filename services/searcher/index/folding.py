@@ -1,4 +1,4 @@
-"""Folds near-duplicates: an item close to a nearer one of the answer is named there instead."""
+"""Folds near-duplicates: an item close to a nearer item of the answer becomes its duplicate."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from services.searcher.index.scan import Positions, Vectors
 from services.shared.contracts import Question
 
 MAX_DUPLICATES: Final = 100
-"""Items that a neighbour names as folded into it."""
+"""The maximum of folded items that a neighbour lists."""
 
 MAX_FOLDING_COST: Final = 2**24
-"""Comparisons that the folding of one page may take: under a second at 1,280 dimensions."""
+"""The maximum of comparisons for a page: under a second at 1,280 dimensions."""
 
 _ROW_COST: Final = 64
-"""What fetching a row takes, in comparisons."""
+"""The cost of fetching a row, in comparisons."""
 
 _BLOCK_ROWS: Final = 2048
 _ROUNDING: Final = 1e-6
-"""Two products of the same rows differ by less: what one page folded no later page may show."""
+"""Dot products of the same rows differ by less, so no later page shows a folded item."""
 
 
 @dataclass(slots=True)
 class Selection:
-    """What an answer is made of: positions and distances, nearest first.
+    """The contents of an answer: positions and distances, nearest first.
 
-    duplicates: by position, the nearest of those folded into it. before: what earlier pages
-    showed. matching: how many items pass the filter. more: whether some are left.
+    duplicates: by position, the nearest items folded into it. before: items of earlier
+    pages. matching: how many items pass the filter. more: whether some are left.
     """
 
     positions: list[int]
@@ -44,7 +44,7 @@ class Selection:
 
     @property
     def shown(self) -> Iterator[int]:
-        """Every position that this page or one before it shows, without those folded into them."""
+        """Yield the positions of this page and of earlier pages, without folded items."""
         yield from self.before
         yield from self.positions
 
@@ -57,11 +57,11 @@ def fold(
     before: Positions,
     max_cost: int = MAX_FOLDING_COST,
 ) -> Selection:
-    """The first k of `found`; with `collapse`, without those close to one before them.
+    """Return the first k of `found`; with `collapse`, without items close to an earlier one.
 
-    before: what earlier pages showed; what is close to that is left out, too. max_cost: how many
-    comparisons this may take; what it ends at is not exhausted, so `more` is true where the page
-    shows anything, and false where going on would come to the same end.
+    before: items of earlier pages; items close to these are left out, too. max_cost: the maximum of
+    comparisons. A page that ends at this maximum has `more` set, unless it is empty: then another
+    page would end at the same point.
     """
     if question.collapse is not None:
         return _Folding(vectors, question.k, question.collapse, before).through(found, max_cost)
@@ -76,7 +76,7 @@ def fold(
 
 
 class _Folding:
-    """One page in the making: candidates go through it in blocks, nearest first."""
+    """Builds a page from blocks of candidates, nearest first."""
 
     def __init__(self, vectors: Vectors, k: int, collapse: float, before: Positions) -> None:
         self._vectors = vectors
@@ -86,7 +86,7 @@ class _Folding:
         self._kept = Selection([], [], before=before.tolist())
 
     def through(self, found: Found, max_cost: int) -> Selection:
-        """The page made of these candidates."""
+        """Return the page made of these candidates."""
         positions, distances = found
         kept = self._kept
         for start in range(0, len(positions), _BLOCK_ROWS):
@@ -103,7 +103,7 @@ class _Folding:
         return kept
 
     def _fold_block(self, positions: Positions, distances: Vectors) -> bool:
-        """Keep what is close to nothing kept, up to k; whether some of the block is left then."""
+        """Keep up to k items that are close to none kept; return whether some are left."""
         rows = np.take(self._vectors, positions, axis=0)
         left = ~np.any(rows @ self._before.T >= self._cosine - _ROUNDING, axis=1)
         for one in self._kept.positions:
@@ -119,7 +119,7 @@ class _Folding:
     def _fold_into(
         self, kept: int, positions: Positions, left: NDArray[np.bool_], rows: Vectors
     ) -> None:
-        """Take out of `left` what is close to that one, and name it there."""
+        """Remove the items of `left` close to that item, and list them as its duplicates."""
         folded = left & (rows @ self._vectors[kept] >= self._cosine)
         if folded.any():
             left &= ~folded

@@ -1,6 +1,6 @@
-"""One open index version: verified before it is mapped, then searched from any thread.
+"""Opens an index version: verified before it is mapped, then searched from any thread.
 
-It is never unloaded: the maps are freed with the last reference, when its last query has ended.
+An index is never unloaded: the maps are freed with the last reference, after its last query.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _CANARY_DISTANCE: Final = 1e-2
 _READ_BYTES: Final = 4 * 2**20
 
 _State = tuple[int, int]
-"""Size and time of the last change of an open file."""
+"""Size, and time of the last change, of an open file."""
 
 
 class Index:
-    """A version's engine and items, opened together and held against removal."""
+    """A version's engine and items, held against removal."""
 
     def __init__(
         self,
@@ -50,14 +50,14 @@ class Index:
     def open(cls, volume: Volume, collection: str, version: str) -> Index:
         """Verify sizes and sha256, map, and try the canary queries. Blocking: use a thread.
 
-        Raises IndexCorrupt for any file that is missing or isn't what the manifest says.
+        Raises IndexCorrupt for any missing file, and any that differs from the manifest.
         """
         lease = volume.hold(collection, version)
         manifest = volume.manifest(collection, version)
         registry.check(manifest)
         directory = volume.directory(collection, version)
-        # Before anything is mapped: a damaged Annoy file crashes the process, or lies. To read
-        # them also brings them into the page cache, so that the first query is not the slow one.
+        # Before anything is mapped: a damaged Annoy file crashes the process, or answers wrongly.
+        # Reading also fills the page cache, so that the first query is not slow.
         seals = {name: _verified(directory / name, file) for name, file in manifest.files.items()}
         engine = Engine.open(
             directory, manifest.plan, manifest.shards, manifest.count, manifest.dimension
@@ -74,7 +74,7 @@ class Index:
     def require_intact(self) -> None:
         """Raise IndexCorrupt when an open file was written to since it was verified.
 
-        Files are never changed in place, by Simile; by others, a query must not answer from them.
+        Simile never changes files in place; if another program does, no query may use them.
         """
         for name, seal in self._seals.items():
             if seal.broken:
@@ -85,18 +85,18 @@ class Index:
                 raise IndexCorrupt(message)
 
     def check_vector(self, vector: Vectors) -> None:
-        """Raise InvalidVector for what has another dimension or isn't of unit length."""
+        """Raise InvalidVector for another dimension or length than 1."""
         if vector.shape != (self.manifest.dimension,):
             message = f"the vector has shape {vector.shape}, not ({self.manifest.dimension},)"
             raise InvalidVector(message)
         length = float(np.linalg.norm(vector))
-        # NaN compares false: one test refuses NaN, infinity, zero, and what isn't unit length.
+        # NaN compares false: this test refuses NaN, infinity, zero, and other lengths.
         if not abs(length - 1.0) <= _UNIT_TOLERANCE:
             message = f"the vector has length {length}, not 1"
             raise InvalidVector(message)
 
     def _try_canaries(self) -> None:
-        """Some stored vectors must find an item at no distance: themselves, or a duplicate."""
+        """Check that some stored vectors find an item at distance 0: themselves, or a duplicate."""
         for position in self.manifest.canaries:
             try:
                 vector = np.array(self.engine.vectors[position])
@@ -110,16 +110,16 @@ class Index:
 
 
 class _Seal:
-    """Notices when an open file is written to; a file put in its place is no matter."""
+    """Detects writes to an open file; a file that replaces it does not matter."""
 
     def __init__(self, handle: int) -> None:
-        """The seal closes the handle with its last reference."""
+        """Take the handle, and close it with the last reference."""
         self._handle = handle
         self._state = self._now()
 
     @property
     def broken(self) -> bool:
-        """Whether the file has changed since."""
+        """Return whether the file has changed since."""
         return self._now() != self._state
 
     def _now(self) -> _State:
@@ -131,12 +131,12 @@ class _Seal:
 
 
 def as_vector(raw: bytes) -> Vectors:
-    """The vector (dimension,) of a message's bytes."""
+    """Return the vector (dimension,) of a message's bytes."""
     return np.frombuffer(raw, dtype="<f4")
 
 
 def stored_file(path: Path) -> StoredFile:
-    """Size and sha256 of a file."""
+    """Return size and sha256 of a file."""
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as content:
         while block := content.read(_READ_BYTES):

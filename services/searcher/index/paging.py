@@ -1,4 +1,4 @@
-"""The cursor of a page: which items were shown before it, of which version, for which question."""
+"""Encodes and decodes the cursor of a page: the items shown before, the version, the question."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from services.shared.contracts import MAX_CURSOR, Question
 from services.shared.errors import CursorExpired, MalformedRequest
 
 MAX_SHOWN: Final = 1000
-"""Paging ends after so many items."""
+"""The maximum of items that can be reached by paging."""
 
 _HEAD_BYTES: Final = 8
 _SEVEN_BITS: Final = 0x7F
 
 
 def encode(version: str, question: Question, shown: Iterable[int]) -> str:
-    """The cursor of the page after those items; url-safe text.
+    """Return the cursor of the page after those items; URL-safe text.
 
-    It names the items rather than how many they are, so that no page repeats or skips one.
+    The cursor lists the items instead of a number, so that no page repeats or skips an item.
     """
     body, last = b"", 0
     for position in sorted(set(shown)):
@@ -35,18 +35,18 @@ def encode(version: str, question: Question, shown: Iterable[int]) -> str:
 def decode(cursor: str, version: str, question: Question, count: int) -> Positions:
     """Return the items shown before: ascending positions below `count`, none of them twice.
 
-    A cursor is not signed: one that passes names at most MAX_SHOWN items of this version, and
-    costs as much as an honest one. A forger can only hide items from the own answer.
+    A cursor is not signed. A valid cursor names at most MAX_SHOWN items of this version, and
+    costs no more than an issued one. A forger can only hide items from the own answer.
 
     Args:
-        cursor: as an answer gave it.
-        version: the index version that answers now.
-        question: the question that comes with it.
-        count: the items that the version has.
+        cursor: from an earlier answer.
+        version: the index version of this answer.
+        question: the question of this request.
+        count: the number of items in the version.
 
     Raises:
-        CursorExpired: another version answers now.
-        MalformedRequest: `encode` can't have made it for this question.
+        CursorExpired: the cursor is of another version.
+        MalformedRequest: `encode` can't have made the cursor for this question.
     """
     try:
         raw = _raw(cursor)
@@ -83,10 +83,10 @@ def _varint(number: int) -> bytes:
 
 
 def _raw(cursor: str) -> bytes:
-    """Decode the text. Raises ValueError for any other text than `encode` writes."""
+    """Decode the text. Raises ValueError for text that `encode` would not write."""
     _require(len(cursor) <= MAX_CURSOR, "it is too long")
     raw = base64.urlsafe_b64decode(cursor.encode("ascii") + b"=" * (-len(cursor) % 4))
-    # Python's decoder skips what is not base64, and ignores bits after the end.
+    # Python's decoder skips characters outside base64, and ignores bits after the end.
     _require(_text(raw) == cursor.rstrip("="), "it is not base64")
     return raw
 
@@ -96,7 +96,7 @@ def _text(raw: bytes) -> str:
 
 
 def _positions(raw: bytes, count: int) -> list[int]:
-    """Sum the steps up, as Python's integers: none of them wraps around."""
+    """Add up the steps as Python integers, which can't overflow."""
     positions, number, shift = list[int](), 0, 0
     for byte in raw:
         number |= (byte & _SEVEN_BITS) << shift

@@ -1,6 +1,6 @@
-"""Fewer dimensions that keep the neighbours: truncated SVD, fitted to a sample of the vectors.
+"""Reduces dimensions and keeps neighbours: truncated SVD, fitted to a sample of the vectors.
 
-PCA without centring: what it keeps best is the dot product, which here is the similarity.
+PCA without centring best preserves the dot product, which is the similarity here.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from services.searcher.index.scan import Vectors
 from services.shared.errors import IndexCorrupt
 
 _SPARE: Final = 10
-"""Dimensions beyond those wanted, that the wanted ones converge."""
+"""Extra dimensions, for which the requested ones converge."""
 
 _ITERATIONS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """components: shape (reduced dimension, dimension), orthonormal rows, strongest first."""
+    """A linear map; components: (reduced dimension, dimension), orthonormal, strongest first."""
 
     components: Vectors
 
     @property
     def dimension(self) -> int:
-        """Of the reduced vectors."""
+        """The dimension of reduced vectors."""
         return len(self.components)
 
     @classmethod
     def load(cls, path: Path, shape: tuple[int, int]) -> Reduction:
-        """The reduction in that file. Raises IndexCorrupt when it isn't one of that shape."""
+        """Load the reduction in that file. Raises IndexCorrupt for another shape."""
         try:
             with np.load(path, allow_pickle=False) as stored:
                 components = np.ascontiguousarray(stored["components"], dtype=np.float32)
@@ -47,15 +47,15 @@ class Reduction:
         return cls(components)
 
     def save(self, path: Path) -> None:
-        """Write it to a new file."""
+        """Write the reduction to a new file."""
         np.savez(path, components=self.components)
 
     def truncated(self, dimension: int) -> Reduction:
-        """Only the strongest `dimension` components."""
+        """Return the reduction with only the strongest `dimension` components."""
         return Reduction(np.ascontiguousarray(self.components[:dimension]))
 
     def apply(self, vectors: Vectors) -> Vectors:
-        """Shape (n, reduced dimension), of unit length."""
+        """Return reduced vectors of unit length, shape (n, reduced dimension)."""
         reduced = vectors @ self.components.T
         lengths = np.linalg.norm(reduced, axis=1, keepdims=True)
         unit: Vectors = reduced / np.maximum(lengths, np.finfo(np.float32).tiny)
@@ -63,13 +63,13 @@ class Reduction:
 
 
 def fit(sample: Vectors, dimension: int) -> tuple[Reduction, Vectors]:
-    """A reduction to `dimension`, and the share of energy that its first n components keep.
+    """Fit a reduction to `dimension`; also return the energy share of its first n components.
 
-    The shares (dimension,) ascend; 1 means that nothing is lost. The same sample gives the same
+    The shares (dimension,) ascend; 1 means no loss. The same sample gives the same
     reduction.
 
     Randomised, by subspace iteration (Halko, Martinsson, Tropp: Finding structure with randomness,
-    algorithm 4.4), in numpy: the library that has it outweighs all else in a searcher's image.
+    algorithm 4.4), in numpy: scikit-learn is larger than the rest of a searcher's image.
     """
     width = min(dimension + _SPARE, *sample.shape)
     start = np.random.default_rng(0).standard_normal((sample.shape[1], width), dtype=np.float32)
@@ -83,10 +83,10 @@ def fit(sample: Vectors, dimension: int) -> tuple[Reduction, Vectors]:
 
 
 def _orthonormal(tall: Vectors) -> Vectors:
-    """An orthonormal basis of what the columns span: all products of large matrices, so fast."""
+    """Return an orthonormal basis of the columns' span, by products of large matrices."""
     columns = tall.astype(np.float64)
     squares, axes = np.linalg.eigh(columns.T @ columns)
-    # What the columns hardly reach is noise; noise of length one does no harm.
+    # Directions that the columns hardly reach are noise; normalised noise does no harm.
     least = squares[-1] * np.finfo(np.float64).eps
     basis: Vectors = (columns @ (axes / np.sqrt(np.maximum(squares, least)))).astype(np.float32)
     return basis

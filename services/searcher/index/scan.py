@@ -1,4 +1,4 @@
-"""Exact nearest rows by matrix products: the whole of a matrix, or some of its rows."""
+"""Finds exact nearest rows by matrix products, in a whole matrix or in some of its rows."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Vectors = NDArray[np.float32]
 """Shape (n, dimension); rows are unit length."""
 
 Positions = NDArray[np.int64]
-"""Rows of a matrix."""
+"""Row numbers of a matrix."""
 
 BATCH_QUERIES: Final = 32
-"""Queries that share one pass over the matrix."""
+"""Queries that share a pass over the matrix."""
 
 _BLOCK_ROWS: Final = 16_384
 _CHUNK: Final = 64
@@ -33,9 +33,9 @@ def mapped(path: Path, count: int, dimension: int) -> Vectors:
 def nearest(
     matrix: Vectors, queries: Vectors, k: int, *, without: Positions = _NONE
 ) -> list[tuple[Positions, Vectors]]:
-    """For each query (n, dimension): the k rows of highest dot product and those products.
+    """Return for each query (n, dimension) the k rows of highest dot product, and the products.
 
-    Highest first; fewer than k only where the matrix has fewer rows. Rows in `without`
+    Highest first; fewer than k only if the matrix has fewer rows. Rows in `without`
     (ascending) are never found.
     """
     found: list[tuple[Positions, Vectors]] = []
@@ -48,7 +48,7 @@ def nearest(
 def nearest_among(
     matrix: Vectors, positions: Positions, query: Vectors, k: int
 ) -> tuple[Positions, Vectors]:
-    """The same for one query (dimension,) among the rows at `positions` only."""
+    """Return the same for a query (dimension,) among the rows at `positions`."""
     found: tuple[Positions, Vectors] = (positions[:0], query[:0])
     for start in range(0, len(positions), _GATHERED_ROWS):
         some = positions[start : start + _GATHERED_ROWS]
@@ -60,9 +60,9 @@ def nearest_among(
 def ranked(
     matrix: Vectors, query: Vectors, positions: Positions | None = None
 ) -> tuple[Positions, Vectors]:
-    """Every row of the matrix, or those at `positions`, by dot product with query (dimension,).
+    """Return all rows, or those at `positions`, by dot product with a query (dimension,).
 
-    Highest first, by position where equal. Takes one pass, and memory for a number a row.
+    Highest first, then by position. Takes a pass, and memory of a number per row.
     """
     if positions is None:
         positions = np.arange(len(matrix))
@@ -82,8 +82,8 @@ def _nearest(
 ) -> list[tuple[Positions, Vectors]]:
     if len(queries) == 1:
         return [_nearest_one(matrix, queries[0], k, without)]
-    # A column a query: BLAS multiplies a tall block by a few columns much faster than their
-    # transposes the other way round.
+    # Queries are columns: BLAS multiplies a tall block by a few columns much faster than the
+    # transposes.
     columns = np.ascontiguousarray(queries.T)
     bounds = np.full(len(queries), -np.inf, np.float32)
     kept: list[tuple[Positions, Positions, Vectors]] = []
@@ -101,7 +101,7 @@ def _nearest(
 def _nearest_one(
     matrix: Vectors, query: Vectors, k: int, without: Positions
 ) -> tuple[Positions, Vectors]:
-    """Return the same for one query (dimension,), without grouping, in half the time."""
+    """Return the same for a query (dimension,), without grouping, in half the time."""
     bound: Vectors = np.full((), -np.inf, np.float32)
     kept: list[tuple[Positions, Vectors]] = []
     for start, dots in _products(matrix, query, without):
@@ -115,7 +115,7 @@ def _nearest_one(
 def _products(
     matrix: Vectors, columns: Vectors, without: Positions
 ) -> Iterator[tuple[int, Vectors]]:
-    """Of each block of rows: where it starts, and its products; those of `without` are -inf."""
+    """Yield the start and the products of each block of rows; rows in `without` get -inf."""
     for start in range(0, len(matrix), _BLOCK_ROWS):
         dots = matrix[start : start + _BLOCK_ROWS] @ columns
         if len(without):
@@ -125,9 +125,9 @@ def _products(
 
 
 def _lower_bounds(dots: Vectors, k: int) -> Vectors:
-    """For each column (or the only one) a value that at least k of its entries reach.
+    """Return for each column a value that at least k of its entries reach.
 
-    The k-th largest of the chunks' maxima: many times cheaper than to partition the column itself.
+    Takes the k-th largest of the chunks' maxima: many times cheaper than partitioning the column.
     """
     rows, columns = len(dots), dots.shape[1:]
     chunks = rows // _CHUNK
@@ -142,11 +142,11 @@ def _lower_bounds(dots: Vectors, k: int) -> Vectors:
 
 
 def best(positions: Positions, dots: Vectors, k: int) -> tuple[Positions, Vectors]:
-    """The k positions of highest dot product (both (n,)) and those products, highest first."""
-    if len(dots) > 4 * k:  # what isn't among the best needs no sorting
+    """Return the k positions of highest dot product (both (n,)) and the products, highest first."""
+    if len(dots) > 4 * k:  # only the best need sorting
         chosen = np.argpartition(-dots, k)[: k + 1]
         chosen = np.flatnonzero(dots >= dots[chosen].min())
         positions, dots = positions[chosen], dots[chosen]
-    # By position where equal, so that the same question gets the same answer.
+    # Ties by position, so that the same question gets the same answer.
     order = np.lexsort((positions, -dots))[:k]
     return positions[order], dots[order]

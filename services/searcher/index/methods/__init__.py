@@ -1,1 +1,1 @@
-"""Ways to search an index version: a module for each, listed in `registry`."""
+"""Search methods: a module for each, listed in `registry`."""

@@ -1,4 +1,4 @@
-"""`annoy` and `reduced-annoy`: trees that split the space at random, mapped from files."""
+"""Implements `annoy` and `reduced-annoy`: random projection trees, mapped from files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.shared.volume.manifest import Manifest, Measurement, MethodName, P
 
 _FIRST_SEARCH_K: Final = 500
 _RAW_BYTES: Final = 512 * 2**20
-"""Annoy on the full vectors is tried up to this size: beyond, it never won and takes hours."""
+"""Up to this size Annoy is tried on full vectors: beyond, it takes hours and was never fastest."""
 
 
 class AnnoyProposer:
@@ -42,14 +42,14 @@ class AnnoyProposer:
         ]
         if len(parts) == 1:
             return parts[0]
-        # In turn, so that the first so many hold each shard's best.
+        # In turn, so that any prefix has each shard's best.
         ranks = np.concatenate([np.arange(len(part)) for part in parts])
         return np.concatenate(parts)[np.argsort(ranks, kind="stable")]
 
 
 @dataclass(frozen=True, slots=True)
 class Annoy:
-    """Has a file a shard."""
+    """Builds a file for each shard."""
 
     name: MethodName
 
@@ -79,9 +79,9 @@ class Annoy:
         return replace(base, method=self.name, trees=trees, search_k=search_k, rerank=MEASURED_AT)
 
     def try_plans(self, tuner: Tuner) -> None:
-        """Measure the smallest search_k that suffices, and around it.
+        """Measure the smallest sufficient search_k, and values around it.
 
-        Ends early where a search is far slower already than what was measured before.
+        Ends early if a search is already far slower than the measured plans.
         """
         work = tuner.workspace
         plan = self.first_plan(tuner.base, work.settings, work.count)
@@ -97,7 +97,7 @@ class Annoy:
             plan = replace(plan, search_k=2 * plan.search_k)
         if plan.search_k > _FIRST_SEARCH_K:
             self._try(tuner, replace(plan, search_k=3 * plan.search_k // 4), shards)
-        if plan.reduces:  # of more nodes, fewer candidates may do
+        if plan.reduces:  # with more nodes, fewer candidates may suffice
             self._try(tuner, replace(plan, search_k=2 * plan.search_k), shards)
 
     def build(
@@ -107,7 +107,7 @@ class Annoy:
         return annoy_file.write_shards(workspace, plan)
 
     def _try(self, tuner: Tuner, plan: Plan, shards: Sequence[Shard]) -> Measurement:
-        """Measure the plan, with as few candidates to re-rank as suffice."""
+        """Measure the plan with the fewest sufficient candidates to re-rank."""
         opened = self.open(tuner.workspace.directory, plan, shards, len(tuner.indexed))
         proposer = _Mapped(opened, tuner.indexed)
         if plan.reduces:
@@ -119,12 +119,12 @@ class Annoy:
 
 @dataclass(frozen=True, slots=True)
 class _Mapped:
-    """Names positions of the collection where the files hold only the `indexed` ones."""
+    """Maps positions in files of `indexed` items to positions of the collection."""
 
     proposer: Proposer
     indexed: Positions
 
     def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
-        """Return what the proposer names, by positions in the collection."""
+        """Return the proposer's candidates, by positions in the collection."""
         found = self.proposer.propose(queries, k_blocks, depth)
         return [np.take(self.indexed, some) for some in found]

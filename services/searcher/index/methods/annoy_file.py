@@ -1,6 +1,6 @@
-"""Annoy files: written in a process of their own, opened here.
+"""Writes Annoy files in a child process, and opens them in this one.
 
-Annoy grows a file that it has mapped. On a full volume that is a bus error, which must not end
+Annoy grows a file that it has mapped. On a full volume that raises SIGBUS, which must not end
 the process that builds.
 """
 
@@ -81,7 +81,7 @@ def _run_child(arguments: Sequence[object], progress: Progress) -> None:
 
 
 def _wait(child: subprocess.Popen[str], progress: Progress) -> str:
-    """What the child says of its failure, once it has ended; `progress` may end the wait."""
+    """Wait for the child, unless `progress` raises; return its error output."""
     while True:
         try:
             return child.communicate(timeout=_LOOK_SECONDS)[1]
@@ -91,7 +91,7 @@ def _wait(child: subprocess.Popen[str], progress: Progress) -> str:
 
 @contextmanager
 def _saved(path: Path, rows: Positions | None) -> Iterator[Sequence[Path]]:
-    """The rows as a file, for as long as it is needed; nothing when there are none."""
+    """Save the rows to a file inside the context; yield no path without rows."""
     if rows is None:
         yield []
         return
@@ -103,10 +103,10 @@ def _saved(path: Path, rows: Positions | None) -> Iterator[Sequence[Path]]:
 
 
 def load(path: Path, dimension: int, count: int) -> AnnoyIndex:
-    """The file, mapped. Raises IndexCorrupt; only a file whose hash was checked is safe to map."""
+    """Map the file. Raises IndexCorrupt; only a file whose hash was checked is safe to map."""
     annoy = AnnoyIndex(dimension, METRIC)
     try:
-        # Not prefault: that holds the GIL for as long as the disk takes.
+        # Without prefault, which holds the GIL while the disk reads.
         annoy.load(str(path))
     except OSError as error:
         message = f"{path.name} is no index of dimension {dimension}: {error}"
@@ -118,7 +118,7 @@ def load(path: Path, dimension: int, count: int) -> AnnoyIndex:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """The child: map the rows, add them one by one, grow the trees on disk."""
+    """Run the child: map the rows, add them, grow the trees on disk."""
     matrix, out, *numbers = arguments[:6]
     dimension, first, count, trees = (int(number) for number in numbers)
     rows = np.memmap(matrix, "<f4", mode="r").reshape(-1, dimension)

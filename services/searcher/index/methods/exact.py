@@ -1,4 +1,4 @@
-"""`exact`: compares every vector."""
+"""Implements `exact`: compares every vector."""
 
 from __future__ import annotations
 

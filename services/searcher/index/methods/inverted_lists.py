@@ -1,7 +1,7 @@
-"""Inverted lists (IVF): vectors grouped by the nearest of some centroids; a search takes a few.
+"""Implements inverted lists (IVF): vectors by nearest centroid; a search scans a few lists.
 
 Spherical k-means on a sample finds the centroids (Sivic and Zisserman: Video Google, 2003). The
-vectors of a list lie together in the file, so that a list is one small matrix product.
+vectors of a list are contiguous in the file, so that a list is a single matrix product.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _BLOCK_ROWS: Final = 8192
 
 
 class InvertedLists:
-    """The lists of one file; used from several threads at once."""
+    """The lists of a file; thread-safe."""
 
     def __init__(
         self, rows: Vectors, centroids: Vectors, edges: Positions, positions: Positions
     ) -> None:
         """rows: (n, dimension), list after list. centroids: (lists, dimension), of unit length.
 
-        edges: where each list begins and the last one ends, (lists + 1,). positions: of each row
+        edges: the start of each list and the end of the last, (lists + 1,). positions: of each row
         in the collection.
         """
         self._rows = rows
@@ -46,7 +46,7 @@ class InvertedLists:
     def open(
         cls, directory: Path, rows: int, dimension: int, lists: int, count: int
     ) -> InvertedLists:
-        """Map what `write` wrote of `rows` of a collection of `count`. Raises IndexCorrupt."""
+        """Map the files that `write` wrote for `rows` of `count` items. Raises IndexCorrupt."""
         path = directory / LISTS
         try:
             with np.load(path, allow_pickle=False) as stored:
@@ -73,9 +73,9 @@ class InvertedLists:
         return cls(matrix.view(np.ndarray), centroids, edges, positions)
 
     def nearest(self, queries: Vectors, probes: int, depth: int) -> list[Positions]:
-        """The best `depth` positions of the nearest `probes` lists for each query (n, dimension).
+        """Return the best `depth` positions of the nearest `probes` lists, per query (n, dimension).
 
-        Best first; more lists are searched where these hold fewer than `depth`.
+        Best first; more lists are searched if these contain fewer than `depth`.
         """
         similarities = queries @ self._centroids
         probes = min(probes, len(self._sizes))
@@ -96,7 +96,7 @@ class InvertedLists:
         return scan.best(positions, dots, depth)[0]
 
     def _enough(self, similarities: Vectors, wanted: int) -> list[int]:
-        """The nearest lists, as many as hold so many."""
+        """Return the nearest lists that together hold enough vectors."""
         order = np.argsort(-similarities)
         held = np.cumsum(self._sizes[order])
         enough: list[int] = order[: int(np.searchsorted(held, wanted)) + 1].tolist()
@@ -104,14 +104,14 @@ class InvertedLists:
 
 
 def stored_centroids(directory: Path) -> Vectors:
-    """Return the centroids (lists, dimension) that `write` has stored there."""
+    """Return the stored centroids (lists, dimension)."""
     with np.load(directory / LISTS, allow_pickle=False) as stored:
         centroids: Vectors = stored["centroids"]
     return centroids
 
 
 def train(matrix: Vectors, rows: Positions, lists: int, progress: Progress) -> Vectors:
-    """Centroids (lists, dimension) of unit length, found on a sample of those rows of the matrix.
+    """Find centroids (lists, dimension) of unit length on a sample of those rows of the matrix.
 
     Needs at least `lists` rows. The same rows give the same centroids.
     """
@@ -134,7 +134,7 @@ def train(matrix: Vectors, rows: Positions, lists: int, progress: Progress) -> V
 def write(
     directory: Path, matrix: Vectors, rows: Positions, centroids: Vectors, progress: Progress
 ) -> None:
-    """Write those rows of the matrix (n, dimension) as lists; in memory, 20 bytes a row of them."""
+    """Write those rows of the matrix (n, dimension) as lists; takes 20 bytes of memory per row."""
     progress.begin("sorting into lists", 2 * len(rows), "vectors")
     nearest = np.empty(len(rows), np.int32)
     for start in range(0, len(rows), _BLOCK_ROWS):
@@ -152,7 +152,7 @@ def write(
 
 
 def _assigned(vectors: Vectors, centroids: Vectors) -> NDArray[np.int64]:
-    """The nearest centroid of each vector, in blocks."""
+    """Return the nearest centroid of each vector, computed in blocks."""
     columns = np.ascontiguousarray(centroids.T)
     return np.concatenate(
         [

@@ -1,4 +1,4 @@
-"""`reduced-ivf`: inverted lists of the reduced vectors, of which the nearest few are compared."""
+"""Implements `reduced-ivf`: scans the nearest inverted lists of the reduced vectors."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from services.shared.volume.manifest import (
 
 _FIRST_PROBES: Final = 4
 _LISTS_A_ROOT: Final = 3
-"""Lists, over the square root of the number of vectors."""
+"""The number of lists over the square root of the number of vectors."""
 _MIN_ITEMS: Final = 2000
-"""Fewer vectors are scanned as fast as lists of them."""
+"""Below this size a full scan is as fast."""
 _MORE_RERANKED: Final = 2
-"""Some more candidates make up for the neighbours in lists that are not searched."""
+"""More candidates compensate for the neighbours in lists that are not searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class ListsProposer:
 
 
 class InvertedListsMethod:
-    """Has two files: the vectors, list after list, and which list begins where."""
+    """Builds two files: the vectors by list, and the start of each list."""
 
     name: MethodName = "reduced-ivf"
 
@@ -98,7 +98,7 @@ class InvertedListsMethod:
     def build(
         self, workspace: Workspace, plan: Plan, in_trial: Positions | None = None
     ) -> tuple[Shard, ...]:
-        """Write the lists of all items, around the centroids of the trial where there was one."""
+        """Write the lists of all items, around the trial's centroids if there are any."""
         self._write(workspace, plan, np.arange(workspace.count), tried=in_trial is not None)
         return ()
 

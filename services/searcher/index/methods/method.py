@@ -1,4 +1,4 @@
-"""The port of a search method: its files, and how it is tried, built, checked and opened."""
+"""Defines the port of a search method: files, tuning, building, checking, opening."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from services.shared.volume.manifest import (
 )
 
 MEASURED_AT: Final = 10
-"""The k that a plan is for; more neighbours take proportionally more candidates."""
+"""The k that a plan is measured for; more neighbours take proportionally more candidates."""
 
 MAX_RERANK: Final = 200
-"""Candidates that are re-ranked for ten neighbours at most, unless a method needs more."""
+"""The maximum of candidates to re-rank for ten neighbours, unless a method needs more."""
 
 _HALVINGS: Final = 3
 
 
 class Proposer(Protocol):
-    """Proposes the items that may be near, from the open files of a method."""
+    """Proposes candidates from the open files of a method."""
 
     def propose(self, queries: Vectors, k_blocks: int, depth: int) -> Sequence[Positions]:
         """Return up to `depth` candidates (of each shard) for each query (n, plan.dimension).
 
         Args:
             queries: unit vectors, reduced where the method searches reduced vectors.
-            k_blocks: how many times ten neighbours are wanted; effort grows in proportion.
+            k_blocks: the wanted neighbours in blocks of ten; effort grows in proportion.
             depth: the number of candidates that are re-ranked.
         """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspace:
-    """Holds what a method builds its files from, and where.
+    """The inputs and the directory of a method's files.
 
     Attributes:
         directory: of the new version; vectors.f32 is in it, and reduced.f32 for the methods that
@@ -104,23 +104,23 @@ class Tuner(Protocol):
 
     @property
     def fastest(self) -> float:
-        """Queries a second of the fastest plan so far that reaches the recall; 0 without one."""
+        """Queries per second of the fastest plan so far that reaches the recall, or 0."""
 
     def asks_for(self, method: MethodName) -> bool:
-        """Return whether the settings name this method, rather than all."""
+        """Return whether the settings name this method explicitly."""
 
     def reaches(self, plan: Plan, proposer: Proposer) -> bool:
-        """Return whether the plan's recall is the one asked for, with 95 % confidence."""
+        """Return whether the plan reaches the requested recall with 95 % confidence."""
 
     def reduction(self, dimension: int) -> Reduction:
-        """Return the reduction to so many dimensions, or to as many as there are."""
+        """Return the reduction to `dimension`, or to as many dimensions as there are."""
 
     def with_rerank(
         self, plan: Plan, proposer: Proposer, *, shards: int = 1, depth: int = MAX_RERANK
     ) -> Plan:
-        """Return the plan with as few candidates to re-rank as reach the recall.
+        """Return the plan with the fewest candidates to re-rank that reach the recall.
 
-        `depth` of each shard where no fewer do.
+        With `depth` of each shard, if no fewer suffice.
         """
 
     def measure(
@@ -131,7 +131,7 @@ class Tuner(Protocol):
         shards: Sequence[Shard] = (),
         recall: float | None = None,
     ) -> Measurement:
-        """Measure recall (or take the one given) and speed, and add them to the table."""
+        """Measure recall, unless it is given, and speed; add them to the measurements."""
 
     def is_enough(self, measured: Measurement) -> bool:
         """Return whether a measured plan reaches the recall."""
@@ -142,13 +142,13 @@ class Method(Protocol):
 
     @property
     def name(self) -> MethodName:
-        """The name in manifests, settings and tables; one that reduces begins with "reduced"."""
+        """The name in manifests and settings; methods on reduced vectors begin with "reduced"."""
 
     def files(self, plan: Plan, /) -> tuple[str, ...]:
-        """Return the files of its own, besides vectors, reduction, items and shards."""
+        """Return its own files, besides vectors, reduction, items and shards."""
 
     def check(self, manifest: Manifest, /) -> None:
-        """Raise IndexCorrupt for a manifest that would be searched wrongly, or not at all."""
+        """Raise IndexCorrupt for a manifest that this method can't search correctly."""
 
     def open(
         self, directory: Path, plan: Plan, shards: Sequence[Shard], count: int, /
@@ -162,7 +162,7 @@ class Method(Protocol):
         """Return the plan of least effort for `count` items."""
 
     def try_plans(self, tuner: Tuner, /) -> None:
-        """Build for the indexed items, and measure the plans worth it. Raises BuildFailed."""
+        """Build for the indexed items, and measure the promising plans. Raises BuildFailed."""
 
     def build(
         self, workspace: Workspace, plan: Plan, in_trial: Positions | None = None, /
@@ -170,9 +170,9 @@ class Method(Protocol):
         """Write the files of the plan for all items; return its shards.
 
         Args:
-            workspace: with the files of the trial, which may be used, where there was one.
-            plan: one that was measured.
-            in_trial: the positions of the items that the files of the trial hold.
+            workspace: may have files of the trial, which can be used.
+            plan: a measured plan.
+            in_trial: the positions of the items in the trial's files.
 
         Raises:
             BuildFailed: a file could not be written.
@@ -180,9 +180,9 @@ class Method(Protocol):
 
 
 def smallest(reaches: Callable[[int], bool], first: int, limit: int) -> int:
-    """Return the smallest effort that `reaches` the recall, within an eighth; or the limit.
+    """Return the smallest effort that `reaches` the recall, within an eighth; at most the limit.
 
-    Doubles the effort from `first` until it is enough, then halves the last step.
+    Doubles the effort from `first` until it suffices, then bisects the last step.
     """
     effort = first
     while effort < limit and not reaches(effort):

@@ -1,4 +1,4 @@
-"""`reduced`: compares every reduced vector, and re-ranks the best."""
+"""Implements `reduced`: compares every reduced vector, and re-ranks the best."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ScanProposer:
 
 
 class Reduced:
-    """Has one file: the reduced vectors."""
+    """Builds a file of the reduced vectors."""
 
     name: MethodName = "reduced"
 
@@ -73,5 +73,5 @@ class Reduced:
     def build(
         self, _workspace: Workspace, _plan: Plan, _in_trial: Positions | None = None
     ) -> tuple[Shard, ...]:
-        """Write nothing: the matrix was written to be tried."""
+        """Write nothing: the trial has written the matrix."""
         return ()
