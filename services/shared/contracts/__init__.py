@@ -23,7 +23,7 @@ MAX_CURSOR: Final = 8192
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Selects items by label (any, when `labels` is empty) and, per attribute, by value."""
+    """Selects items by label (any, if `labels` is empty) and by attribute values."""
 
     labels: tuple[str, ...] = ()
     attributes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Shows samples as a browser does, where a picture's colour space is far from sRGB.
+"""Converts samples to sRGB as a browser does, if a picture's colour space is far from sRGB.
 
-The transform is littlecms's, through Pillow. A profile is a program in a small way: only short ones
-of plain kinds reach littlecms.
+Pillow's littlecms does the transform. A profile is a small program: only short profiles
+of simple kinds reach littlecms.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MAX_PROFILE_BYTES: Final = 2**20
 _MAX_TAGS: Final = 100
 _HEADER_BYTES: Final = 128
 _CLASSES: Final = frozenset({b"mntr", b"scnr", b"prtr", b"spac"})
-"""Profiles of devices and spaces; neither links of devices nor named colours."""
+"""Classes of profiles for devices and spaces; device links and named colours are excluded."""
 
 _PROGRAMS: Final = b"mpet"
-"""Chains of any length, each step of which costs time for every point of a table."""
+"""Chains of processing elements: each costs time for every point of a table."""
 
 _MIN_RANGE: Final = 128
-"""A profile that leaves less of a channel is broken."""
+"""A profile that maps a channel to a smaller range is broken."""
 
 _LEVELS: Final = (0, 51, 102, 153, 204, 255)
 _GAMMAS: Final = (0.1, 10.0)
@@ -39,12 +39,12 @@ _SRGB_TOE: Final = 0.0031308
 
 
 def as_shown(picture: Image.Image, info: dict[Any, Any], *, grey: bool) -> Image.Image:
-    """The RGB or RGBA picture with its samples in sRGB; itself where they nearly are.
+    """Return the RGB or RGBA picture in sRGB; unchanged if it nearly is.
 
     Args:
-        picture: changed in place where its colours are converted by a profile of RGB.
-        info: what Pillow read beside the pixels; a profile goes before PNG's gamma.
-        grey: the file has one channel of colour.
+        picture: changed in place if an RGB profile converts it.
+        info: Pillow's metadata; a profile takes precedence over PNG's gamma.
+        grey: the file has a single channel.
     """
     profile = info.get("icc_profile")
     if isinstance(profile, bytes) and profile:
@@ -87,7 +87,7 @@ def _is_far(profile: bytes) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _grey_levels(profile: bytes) -> tuple[int, ...] | None:
-    """Return each level after a grey profile; None where they hardly change, or can't be read."""
+    """Return each level after a grey profile; None if they hardly change, or it is unreadable."""
     if not _is_plain(profile, b"GRAY"):
         return None
     ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
@@ -100,7 +100,7 @@ def _grey_levels(profile: bytes) -> tuple[int, ...] | None:
 
 @functools.lru_cache(maxsize=64)
 def _gamma_levels(gamma: float) -> tuple[int, ...] | None:
-    """Return each level after PNG's gAMA; None where they hardly change, or it is invalid."""
+    """Return each level after PNG's gAMA; None if they hardly change, or it is invalid."""
     if not _GAMMAS[0] <= gamma <= _GAMMAS[1]:
         return None
     lights = ((level / 255) ** (1 / gamma) for level in range(256))
@@ -124,9 +124,9 @@ def _difference(one: bytes, other: bytes) -> float:
 
 
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
-    """From the profile to sRGB as browsers do it: relative to the white point.
+    """Create the transform from the profile to sRGB as browsers do: relative to the white point.
 
-    Made each time: littlecms may use one in one thread at a time.
+    Created for each image: littlecms allows a transform in one thread at a time.
     """
     source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
     target = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
@@ -137,7 +137,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform:
 
 
 def _is_plain(profile: bytes, space: bytes) -> bool:
-    """Return whether littlecms may read it: short, of that space, with tables and curves only."""
+    """Return whether littlecms may read the profile: short, of that space, without programs."""
     if not _HEADER_BYTES + 4 <= len(profile) <= _MAX_PROFILE_BYTES:
         return False
     (tags,) = struct.unpack_from(">L", profile, _HEADER_BYTES)

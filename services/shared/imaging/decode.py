@@ -1,6 +1,6 @@
-"""Decodes images: the pixels of queries and of a collection's images are made here alone.
+"""Decodes images: all pixels of queries and of a collection's images come from here.
 
-Pillow, no numpy. Hostile bytes end in a named error, never in one of Pillow's own.
+Uses Pillow without numpy. Hostile bytes end in a named error, never in an error of Pillow.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from services.shared.imaging.orientation import (
 from services.shared.imaging.probe import Probe, opened_image
 
 PIXELS: Final = "pillow-v2"
-"""Names what `decode` makes of an image; a change that gives other pixels needs another name."""
+"""The version of `decode` in model ids; a change of its pixels needs another name."""
 
 _COMPARABLE: Final = ("pillow-v1",)
-"""Names before it that gave nearly all images the same pixels."""
+"""Earlier versions that gave the same pixels for nearly all images."""
 
 _BOX_PIXELS: Final = 16
 
@@ -39,22 +39,22 @@ _GREY_MODES: Final = frozenset({"1", "L", "LA"})
 
 _WHITE: Final = (255, 255, 255)
 _DARK: Final = (64, 64, 64)
-"""A grey: of the backgrounds tried (black to mid grey, blues) none kept white shapes further apart
+"""A dark grey: no other background tried (black to mid grey, blues) kept white shapes further apart
 without adding a colour."""
 
 _MIN_INK: Final = 24.0
-"""A transparent image counts as white where its visible pixels differ less from white than this,
-of 255 and on average."""
+"""A transparent image counts as white if its visible pixels differ less from white than this,
+of 255, on average."""
 
 _WHITE_IS_ZERO: Final = 0
 _TWELVE_BITS: Final = (12,)
-"""Values of a TIFF's tags."""
+"""BitsPerSample of a TIFF."""
 
 
 def current_name(model_id: str) -> str:
-    """The model id as this version writes it, of an id whose vectors are comparable with those.
+    """Return the model id as this version writes it, for an id with comparable vectors.
 
-    Vectors of the version before are searched until the collection is built again; only a few kinds
+    Indexes of the earlier version answer until they are built again: only a few kinds
     of images (white on transparent, odd colour profiles) have other vectors now.
     """
     for name in _COMPARABLE:
@@ -71,19 +71,19 @@ def decode(
     box: Box | None = None,
     known: Probe | None = None,
 ) -> Image.Image:
-    """The first frame in RGB, upright, its colours as a browser shows them; only the box, if any.
+    """Return the first frame in RGB, upright, in sRGB; with a box only that part.
 
-    Transparent pictures lie over white, or over dark grey where they would vanish on white. A JPEG
+    Transparent pictures get a white background, or dark grey if they would vanish on white. A JPEG
     may lack its end marker and its last rows.
 
-    target: so many pixels on the short side (of the box) are enough; a JPEG or JPEG 2000 is then
+    target: sufficient pixels on the short side (of the box); a JPEG or JPEG 2000 is then
     decoded at a fraction of its size, which costs a fraction of the time. known: the image's probe,
     where it was made before. Raises what `probe` raises, and BoxTooSmall.
     """
     is_short = len(image) <= limits.max_bytes and short_jpeg.ends_early(image)
     decoded = None if is_short else _decoded(image, limits, target, box, known)
     if decoded is None:
-        with opened_image(image, limits, known):  # its limits hold before anything is decoded
+        with opened_image(image, limits, known):  # checks the limits before anything is decoded
             completed = short_jpeg.completed(image)
         longer = replace(limits, max_bytes=max(limits.max_bytes, len(completed)))
         decoded = _decoded(completed, longer, target, box, known)
@@ -96,7 +96,7 @@ def decode(
 def _decoded(
     image: bytes, limits: Limits, target: int | None, box: Box | None, known: Probe | None
 ) -> Image.Image | None:
-    """The picture; None for a JPEG whose data ends before its last pixel or its end marker."""
+    """Return the picture; None for a JPEG whose data ends before its last pixel or end marker."""
     with opened_image(image, limits, known) as (opened, _):
         if box is not None:
             _check_box(opened, box, limits)
@@ -106,14 +106,14 @@ def _decoded(
             return None
         rgb, orientation = _rgb(opened), orientation_of(opened)
         if box is not None:
-            # Before the turn, which takes long on a whole photograph.
+            # Before the rotation, which takes long on a whole photograph.
             edges = _edges(box, upright_size(rgb.size, orientation))
             rgb = rgb.crop(stored_edges(edges, rgb.size, orientation))
         return upright(rgb, orientation)
 
 
 def _shrink(opened: ImageFile.ImageFile, image: bytes, wanted: tuple[int, int]) -> None:
-    """Let it be decoded at a fraction of its size, if its format can."""
+    """Set the decoder to a fraction of the size, if the format supports that."""
     if opened.format in jpeg.FAMILY:
         opened.draft(None, wanted)
     elif opened.format == jpeg2000.FORMAT:
@@ -121,7 +121,7 @@ def _shrink(opened: ImageFile.ImageFile, image: bytes, wanted: tuple[int, int]) 
 
 
 def _loads(opened: ImageFile.ImageFile) -> bool:
-    """Decode it; False for a JPEG that ends early."""
+    """Decode the image; return False for a JPEG that ends early."""
     try:
         opened.load()
     except OSError as error:
@@ -143,7 +143,7 @@ def _check_box(opened: ImageFile.ImageFile, box: Box, limits: Limits) -> None:
 
 
 def _draft_size(opened: ImageFile.ImageFile, target: int, box: Box | None) -> tuple[int, int]:
-    """The least size to decode at, so that the short side (of the box) has `target` pixels."""
+    """Return the minimum size to decode at, for `target` pixels on the short side (of the box)."""
     if box is None:
         return target, target
     left, top, right, bottom = _edges(box, upright_size(opened.size, orientation_of(opened)))
@@ -152,7 +152,7 @@ def _draft_size(opened: ImageFile.ImageFile, target: int, box: Box | None) -> tu
 
 
 def _edges(box: Box, size: tuple[int, int]) -> Edges:
-    """Left, top, right and bottom in pixels; never empty, never outside an image of that size."""
+    """Return left, top, right and bottom in pixels; never empty, always inside the image."""
     width, height = size
     left = min(max(0, math.floor(box.left * width)), width - 1)
     top = min(max(0, math.floor(box.top * height)), height - 1)
@@ -166,9 +166,9 @@ def _rgb(loaded: ImageFile.ImageFile) -> Image.Image:
         return colour.as_shown(_eight_bits(loaded).convert("RGB"), loaded.info, grey=True)
     grey = loaded.mode in _GREY_MODES
     if not loaded.has_transparency_data:
-        # `convert` copies even where there is nothing to convert.
+        # `convert` copies even without a change of mode.
         rgb = loaded if loaded.mode == "RGB" else loaded.convert("RGB")
-        # The profile of another space says nothing of what its conversion gave.
+        # The profile of another space does not apply to the converted picture.
         info = {} if loaded.mode in _OTHER_SPACES else loaded.info
         return colour.as_shown(rgb, info, grey=grey)
     rgba = loaded if loaded.mode == "RGBA" else loaded.convert("RGBA")
@@ -176,12 +176,12 @@ def _rgb(loaded: ImageFile.ImageFile) -> Image.Image:
 
 
 def _eight_bits(loaded: ImageFile.ImageFile) -> Image.Image:
-    """Grey of 12 or 16 bits in 8, black as 0."""
+    """Convert grey of 12 or 16 bits to 8, black as 0."""
     tags = getattr(loaded, "tag_v2", {})
     scale = 16 if tags.get(ExifTags.Base.BitsPerSample) == _TWELVE_BITS else 256
     # Pillow clips 16 bits to 8: scale first. `point` scales mode I exactly, I;16 not.
     grey = loaded.convert("I").point(lambda value: value * (1 / scale)).convert("L")
-    # Pillow heeds it in all TIFFs but these.
+    # Pillow applies it in all TIFFs but these.
     is_negative = tags.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
     return ImageChops.invert(grey) if is_negative else grey
 
@@ -209,6 +209,6 @@ def _vanishes(rgba: Image.Image, on_white: Image.Image) -> bool:
     opaque = weights[-1] == rgba.width * rgba.height
     if opaque or not visible:
         return False
-    # The strongest channel, since yellow and other light colours differ from white by one alone.
+    # By the channel that differs most, since light yellow differs from white in a single channel.
     ink = max(255 - mean for mean in ImageStat.Stat(on_white).mean) * rgba.width * rgba.height
     return ink < _MIN_INK * visible

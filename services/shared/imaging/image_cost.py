@@ -1,6 +1,6 @@
 """Limits the cost of decoding beyond bytes and pixels: reads, scans, memory.
 
-In some formats a few bytes cause much work, which is counted before it is done.
+In some formats a few bytes cause much work, which is bounded before it is done.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from services.shared.errors import Overloaded, UndecodableImage
 from services.shared.imaging.formats import jpeg
 
 MAX_READS: Final = 200_000
-"""Of a sound picture Pillow reads some thousands of pieces; each is a turn of a Python loop."""
+"""The maximum of reads. Pillow reads a valid picture in some thousand calls of a Python loop."""
 
 _MAX_SCANS: Final = 100
-"""Encoders write some 10. Each makes libjpeg visit all pixels, and takes but a hundred bytes."""
+"""Encoders write about 10 scans. Each makes libjpeg visit all pixels, for only a hundred bytes."""
 
 _MAX_SCANS_OF_LARGE: Final = 40
 _LARGE_PIXELS: Final = 16_000_000
@@ -28,7 +28,7 @@ _MAX_BYTES_A_PIXEL: Final = 16
 
 @contextmanager
 def memory_errors_named() -> Iterator[None]:
-    """Raise Overloaded for a MemoryError: this machine is short of memory, whatever the image."""
+    """Raise Overloaded for a MemoryError: the machine lacks memory, whatever the image."""
     try:
         yield
     except MemoryError as error:
@@ -39,12 +39,12 @@ def memory_errors_named() -> Iterator[None]:
 class Reader(io.BytesIO):
     """Reads an image's bytes in a limited number of reads.
 
-    Millions of empty chunks, comments or segments would each take a turn of a Python loop, and some
+    Millions of empty chunks, comments or segments would each take an iteration in Python, and some
     would be kept.
     """
 
     reads = 0
-    """How many reads there were."""
+    """The number of reads so far."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read at most `size` bytes. Raises UndecodableImage."""
@@ -58,8 +58,8 @@ class Reader(io.BytesIO):
 def check_scans(image: bytes, pixels: int) -> None:
     """Raise UndecodableImage for a JPEG, of several scans, that has too many for its pixels.
 
-    libjpeg holds all of its coefficients, and visits all of them for each scan. Marker bytes may
-    also be in what follows a picture, so those of one scan say nothing.
+    libjpeg holds all of its coefficients, and visits all of them for each scan. Marker bytes may also
+    follow a picture, so a file with a single scan is not checked.
     """
     scans = image.count(jpeg.SCAN_START)
     limit = _MAX_SCANS_OF_LARGE if pixels > _LARGE_PIXELS else _MAX_SCANS
@@ -71,6 +71,6 @@ def check_scans(image: bytes, pixels: int) -> None:
 def decoding_bytes(name: str, pixels: int, *, progressive: bool) -> int:
     """Return the maximum memory, in bytes, that decoding these pixels takes, as measured."""
     bytes_a_pixel = _MAX_BYTES_A_PIXEL
-    if not progressive:  # whose coefficients are all held
+    if not progressive:  # a progressive JPEG needs memory for all coefficients
         bytes_a_pixel = _BYTES_A_PIXEL.get(name, _MAX_BYTES_A_PIXEL)
     return bytes_a_pixel * pixels

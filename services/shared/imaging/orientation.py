@@ -25,37 +25,37 @@ _UPRIGHT: Final[dict[int, Image.Transpose]] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""The operation that undoes each orientation."""
+"""The operation that reverts each orientation."""
 
 _AS_STORED: Final = 1
 _TURNED_BY_ITSELF: Final = frozenset({"HEIF", "TIFF"})
 
 _PREFIX: Final = b"Exif\0\0"
-"""Begins an EXIF block in a JPEG; some programs write it twice, or into other formats."""
+"""The start of an EXIF block in a JPEG; some programs write it twice, or into other formats."""
 
 _AS_TEXT: Final = "Raw profile type exif"
 _LINES_BEFORE: Final = 3
-"""A PNG's text of that keyword is EXIF in hexadecimal digits, behind these lines."""
+"""In a PNG's text, EXIF follows these lines as hexadecimal digits."""
 
 _IN_XMP: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
-"""They swap width and height."""
+"""The orientations that swap width and height."""
 
 _MIRRORED_X: Final = frozenset({2, 3, 7, 8})
-"""Their stored rows are read from right to left."""
+"""The orientations whose rows are stored from right to left."""
 
 _MIRRORED_Y: Final = frozenset({3, 4, 6, 7})
-"""Their stored columns are read from below."""
+"""The orientations whose columns are stored from below."""
 
 
 def orientation_of(opened: Image.Image) -> int:
     """Return the orientation from 1 (upright) to 8; 1 where the file has no valid one.
 
-    EXIF goes before XMP.
+    EXIF takes precedence over XMP.
 
-    A HEIF is turned by its own properties (irot, imir) when it is decoded; the standard calls its
-    EXIF orientation informative, and libheif's tools heed it no more than this does. Pillow turns
+    A HEIF is rotated by its own properties (irot, imir) when it is decoded; by the standard its
+    EXIF orientation is informative, and libheif's tools ignore it, too. Pillow rotates
     a TIFF when it decodes it.
     """
     if opened.format in _TURNED_BY_ITSELF:
@@ -65,7 +65,7 @@ def orientation_of(opened: Image.Image) -> int:
 
 
 def _exif(info: Mapping[Any, Any]) -> bytes:
-    """The EXIF block of an image, as a TIFF; empty where there is none."""
+    """Return the EXIF block of an image as a TIFF; empty without any."""
     exif = info.get("exif")
     if exif is None and isinstance(text := info.get(_AS_TEXT), str):
         with suppress(ValueError):
@@ -76,9 +76,9 @@ def _exif(info: Mapping[Any, Any]) -> bytes:
 
 
 def _in_exif(exif: bytes) -> int | None:
-    """The orientation in an EXIF block, read by hand; None where the block has none.
+    """Return the orientation in an EXIF block, parsed here; None without any.
 
-    Pillow would make an object of each value, and millions of values fit into one tag.
+    Pillow would create an object for each value, and a tag may have millions of values.
     """
     try:
         tag = tiff.directory(exif).get(ExifTags.Base.Orientation)

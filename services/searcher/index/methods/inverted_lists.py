@@ -73,7 +73,7 @@ class InvertedLists:
         return cls(matrix.view(np.ndarray), centroids, edges, positions)
 
     def nearest(self, queries: Vectors, probes: int, depth: int) -> list[Positions]:
-        """Return the best `depth` positions of the nearest `probes` lists, per query (n, dimension).
+        """Return the best `depth` positions of the nearest `probes` lists for each query.
 
         Best first; more lists are searched if these contain fewer than `depth`.
         """

@@ -1,1 +1,1 @@
-"""Reads what the files of each format say about themselves, within bounds."""
+"""Reads the headers of each format within bounds."""

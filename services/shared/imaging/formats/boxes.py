@@ -1,4 +1,4 @@
-"""Reads the boxes that HEIF, AVIF and MP4 files are made of, each bounded in number."""
+"""Reads the boxes of HEIF, AVIF and MP4 files, with bounds on their number."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from services.shared.errors import UndecodableImage
 from services.shared.imaging.reading import Fields
 
 MAX_BOXES: Final = 4_096
-"""Siblings. A photograph in tiles has one box for each tile in three places."""
+"""The maximum of sibling boxes. A tiled photograph has a box for each tile in three places."""
 
 _FULL: Final = 4
-"""Bytes of version and flags at the start of a full box."""
+"""The bytes of version and flags at the start of a full box."""
 
 
 class Box(NamedTuple):
-    """A box's type and where its content lies in the file."""
+    """A box's type, and the place of its content in the file."""
 
     kind: bytes
     start: int
@@ -24,9 +24,9 @@ class Box(NamedTuple):
 
 
 def boxes(image: bytes, start: int, end: int, *, cut: bool = False) -> Iterator[Box]:
-    """The boxes that stand side by side in a part of the file.
+    """Yield the sibling boxes in a part of the file.
 
-    cut: end at a box that does not fit, as phones append data of their own. Raises
+    cut: end at a box that does not fit, since phones append data of their own. Raises
     UndecodableImage.
     """
     count = 0
@@ -52,7 +52,7 @@ def boxes(image: bytes, start: int, end: int, *, cut: bool = False) -> Iterator[
 def by_kind(
     image: bytes, start: int, end: int, kinds: Collection[bytes], *, cut: bool = False
 ) -> dict[bytes, Box]:
-    """The boxes of these kinds, each of which may be there once. Raises as `boxes` does."""
+    """Return the boxes of these kinds, each at most once. Raises as `boxes` does."""
     found: dict[bytes, Box] = {}
     for box in boxes(image, start, end, cut=cut):
         if box.kind not in kinds:
@@ -65,14 +65,14 @@ def by_kind(
 
 
 def at_most(count: int, limit: int, noun: str) -> None:
-    """Raise UndecodableImage where the image has too many of something."""
+    """Raise UndecodableImage if the image has too many of something."""
     if count > limit:
         message = f"the image has more than {limit} {noun}"
         raise UndecodableImage(message)
 
 
 def full(image: bytes, box: Box) -> tuple[int, int, Fields]:
-    """A full box's version and flags, and the fields after them."""
+    """Return a full box's version and flags, and its fields."""
     fields = Fields(image, box.start, box.end)
     head = fields.number(_FULL)
     return head >> 24, head & 0xFFFFFF, fields

@@ -1,6 +1,6 @@
-"""Reads from a HEIC's or AVIF's own boxes how large it is, and how much will be decoded for it.
+"""Reads from a HEIC's or AVIF's boxes its size, and the number of pixels to decode.
 
-Such a file may name the same few bytes again and again: as tiles, as layers, as frames. Every use
+Such a file may reference the same few bytes many times: as tiles, layers, frames. Every use
 is counted, since a decoder decodes each.
 """
 
@@ -21,19 +21,19 @@ from services.shared.imaging.formats.tracks import Track
 from services.shared.imaging.reading import Fields
 
 MAX_TIMES_SHOWN: Final = 4
-"""How many pixels may be decoded for each that is shown: edges of tiles, layers."""
+"""The maximum of decoded pixels for each displayed pixel: edges of tiles, layers."""
 
 FLOOR_PIXELS: Final = 2**20
-"""May always be decoded: a tile is as large for a tiny picture."""
+"""Always permitted: a tiny picture may have a tile of this size."""
 
 _MAX_DEPTH: Final = 4
 _MAX_FRAMES: Final = 4
-"""In the first sample of a sequence, which may bring pictures that are not shown themselves."""
+"""The maximum of frames in the first sample of a sequence, which may have hidden pictures."""
 
 _HEVC: Final = frozenset({b"hvc1", b"hev1"})
 _CODED: Final = _HEVC | {b"av01"}
 _NOT_READ: Final = frozenset({b"avc1", b"evc1", b"j2k1", b"jpeg", b"lhv1", b"unci", b"vvc1"})
-"""Sound ways of coding that no library here reads."""
+"""Valid codecs that no library here reads."""
 
 _DERIVED: Final = frozenset({b"grid", b"iovl", b"iden"})
 _SEQUENCE_BRANDS: Final = frozenset({b"avis", b"msf1", b"hevc", b"hevx", b"hevm", b"hevs"})
@@ -43,10 +43,10 @@ _CHANNELS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Describes a container's picture.
+    """The picture of a container.
 
-    format: AVIF or HEIF. width, height: as Pillow shows them. decoded_pixels: how many have to be
-    decoded or filled; those of transparency, of one channel, count a quarter.
+    format: AVIF or HEIF. width, height: as Pillow shows them. decoded_pixels: the pixels to
+    decode or fill; those of the single channel of transparency count a quarter.
     """
 
     format: str
@@ -58,8 +58,8 @@ class Picture:
 def read(image: bytes, max_pixels: int) -> Picture:
     """Read a HEIC or AVIF file without decoding it.
 
-    Raises UndecodableImage where it is broken, or makes a decoder work again and again on the same
-    bytes; TooManyPixels where it decodes more than `max_pixels`.
+    Raises UndecodableImage if it is broken or makes a decoder process the same bytes many times,
+    TooManyPixels if it decodes more than `max_pixels`.
     """
     try:
         picture = _Reader(container(image)).picture()
@@ -72,7 +72,7 @@ def read(image: bytes, max_pixels: int) -> Picture:
 
 def _check_decoded(picture: Picture, max_pixels: int) -> None:
     shown, decoded = picture.width * picture.height, picture.decoded_pixels
-    # Tiles end beyond the edges, and transparency counts a quarter.
+    # Tiles extend beyond the edges, and transparency counts a quarter.
     if decoded > 1.5 * max_pixels + FLOOR_PIXELS:
         message = f"the image decodes {decoded} pixels; {max_pixels} are accepted"
         raise TooManyPixels(message)
@@ -82,7 +82,7 @@ def _check_decoded(picture: Picture, max_pixels: int) -> None:
 
 
 class _Reader:
-    """Adds up what is decoded of a container's items."""
+    """Adds up the decoded pixels of a container's items."""
 
     def __init__(self, held: Container) -> None:
         self._held = held
@@ -123,7 +123,7 @@ class _Reader:
         return coded.pixels * max(1, coded.pictures)
 
     def _coded_kind(self, number: int, depth: int = 0) -> bytes:
-        """The codec of an item or of the first that it is derived from."""
+        """Return the codec of an item, or of the first item that it is derived from."""
         item = self._item(number)
         if item.kind in _CODED:
             return item.kind
@@ -157,7 +157,7 @@ class _Reader:
         return width, height
 
     def _decoded_alpha(self) -> int:
-        """The decoded pixels of transparency; tiles may each have a plane of it."""
+        """Return the decoded pixels of transparency; each tile may have an alpha plane."""
         return sum(
             self._decoded(origin, 0)
             for kind, origin in self._held.references
@@ -172,7 +172,7 @@ class _Reader:
         return b"alpha" in name or b"auxid:1\0" in name
 
     def _count_decoded(self, number: int, depth: int) -> int:
-        """The pixels that are decoded or filled for an item, each use counted."""
+        """Return the decoded or filled pixels of an item; each use counts."""
         item = self._item(number)
         if item.kind in _CODED:
             coded = self._coded(item.kind, item.properties, self._held.content(item))
@@ -190,7 +190,7 @@ class _Reader:
         return max(self._canvas(item), sum(self._decoded(part, depth + 1) for part in parts))
 
     def _canvas(self, item: Item) -> int:
-        """The pixels that a grid or an overlay is put together in."""
+        """Return the pixels of the canvas of a grid or an overlay."""
         fields = Fields(self._held.content(item))
         if item.kind == b"iden":
             return 0
@@ -210,6 +210,6 @@ class _Reader:
 
 
 def _cropped(fields: Fields, length: int) -> int:
-    """A side of a clean aperture, which is a fraction; the whole side where that is broken."""
+    """Return a side of a clean aperture, a fraction; the whole side if that is broken."""
     above, below = fields.number(4), fields.number(4)
     return min(length, max(1, round(above / below))) if above and below else length

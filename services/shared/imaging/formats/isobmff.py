@@ -1,6 +1,6 @@
 """Reads the boxes of HEIF and AVIF files: items, their properties, references and tracks.
 
-Nothing is decoded and no library opens the file. Everything that a few bytes can repeat is bounded:
+Decodes nothing and uses no library. Everything that a few bytes can repeat is bounded:
 items, extents, references, properties.
 """
 
@@ -20,11 +20,11 @@ MAX_REFERENCES: Final = 8_192
 MAX_EXTENTS: Final = 8_192
 MAX_ASSOCIATIONS: Final = 32_768
 MAX_METADATA_ITEMS: Final = 64
-"""EXIF and XMP of the picture, of its depth map and of the other layers that phones write."""
+"""The maximum of EXIF and XMP items: of the picture, its depth map and other layers of phones."""
 
 _SLACK_BYTES: Final = 2**20
 _MAX_TIMES_READ: Final = 2
-"""Encoders let equal tiles share their bytes: a sound file may name a little more than it has."""
+"""Encoders let equal tiles share bytes: a valid file may reference a little more than it has."""
 
 _METADATA: Final = frozenset({b"Exif", b"mime", b"uri "})
 _IN_IDAT: Final = 1
@@ -32,39 +32,39 @@ _IN_IDAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An item of the file: a coded picture, a derived one, or metadata."""
+    """An item of the file: a coded picture, a derived picture, or metadata."""
 
     kind: bytes
     extents: Sequence[tuple[int, int]]
-    """Start and end in the file, in order."""
+    """Start and end of each part in the file, in order."""
     properties: Sequence[Box]
 
     def property(self, kind: bytes) -> Box | None:
-        """The first property of that kind."""
+        """Return the first property of that kind."""
         return next((box for box in self.properties if box.kind == kind), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """The parts of a file that decide what is decoded."""
+    """The parts of a file that determine the work of a decoder."""
 
     image: bytes
     brand: bytes
     primary: int
     items: Mapping[int, Item]
     references: Mapping[tuple[bytes, int], Sequence[int]]
-    """Targets by the reference's type and the item that it starts from."""
+    """Targets by the reference's type and its source item."""
     tracks: Sequence[Track]
 
     def content(self, item: Item) -> bytes:
-        """The item's bytes."""
+        """Return the item's bytes."""
         return b"".join(self.image[start:end] for start, end in item.extents)
 
 
 def container(image: bytes) -> Container:
     """Read a file's boxes.
 
-    Raises UndecodableImage where they are broken or repeat too much, struct.error where they end
+    Raises UndecodableImage if they are broken or repeat too much, struct.error if they end
     too early.
     """
     top = by_kind(image, 0, len(image), {b"ftyp", b"meta", b"moov"}, cut=True)
@@ -116,7 +116,7 @@ def _item_types(image: bytes, box: Box | None) -> dict[int, bytes]:
 def _extents(
     image: bytes, box: Box | None, idat: Box | None
 ) -> dict[int, Sequence[tuple[int, int]]]:
-    """Where each item's bytes lie; their sum may be little more than the file has."""
+    """Return the place of each item's bytes; their sum is bounded by the file's size."""
     if box is None:
         return {}
     version, _, fields = full(image, box)
@@ -154,7 +154,7 @@ def _extents(
 
 
 def _source(image: bytes, method: int, idat: Box | None) -> tuple[int, int]:
-    """The part of the file that an item's offsets count from."""
+    """Return the part of the file that an item's offsets count from."""
     if method == 0:
         return 0, len(image)
     if method == _IN_IDAT and idat is not None:
@@ -164,7 +164,7 @@ def _source(image: bytes, method: int, idat: Box | None) -> tuple[int, int]:
 
 
 def _check_repeats(named: int, size: int, noun: str) -> None:
-    """Refuse a file whose parts name far more bytes than it has. Raises UndecodableImage."""
+    """Refuse a file whose parts reference far more bytes than it has. Raises UndecodableImage."""
     if named > _MAX_TIMES_READ * size + _SLACK_BYTES:
         message = f"the image's {noun} name {named} bytes, but the file has {size}"
         raise UndecodableImage(message)
@@ -188,7 +188,7 @@ def _references(image: bytes, box: Box | None) -> dict[tuple[bytes, int], Sequen
 
 
 def _properties(image: bytes, box: Box | None) -> dict[int, Sequence[Box]]:
-    """Each item's properties; those that many items share count as often as they are named."""
+    """Return each item's properties; a shared property counts for each item."""
     if box is None:
         return {}
     inside = list(boxes(image, box.start, box.end))

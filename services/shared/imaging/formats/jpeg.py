@@ -1,7 +1,7 @@
 """Reads the segments of a JPEG before its first scan, without a library.
 
-Only of a JPEG as cameras and encoders write it. What is odd is left to the decoder, which looks at
-every image again.
+Reads only JPEGs as cameras and encoders write them. The decoder, which checks every image again,
+handles the others.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _SCAN: Final = 0xDA
 _BITS: Final = 8
 _COMPONENTS: Final = frozenset({1, 3, 4})
 _FRAMES: Final = {0xC0: False, 0xC1: False, 0xC2: True}
-"""The markers of baseline, extended and progressive ones, and whether that is progressive."""
+"""The markers of baseline, extended and progressive frames; true for progressive."""
 
 FRAME_MARKERS: Final = frozenset(_FRAMES)
 
 _PLAIN: Final = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})
-"""Tables, restart intervals, comments, and what applications add."""
+"""The markers of tables, restart intervals, comments and application data."""
 
 
 class Frame(NamedTuple):
-    """The picture's size as stored. in_scans: it comes in several, of which each adds something."""
+    """The picture's stored size. in_scans: the data comes in several scans."""
 
     width: int
     height: int
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
 
 
 def frame(image: bytes) -> Frame | None:
-    """The frame of a JPEG; None where there is anything but plain segments, all in a row."""
+    """Return the frame of a JPEG; None if other segments come before the first scan."""
     try:
         return _frame(image) if image.startswith(START) else None
     except (struct.error, IndexError):
@@ -64,19 +64,19 @@ def _frame(image: bytes) -> Frame | None:
 
 
 class Segment(NamedTuple):
-    """A marker, and where what it holds begins, after its length."""
+    """A marker, and the start of its data after the length."""
 
     marker: int
     start: int
 
     @property
     def is_scan(self) -> bool:
-        """A scan begins here."""
+        """The segment begins a scan."""
         return self.marker == _SCAN
 
 
 def segments(image: bytes) -> Iterator[Segment]:
-    """The segments from the first to the first scan's, as far as they stand in a row."""
+    """Yield the segments up to the first scan, as far as they are contiguous."""
     place = 2
     for _ in range(_MAX_SEGMENTS):
         if place + 4 > len(image) or image[place] != START[0]:

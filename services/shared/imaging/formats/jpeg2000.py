@@ -1,6 +1,6 @@
-"""Reads what a JPEG 2000 says of its picture: sizes, tiles, and the resolutions that it holds.
+"""Reads the header of a JPEG 2000: size, tiles, and resolutions.
 
-Only the few bytes before the first tile are read. OpenJPEG would make room for what they name.
+Reads only the few bytes before the first tile. OpenJPEG would allocate memory for all they declare.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from services.shared.errors import UndecodableImage
 
 FORMAT: Final = "JPEG2000"
-"""Pillow's name of it."""
+"""Pillow's name of the format."""
 
 _START: Final = b"\xff\x4f\xff\x51"
 _BOXES: Final = b"\0\0\0\x0cjP  "
@@ -24,11 +24,11 @@ _TILE: Final = 0x90
 _MAX_BOXES: Final = 1000
 _MAX_SEGMENTS: Final = 1000
 _MAX_TILES: Final = 4096
-"""OpenJPEG makes 6 KB of room for each before it reads one."""
+"""OpenJPEG allocates 6 KB for each tile before it reads any."""
 
 _MAX_PACKETS: Final = 4_000_000
-"""Room is made for each, by quality layer, resolution, component and place; 64 megapixels in five
-layers and small precincts have 600,000."""
+"""OpenJPEG allocates memory for each, by quality layer, resolution, component and place; 64
+megapixels in five layers and small precincts have 600,000."""
 
 _ONE_PRECINCT: Final = 0xFF
 _MAX_COMPONENTS: Final = 4
@@ -36,7 +36,7 @@ _MAX_REDUCTION: Final = 5
 
 
 class Codestream(NamedTuple):
-    """The picture's size, how often it can be halved, and how many packets it may have."""
+    """The picture's size, its number of halvings, and its maximum of packets."""
 
     width: int
     height: int
@@ -47,14 +47,14 @@ class Codestream(NamedTuple):
 
 
 def check(image: bytes, size: tuple[int, int]) -> None:
-    """Refuse a JPEG 2000 whose codestream holds anything else than its container says.
+    """Refuse a JPEG 2000 whose codestream contradicts its container.
 
     Args:
         image: the file.
         size: width and height as Pillow read them from the container.
 
     Raises:
-        UndecodableImage: also for more tiles than are accepted.
+        UndecodableImage: they differ, or there are too many tiles.
     """
     found = codestream(image)
     if found is None:
@@ -73,7 +73,7 @@ def check(image: bytes, size: tuple[int, int]) -> None:
 
 
 def codestream(image: bytes) -> Codestream | None:
-    """The codestream's own header; None where it is not as encoders write it."""
+    """Return the codestream's header; None if it is not as encoders write it."""
     try:
         start = _start(image)
         return None if start is None else _header(image, start)
@@ -82,14 +82,14 @@ def codestream(image: bytes) -> Codestream | None:
 
 
 def reduction(image: bytes, wanted: tuple[int, int]) -> int:
-    """How often to halve the picture, so that it keeps at least the wanted width and height."""
+    """Return how often to halve the picture, so that it keeps at least the wanted size."""
     found = codestream(image)
     if found is None:
         return 0
     many = 0
     for times in range(1, min(found.halvings, _MAX_REDUCTION) + 1):
         sides = [(found.width, wanted[0]), (found.height, wanted[1])]
-        # Pillow rounds where the codestream rounds up: only where these agree it can decode.
+        # Pillow rounds to the nearest, the codestream up: decoding works only if they agree.
         if all(-(-side >> times) >= least and _agrees(side, times) for side, least in sides):
             many = times
     return many
@@ -100,7 +100,7 @@ def _agrees(side: int, times: int) -> bool:
 
 
 def _start(image: bytes) -> int | None:
-    """Where the codestream begins, in the container or without one."""
+    """Return the start of the codestream, in a container or without."""
     if image.startswith(_START):
         return 0
     place = 0
@@ -123,7 +123,7 @@ def _header(image: bytes, start: int) -> Codestream | None:
     )
     tiles = -(-(x1 - tile_x) // tile_width) * -(-(y1 - tile_y) // tile_height)
     tile = min(tile_width, x1 - x0), min(tile_height, y1 - y0)
-    # A picture that begins elsewhere, or a component of its own coding, is decoded whole.
+    # A picture with an offset, or a component with its own coding, is decoded whole.
     halvings, layers, packets, even, place = 0, 1, 0, not (x0 or y0), start + 4 + size
     for _ in range(_MAX_SEGMENTS):
         marker, length = struct.unpack_from(">HH", image, place)
@@ -142,13 +142,13 @@ def _header(image: bytes, start: int) -> Codestream | None:
 
 
 def _packets(image: bytes, place: int, tile: tuple[int, int], *, own: int) -> int:
-    """How many packets a layer of a component of a tile has, at most.
+    """Return the maximum of packets in a layer of a component of a tile.
 
     Args:
         image: the file.
-        place: where the number of halvings stands; sizes of precincts follow five bytes later.
+        place: of the number of halvings; sizes of precincts follow five bytes later.
         tile: width and height.
-        own: the coding has sizes of precincts of its own.
+        own: the coding defines sizes of precincts.
     """
     halvings, many = image[place], 0
     for number in range(halvings + 1):

@@ -1,8 +1,8 @@
-"""Takes out of a JPEG the metadata that nobody here reads, before Pillow opens it.
+"""Removes unused metadata from a JPEG before Pillow opens it.
 
-Pillow keeps every segment, and joins all EXIF segments: thousands of them cost it minutes. So the
-first EXIF and XMP segments and one colour profile stay; other segments stay as far as small bounds
-go. Bounds hold as well for tables and frame headers, which Pillow reads in Python.
+Pillow keeps every segment, and joins all EXIF segments: thousands of them take minutes. Only the
+first EXIF and XMP segments and a colour profile stay; other segments stay within small bounds.
+Bounds also apply to tables and frame headers, which Pillow reads in Python.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _TABLES: Final = 0xDB
 _APPLICATIONS: Final = range(0xE0, 0xF0)
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _WITHOUT_LENGTH: Final = frozenset({0x00, 0xC8, *range(0xD0, 0xDA), *range(0xF0, 0xFE)})
-"""Padding, restarts and other markers that Pillow passes over without a length."""
+"""Padding, restarts and other markers that Pillow skips without a length."""
 
 _MAX_SEGMENTS: Final = 50_000
-"""Pillow reads each in four pieces, and refuses an image of more than `image_cost` allows."""
+"""Pillow reads each in four calls, and `image_cost` limits the calls."""
 
 _MAX_TABLE_BYTES: Final = 2**16
 _MAX_FRAME_BYTES: Final = 2**10
 
 
 class _Bound(NamedTuple):
-    """How many segments of a kind stay, and how many bytes of them together."""
+    """The maximum of segments of a kind, and of their bytes together."""
 
     segments: int
     size: int
@@ -42,11 +42,11 @@ _BOUNDS: Final = {
     b"Exif\0\0": _Bound(1, 2**16 + 2),
     b"http://ns.adobe.com/xap/1.0/\0": _Bound(1, 2**16 + 2),
     b"ICC_PROFILE\0": _Bound(255, 2**20),
-    # Pillow makes a number of each value that stands there; real ones have some 100 bytes.
+    # Pillow creates a number for each value there; real segments have some 100 bytes.
     b"MPF\0": _Bound(1, 2**10),
     _OTHER: _Bound(64, 2**20),
 }
-"""By what the segment begins with."""
+"""Bounds by the start of the segment."""
 
 
 class _Segment(NamedTuple):
@@ -56,10 +56,10 @@ class _Segment(NamedTuple):
 
 
 def without_metadata(image: bytes) -> bytes:
-    """The JPEG without the segments that are over the bounds; itself where there are none.
+    """Return the JPEG without segments beyond the bounds; unchanged if there are none.
 
     Raises:
-        UndecodableImage: it has more segments, tables or frame headers than any picture.
+        UndecodableImage: there are more segments, tables or frame headers than in any valid file.
     """
     if not image.startswith(jpeg.START):
         return image
@@ -81,7 +81,7 @@ def without_metadata(image: bytes) -> bytes:
 
 
 def _segments(image: bytes) -> Iterator[_Segment]:
-    """The segments before the first scan, as Pillow finds them: it passes over other bytes."""
+    """Yield the segments before the first scan as Pillow finds them: other bytes are skipped."""
     place = 2
     for _ in range(_MAX_SEGMENTS):
         place = image.find(_MARK, place)

@@ -12,25 +12,25 @@ _TEXTS: Final = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _PROFILE: Final = b"iCCP"
 _LOOKED_AT: Final = _TEXTS | {_PROFILE}
 _WITH_TURN: Final = (b"Raw profile type exif\0", b"XML:com.adobe.xmp\0")
-"""Keywords of the texts that may say how the picture is turned."""
+"""Keywords of texts that may have the orientation."""
 
 _MAX_UNPACKED: Final = 2**20
-"""Pillow refuses a picture with a longer text."""
+"""The maximum size of a text in Pillow."""
 
 _MAX_CHUNKS: Final = 200_000
-"""A file of more is refused when it is read."""
+"""A file with more chunks is refused later."""
 
 _HEAD: Final = struct.Struct(">L4s")
 _FRAME_BYTES: Final = 12
-"""A chunk's length, name and checksum."""
+"""The bytes of a chunk's length, name and checksum."""
 
 
 def without_text(image: bytes) -> bytes:
-    """The PNG without its texts and without a colour profile that is too large.
+    """Return the PNG without its texts and without a colour profile that is too large.
 
-    The first colour profile stays, and the first text of each keyword that may hold an orientation,
-    each where it is small: however many there are, three are unpacked. Bytes that are no PNG, or
-    are broken, come back as they are: the decoder says what is wrong.
+    The first colour profile stays, and the first text of each keyword that may have an orientation,
+    if it is small: at most three are unpacked. Bytes that are not a PNG, or
+    are broken, are returned unchanged: the decoder reports the fault.
     """
     if not image.startswith(SIGNATURE):
         return image

@@ -1,4 +1,4 @@
-"""Completes JPEGs that end early: without their end marker, or without their last rows."""
+"""Completes JPEGs that lack their end marker or their last rows."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from services.shared.imaging.formats import jpeg, jpeg_metadata
 
 _END: Final = b"\xff\xd9"
 _OTHER_BITS: Final = bytes(range(1, 255)) * 16
-"""Any data: a decoder that still needs data makes other pixels of it than of the end marker."""
+"""Arbitrary data: a decoder that lacks data makes other pixels of it than of the end marker."""
 
 _MAX_MISSING: Final = 0.1
 _BLOCK_ROWS: Final = 16
-"""The rows that JPEGs are coded in; a file may lack these few although they are more of it."""
+"""The rows of a block row: a file may lack them even if that is a large share."""
 
 _COEFFICIENTS: Final = 64
-"""Of one block."""
+"""The coefficients of a block."""
 
 _LENGTH: Final = 4
-"""Of a scan's marker and of its header's length; the number of components follows."""
+"""The bytes of a scan's marker and length; the number of components follows."""
 
 
 def ends_early(image: bytes) -> bool:
     """Return whether a JPEG has no end marker after its first scan's start: a quick check.
 
-    A file without it can still have others behind it, such as that of a second picture.
+    The check is incomplete: another marker may follow, such as that of a second picture.
     """
     if image.endswith(_END) or not image.startswith(jpeg.START):
         return False
@@ -37,10 +37,10 @@ def ends_early(image: bytes) -> bool:
 
 
 def completed(image: bytes) -> bytes:
-    """The JPEG with an end marker, where nearly all of it is there; the rest is grey.
+    """Return the JPEG with an end marker, if only a little is missing; the rest is grey.
 
     Raises:
-        UndecodableImage: with how much is missing.
+        UndecodableImage: too much is missing; the detail names the share.
     """
     frame = jpeg.frame(image)
     if frame is None or not _all_scans(image, frame):
@@ -54,9 +54,9 @@ def completed(image: bytes) -> bytes:
 
 
 def _missing_rows(image: bytes) -> tuple[int, int]:
-    """The rows of the picture, and how many of them the data that is there does not decide.
+    """Return the rows of the picture, and how many of them are missing.
 
-    Those are the rows that differ when the data is continued in two ways.
+    Missing rows differ when the data is continued in two different ways.
     """
     height, one = _small(image + _END)
     _, other = _small(image + _OTHER_BITS + _END)
@@ -66,7 +66,7 @@ def _missing_rows(image: bytes) -> tuple[int, int]:
 
 
 def _small(image: bytes) -> tuple[int, Image.Image]:
-    """The picture's height, and the picture at an eighth of its size: a block is a pixel."""
+    """Return the picture's height, and the picture at an eighth of its size: a block is a pixel."""
     read = jpeg_metadata.without_metadata(image)
     with Image.open(io.BytesIO(read), formats=jpeg.FAMILY) as opened:
         height = opened.height
@@ -75,7 +75,7 @@ def _small(image: bytes) -> tuple[int, Image.Image]:
 
 
 def _all_scans(image: bytes, frame: jpeg.Frame) -> bool:
-    """Return whether every coefficient has arrived, the last scan perhaps only in part."""
+    """Return whether every coefficient has arrived, the last scan at least in part."""
     if not frame.in_scans:
         return True
     starts = {segment.marker: segment.start for segment in jpeg.segments(image)}
@@ -89,7 +89,7 @@ def _all_scans(image: bytes, frame: jpeg.Frame) -> bool:
         chosen = image[place + 5 : place + 5 + 2 * image[place + _LENGTH] : 2]
         end = place + 5 + 2 * len(chosen)
         if end + 3 <= len(image) and image[end + 2] & 0xF == 0:
-            # These coefficients have come with all of their bits.
+            # These coefficients have all of their bits.
             for component in chosen:
                 left.get(component, set()).difference_update(range(image[end], image[end + 1] + 1))
         place = image.find(jpeg.SCAN_START, place + 2)

@@ -1,7 +1,7 @@
-"""Reads a TIFF's first directory, and refuses one that would cost far more than its picture.
+"""Reads a TIFF's first directory, and refuses a TIFF that costs far more than its picture.
 
-A few bytes can name the same strip or tile thousands of times, or tiles far larger than the
-picture: each is unpacked whole.
+A few bytes can reference the same strip or tile thousands of times, or tiles far larger than the
+picture; a decoder unpacks each.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Final, NamedTuple
 from services.shared.errors import UndecodableImage
 
 MAX_TILES: Final = 100_000
-"""Each is a Python object, and 64 megapixels are 977 of the usual tiles."""
+"""The maximum of tiles. Each is a Python object; 64 megapixels are 977 of the usual tiles."""
 
 MAX_TAGS: Final = 1_000
 
 MAX_VALUES: Final = 1_000
-"""Of a tag that Pillow reads when it opens a TIFF: it makes an object of each value."""
+"""The maximum of values of a tag that Pillow reads at opening: each becomes an object."""
 
 MAX_TIMES_SHOWN: Final = 4
-"""How many pixels the tiles may have for each of the picture: they end beyond its edges."""
+"""The maximum of pixels in tiles for each of the picture: tiles extend beyond its edges."""
 
 FLOOR_PIXELS: Final = 2**20
-"""May always be unpacked: a tile is as large for a tiny picture."""
+"""Always permitted: a tiny picture may have a tile of this size."""
 
 _SLACK_BYTES: Final = 2**20
 _MAX_TIMES_READ: Final = 2
@@ -46,18 +46,18 @@ _USED: Final = frozenset({_WIDTH, _HEIGHT, _SAMPLES, _PLANES, _STRIP_OFFSETS, _R
 _OPENED: Final = frozenset({_WIDTH, _HEIGHT, 258, 259, 262, 266, 274, _SAMPLES, _ROWS_PER_STRIP,
                             282, 283, _PLANES, 296, _TILE_WIDTH, _TILE_HEIGHT, 338, 339,
                             530})  # fmt: skip
-"""The tags whose values Pillow reads when it opens a TIFF, besides offsets and colours."""
+"""Tags that Pillow reads at opening, besides offsets and colours."""
 
 _COLOURS: Final = 320
 _MAX_COLOURS: Final = 3 * 2**16
 _BLOCKS: Final = frozenset({700, 34675})
-"""XMP and the colour profile, which Pillow reads too."""
+"""XMP and the colour profile, which Pillow also reads."""
 _BYTES: Final = frozenset({1, 2, 7})
-"""The types that are read as one value."""
+"""Types that Pillow reads as a single value."""
 
 
 class Tag(NamedTuple):
-    """An entry of a directory: the type of its values, how many, and the first of them."""
+    """An entry of a directory: type, number of values, first value."""
 
     kind: int
     many: int
@@ -65,20 +65,20 @@ class Tag(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """How TIFF and BigTIFF write a directory; formats of `struct`."""
+    """The layout of a directory in TIFF or BigTIFF; formats of `struct`."""
 
     order: str
     start: int
-    """Where the directory's offset stands."""
+    """The position of the directory's offset."""
     head: str
     offset: str
     entry: str
 
 
 def check(image: bytes) -> None:
-    """Refuse a TIFF that makes far more work than its picture, unopened. Raises UndecodableImage.
+    """Refuse a TIFF that costs far more than its picture, before it is opened.
 
-    Anything but a TIFF is left to Pillow.
+    Ignores other formats. Raises UndecodableImage.
     """
     try:
         tags = directory(image)
@@ -89,7 +89,7 @@ def check(image: bytes) -> None:
 
 
 def directory(image: bytes) -> Mapping[int, Tag]:
-    """The first directory's entries, as far as the file goes. Raises struct.error without one."""
+    """Return the first directory's entries, as far as the file goes. Raises struct.error."""
     order = {b"II": "<", b"MM": ">"}.get(image[:2])
     if order is None:
         return {}
@@ -103,7 +103,7 @@ def directory(image: bytes) -> Mapping[int, Tag]:
         raise UndecodableImage(message)
     place, tags = start + struct.calcsize(layout.head), dict[int, Tag]()
     width = struct.calcsize(layout.entry) + struct.calcsize(layout.offset)
-    # Pillow reads a directory that the file's end cuts off, too.
+    # Pillow also reads a truncated directory.
     for _ in range(min(count, (len(image) - place) // width)):
         tag, kind, many = struct.unpack_from(layout.entry, image, place)
         if tag in tags and tag in _USED:
@@ -122,7 +122,7 @@ def _layout(order: str, *, big: bool) -> _Layout:
 
 
 def _first(image: bytes, layout: _Layout, values: tuple[int, int], place: int) -> int:
-    """The first value of an entry, where that is a whole number; else 0."""
+    """Return the first value of an entry, if it is an integer; otherwise 0."""
     kind, many = values
     if kind not in _NUMBERS or not many:
         return 0
@@ -135,7 +135,7 @@ def _first(image: bytes, layout: _Layout, values: tuple[int, int], place: int) -
 
 
 def _check_tags(tags: Mapping[int, Tag], size: int) -> None:
-    """Refuse tags that name the same bytes again and again: Pillow keeps a copy for each."""
+    """Refuse tags that reference the same bytes repeatedly: Pillow copies them for each."""
     tiles = _tiles(tags)
     if tiles > MAX_TILES:
         message = f"the TIFF is made of {tiles} strips or tiles; {MAX_TILES} are accepted"
@@ -159,7 +159,7 @@ def _most_values(name: int, tag: Tag) -> float:
 
 
 def _check_tiles(tags: Mapping[int, Tag]) -> None:
-    """Refuse strips and tiles that have far more pixels together than the picture."""
+    """Refuse strips and tiles that together have far more pixels than the picture."""
     width, height = _value(tags, _WIDTH), _value(tags, _HEIGHT)
     if width < 1 or height < 1:
         return
@@ -175,7 +175,7 @@ def _check_tiles(tags: Mapping[int, Tag]) -> None:
 
 
 def _tiles(tags: Mapping[int, Tag]) -> int:
-    """How many strips or tiles the directory counts."""
+    """Return the number of strips or tiles in the directory."""
     return max(tags[tag].many if tag in tags else 0 for tag in (_STRIP_OFFSETS, _TILE_OFFSETS))
 
 

@@ -1,4 +1,4 @@
-"""Reads the first frame's place out of the tracks of animated HEIF and AVIF files."""
+"""Finds the first frame in the tracks of animated HEIF and AVIF files."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ MAX_FRAMES: Final = 100_000
 _CODED: Final = frozenset({b"av01", b"hvc1", b"hev1"})
 _TABLES: Final = frozenset({b"stsd", b"stsz", b"stco", b"co64", b"stsc", b"stts", b"stss"})
 _BEFORE_SIZE: Final = 24
-"""Bytes of a sample entry before its width and height, which are the first of its 78 bytes left."""
+"""The bytes of a sample entry before its width and height."""
 
 _ENTRY_BYTES: Final = 78
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """The first frame of a sequence of pictures, and the codec's configuration."""
+    """The first frame of a track, and the codec's configuration."""
 
     kind: bytes
     width: int
@@ -42,7 +42,7 @@ def read_tracks(image: bytes, moov: Box) -> list[Track]:
 
 
 def _track(image: bytes, trak: Box) -> Track | None:
-    """A track's first frame; None where it holds no pictures that are read here."""
+    """Return a track's first frame; None if its pictures are not supported."""
     table = _inside(image, trak, b"mdia", b"minf", b"stbl")
     if table is None:
         return None
@@ -79,7 +79,7 @@ def _first_frame(image: bytes, parts: Mapping[bytes, Box]) -> tuple[int, int] | 
 
 
 def _inside(image: bytes, box: Box, *path: bytes) -> Box | None:
-    """The box at the end of a path of nested boxes."""
+    """Return the box at the end of a path of nested boxes, or None."""
     for kind in path:
         inner = by_kind(image, box.start, box.end, {kind}).get(kind)
         if inner is None:
@@ -89,7 +89,7 @@ def _inside(image: bytes, box: Box, *path: bytes) -> Box | None:
 
 
 def _check_frames(image: bytes, parts: Mapping[bytes, Box]) -> None:
-    """Refuse a sequence of more frames than a person would send. Raises UndecodableImage."""
+    """Refuse a sequence with an unreasonable number of frames. Raises UndecodableImage."""
     chunks = 0
     for kind in parts.keys() - {b"stsd"}:
         _, _, fields = full(image, parts[kind])
@@ -103,7 +103,7 @@ def _check_frames(image: bytes, parts: Mapping[bytes, Box]) -> None:
 
 
 def _frames_in_chunks(image: bytes, box: Box, chunks: int) -> int:
-    """How many frames so many chunks hold: a row stands for all chunks up to the next row's."""
+    """Return the frames in `chunks` chunks: a row applies up to the chunk of the next row."""
     _, _, fields = full(image, box)
     frames, since, each = 0, 1, 0
     for _ in range(fields.number(4)):

@@ -1,4 +1,4 @@
-"""Names the kinds of sound image files that are not read, and the way out."""
+"""Names valid image formats that are not supported, with the remedy."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ _Tags = Mapping[int, Sequence[int]]
 
 
 class _Layout(NamedTuple):
-    """How a TIFF counts: byte order, and the formats of TIFF or of BigTIFF."""
+    """Byte order, and the formats of TIFF or of BigTIFF."""
 
     order: str
     head: str
@@ -83,14 +83,14 @@ class _Layout(NamedTuple):
 
 
 def check(image: bytes, frame: jpeg.Frame | None) -> None:
-    """Refuse a TIFF or JPEG of a kind that is not read, before it is opened.
+    """Refuse a TIFF or JPEG of an unsupported kind, before it is opened.
 
     frame: of a usual JPEG, which is never refused.
 
-    Pillow would show the small preview of a camera raw file, and libtiff would print.
+    Pillow would decode the small preview of a camera raw file, and libtiff would print.
 
     Raises:
-        UnsupportedFormat: with the kind and the way out.
+        UnsupportedFormat: with the kind and the remedy.
     """
     if image[:2] in _ORDERS:
         _check_tiff(image)
@@ -113,7 +113,7 @@ def _check_tiff(image: bytes) -> None:
 
 
 def kind_of(image: bytes) -> UnsupportedFormat | None:
-    """The error of a file that no decoder knew; None where its kind is not known here either."""
+    """Return the error of a file that no decoder recognised; None for unknown kinds."""
     if any(image.startswith(magic, place) for place, magic in _RAW_MAGIC):
         return _unsupported(_RAW, _DEVELOP)
     for place, magic, kind in _MAGIC:
@@ -142,7 +142,7 @@ def _jpeg(image: bytes) -> str | None:
 
 
 def _strange_tiff(image: bytes) -> str | None:
-    """The kind of a TIFF whose tags can be read and that Pillow knows nothing of."""
+    """Return the kind of a TIFF with readable tags that Pillow does not support."""
     layout = _layout(image)
     tags = {} if layout is None else _tags(image, layout, _first(image, layout))
     if _PHOTOMETRIC not in tags:
@@ -198,7 +198,7 @@ def _first(image: bytes, layout: _Layout) -> int:
 
 
 def _tags(image: bytes, layout: _Layout, start: int) -> dict[int, Sequence[int]]:
-    """The numbers of the directory at that place, a few of each tag; empty where it is broken."""
+    """Return the numbers of the directory at that offset, a few of each tag; empty if broken."""
     try:
         (count,) = struct.unpack_from(layout.head, image, start)
         return dict(_numbers(image, layout, start + struct.calcsize(layout.head), count))

@@ -1,4 +1,4 @@
-"""Reads from HEVC and AV1 data how large a picture will be decoded, and how many there are."""
+"""Reads from HEVC and AV1 data the size and the number of the decoded pictures."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from services.shared.errors import UndecodableImage
 from services.shared.imaging.reading import Bits, Fields
 
 MAX_UNITS: Final = 20_000
-"""Slices, headers and messages of one file. Encoders write a few for each tile."""
+"""The maximum of slices, headers and messages of a file. Encoders write a few for each tile."""
 
 MAX_LAYERS: Final = 4
-"""Pictures of which an AV1 image is refined."""
+"""The maximum of layers of an AV1 image."""
 
 _HEVC_PARAMETERS: Final = 33
 _HEVC_SLICES: Final = 32
@@ -29,19 +29,19 @@ _HAS_SIZE: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """The size in pixels that is decoded, and how many pictures of that size."""
+    """The decoded size in pixels, and the number of pictures of that size."""
 
     pixels: int
     pictures: int
 
 
 class Units:
-    """Counts the pieces that the pictures of one file are made of."""
+    """Counts the units of the pictures of a file."""
 
     _count = 0
 
     def count(self) -> None:
-        """Count one more. Raises UndecodableImage where there are too many."""
+        """Count a unit. Raises UndecodableImage if there are too many."""
         self._count += 1
         if self._count > MAX_UNITS:
             message = f"the image is made of more than {MAX_UNITS} pieces"
@@ -75,7 +75,7 @@ def hevc(configuration: bytes, data: bytes, counted: Units) -> Coded:
 def av1(configuration: bytes, data: bytes, counted: Units) -> Coded:
     """Read an AV1 picture: its configuration box, and its data in units.
 
-    Pictures that are layers of one another count as one. Raises UndecodableImage, struct.error.
+    Pictures that are layers of each other count as one. Raises UndecodableImage, struct.error.
     """
     sizes: list[int] = []
     layers: dict[int, int] = {}
@@ -96,7 +96,7 @@ def av1(configuration: bytes, data: bytes, counted: Units) -> Coded:
 
 
 def _configured(fields: Fields, counted: Units) -> Iterator[bytes]:
-    """The units that stand in a configuration box, kind by kind."""
+    """Yield the units of a configuration box."""
     for _ in range(fields.number(1)):
         fields.skip(1)
         for _ in range(fields.number(2)):
@@ -116,8 +116,8 @@ def _hevc_kind(unit: bytes) -> int:
 
 
 def _hevc_pixels(unit: bytes) -> int:
-    """The luma samples of a sequence parameter set (H.265, 7.3.2.2)."""
-    # Encoders put a 3 after two zeros, so that no start code appears in a unit.
+    """Return the luma samples of a sequence parameter set (H.265, 7.3.2.2)."""
+    # Encoders insert a 3 after two zeros, so that no start code appears in a unit.
     bits = Bits(unit[2:_HEADER_BYTES].replace(b"\0\0\3", b"\0\0"))
     bits.number(4)
     sublayers = bits.number(3)
@@ -134,10 +134,10 @@ def _hevc_pixels(unit: bytes) -> int:
 
 
 def _av1_pixels(unit: bytes) -> int:
-    """The largest frame of a sequence header (AV1, 5.5.1)."""
+    """Return the largest frame of a sequence header (AV1, 5.5.1)."""
     bits = Bits(unit)
     bits.number(4)
-    if bits.number(1):  # a still picture's short header
+    if bits.number(1):  # the short header of a still picture
         bits.number(5)
     else:
         _skip_operating_points(bits)
