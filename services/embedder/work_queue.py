@@ -107,7 +107,7 @@ class WorkQueue:
         """Pass the gate for large images, which are decoded one at a time.
 
         Returns:
-            Whether the task may go on. If not, its image is queued until the gate is free.
+            True if the task may go on; otherwise its image is queued until the gate is free.
         """
         with self._lock:
             if task.large or task in self._stuck:

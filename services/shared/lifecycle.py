@@ -151,7 +151,7 @@ async def wait_idle(
         in_flight: counts the work that is left, for the log.
 
     Returns:
-        Whether the work was finished in time.
+        True if the work was finished in time.
     """
     try:
         await asyncio.wait_for(idle, timeout_seconds)

@@ -58,7 +58,7 @@ class Reader(io.BytesIO):
 def check_scans(image: bytes, pixels: int) -> None:
     """Raise UndecodableImage for a JPEG, of several scans, that has too many for its pixels.
 
-    libjpeg holds all of its coefficients, and visits all of them for each scan. Marker bytes may also
+    libjpeg keeps all coefficients, and visits all of them for each scan. Marker bytes may also
     follow a picture, so a file with a single scan is not checked.
     """
     scans = image.count(jpeg.SCAN_START)

@@ -93,7 +93,7 @@ class Delivery(Protocol):
 
     @property
     def redelivered(self) -> bool:
-        """Whether it was delivered before and not settled."""
+        """True if the message was delivered before and not settled."""
 
     @property
     def redeliveries(self) -> int:
@@ -125,7 +125,7 @@ class Consumer(Protocol):
         """
 
     async def close(self) -> None:
-        """Stop receiving; unsettled deliveries return to the queue. It may be called twice.
+        """Stop receiving; unsettled deliveries return to the queue. May be called twice.
 
         Deliveries can't be settled afterwards: call `cancel` first where they must be.
         """
@@ -148,15 +148,15 @@ class Broker(Protocol):
         """
 
     async def close(self) -> None:
-        """Flush acks, close every consumer and connection. It may be called twice."""
+        """Flush acks, close every consumer and connection. May be called twice."""
 
     @property
     def ready(self) -> bool:
-        """Whether a publish should succeed now: connected, declared, not blocked."""
+        """True if a publish should succeed now: connected, declared, not blocked."""
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker reports that it accepts no messages now (memory or disk alarm)."""
+        """True if the broker accepts no messages now (memory or disk alarm)."""
 
     @property
     def refusal(self) -> str | None:

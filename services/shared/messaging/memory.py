@@ -194,7 +194,7 @@ class MemoryConsumer:
 
     @property
     def can_receive(self) -> bool:
-        """Whether prefetch allows another message; 0 is no bound, as in RabbitMQ."""
+        """Return whether prefetch allows another message; 0 is no bound, as in RabbitMQ."""
         return self._auto_ack or not self._prefetch or len(self._unsettled) < self._prefetch
 
     def deliver(self, stored: _Stored) -> None:
@@ -271,7 +271,7 @@ class MemoryBroker:
 
     @property
     def blocked(self) -> bool:
-        """Whether `block` was called."""
+        """True after `block`."""
         return self._blocked
 
     @property

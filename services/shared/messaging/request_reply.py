@@ -115,7 +115,7 @@ class Inbox:
 
     @property
     def ready(self) -> bool:
-        """Whether answers can arrive."""
+        """True if answers can arrive."""
         return self._queue is not None
 
     @property

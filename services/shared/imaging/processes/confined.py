@@ -1,7 +1,7 @@
-"""Decodes images where they can do no harm: some formats in processes of their own.
+"""Decodes images safely: some formats in processes of their own.
 
-HEIC, AVIF, TIFF and JPEG 2000 files are containers around codecs. Their headers can't promise what
-they cost, and their libraries have crashed. All other formats are decoded in this process.
+HEIC, AVIF, TIFF and JPEG 2000 files are containers around codecs. Their headers don't bound the
+cost, and their libraries have crashed. All other formats are decoded in this process.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ CONFINED: Final = frozenset({"AVIF", "HEIF", "TIFF", jpeg2000.FORMAT})
 CPU_SECONDS: Final = 0.5
 CPU_SECONDS_A_MEGAPIXEL: Final = 0.1
 CPU_SECONDS_A_MEGABYTE: Final = 0.3
-"""The CPU time that decoding may take: three times that of the slowest sound files measured."""
+"""The maximum CPU time of decoding: three times that of the slowest valid files measured."""
 
 _SLACK_BYTES: Final = 128 * 2**20
 _COPIES: Final = 4
-"""Of the file's bytes, among what a decoder holds besides pixels."""
+"""The copies of the file's bytes that a decoder keeps beside pixels."""
 
 _THUMBNAIL_QUALITY: Final = 85
 
@@ -46,12 +46,12 @@ def decode(
     box: Box | None = None,
     known: Probe | None = None,
 ) -> Image.Image:
-    """The first frame in RGB, upright, its colours as a browser shows them; only the box, if any.
+    """Return the first frame in RGB, upright, in sRGB; with a box only that part.
 
-    Transparent pictures lie over white, or over dark grey where they would vanish on white. A JPEG
+    Transparent pictures get a white background, or dark grey if they would vanish on white. A JPEG
     may lack its end marker and its last rows.
 
-    target: so many pixels on the short side (of the box) are enough; a JPEG or JPEG 2000 is then
+    target: sufficient pixels on the short side (of the box); a JPEG or JPEG 2000 is then
     decoded at a fraction of its size, which costs a fraction of the time. known: the image's probe,
     where it was made before. Raises what `probe` raises, BoxTooSmall, and for some formats
     DecodingTooSlow, DecoderCrashed and Overloaded.
@@ -75,7 +75,7 @@ def thumbnail(image: bytes, limits: Limits, size: int, known: Probe | None = Non
 
 
 def cpu_seconds_of(known: Probe, size: int) -> float:
-    """How long a core may decode an image of so many bytes; what takes longer is ended."""
+    """Return the CPU seconds after which the decoding of an image is aborted."""
     megapixels = max(known.decoded_pixels, known.width * known.height) / 1e6
     megabytes = size / 1e6
     return CPU_SECONDS + CPU_SECONDS_A_MEGAPIXEL * megapixels + CPU_SECONDS_A_MEGABYTE * megabytes
@@ -83,7 +83,7 @@ def cpu_seconds_of(known: Probe, size: int) -> float:
 
 @functools.cache
 def pool() -> DecoderPool:
-    """This process's decoding processes: at most one for each core."""
+    """Return the pool of this process: at most one decoding process for each core."""
     made = DecoderPool(cores.available())
     atexit.register(made.close)
     return made

@@ -1,7 +1,7 @@
 """Keeps processes that decode images, and gives each image to one of them.
 
-An image that crashes a library, or takes more CPU time or memory than foreseen, ends one of these
-processes: its own task fails, and the next image gets a new process.
+An image that crashes a library, or exceeds its CPU time or memory, ends its process:
+only its own task fails, and the next image gets a new process.
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from services.shared.imaging.processes import wire
 from services.shared.imaging.processes.wire import Refusal, Task
 
 MAX_WALL_SECONDS: Final = 60.0
-"""For one image; a process that waits for something, and so uses no CPU time, ends then."""
+"""The maximum for an image; a process that waits without using CPU time ends then."""
 
 _MODULE: Final = "services.shared.imaging.processes.decoding_process"
 _KEPT: Final = ("LD_LIBRARY_PATH", "LANG", "LC_ALL", "PATH", "TZ")
-"""The rest of the environment, secrets among it, is no decoder's business."""
+"""The environment of a decoder; other variables, among them secrets, are not passed on."""
 
 _BROKEN: Final = (OSError, EOFError, ValueError, KeyError, TypeError)
-"""A pipe's end, or an answer that is none."""
+"""Errors of a closed pipe or an invalid answer."""
 
 _ALLOCATOR: Final = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": str(2**22)}
-"""Makes an idle process give the memory of its last image back."""
+"""Makes an idle process return the memory of its last image."""
 
 _ENDING_SECONDS: Final = 2.0
-"""From a process's last word to its end."""
+"""The time between a process's last answer and its end."""
 
 _PIPE_BYTES: Final = 2**20
 
 
 class DecodingProcess:
-    """Runs a process that decodes images, each after the other."""
+    """Runs a process that decodes images, one after another."""
 
     def __init__(self) -> None:
-        """Start it. Raises Overloaded where the system has no room for another process."""
+        """Start the process. Raises Overloaded if the system can't start another process."""
         paths = [path or str(Path.cwd()) for path in sys.path]
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
         environment |= {"PYTHONPATH": os.pathsep.join(paths), **_ALLOCATOR}
         try:
-            # In a session of its own, so that Ctrl-C reaches the parent alone. The process
-            # ends with its input, however the parent ended.
+            # In its own session, so that Ctrl-C reaches only the parent. The process
+            # ends when its input ends, however the parent ended.
             self._popen = subprocess.Popen(  # noqa: S603 (this interpreter, and our own module)
                 [sys.executable, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
@@ -72,18 +72,18 @@ class DecodingProcess:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """The process id."""
         return self._popen.pid
 
     @property
     def alive(self) -> bool:
-        """True while it runs."""
+        """True while the process runs."""
         return self._popen.poll() is None
 
     def decode(self, image: bytes, task: Task) -> Image.Image | Refusal:
-        """The pixels, or why there are none.
+        """Return the pixels, or the reason why there are none.
 
-        Raises what is in `_BROKEN` when the process died, TimeoutError when it took too
+        Raises the errors in `_BROKEN` when the process died, TimeoutError when it took too
         long and was ended for that.
         """
         late = threading.Event()
@@ -101,7 +101,7 @@ class DecodingProcess:
             timer.cancel()
 
     def exit_code(self) -> int | None:
-        """Wait a moment for the process to end; its exit code, or None where it still runs."""
+        """Wait briefly for the process to end; return its exit code, or None while it runs."""
         with suppress(subprocess.TimeoutExpired):
             return self._popen.wait(_ENDING_SECONDS)
         return None
@@ -111,7 +111,7 @@ class DecodingProcess:
         self._popen.kill()
         self._popen.wait()
         for pipe in (self._tasks, self._answers):
-            with suppress(OSError):  # the other end is gone
+            with suppress(OSError):  # the other end is closed
                 pipe.close()
 
     def _end_late(self, late: threading.Event) -> None:
@@ -120,10 +120,10 @@ class DecodingProcess:
 
 
 class DecoderPool:
-    """As many decoding processes as are needed at a time, and no more than allowed."""
+    """Runs as many decoding processes as needed at a time, up to a maximum."""
 
     def __init__(self, size: int) -> None:
-        """size: how many processes there may be. They start when an image needs one."""
+        """size: the maximum of processes, which start on demand."""
         self._places = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._idle: list[DecodingProcess] = []
@@ -132,18 +132,18 @@ class DecoderPool:
 
     @property
     def pids(self) -> list[int]:
-        """The numbers of the processes that run."""
+        """Return the ids of the running processes."""
         with self._lock:
             return [process.pid for process in (*self._idle, *self._in_work) if process.alive]
 
     @property
     def busy(self) -> int:
-        """How many images are being decoded."""
+        """Return how many images are being decoded."""
         with self._lock:
             return len(self._in_work)
 
     def decode(self, image: bytes, task: Task) -> Image.Image:
-        """The image's pixels; waits while all processes are busy.
+        """Return the image's pixels; wait while all processes are busy.
 
         Raises what `imaging.decode` raises, DecodingTooSlow or DecoderCrashed where the image ended
         its process, Overloaded, and ShuttingDown once this is closed.
@@ -152,17 +152,17 @@ class DecoderPool:
             try:
                 return self._try(image, task)
             except _Killed:
-                # The system was short of memory, perhaps for what another image held.
+                # The system lacked memory, perhaps because of another image.
                 pass
             try:
                 return self._try(image, task)
             except _Killed as error:
-                # The image's own limits end a process in other ways.
+                # Exceeding the image's own limits ends a process differently.
                 message = "the system ended the decoding process twice, as it does when it is "
                 raise Overloaded(message + "short of memory; try again later") from error
 
     def close(self) -> None:
-        """End all processes; what they still decode, and what comes later, is refused."""
+        """Stop all processes; images in progress and later ones are refused."""
         with self._lock:
             self._closed = True
             ending = [*self._idle, *self._in_work]
@@ -191,7 +191,7 @@ class DecoderPool:
 
     @contextmanager
     def _process(self) -> Iterator[DecodingProcess]:
-        """A process for one image: one that is idle, or a new one."""
+        """Yield a process for an image: an idle one, or a new one."""
         self._check_open()
         process = self._taken() or DecodingProcess()
         with self._lock:
@@ -201,7 +201,7 @@ class DecoderPool:
         except SimileError:
             raise
         except BaseException:
-            process.end()  # its pipes may be in the middle of an answer
+            process.end()  # its pipes may have a part of an answer
             raise
         finally:
             with self._lock:
@@ -230,7 +230,7 @@ class _Killed(Exception):
 
 
 def _death(code: int | None, task: Task) -> Exception:
-    """The error for an image whose process ended with that exit code, or answered nonsense."""
+    """Return the error for an image whose process exited with that code, or answered nonsense."""
     if code == -signal.SIGKILL:
         error: Exception = _Killed("a decoding process was killed from outside")
         action = "decoder_killed"

@@ -1,8 +1,8 @@
 """Decodes images for another process, within limits of CPU time and memory.
 
-Run by `python -m`, it reads tasks from its standard input and writes answers to its standard
-output, until the input ends. A library that crashes, or goes over a limit, ends this process and
-nothing else.
+Started with `python -m`, it reads tasks from its standard input and writes answers to its standard
+output, until the input ends. A library that crashes, or exceeds a limit, ends only this
+process.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from services.shared.imaging.processes import wire
 from services.shared.imaging.processes.wire import Refusal, Task
 
 MAX_THREADS: Final = 2
-"""For one image: what decodes beside it has cores of its own."""
+"""The threads for an image: other decoders have other cores."""
 
 _STATUS: Final = Path("/proc/self/status")
 
@@ -34,12 +34,12 @@ _STATUS: Final = Path("/proc/self/status")
 def main() -> None:
     """Answer tasks until the input ends."""
     tasks, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # Libraries print to the standard output and error: neither may mix with answers or a log.
+    # Libraries print to standard output and error, which must not mix with answers or a log.
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError):  # whoever runs short of memory ends this process, not its parent
+    with suppress(OSError):  # short of memory the kernel kills this process, not its parent
         Path("/proc/self/oom_score_adj").write_text("1000")
     formats()
     AvifImagePlugin.DEFAULT_MAX_THREADS = MAX_THREADS
@@ -48,11 +48,11 @@ def main() -> None:
     with suppress(EOFError, BrokenPipeError):
         while _answered_next(tasks, answers):
             _give_back_memory()
-    os._exit(0)  # nothing here needs to be put away
+    os._exit(0)  # nothing needs a cleanup
 
 
 def _answered_next(tasks: BinaryIO, answers: BinaryIO) -> bool:
-    """Decode the next image and answer; False where the process must end then."""
+    """Decode the next image and answer; return False if the process must end then."""
     read = wire.read_task(tasks)
     if read is None:
         return False
@@ -72,7 +72,7 @@ def _give_back_memory() -> None:
 
 def _decoded(task: Task, image: bytes) -> Image.Image | Refusal:
     _limit_memory(task.memory_bytes)
-    # A signal that nothing handles ends the process, also within a library.
+    # A signal without a handler ends the process, also within a library.
     signal.setitimer(signal.ITIMER_PROF, task.cpu_seconds)
     try:
         return decode(image, task.limits, target=task.target, box=task.box)
@@ -87,13 +87,13 @@ def _decoded(task: Task, image: bytes) -> Image.Image | Refusal:
 
 
 def _out_of_memory() -> Refusal:
-    # The libraries may be in any state after that.
+    # The libraries are in an undefined state after that.
     detail = "decoding the image takes far more memory than its header says: save it as JPEG"
     return Refusal(DecoderCrashed.code, detail, ending=True)
 
 
 def _limit_memory(more: int) -> None:
-    """Let the process hold so many bytes more than now, where the system can bound that."""
+    """Limit the memory of the process to that much more than now, where the system can."""
     with suppress(OSError, ValueError):
         found = re.search(r"VmData:\s+(\d+) kB", _STATUS.read_text())
         if found is not None:

@@ -1,4 +1,4 @@
-"""Carries images to a decoding process, and pixels or errors back, over its two pipes."""
+"""Sends images to a decoding process, and pixels or errors back, over its two pipes."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from services.shared.image_limits import Limits
 
 _MODE: Final = "RGB"
 _STRIP_BYTES: Final = 2**20
-"""Pixels travel in strips: neither side holds them twice."""
+"""Pixels are sent in strips: neither side holds them twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """How to decode an image, and what that may cost.
+    """How to decode an image, and the maximum cost.
 
-    target, box: as `decode` takes them. cpu_seconds: of all threads together. memory_bytes: beyond
-    what the process holds before.
+    target, box: as in `decode`. cpu_seconds: of all threads together. memory_bytes: beyond
+    the memory that the process has before.
     """
 
     limits: Limits
@@ -70,7 +70,7 @@ def send_pixels(pipe: BinaryIO, picture: Image.Image) -> None:
 
 
 def send_refusal(pipe: BinaryIO, refusal: Refusal) -> None:
-    """Write why there are no pixels."""
+    """Write the reason why there are no pixels."""
     _send(pipe, asdict(refusal))
     pipe.flush()
 
@@ -96,7 +96,7 @@ def read_answer(pipe: BinaryIO, max_pixels: int) -> Image.Image | Refusal:
 
 
 def read_exactly(pipe: BinaryIO, size: int) -> bytes:
-    """Read so many bytes. Raises EOFError where the pipe ends earlier."""
+    """Read `size` bytes. Raises EOFError if the pipe ends earlier."""
     data = pipe.read(size)
     if len(data) < size:
         raise EOFError

@@ -70,7 +70,7 @@ class AmqpDelivery:
 class AmqpConsumer:
     """Receives the deliveries of one RabbitMQ queue.
 
-    It is set up and closed by aio-pika. Deliveries and acks use the channel underneath, which
+    aio-pika opens and closes the channel. Deliveries and acks use the channel underneath, which
     saves the CPU time of aio-pika's message objects.
     """
 
