@@ -26,6 +26,7 @@ ENV PIP_CONSTRAINT=/src/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_C
 FROM build AS wheel
 COPY README.md LICENSE ./
 COPY services services
+COPY clients/python/src clients/python/src
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     /opt/pip/bin/pip wheel --no-deps --wheel-dir /wheels .
 

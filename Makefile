@@ -105,7 +105,7 @@ format: setup ## Format the code, and fix lint errors where possible
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: setup ## Write the generated tables in docs/
+docs: setup ## Write the generated tables in docs/, and the Python client's modules
 	$(BIN)/python -m tools.reference
 
 .PHONY: manifests images-load
@@ -169,6 +169,6 @@ constraints: ## Pin the newest versions that fit pyproject.toml (slow: installs 
 		| grep -v -e '^pip==' -e '^simile-search' > constraints.txt
 
 clean: ## Remove .venv and everything else that was made here
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) build dist *.egg-info clients/python/build .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
-	find services tests tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find services clients tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

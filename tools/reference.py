@@ -36,7 +36,7 @@ from services.shared.telemetry.loop import ProcessMetrics
 from services.shared.telemetry.metrics import ReleaseMetrics
 from services.upload.metrics import UploadMetrics
 from services.upload.settings import UploadSettings
-from tools import openapi
+from tools import client, openapi
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DOCS: Final = ROOT / "docs"
@@ -312,13 +312,14 @@ def blocks_in(page: str) -> list[str]:
 
 
 def main() -> None:
-    """Write the generated blocks of every page of docs/, and the names of all settings."""
+    """Write the generated parts of docs/ and openapi.json, setting names, the client's modules."""
     SETTING_NAMES.write_text(setting_names(), encoding="utf-8")
     api = openapi.FILE.read_text(encoding="utf-8")
     openapi.FILE.write_text(openapi.render(api), encoding="utf-8")
     for path in sorted(DOCS.glob("*.md")):
         page = path.read_text(encoding="utf-8")
         path.write_text(render(page), encoding="utf-8")
+    client.main()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from services.shared.telemetry.metric_names import STAGES
 from tools import reference
 
 ROOT = reference.DOCS.parent
-PAGES = sorted([*ROOT.glob("*.md"), *reference.DOCS.glob("*.md")])
+CLIENT = ROOT / "clients" / "python" / "README.md"
+PAGES = sorted([*ROOT.glob("*.md"), *reference.DOCS.glob("*.md"), CLIENT])
 PARSED = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 LINK = re.compile(r"\[[^\]]*\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]*))?\)")
