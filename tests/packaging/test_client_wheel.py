@@ -75,7 +75,7 @@ def test_five_lines_search_from_an_empty_environment(
     environment = tmp_path / "venv"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet"]
+    pip = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
     subprocess.run([*pip, "-c", ROOT / "constraints.txt", wheel], check=True)
     (tmp_path / "photo.jpg").write_bytes(plain_jpeg((9, 90, 200)))
     for page in PAGES:
