@@ -1,1 +1,1 @@
-"""The HTTP front: takes queries, publishes them, awaits and answers replies."""
+"""Serves the HTTP API: publishes queries, waits for replies, answers."""

@@ -1,4 +1,4 @@
-"""The upload service's composition root: the HTTP application, its inbox, and its drain."""
+"""Composes the upload service: the HTTP application, its inbox, and its drain."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ _HERE: Final = Path(__file__).parent
 _PAGES: Final = _HERE / "pages"
 _OPENAPI: Final = _HERE / "openapi.json"
 _UNHEARD_SECONDS: Final = 4.0
-"""Longer than it takes to open a reply queue after the broker was away."""
+"""Longer than opening a reply queue takes after a loss of the broker."""
 
 _DEAF_SECONDS: Final = 50.0
 _LAST_SECONDS: Final = 2.0
-"""For answers that are made to reach their callers, when the drain is over."""
+"""The time for finished answers to reach their callers after the drain."""
 
 
 async def run(
@@ -69,7 +69,7 @@ async def run(
 ) -> None:
     """Serve until `stop`, then answer what is in flight. Raises StageDied.
 
-    `started` gets the base URL once requests are accepted.
+    `started` gets the base URL when requests are accepted.
     """
     metrics = UploadMetrics(telemetry.registry)
     inbox = Inbox(
@@ -125,7 +125,7 @@ async def _drain(
     client.leaving = True
     await listener.leave()
     client.draining = True
-    # aiohttp's own end comes last: it reads no more of the bodies that are still on their way.
+    # aiohttp's shutdown comes last: it stops reading bodies that are still arriving.
     # The inbox runs until then.
     await in_flight.wait_idle(timeout_seconds)
     await listener.close()
@@ -188,7 +188,7 @@ def application(
     around: Middleware,
     metrics: UploadMetrics,
 ) -> web.Application:
-    """The web application: API, page, and one way to answer errors."""
+    """Create the web application: API, page, and the handling of errors."""
     limits = BodyLimits(
         image=shared.image_limits,
         batch_images=settings.max_batch_images,
@@ -257,7 +257,7 @@ def _bodies(settings: UploadSettings, limits: BodyLimits, metrics: UploadMetrics
     bodies = Bodies(
         BodyBounds(
             count=settings.max_bodies,
-            # Each body that is allowed can arrive, at least alone.
+            # At least a single body of the maximum size can arrive.
             held_bytes=max(settings.body_memory_bytes, 2 * largest),
             bytes_per_second=settings.body_bytes_per_second,
             timeout_seconds=settings.body_timeout_seconds,

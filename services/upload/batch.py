@@ -58,12 +58,12 @@ class BatchHandler:
     bodies: responses.ItemBodies
 
     async def search(self, request: web.Request) -> web.Response:
-        """Each image's neighbours, or what is wrong with it, in the order of the form."""
+        """Answer with each image's neighbours, or its error, in the order of the form."""
         caller, announced = request[ALLOWANCE].caller, request.content_length or 0
         announced = min(announced, self.inputs.limits.batch_bytes)
         with self.inputs.bodies.arriving(caller, announced) as body:
             with self.client.reserve(caller, caller_deadline(request)):
-                # The head was charged as one query.
+                # The request's head took a token for the first query.
                 reader = BatchReader(
                     self.inputs.limits, body, self.inputs.fetch, request[ALLOWANCE].take
                 )
@@ -77,7 +77,7 @@ class BatchHandler:
             collection = opened.manifest.collection
             question = replace(question, collection=collection)
             warnings = await filter_warnings(self.collections, opened, question.filter)
-            # One batch leaves half of the places to others.
+            # A batch leaves half of the slots to others.
             places = asyncio.Semaphore(max(1, self.client.admission.embedding.limit // 2))
             async with asyncio.TaskGroup() as group:
                 tasks = [
@@ -166,7 +166,7 @@ class BatchHandler:
 
 
 def _record(query: SearchQuery, upload: Upload, code: str) -> None:
-    """An image of a batch is a query, and has its line."""
+    """Log an image of a batch as a query of its own."""
     size = {} if isinstance(upload.content, SimileError) else {"bytes": len(upload.content)}
     seconds = query.timeline.seconds()
     _log.info(

@@ -20,16 +20,16 @@ _LOOPBACK_SECONDS: Final = 2.0
 
 
 class CanaryChoice:
-    """Chooses from the collection that was asked for last, so that none is opened for a canary."""
+    """Chooses from the most recently queried collection, so that a canary opens none."""
 
     def __init__(self, collections: CollectionReader, replica: str, limits: Limits) -> None:
-        """Take the limits of callers: a build lets in larger images than the embedders accept."""
+        """Take the limits of callers: builds accept larger images than the embedders."""
         self._collections = collections
         self._replica = replica
         self._limits = limits
 
     async def choose(self) -> Known | None:
-        """An item's image through the embedders; where no image is to be had, its vector."""
+        """Return a query by an item's image; by its vector if no image is available."""
         opened = await self._collections.recent()
         if opened is None:
             return None
@@ -37,7 +37,7 @@ class CanaryChoice:
         names = (f"{self._replica} {manifest.version} {n}" for n in range(_CANDIDATES))
         positions = sorted({_drawn(name, manifest.count) for name in names})
         items = await self._collections.items_at(opened, positions)
-        # The smallest first: a canary should cost next to nothing.
+        # The smallest first: a canary should be cheap.
         items = sorted(items, key=lambda item: item.width * item.height)
         for item in items:
             image = await self._collections.images.original(manifest, item)
@@ -49,9 +49,9 @@ class CanaryChoice:
 
 
 class ReplyPathCheck:
-    """Judges a failed canary by the path of replies, the part of the way that is this replica's.
+    """Judges a failed canary by the reply path, the only part that this replica owns.
 
-    Readiness decides between replicas. Where embedders or searchers are at fault all replicas are
+    Readiness selects among replicas. Failures of embedders or searchers affect all replicas
     alike: if all were unready, callers would get the plain error of an ingress instead of a 503
     with its reason and Retry-After.
     """
@@ -59,13 +59,13 @@ class ReplyPathCheck:
     def __init__(
         self, broker: Broker, inbox: Inbox, *, timeout_seconds: float = _LOOPBACK_SECONDS
     ) -> None:
-        """Create the check; timeout_seconds: how long a message to this replica may take."""
+        """Create the check; timeout_seconds: the maximum for a message to this replica."""
         self._broker = broker
         self._inbox = inbox
         self._timeout_seconds = timeout_seconds
 
     async def judge(self, code: str) -> bool | None:
-        """Return True where the canary was answered, or a message to this replica arrives.
+        """Return True if the canary was answered, or a message to this replica arrives.
 
         Returns None while the broker is known to be away: another check reports that, and
         withdraws it immediately when the broker is back.

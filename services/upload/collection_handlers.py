@@ -73,7 +73,7 @@ class CollectionHandlers:
         ]
 
     async def list_collections(self, request: web.Request) -> web.Response:
-        """GET /v1/collections: what there is to search, and what an image may be."""
+        """GET /v1/collections: the collections, and the limits of images."""
         require_known(single_values(request), _NONE)
         limits = {
             "image_max_bytes": self.inputs.limits.image.max_bytes,
@@ -98,7 +98,7 @@ class CollectionHandlers:
         return responses.json_response(responses.collection_body(listed))
 
     async def facets(self, request: web.Request) -> web.Response:
-        """GET /v1/collections/{name}/facets: what a filter can ask for."""
+        """GET /v1/collections/{name}/facets: the values that filters can use."""
         require_known(single_values(request), _NONE)
         opened = await self.collections.open(request.match_info["name"])
         return responses.json_response(
@@ -178,7 +178,7 @@ class CollectionHandlers:
     async def _unchanged(
         self, request: web.Request, opened: OpenCollection, item: Item, form: str
     ) -> web.Response | None:
-        """304 where the file's times show that the caller holds it; None where it must be read."""
+        """Return 304 if the file's times show that the caller has it; None if it must be read."""
         if not request.if_none_match:
             return None
         sha256 = await self.collections.images.known_sha256(opened.manifest, item)
@@ -222,7 +222,7 @@ def _not_modified(tag: str) -> web.Response:
 
 
 def _image_response(request: web.Request, picture: EncodedImage, form: str) -> web.Response:
-    """The picture, or 304; Range is not looked at, so no answer mixes two states of a file."""
+    """Return the image, or 304; Range is ignored, so no answer mixes two states of a file."""
     tag = form.format(picture.sha256)
     if _holds(request, tag) or _holds_any(request):
         return _not_modified(tag)

@@ -1,8 +1,8 @@
-"""The collections as the front shows them: what there is, an item's facts, image and thumbnail.
+"""Reads collections for the API: names, items, images and thumbnails.
 
-Reads the volume only, off the event loop; a version that becomes active is picked up within
-a quarter of a second. One that can't be right is refused, as searchers do, and the one before goes
-on answering.
+Reads only the volume, in threads; a newly active version is opened within
+a quarter of a second. A damaged version is refused, as searchers do, and the one before is
+still used.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class OpenCollection:
 
     @cached_property
     def facets(self) -> Facets:
-        """The values that its items have, counted once."""
+        """The values of its items' labels and attributes, counted once."""
         return self.scanned.facets(_MAX_FACETS)
 
     @cached_property
     def scanned(self) -> ItemCatalog:
-        """The items again, on a connection that long queries may keep busy."""
+        """The items on another connection, which long queries may keep busy."""
         return ItemCatalog(self.directory / ITEMS)
 
 
@@ -66,7 +66,7 @@ class Listed:
 
 
 class CollectionReader:
-    """Read access to every collection of the volume; `images` are the files of their items."""
+    """Reads every collection of the volume; `images` reads the files of their items."""
 
     def __init__(
         self,
@@ -86,14 +86,14 @@ class CollectionReader:
         self._counting = asyncio.Lock()
 
     async def open(self, collection: str | None) -> OpenCollection:
-        """The collection, or the default one.
+        """Return the collection, or the default one.
 
         Raises CollectionRequired, UnknownCollection, NoIndex.
         """
         looked = self._looked.get(collection)
         if looked is not None and time.monotonic() < looked[0]:
             return looked[1]
-        # Dropped first: where the collection is gone, this entry would keep its version held.
+        # Dropped first: this entry would hold a removed collection's version.
         self._looked.pop(collection, None)
         opened = await asyncio.to_thread(self._current, collection)
         self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, opened)
@@ -101,7 +101,7 @@ class CollectionReader:
         return opened
 
     async def recent(self) -> OpenCollection | None:
-        """The collection that was asked for last; before any was, the default or the first."""
+        """Return the most recently requested collection; at first the default one, or any."""
         names = await asyncio.to_thread(self._names.indexed)
         wanted = (self._recent, self._names.wanted, *names)
         name = next((name for name in wanted if name in names), None)
@@ -113,7 +113,7 @@ class CollectionReader:
             return None  # its searchers report it
 
     async def opened(self) -> Sequence[OpenCollection]:
-        """Every collection that can be read."""
+        """Return every readable collection."""
         return await asyncio.to_thread(self._readable)
 
     async def listing(self) -> tuple[Sequence[Listed], str | None]:
@@ -129,15 +129,15 @@ class CollectionReader:
             return Listed(collection, None, build)
 
     async def item(self, opened: OpenCollection, item_id: str) -> Item:
-        """An item. Raises UnknownItem."""
+        """Return an item. Raises UnknownItem."""
         return await asyncio.to_thread(opened.items.by_id, item_id)
 
     async def items_at(self, opened: OpenCollection, positions: Sequence[int]) -> Sequence[Item]:
-        """The items at these positions."""
+        """Return the items at these positions."""
         return await asyncio.to_thread(opened.items.at, positions)
 
     async def sample(self, opened: OpenCollection, count: int) -> Sequence[Item]:
-        """Items spread over the collection."""
+        """Return items spread over the collection."""
         return await asyncio.to_thread(opened.items.sample, count)
 
     async def facets(self, opened: OpenCollection) -> Facets:
@@ -169,7 +169,7 @@ class CollectionReader:
         return await asyncio.to_thread(opened.items.absent, wanted)
 
     async def vector(self, opened: OpenCollection, item: Item) -> Vector:
-        """An item's stored vector."""
+        """Return an item's stored vector."""
         manifest = opened.manifest
         raw = await asyncio.to_thread(
             read_vector, opened.directory, item.position, manifest.dimension
@@ -197,11 +197,11 @@ class CollectionReader:
         return newest
 
     def _open(self, name: str, version: str) -> OpenCollection:
-        """The version, its files as large as they should be. Raises IndexCorrupt.
+        """Open a version, and check the sizes of its files. Raises IndexCorrupt.
 
         Only searchers verify the hashes.
         """
-        # Held first: what is opened after that can't be removed half-way.
+        # Held before it is opened, so that it can't be removed meanwhile.
         lease = self._volume.hold(name, version)
         directory = self._volume.directory(name, version)
         manifest = self._volume.manifest(name, version)
@@ -222,7 +222,7 @@ class CollectionReader:
             try:
                 readable.append(self._current(name))
             except SimileError:
-                continue  # its searchers report it; here it just isn't there to be searched
+                continue  # reported by its searchers; not searchable here
         return readable
 
     def _listing(self) -> tuple[list[Listed], str | None]:

@@ -1,4 +1,4 @@
-"""Handles the routes: reads a request, asks collections or search client, answers with JSON."""
+"""Handles the routes: reads a request, calls collections or search client, answers with JSON."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Handlers:
     bodies: responses.ItemBodies
 
     def routes(self) -> list[web.RouteDef]:
-        """The API's routes; GET routes answer HEAD too."""
+        """Return the API's routes; GET routes answer HEAD too."""
         batch = BatchHandler(self.client, self.collections, self.metrics, self.inputs, self.bodies)
         browsing = CollectionHandlers(self.collections, self.metrics, self.bodies, self.inputs)
         return [
@@ -91,7 +91,7 @@ class Handlers:
         return await self._answer_found(request, found, opened, question.filter)
 
     async def similar(self, request: web.Request) -> web.Response:
-        """GET .../similar: the neighbours of an item of the collection, itself left out."""
+        """GET .../similar: the neighbours of an item of the collection, without the item."""
         question, _ = parse_search(single_values(request), Route.SIMILAR)
         until = caller_deadline(request)
         self.client.require_open()

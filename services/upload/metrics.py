@@ -26,14 +26,14 @@ class UploadMetrics:
         self._request_seconds.of(route).observe(seconds, trace)
 
     def count_admission(self, code: str) -> None:
-        """Count a query that was let in (ok), or refused."""
+        """Count a query that was admitted (ok), or refused."""
         if code == "ok":
             self._admitted.inc()
         else:
             self._refused.of(code).inc()
 
     def observe_stages(self, seconds: Mapping[str, float], trace: str) -> None:
-        """Count what one query spent in each stage; `total` is no stage. trace: as in `count`."""
+        """Count a query's time in each stage; `total` is not a stage. trace: as in `count`."""
         for stage, spent in seconds.items():
             if stage != "total":
                 self._stages.of(stage).observe(spent, trace)
@@ -85,7 +85,7 @@ class UploadMetrics:
             ["what", "result"],
             registry=registry,
         )
-        # Born at 0: `increase` does not see the event that a counter begins with.
+        # Created at 0: `increase` does not see the first event of a new counter.
         for what, result in itertools.product(("keys", "certificate"), ("ok", "refused")):
             self.reloads.labels(what, result)
 

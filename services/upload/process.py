@@ -21,7 +21,7 @@ from services.upload.settings import UploadSettings
 def main() -> None:
     """Read the settings and run until a signal."""
     settings, shared = load(UploadSettings), load(SharedSettings)
-    # A file that can't be read ends the process now, not after a wait for RabbitMQ.
+    # An unreadable file ends the process now, not after a wait for RabbitMQ.
     Security.of(settings, UploadMetrics(CollectorRegistry()))
 
     async def run_here(broker: Broker, stop: asyncio.Event, telemetry: Telemetry) -> None:

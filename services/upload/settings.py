@@ -22,7 +22,7 @@ _HOST: Final = re.compile(r"[a-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5
 
 
 class UploadSettings(EnvironmentSettings):
-    """Where the API listens and what it lets in."""
+    """The address of the API, its limits and its access control."""
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_UPLOAD_")
 
@@ -202,7 +202,7 @@ class UploadSettings(EnvironmentSettings):
 
     @property
     def only_own_hosts(self) -> bool:
-        """Whether requests for other names are refused."""
+        """True if requests for other names are refused."""
         anonymous = self.api_keys_file is None and is_loopback(self.host)
         return "*" not in self.hosts and (bool(self.hosts) or anonymous)
 
@@ -226,7 +226,7 @@ class UploadSettings(EnvironmentSettings):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens there; other names may be anybody's."""
+    """Return whether a host is only reachable from this machine; unknown names may be public."""
     if host == "localhost":
         return True
     try:

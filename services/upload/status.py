@@ -65,7 +65,7 @@ class RecentMetrics:
         return now.since(then), self._clock() - began
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Take samples until cancelled."""
         while True:
             self.look()
             await asyncio.sleep(_LOOK_SECONDS)
@@ -83,7 +83,7 @@ class StatusHandlers:
     started_unix_ms: int
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes."""
+        """Return the routes."""
         return [web.get(STATUS_ROUTE, self.status), web.get(STATUS_PAGE, self.page)]
 
     async def page(self, request: web.Request) -> web.FileResponse:
@@ -92,7 +92,7 @@ class StatusHandlers:
         return web.FileResponse(_PAGE)
 
     async def status(self, request: web.Request) -> web.Response:
-        """GET /v1/status: whether this replica is ready, and how its last minutes were."""
+        """GET /v1/status: readiness, and the metrics of the last minutes."""
         require_known(single_values(request), _NONE)
         risen, seconds = self.recent.risen()
         listing, _ = await self.collections.listing()

@@ -1,7 +1,7 @@
-"""Serves the image files of a collection as they are now, each named by the hash of its bytes.
+"""Serves the image files of a collection in their present state, named by their hash.
 
 A file may have been replaced since the index was built. Its bytes are then served under their own
-name (ETag), never under that of the indexed picture, and never when they are no image.
+hash (ETag), never under that of the indexed picture, and only if they are an image.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from services.shared.volume.manifest import Manifest
 _STORED_LIMITS: Final = imaging.Limits(
     max_bytes=2**31, max_pixels=1_000_000_000, max_aspect=1_000_000
 )
-"""The builder has let these images in; serving them needs no second opinion."""
+"""The builder has checked these images; serving them needs no second check."""
 
 _MAX_THUMBNAILS: Final = 2
 _LARGE_MEMORY: Final = 128 * 2**20
-"""Thumbnails that take more memory are made one at a time."""
+"""Thumbnails that need more memory are made one at a time."""
 _MAX_MEMORY: Final = 768 * 2**20
-"""A build lets in images whose thumbnail would take all the memory that upload has."""
+"""A build accepts images whose thumbnail would need all of upload's memory."""
 _MAX_SEEN: Final = 50_000
 _SETTLED_NS: Final = 2 * 10**9
-"""Within the resolution of a file system's clock, a file may change and its times stay."""
+"""Within the resolution of a file system's clock a file may change without new times."""
 _SERVER_FAULT: Final = 500
 _WAY_OUT: Final = "put it back, or build the index again"
 
@@ -51,7 +51,7 @@ class EncodedImage:
 
 
 class _State(NamedTuple):
-    """A file's state: while it stays the same, so do its bytes."""
+    """A file's state: while it is unchanged, so are the bytes."""
 
     device: int
     inode: int
@@ -62,7 +62,7 @@ class _State(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """The state that a file had when its bytes had that hash."""
+    """The state of a file when its bytes had that hash."""
 
     state: _State
     sha256: str
@@ -79,7 +79,7 @@ class StoredImages:
         thumbnail_cache_bytes: int,
         max_thumbnail_memory: int = _MAX_MEMORY,
     ) -> None:
-        """max_thumbnail_memory: bytes that decoding for one thumbnail may take."""
+        """max_thumbnail_memory: the maximum of bytes for decoding a thumbnail."""
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
         self._thumbnails = LRUCache[str, bytes](thumbnail_cache_bytes, len)
@@ -89,7 +89,7 @@ class StoredImages:
         self._one_large = threading.Lock()
 
     async def known_sha256(self, manifest: Manifest, item: Item) -> str | None:
-        """Return the hash of the item's file where it need not be read for it, else None.
+        """Return the hash of the item's file if it is known without reading, otherwise None.
 
         Raises ImageGone.
         """
@@ -106,7 +106,7 @@ class StoredImages:
         return EncodedImage(content, media_type, sha256)
 
     async def original(self, manifest: Manifest, item: Item) -> bytes | None:
-        """Return the image that was indexed; None when it is not there, or another by now."""
+        """Return the indexed image; None if it is missing or was replaced."""
         try:
             content, sha256 = await self._content(manifest, item)
         except ImageGone:
@@ -114,27 +114,27 @@ class StoredImages:
         return content if sha256 == item.sha256 else None
 
     async def thumbnail(self, manifest: Manifest, item: Item) -> tuple[EncodedImage, bool]:
-        """Return a small JPEG of the file as it is now, and whether it was in memory.
+        """Return a small JPEG of the present file, and whether it was cached.
 
-        Raises ImageGone, or TooManyPixels where it would take too much memory to make.
+        Raises ImageGone, or TooManyPixels if it would need too much memory.
         """
         sha256 = await self.known_sha256(manifest, item)
         known = None if sha256 is None else self._thumbnails.get(sha256)
         if sha256 is not None and known is not None:
             return EncodedImage(known, "image/jpeg", sha256), True
-        # Read one after the other, too: large files would take as much memory as callers ask for.
+        # Large files are also read one at a time, to bound the memory.
         async with self._making:
             content, sha256 = await self._content(manifest, item)
             known = self._thumbnails.get(sha256)
             if known is not None:
                 return EncodedImage(known, "image/jpeg", sha256), True
             small = await asyncio.to_thread(self._shrunk, item, content)
-        with contextlib.suppress(ValueError):  # of a thumbnail that is larger than the cache
+        with contextlib.suppress(ValueError):  # the thumbnail is larger than the cache
             self._thumbnails[sha256] = small
         return EncodedImage(small, "image/jpeg", sha256), False
 
     async def _content(self, manifest: Manifest, item: Item) -> tuple[bytes, str]:
-        """The file's bytes and their hash, which is remembered."""
+        """Return the file's bytes and their hash, which is cached."""
         content, sha256, state = await asyncio.to_thread(self._read, manifest, item)
         if state is not None:
             self._seen[_key(manifest, item)] = _Seen(state, sha256)
@@ -165,11 +165,11 @@ class StoredImages:
             return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels, known)
 
     def _file(self, manifest: Manifest, item: Item) -> Path:
-        """The real path of the item's file. Raises ImageGone."""
+        """Return the real path of the item's file. Raises ImageGone."""
         root = Path(manifest.images_root)
         if self._images_root is not None:
             root = self._images_root / manifest.collection
-        # The real path, so that neither `..` nor a link leads out of the images.
+        # The real path: neither `..` nor a link may lead out of the images.
         file, real_root = Path(os.path.realpath(root / item.path)), os.path.realpath(root)
         if not file.is_relative_to(real_root) or not file.is_file():
             message = f"the image of item {item.item_id} is not where the index saw it; {_WAY_OUT}"
@@ -182,7 +182,7 @@ def _key(manifest: Manifest, item: Item) -> tuple[str, str]:
 
 
 def _read(file: Path) -> tuple[bytes, _State | None]:
-    """The bytes, and the state that the file has as long as it holds them; None where unsure."""
+    """Return the bytes, and the state that guarantees them; None if uncertain."""
     with file.open("rb") as opened:
         before = _state_of(os.fstat(opened.fileno()))
         content = opened.read()
@@ -197,7 +197,7 @@ def _state_of(stat: os.stat_result) -> _State:
 
 @contextlib.contextmanager
 def _gone_without(item: Item) -> Iterator[None]:
-    """Raise ImageGone where the file can't be read, or holds no image that can be shown."""
+    """Raise ImageGone if the file is unreadable, or not an image that can be shown."""
     try:
         yield
     except OSError as error:

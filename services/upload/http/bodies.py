@@ -1,7 +1,7 @@
-"""Bounds the bodies that are on their way: their number, their bytes, and how slow each may be.
+"""Bounds arriving bodies: their number, their bytes, and the pace of each.
 
-A query takes a place in flight when its image is there. Until then only these bounds hold it, so
-that slow callers keep nobody else out.
+A query takes a slot when its image has arrived. Until then only these bounds apply, so
+that slow callers do not block others.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from services.shared.errors import (
 )
 
 _LOT_SECONDS: Final = 5.0
-"""The pace of a body is measured over this time: a short pause of the network ends none."""
+"""The window in which the pace of a body is measured: short pauses of the network are allowed."""
 
 _CALLERS_SHARE: Final = 0.75
-"""Of each bound that one caller may use: a quarter is left for the others."""
+"""The share of each bound that a single caller may use: a quarter is left for the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyBounds:
-    """Bounds of all bodies of this replica together, and of each.
+    """The bounds of all bodies of this replica, and of each body.
 
     Attributes:
-        count: bodies that may be on their way at once.
-        held_bytes: bytes that bodies may hold together, from their arrival to the answer.
-        bytes_per_second: the least pace of each body; 0 for none.
+        count: bodies that may arrive at once.
+        held_bytes: bytes of all bodies together, from their arrival to the answer.
+        bytes_per_second: the minimum pace of each body; 0 for none.
         timeout_seconds: how long a body may take to arrive.
     """
 
@@ -50,7 +50,7 @@ class BodyBounds:
 
 @dataclass(slots=True)
 class _Use:
-    """Bodies on their way, and the bytes they hold: of one caller, or of all."""
+    """The arriving bodies and their bytes, of a caller or of all."""
 
     count: int = 0
     held_bytes: int = 0
@@ -73,7 +73,7 @@ class Bodies:
     def arriving(self, caller: str, announced_bytes: int) -> Iterator[Body]:
         """Count a body from its request's head to its answer.
 
-        Where the bound of bodies is reached, the slowest body of the caller that sends most of them
+        If the bound of bodies is reached, the slowest body of the caller that sends most of them
         makes room for a caller that sends fewer.
 
         Args:
@@ -102,7 +102,7 @@ class Bodies:
         self._add(caller, 0, count)
 
     def end(self, body: Body) -> None:
-        """Count one body less on its way."""
+        """Count a body that has arrived or ended."""
         self._arriving.discard(body)
         self._add(body.caller, -1, 0)
 
@@ -112,7 +112,7 @@ class Bodies:
         return refusal
 
     def _make_room(self, caller: str) -> None:
-        """End the slowest body of the caller with most of them, if this caller has fewer."""
+        """Abort the slowest body of the caller with most of them, if this caller has fewer."""
         counts = Counter(body.caller for body in self._arriving)
         busiest, most = max(counts.items(), key=lambda item: item[1], default=("", 0))
         if most > counts[caller] + 1:
@@ -168,7 +168,7 @@ class Body:
         return self._bodies.bounds.timeout_seconds
 
     def add_bytes(self, count: int) -> None:
-        """Count bytes that have come. Raises Overloaded or RateLimited when they are too many."""
+        """Count received bytes. Raises Overloaded or RateLimited when they are too many."""
         self._bodies.hold(self.caller, count)
         self.held_bytes += count
         lot = self._bodies.bounds.bytes_per_second * _LOT_SECONDS
@@ -177,18 +177,18 @@ class Body:
             self._timer.reschedule(self._next_end())
 
     def arrived(self) -> None:
-        """End the body's time on its way."""
+        """Mark the body as arrived."""
         if self._on_its_way:
             self._on_its_way = False
             self._bodies.end(self)
 
     @property
     def bytes_per_second(self) -> float:
-        """Return the body's pace since its request's head; a second at least is counted."""
+        """Return the body's pace since its request's head, over at least a second."""
         return self.held_bytes / max(1.0, time.monotonic() - self._began_at)
 
     def displace(self) -> None:
-        """End the reading of the body with Overloaded, to make room for another caller."""
+        """Abort the reading of the body with Overloaded, for another caller."""
         self._displaced = True
         self.arrived()
         if self._timer is not None and not self._timer.expired():
@@ -199,9 +199,9 @@ class Body:
         """Bound the time to read the body in.
 
         Raises:
-            BodyTimeout: the body takes too long, or comes too slowly.
-            MalformedRequest: the body is not as its headers say.
-            Overloaded: another caller got the body's place.
+            BodyTimeout: the body takes too long, or arrives too slowly.
+            MalformedRequest: the body does not match its headers.
+            Overloaded: the body was aborted for another caller.
         """
         self._ends_at = _now() + self._bodies.bounds.timeout_seconds
         try:

@@ -23,7 +23,7 @@ from services.upload.http.context import ALLOWANCE
 
 _SLOTS: Final = 8
 _MAX_WAITING: Final = 500
-"""Each is a connection; beyond, the one that asked most is refused."""
+"""The maximum of waiting connections; beyond, the busiest caller is refused."""
 
 _REMEMBERED_SECONDS: Final = 2.0
 """After this time the counts of requests are halved."""
@@ -73,9 +73,9 @@ class FairQueue:
     async def slot(self, caller: str, connection: int) -> AsyncIterator[None]:
         """Wait for a slot; callers and connections with the fewest recent requests come first.
 
-        Raises Overloaded where too many wait, to those that asked most.
+        Raises Overloaded for the busiest callers if too many wait.
         """
-        # By powers of two: of one caller's connections the quiet ones come first.
+        # By powers of two: quiet connections of a caller come first.
         busy = self._count(caller).bit_length(), self._count(connection)
         if self._free:
             self._free -= 1
@@ -114,7 +114,7 @@ class FairQueue:
         mine = _Waiting(busy, next(self._numbers), turn)
         heapq.heappush(self._waiting, mine)
         if len(self._waiting) > self._max_waiting:
-            # Of those that asked equally often the one that came first: it may have given up.
+            # Among equally busy callers the first, which may have given up.
             self._refuse(max(self._waiting, key=lambda one: (one.busy, -one.number)))
         try:
             await turn

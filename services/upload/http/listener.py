@@ -1,4 +1,4 @@
-"""Opens the HTTP port, and closes it again without turning a caller away."""
+"""Opens the HTTP port, and closes it without dropping a request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_SECONDS: Final = 0.01
 
 
 class Listener:
-    """The HTTP port of one upload replica, from its first request to its last."""
+    """The HTTP port of an upload replica, from its first request to its last."""
 
     def __init__(
         self, runner: TimedRunner, settings: UploadSettings, tls: ssl.SSLContext | None
@@ -34,7 +34,7 @@ class Listener:
         return self._site is not None
 
     async def start(self) -> str:
-        """Begin to listen; the base URL."""
+        """Begin to listen; return the base URL."""
         settings = self._settings
         await self._runner.setup()
         self._site = await open_site(
@@ -44,15 +44,15 @@ class Listener:
         return base_url("https" if self._tls else "http", settings.host, port)
 
     async def leave(self) -> None:
-        """Stop listening, after the last callers have connected and sent their request's headers.
+        """Stop listening after the last callers have sent their request's headers.
 
-        Load balancers learn of a pod's end some seconds after the pod itself does: until then
+        Load balancers notice a pod's end some seconds after the pod itself: until then
         connections are accepted as before. A connection that the kernel has accepted, and this
         process has not, would be reset when the port is closed; a connection whose request is
         still on its way would be closed unanswered.
         """
         await asyncio.sleep(self._settings.lame_duck_seconds)
-        # The event loop accepts what waits.
+        # The event loop accepts waiting connections.
         await asyncio.sleep(_ACCEPT_SECONDS)
         await asyncio.sleep(0)
         if self._site is not None:
@@ -64,5 +64,5 @@ class Listener:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def close(self) -> None:
-        """End what connections there are."""
+        """Close all connections."""
         await self._runner.cleanup()

@@ -28,14 +28,14 @@ _log = structlog.get_logger(__name__)
 
 _SERVER_FAULT: Final = 500
 _GONE_STATUS: Final = 499
-"""The status that nginx logs for a request whose caller went away; it is never sent."""
+"""The status that nginx logs for a caller that disconnected; never sent."""
 
 _TRACED: Final = ("collection", "index_version", "bytes", "format", "batch_images")
-"""The facts that are attributes of the span, too."""
+"""The fields that are attributes of the span, too."""
 
 
 class InFlightRequests:
-    """Counts requests from their headers until their answers are made."""
+    """Counts requests from their headers to their answers."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -55,14 +55,14 @@ class InFlightRequests:
                 self._none.set()
 
     async def wait_idle(self, timeout_seconds: float) -> None:
-        """Wait until no request is being answered, or the timeout."""
+        """Wait until no request is being answered, or for the timeout."""
         await wait_idle(self._none.wait(), timeout_seconds, lambda: self._count)
 
 
 def observed(
     client: SearchClient, metrics: UploadMetrics, in_flight: InFlightRequests, tracer: Tracer
 ) -> Middleware:
-    """Return the middleware that is around all handlers."""
+    """Return the middleware around all handlers."""
 
     @web.middleware
     async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -81,7 +81,7 @@ def observed(
             code, response = error.code, problem(error, query_id)
             request[FACTS]["detail"] = str(error)
         except (asyncio.CancelledError, ConnectionError):
-            # Nobody is there to be answered: the caller left, or the drain took too long.
+            # Without an answer: the caller left, or the drain took too long.
             gone = Disconnected if request.transport is None else ShuttingDown
             _record(request, _GONE_STATUS, gone.code, trace, metrics)
             raise
@@ -99,10 +99,10 @@ def observed(
 
 
 def _begun(request: web.Request, tracer: Tracer) -> Trace | None:
-    """Name the request; its trace where it is a query and queries are traced.
+    """Name the request; return its trace if it is a query and tracing is on.
 
-    A query that begins a trace has the trace's id as its name. One of a caller's trace has its own:
-    the caller may ask several.
+    A query that begins a trace is named by the trace's id. Queries in a caller's trace get their
+    own names, since a trace may have several.
     """
     timeline = request[TIMELINE] = Timeline()
     given = request.headers.get("traceparent", "")

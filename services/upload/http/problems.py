@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem bodies; the only place where an error becomes an HTTP answer."""
+"""Converts errors to RFC 9457 problem documents, in this place only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def problem_body(error: SimileError, correlation_id: str) -> dict[str, Any]:
 
 
 def problem(error: SimileError, correlation_id: str) -> web.Response:
-    """Return the answer for an error, with Retry-After where a retry can help."""
+    """Return the answer for an error, with Retry-After if a retry can help."""
     headers: dict[str, str] = {}
     if isinstance(error, Unauthenticated):
         headers[hdrs.WWW_AUTHENTICATE] = 'Bearer realm="simile"'
@@ -57,7 +57,7 @@ def problem(error: SimileError, correlation_id: str) -> web.Response:
 
 
 def from_http_exception(error: web.HTTPException, path: str) -> SimileError:
-    """The named error behind an aiohttp exception of status 4xx or 5xx."""
+    """Return the named error for an aiohttp exception of status 4xx or 5xx."""
     if error.status >= _SERVER_FAULT:
         return Internal("the request failed; the log says why")
     kind = _BY_STATUS.get(error.status, MalformedRequest)

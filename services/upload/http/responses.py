@@ -58,7 +58,7 @@ class ItemBodies:
     ) -> dict[str, Any]:
         """Return the body of an answer to a search; next_cursor is None on the last page.
 
-        seconds: the time of each stage. warnings: what the caller may have got wrong.
+        seconds: the time of each stage. warnings: possible mistakes of the caller.
         """
         answer = found.neighbors
         return {

@@ -15,16 +15,16 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 _PER_SECOND: Final = 250.0
-"""Some 5 % of a core."""
+"""Refusals per second: about 5 % of a core."""
 
 _BURST: Final = 250
-"""Refusals that go out without delay after a quiet second."""
+"""Refusals that are sent without delay after a quiet second."""
 
 _MAX_SECONDS: Final = 1.0
-"""The shortest time that Retry-After asks for."""
+"""The maximum delay, the shortest value of Retry-After."""
 
 _MAX_HELD: Final = 1000
-"""Each holds a connection, and what has come of its body."""
+"""The maximum of delayed refusals: each keeps a connection and the received part of its body."""
 
 
 class RetryPacing:
@@ -40,7 +40,7 @@ class RetryPacing:
         max_held: int = _MAX_HELD,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """on_held: called for each that does not go out at once. Clock in seconds."""
+        """on_held: called for each delayed refusal. Clock in seconds."""
         self._on_held = on_held
         self._every_seconds = 1 / per_second
         self._saved_seconds = burst / per_second

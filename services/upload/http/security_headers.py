@@ -1,4 +1,4 @@
-"""The headers of every answer: what browsers may do with it, and whose pages may read it."""
+"""Sets the security headers of every answer, and CORS."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECURITY: Final[Mapping[str, str]] = {
 }
 
 SERVER: Final[Mapping[str, str]] = {"Server": "simile"}
-"""In place of aiohttp's own, which names its version and Python's."""
+"""Replaces aiohttp's header, which names its version and Python's."""
 
 _PREFLIGHT: Final[Mapping[str, str]] = {
     "Access-Control-Allow-Methods": "GET, HEAD, POST",
@@ -47,19 +47,19 @@ class AnswerHeaders:
     origins: frozenset[str] = field(default_factory=frozenset)
 
     async def add(self, request: web.Request, response: web.StreamResponse) -> None:
-        """Put them on; a signal handler of aiohttp's for every answer."""
+        """Add the headers; a signal handler of aiohttp for every answer."""
         headers = response.headers
         headers.update(SECURITY)
         headers.update(SERVER)
-        # Where no page of another origin may read it, none may show it either.
+        # Pages of other origins that may not read it may not embed it either.
         headers["Cross-Origin-Resource-Policy"] = "cross-origin" if self.origins else "same-origin"
         headers.update(self._cors(request))
         if request.path in _PAGES or request.path.startswith("/static/"):
-            # A new release must show at once; the ETag makes asking cheap.
+            # A new release must show at once; the ETag makes revalidation cheap.
             headers[hdrs.CACHE_CONTROL] = "no-cache"
 
     def middleware(self) -> Middleware:
-        """Answer a browser's question whether a page may ask, before anyone needs a key."""
+        """Answer CORS preflight requests, which carry no key."""
 
         @web.middleware
         async def preflight(request: web.Request, handler: Handler) -> web.StreamResponse:

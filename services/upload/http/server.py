@@ -24,7 +24,7 @@ from services.upload.security.header_checks import hide_headers
 _log = structlog.get_logger(__name__)
 
 _MAX_LINE_BYTES: Final = 32 * 1024
-"""A query string may carry a filter and a cursor, percent-encoded."""
+"""A query string may contain a filter and a cursor, percent-encoded."""
 
 
 _HANDLER_ATTRIBUTES: Final = ("_loop", "_request_count", "_waiter")
@@ -69,7 +69,7 @@ class _TimedHandler(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        # Done but still there is the waiter of a head that has come: what follows is its body.
+        # A finished waiter is kept for a head that has arrived: more data is the body.
         heads, idle = self._request_count, self._waiter is not None and not self._waiter.done()
         super().data_received(data)
         if self._request_count > heads:
@@ -84,11 +84,11 @@ class _TimedHandler(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP as a problem, with a log line instead of a traceback each."""
+        """Answer invalid HTTP with a problem, and with a log line instead of a traceback."""
         query_id = new_query_id()
         error: SimileError = MalformedRequest("this is not a valid HTTP request")
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            super().handle_error(request, status, exc, message)  # writes the log
+            super().handle_error(request, status, exc, message)  # logs the traceback
             error = Internal("the request failed; the log says why")
         else:
             _log.info("no HTTP", action=error.code, correlation_id=query_id, remote=request.remote)
@@ -98,7 +98,7 @@ class _TimedHandler(RequestHandler):
         return answer
 
     def log_exception(self, *args: object, **options: object) -> None:
-        """Not for a body that its caller got wrong, which is answered, and is no defect of ours."""
+        """Log exceptions, except for malformed bodies, which are answered."""
         if not isinstance(options.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **options)
 
@@ -144,7 +144,7 @@ class TimedRunner(web.AppRunner):
             handler_cancellation=True,
             shutdown_timeout=shutdown_timeout_seconds,
             max_line_size=_MAX_LINE_BYTES,
-            auto_decompress=False,  # images are compressed already; what is small stays small
+            auto_decompress=False,  # images are compressed; small bodies must not grow
         )
         self._header_timeout_seconds = header_timeout_seconds
 

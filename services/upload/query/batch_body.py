@@ -47,13 +47,13 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class _Address:
-    """The address of an image that is still to be fetched."""
+    """The address of an image to fetch."""
 
     text: str
 
 
 class BatchReader:
-    """Reads one batch, in the order of its form."""
+    """Reads a batch, in the order of its form."""
 
     def __init__(
         self, limits: BodyLimits, body: Body, fetch: Fetch, on_another: Callable[[], None]
@@ -63,7 +63,7 @@ class BatchReader:
         Args:
             limits: the limits of the batch.
             body: counts the bytes.
-            fetch: gets the image at an address; its errors are those of that image alone.
+            fetch: gets the image at an address; its errors concern only that image.
             on_another: is called before every image but the first, and may raise to end the batch.
         """
         self._limits = limits
@@ -76,7 +76,7 @@ class BatchReader:
     async def read(self, request: web.Request) -> tuple[list[Upload], Fields]:
         """Read the images, and the parameters as `read_image` reads them.
 
-        An image with too many bytes, or one that can't be fetched, fails alone.
+        An image that is too large, or can't be fetched, fails alone.
 
         Raises:
             ImageTooLarge: the images together have too many bytes.
@@ -126,7 +126,7 @@ class BatchReader:
         self._add(_Address((await read_part(part, self._body, limit, too_long)).decode()))
 
     async def _take_image(self, part: BodyPartReader) -> None:
-        """Read an image and count its bytes; no bytes are kept of one over its limit."""
+        """Read an image and count its bytes; bytes beyond its limit are dropped."""
         self._require_room()
         content, size, limit = bytearray(), 0, self._limits.image.max_bytes
         while chunk := await part.read_chunk(CHUNK_BYTES):
@@ -146,9 +146,9 @@ class BatchReader:
             raise self._too_large()
 
     async def _fetched(self) -> list[Upload]:
-        """Fetch what is named by address, one image after another, to bound the memory.
+        """Fetch the images named by address, one after another, to bound the memory.
 
-        All of it together has as much time as a body.
+        All fetches together have the timeout of a body.
         """
         ends_at = asyncio.get_running_loop().time() + self._body.timeout_seconds
         return [

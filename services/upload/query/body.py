@@ -1,4 +1,4 @@
-"""Reads images and parameters out of a request's body and query string, within the limits."""
+"""Reads images and parameters from a request's body and query string, within limits."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _CHUNKED: Final = frozenset({"", "chunked"})
 _PLAIN_TRANSFER: Final = frozenset({"", "7bit", "8bit", "binary"})
 
 _SNIFFERS: Final = 2
-"""Threads that read headers; all other work in threads has its own."""
+"""Threads that read headers; other work has its own threads."""
 
 FORM_OVERHEAD_BYTES: Final = 64 * 1024
-"""The size of a form besides its images: parameters, boundaries, headers of its parts."""
+"""The maximum size of a form beside its images: parameters, boundaries, headers of its parts."""
 
 
 @dataclass(frozen=True, slots=True)
 class BodyLimits:
-    """Limits the bytes of one body, which is an image or a batch."""
+    """Limits the bytes of a body, which is an image or a batch."""
 
     image: imaging.Limits
     batch_images: int
@@ -61,9 +61,9 @@ async def read_image(
 ) -> tuple[bytes, Fields]:
     """Read the image, and the parameters of query string and form (the query string wins).
 
-    The image is the form field `image` of a multipart body, or the body itself. Where the parameter
-    `image_url` is given, `fetch` gets the image, and the parameters are without it.
-    Raises ImageTooLarge (before reading, where Content-Length says so), BodyTimeout,
+    The image is the form field `image` of a multipart body, or the body itself. With the parameter
+    `image_url`, `fetch` gets the image, and the parameter is removed.
+    Raises ImageTooLarge (before reading, if Content-Length shows it), BodyTimeout,
     EmptyImage, MalformedRequest, Overloaded, RateLimited, and what `fetch` raises.
     """
     require_plain(request)
@@ -98,7 +98,7 @@ async def read_image(
 
 
 async def read_header(image: bytes, limits: imaging.Limits, within_seconds: float) -> imaging.Probe:
-    """Read the header; in a thread only where that can take long, since a hop to a thread is slow.
+    """Read the header; in a thread only if it may take long, since changing threads is slow.
 
     Raises what `imaging.probe` raises, and DeadlineExceeded.
     """
@@ -116,12 +116,12 @@ async def read_header(image: bytes, limits: imaging.Limits, within_seconds: floa
 
 @functools.cache
 def _sniffers() -> ThreadPoolExecutor:
-    """Return the threads that read headers: images that take long hold up no other work."""
+    """Return the threads that read headers: slow images do not delay other work."""
     return ThreadPoolExecutor(_SNIFFERS, "sniff")
 
 
 async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
-    """Read a body that is no image. Raises MalformedRequest when it is too long, BodyTimeout."""
+    """Read a body other than an image. Raises MalformedRequest when it is too long, BodyTimeout."""
     require_plain(request)
     await send_continue(request)
     content = bytearray()
@@ -136,19 +136,19 @@ async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
 
 
 def single_values(request: web.Request) -> dict[str, str]:
-    """The query string's parameters. Raises MalformedRequest for one given twice."""
+    """Return the query string's parameters. Raises MalformedRequest for a repeated one."""
     for name in request.query:
         _require_once(len(request.query.getall(name)) > 1, "parameter", name)
     return dict(request.query)
 
 
 def require_plain(request: web.Request) -> None:
-    """Raise UnsupportedCoding for a compressed body: nothing bounds what one may grow to."""
+    """Raise UnsupportedCoding for a compressed body, whose size is unknown."""
     coding = request.headers.get(hdrs.CONTENT_ENCODING, "")
     if coding.strip().lower() not in _PLAIN:
         message = f"the body has Content-Encoding: {coding[:40]!a}; send it as it is"
         raise UnsupportedCoding(message)
-    # aiohttp decodes no transfer coding but chunks: others would pass for the image.
+    # aiohttp decodes no transfer coding but chunked: other codings would be taken for the image.
     coding = ",".join(request.headers.getall(hdrs.TRANSFER_ENCODING, ()))
     if coding.strip().lower() not in _CHUNKED:
         message = f"the body has Transfer-Encoding: {coding[:40]!a}; send it plain or chunked"
@@ -202,7 +202,7 @@ async def read_form(
             else:
                 await _take_field(form, part.name, part, body)
     except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:
-        # What aiohttp raises on a form that does not parse.
+        # aiohttp raises these errors on an invalid form.
         message = f"the form can't be read: {error}"
         raise MalformedRequest(message) from error
     return form

@@ -1,4 +1,4 @@
-"""A filter as callers write it, in JSON, to the filter that the searcher reads."""
+"""Parses a filter in a caller's JSON to the filter that the searcher reads."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _EXAMPLE: Final = '{"label": ["cat", "dog"], "attributes": {"author": "Ann"}}'
 
 
 def parse_filter(text: str) -> Filter | None:
-    """The filter; None where the JSON asks for nothing.
+    """Return the filter; None if the JSON selects everything.
 
-    Raises MalformedRequest, saying what is wrong.
+    Raises MalformedRequest with the reason.
     """
     size = len(text.encode(errors="replace"))
     _require(size <= MAX_FILTER_BYTES, f"has more than {MAX_FILTER_BYTES} bytes")
@@ -44,7 +44,7 @@ def parse_filter(text: str) -> Filter | None:
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
-    # JSON lets a name come twice, and every reader makes something else of it.
+    # JSON permits repeated names, which parsers interpret differently.
     _require(len(members) == len(pairs), "has a member twice")
     return members
 
@@ -59,7 +59,7 @@ def _values(what: str, given: Any) -> tuple[str, ...]:  # noqa: ANN401 (any JSON
 def _text(what: str, value: Any) -> str:  # noqa: ANN401 (any JSON)
     _require(isinstance(value, str), f"has no text as {what}")
     text = str(value)
-    # JSON can escape half a character, which no message can carry.
+    # JSON can escape a lone surrogate, which no message can contain.
     _require(not any("\ud800" <= sign <= "\udfff" for sign in text), f"has a broken {what}")
     return text
 

@@ -1,4 +1,4 @@
-"""Holds what reading a query's image needs: limits, the count of bodies, shrinking, fetching."""
+"""Bundles the parts that read a query's image: limits, body counts, shrinking, fetching."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Fetches the image at an address that a caller names, and nothing else that can be reached here.
+"""Fetches the image at a caller's URL, without access to internal addresses.
 
-The caller must not make this service ask what they could not ask themselves: names are looked up
-once, every address is vetted, and the connection goes to the vetted ones. Each redirect is
-checked in the same way.
+Callers must not reach addresses that they can't reach themselves: host names are resolved
+once, every address is checked, and the connection uses the checked addresses. Each redirect
+is checked the same way.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _NEVER: Final = tuple(
         "240.0.0.0/4",  # reserved, broadcast
         "::/96",  # IPv4-compatible, unspecified, loopback
         "::ffff:0:0/96",  # IPv4-mapped
-        "64:ff9b::/96",  # NAT64: an IPv4 address in disguise
+        "64:ff9b::/96",  # NAT64: an embedded IPv4 address
         "64:ff9b:1::/48",  # local NAT64
         "100::/64",  # discard
         "2001::/23",  # protocol assignments, Teredo
@@ -50,14 +50,14 @@ _NEVER: Final = tuple(
         "fec0::/10",  # site-local
     )
 )
-"""Networks that some versions of the standard library treat as public, or that lead elsewhere."""
+"""Networks that some versions of the standard library treat as public, or that map to others."""
 
 
 class Resolve(Protocol):
     """Looks up a host's addresses."""
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """The addresses. Raises OSError where there are none."""
+        """Return the addresses. Raises OSError if there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class RemoteImages:
     resolve: Resolve
 
     async def fetch(self, address: str) -> bytes:
-        """The bytes at that address, after three redirects at most.
+        """Return the bytes at that address, after at most three redirects.
 
         Raises UrlNotAllowed, UrlUnreachable, ImageTooLarge.
         """
@@ -89,7 +89,7 @@ class RemoteImages:
         raise UrlUnreachable(message)
 
     async def _ask(self, url: URL) -> bytes | URL:
-        """The image, or where it is."""
+        """Return the image, or the target of a redirect."""
         connector = aiohttp.TCPConnector(
             resolver=_Pinned(await self._vetted(url)),
             use_dns_cache=False,
@@ -100,8 +100,8 @@ class RemoteImages:
                 aiohttp.ClientSession(
                     connector=connector,
                     cookie_jar=aiohttp.DummyCookieJar(),
-                    trust_env=False,  # a proxy would look the name up again
-                    auto_decompress=False,  # what is small here must not be large in memory
+                    trust_env=False,  # a proxy would resolve the name again
+                    auto_decompress=False,  # a small answer must not become large in memory
                     timeout=aiohttp.ClientTimeout(total=self.timeout_seconds),
                     headers={hdrs.ACCEPT: "image/*", hdrs.ACCEPT_ENCODING: "identity"},
                 ) as session,
@@ -116,7 +116,7 @@ class RemoteImages:
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error, TimeoutError):
                 raise
-            # Not the error's text: it may show what is behind an allowed host.
+            # Without the error's text, which may reveal internals of an allowed host.
             message = f"the host of image_url does not answer ({type(error).__name__})"
             raise UrlUnreachable(message) from None
 
@@ -135,7 +135,7 @@ class RemoteImages:
         return ImageTooLarge(message)
 
     async def _vetted(self, url: URL) -> Sequence[str]:
-        """The addresses that may be connected to for this URL."""
+        """Return the permitted addresses for this URL."""
         host, port = str(url.host).lower(), url.port
         named = f"[{host}]" if ":" in host else host
         if f"{named}:{port}" in self.allowed_hosts:
@@ -166,7 +166,7 @@ class RemoteImages:
 
 
 class _Pinned(AbstractResolver):
-    """Gives the addresses that were vetted, so that no second look-up can give others."""
+    """Returns the checked addresses, so that no second lookup can return others."""
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self._addresses = addresses
@@ -192,13 +192,13 @@ class _Pinned(AbstractResolver):
 
 
 class SystemNames:
-    """The system's resolver, on threads of its own: names that take long hold up nothing else."""
+    """The system's resolver in its own threads: slow names delay nothing else."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_MAX_LOOK_UPS, "look-up")
 
     async def __call__(self, host: str, port: int) -> Sequence[str]:
-        """The addresses of a host. Raises OSError."""
+        """Return the addresses of a host. Raises OSError."""
         loop = asyncio.get_running_loop()
         found = await loop.run_in_executor(
             self._threads, partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
@@ -207,7 +207,7 @@ class SystemNames:
 
 
 def _parsed(address: str) -> URL:
-    """Return the URL. Raises UrlNotAllowed for another scheme, or where it holds a user."""
+    """Return the URL. Raises UrlNotAllowed for another scheme, or with a user."""
     try:
         url = URL(address)
         sound = url.scheme in _PORTS and bool(url.host) and url.port is not None

@@ -1,7 +1,7 @@
-"""Shrinks large photographs before they travel, where the model's input stays the same to the bit.
+"""Shrinks large photographs before they are sent, if the model's input stays identical.
 
-An embedder decodes a JPEG at the fraction of its size that its model needs, and the model's id says
-which. Here the same is done earlier, and what comes out is sent as it is, uncompressed.
+An embedder decodes a JPEG at the fraction of its size that its model needs, which the model's id
+names. Upload does the same earlier, and sends the pixels uncompressed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from services.shared.imaging import Limits, Probe, shrinking
 
 
 class Shrinker:
-    """Shrinks as many photographs at once as there are cores; none when it is off."""
+    """Shrinks as many photographs at once as there are cores; does nothing when it is off."""
 
     def __init__(self, limits: Limits, *, on: bool) -> None:
         self._limits = limits
@@ -22,7 +22,7 @@ class Shrinker:
         self._places = asyncio.Semaphore(cores.available())
 
     async def shrunk(self, image: bytes, known: Probe, model_id: str, box: Box | None) -> bytes:
-        """Fewer bytes of which that model makes the same input, or the image itself.
+        """Return a smaller image with the same model input, or the image itself.
 
         Raises UndecodableImage, as an embedder would.
         """
@@ -36,7 +36,7 @@ class Shrinker:
 def _pays(image: bytes, known: Probe, target: int) -> bool:
     """Return True for a JPEG with more bytes than its shrunk pixels.
 
-    Not a progressive one: all of its coefficients have to be held, hundreds of MB of a large one.
+    Progressive JPEGs are excluded: all coefficients must be kept, hundreds of MB of a large one.
     """
     if known.format != "JPEG" or known.progressive:
         return False

@@ -1,12 +1,12 @@
-"""Admits queries while they can be answered in time, and says to the others when to try again.
+"""Admits queries while they can be answered in time, and refuses others with a retry time.
 
-The pace is measured as this replica sees it: of each answer, how many queries were on their way
-when it was asked for, over the time that it took. Under load that is the rate at which answers
-come; with little to do it is less than that rate, and never more.
+The pace is measured by this replica: for each answer, the number of queries in flight
+when its query was sent, over its duration. Under load that is the rate of answers;
+otherwise it is lower than that rate, and never higher.
 
-A query takes its place when its image is there. For a short time before, while the image is on its
-way, a place is kept for it: a quick caller is not refused after all of the image was sent, and a
-slow one keeps nobody else out.
+A query takes a slot when its image has arrived. Shortly before, while the image is arriving,
+a slot is reserved: a fast caller is not refused after its whole image was sent, and a
+slow one does not block others.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from services.upload.search.reservations import Reservation, Reservations
 _Error = TypeVar("_Error", bound=SimileError)
 
 _SHARE: Final = 0.8
-"""Of the deadline that a query may be expected to take: times differ."""
+"""The share of the deadline that a query may be expected to take, since durations vary."""
 
 _CALLERS_SHARE: Final = 0.25
-"""Of the places, at most, that are kept for the images of one caller which are on their way."""
+"""The maximum share of slots that are reserved for arriving images of a single caller."""
 
 _MIN_IN_FLIGHT: Final = 4
-"""This many queries are always admitted: without answers the pace could not be measured again."""
+"""The queries that are always admitted: without answers the pace could not be measured."""
 
 _WEIGHT: Final = 0.1
 _MAX_RETRY_SECONDS: Final = 30
@@ -42,7 +42,7 @@ _LOOK_AGAIN_SECONDS: Final = 0.2
 
 
 class Admission:
-    """The places in flight of one kind of query at one replica."""
+    """The slots of one kind of query at a replica."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Clock in seconds; chance gives 0..1."""
+        """Clock in seconds; chance returns 0..1."""
         self._max_in_flight = max_in_flight
         self._deadline_seconds = deadline_seconds
         self._clock = clock
@@ -83,7 +83,7 @@ class Admission:
     def retry_after_seconds(self) -> int:
         """Return the seconds until the queries in flight are answered, with jitter.
 
-        Refused callers must not come back as one.
+        Refused callers must not return all at once.
         """
         seconds = 0.0 if self._pace is None else self.in_flight / self._pace
         seconds *= 1 + self._chance() * _JITTER
@@ -91,11 +91,11 @@ class Admission:
 
     @contextmanager
     def reserve(self, caller: str, within_seconds: float = math.inf) -> Iterator[Reservation]:
-        """Keep a place while an image is on its way. Raises Overloaded where no place is free.
+        """Reserve a slot while an image arrives. Raises Overloaded if none is free.
 
         Args:
-            caller: the API key or the address that sends it.
-            within_seconds: how long the caller will wait, where that is less than the deadline.
+            caller: the API key or the address of the sender.
+            within_seconds: how long the caller waits, if less than the deadline.
         """
         self._require_place(within_seconds)
         at_most = max(1, int(self.limit * _CALLERS_SHARE))
@@ -106,13 +106,13 @@ class Admission:
             self.release(reservation)
 
     def release(self, reservation: Reservation) -> None:
-        """Keep no place for the reservation any more."""
+        """End the reservation."""
         if self._reservations.end(reservation):
             self._let_in()
 
     @contextmanager
     def acquire_now(self, within_seconds: float = math.inf) -> Iterator[None]:
-        """Take a place for a query that has all it needs. Raises Overloaded where none is free."""
+        """Take a slot for a query that is complete. Raises Overloaded if none is free."""
         self._require_place(within_seconds)
         self.in_flight += 1
         try:
@@ -122,9 +122,9 @@ class Admission:
 
     @asynccontextmanager
     async def acquire(self, reservation: Reservation, wait_seconds: float) -> AsyncIterator[None]:
-        """Take the place that was kept for the reservation, or else the next that comes free.
+        """Take the reserved slot, or else the next free one.
 
-        Raises Overloaded where none comes within the time, or the reservation may not wait.
+        Raises Overloaded if none becomes free in time, or the reservation may not wait.
         """
         if self._reservations.end(reservation):
             self.in_flight += 1
@@ -144,19 +144,19 @@ class Admission:
             yield
         finally:
             self._asked -= 1
-        # Not after an error: what is refused or lost on its way says nothing about the pace.
+        # Not after an error: refused and lost queries show nothing about the pace.
         self._observe(ahead / max(self._clock() - started, 1e-3))
 
     def too_late(self) -> None:
-        """A deadline has passed: the pace is what can be expected at most."""
+        """Note a missed deadline: the pace is at most the expected one."""
         self._observe(max(1, self._asked) / self._deadline_seconds)
 
     def overloaded(self, message: str) -> Overloaded:
-        """The refusal, with the time after which trying again is likely to help."""
+        """Return the refusal with the time after which a retry is likely to succeed."""
         return self.later(Overloaded(message))
 
     def later(self, error: _Error) -> _Error:
-        """The error, with the time after which trying again is likely to help."""
+        """Return the error with the time after which a retry is likely to succeed."""
         error.retry_after_seconds = self.retry_after_seconds
         return error
 
@@ -200,7 +200,7 @@ class Admission:
         self._let_in()
 
     def _let_in(self) -> None:
-        """Give free places to those who wait, in their order."""
+        """Give free slots to waiting queries, in order."""
         while self._waiting and self._free:
             self.in_flight += 1
             self._waiting.popleft().set_result(None)

@@ -1,4 +1,4 @@
-"""Admits queries by what they need: places for those that need an embedder, others for the rest."""
+"""Admits queries by kind: slots for queries that need an embedder, and slots for others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from services.upload.search.reservations import Reservation
 from services.upload.security.rate_limit import RateLimit
 
 _LOOKS_PER_SECOND: Final = 100
-"""Images read to see whether their vectors are remembered, while embedders take no more: some 5 %
+"""Images read per second to look up cached vectors while the embedders are full: some 5 %
 of a core."""
 
 
 class AdmissionControl:
-    """The places of a replica, and the count of the queries that it admits and refuses."""
+    """The slots of a replica, and the count of admitted and refused queries."""
 
     def __init__(
         self,
@@ -27,17 +27,17 @@ class AdmissionControl:
         require_open: Callable[[bool], None],
         on_admission: Callable[[str], None],
     ) -> None:
-        """Make the places.
+        """Create the slots.
 
         Args:
-            limits: of the queries of this replica.
-            require_open: raises where no query can be asked now; gets whether the query's request
-                was let in before.
-            on_admission: gets the code of each refusal, and ok for each query that is admitted.
+            limits: of this replica's queries.
+            require_open: raises if no query can be sent now; gets whether the query's request
+                was admitted before.
+            on_admission: gets the code of each refusal, and ok for each admitted query.
         """
         self._require_open = require_open
         self._on_admission = on_admission
-        # Apart, since slow embedders say nothing about queries that need none.
+        # Separate, since slow embedders do not affect queries that need none.
         self.embedding, self.searching = (
             Admission(max_in_flight=limits.max_in_flight, deadline_seconds=limits.deadline_seconds)
             for _ in range(2)
@@ -48,15 +48,15 @@ class AdmissionControl:
     def reserve(
         self, caller: str, within_seconds: float, *, may_be_known: bool
     ) -> Iterator[Reservation]:
-        """Keep a place while a query's image is on its way.
+        """Reserve a slot while a query's image arrives.
 
         Args:
-            caller: the API key or the address that asks.
-            within_seconds: how long the caller will wait.
-            may_be_known: the image's vector may be remembered, so that it needs no embedder.
+            caller: the API key or the address of the sender.
+            within_seconds: how long the caller waits.
+            may_be_known: the image's vector may be cached, so that it needs no embedder.
 
         Raises:
-            Overloaded, or what require_open raises: at once, so that refusing is cheap.
+            Overloaded, and the errors of require_open: at once, so that refusals are cheap.
         """
         with contextlib.ExitStack() as places:
             with self._refusing():
@@ -75,7 +75,7 @@ class AdmissionControl:
     async def admit_embedding(
         self, reservation: Reservation, wait_seconds: float
     ) -> AsyncIterator[None]:
-        """Take a place for a query that needs an embedder, when one is free. Raises Overloaded."""
+        """Take a slot for a query that needs an embedder, when one is free. Raises Overloaded."""
         async with contextlib.AsyncExitStack() as place:
             with self._refusing():
                 self._require_open(True)  # noqa: FBT003 (a callable takes it by place)
@@ -85,7 +85,7 @@ class AdmissionControl:
 
     @contextlib.contextmanager
     def admit_search(self, within_seconds: float) -> Iterator[None]:
-        """Take a place for a query that needs no embedder, at once. Raises Overloaded."""
+        """Take a slot for a query that needs no embedder, at once. Raises Overloaded."""
         with contextlib.ExitStack() as place:
             with self._refusing():
                 place.enter_context(self.searching.acquire_now(within_seconds))

@@ -65,7 +65,7 @@ class EmbeddingCache:
 
     def put(self, key: Hashable, vector: Vector) -> None:
         """Store a vector, unless it is larger than the whole cache."""
-        with contextlib.suppress(ValueError):  # of a value that is larger than the cache
+        with contextlib.suppress(ValueError):  # the value is larger than the cache
             self._vectors[key] = vector
 
     def drop(self, key: Hashable) -> None:

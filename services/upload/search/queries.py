@@ -1,4 +1,4 @@
-"""A query by image or by item, and its answer, before and after they travel."""
+"""Defines a query by image or by item, and its answer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from services.upload.search.timeline import Timeline
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchQuery:
-    """Describes one query: its id, the question, and the part of the image.
+    """A query: its id, the question, and the part of the image.
 
-    deadline: when its caller waits no more, on the monotonic clock. timeline: gets what the
-    query's way takes.
+    deadline: when its caller stops waiting, on the monotonic clock. timeline: collects the
+    stages of the query.
     """
 
     query_id: str
@@ -41,13 +41,13 @@ class QueryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The neighbours that answer a query, and its vector where that came along."""
+    """The neighbours that answer a query, and its vector if requested."""
 
     neighbors: Neighbors
     vector: Vector | None = None
 
 
 def new_query_id() -> str:
-    """A name for a query that no other query has; no secret."""
-    # Not uuid4: the system's random numbers cost a system call, and a wait for other threads.
+    """Return a unique id of a query; not a secret."""
+    # Not uuid4: system randomness costs a system call, and a wait for other threads.
     return f"{random.getrandbits(128):032x}"

@@ -1,4 +1,4 @@
-"""Reserves places for queries whose images are still being received."""
+"""Reserves slots for queries whose images are still arriving."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from typing import Final
 
 _KEPT_SECONDS: Final = 1.0
-"""Nearly all images are here by then; a place that is kept longer is one that others lack."""
+"""Nearly all images have arrived by then; longer reservations would block others."""
 
 
 @dataclass(slots=True, eq=False)
 class Reservation:
-    """A query's claim to a place in flight.
+    """A query's claim to a slot.
 
     Attributes:
-        caller: the API key or the address that it is of.
-        waits: the query may wait for a place that comes free.
-        kept: a place is kept for it.
-        ends: until when it is kept.
+        caller: the API key or the address of the sender.
+        waits: the query may wait for a slot.
+        kept: a slot is reserved.
+        ends: when the reservation expires.
     """
 
     caller: str = ""
@@ -29,7 +29,7 @@ class Reservation:
 
 
 class Reservations:
-    """Holds the reserved places; each expires after a short time."""
+    """Holds the reserved slots; each expires after a short time."""
 
     def __init__(self, clock: Callable[[], float], *, kept_seconds: float = _KEPT_SECONDS) -> None:
         """Clock in seconds."""
@@ -41,7 +41,7 @@ class Reservations:
 
     @property
     def count(self) -> int:
-        """Return the number of places that are reserved."""
+        """Return the number of reserved slots."""
         now = self._clock()
         while self._reservations and (
             not self._reservations[0].kept or self._reservations[0].ends <= now
@@ -50,7 +50,7 @@ class Reservations:
         return self._count
 
     def keep(self, caller: str, at_most: int) -> Reservation:
-        """Keep a place for a query of the caller, unless so many are kept for that caller."""
+        """Reserve a slot for a query of the caller, unless the caller has `at_most` already."""
         reservation = Reservation(caller)
         if self._by_caller[caller] < at_most:
             reservation.kept, reservation.ends = True, self._clock() + self._kept_seconds
@@ -62,7 +62,7 @@ class Reservations:
         return reservation
 
     def end(self, reservation: Reservation) -> bool:
-        """Keep the place no longer; whether one was kept until now."""
+        """End the reservation; return whether it was still valid."""
         if not reservation.kept:
             return False
         reservation.kept = False

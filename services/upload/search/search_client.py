@@ -42,10 +42,10 @@ from services.upload.search.workers import Workers
 
 _FLOAT_BYTES: Final = 4
 _SLOW_SHARE: Final = 0.8
-"""Of the deadline: a query that waited that long and longer shows how slow the answers are."""
+"""The share of the deadline after which a failed query shows how slow answers are."""
 
 Prepare = Callable[[bytes], Awaitable[bytes]]
-"""Makes of an image what is sent to an embedder."""
+"""Converts an image to the bytes that are sent to an embedder."""
 
 
 class SearchClient:
@@ -65,7 +65,7 @@ class SearchClient:
         Args:
             broker: carries requests to the other services.
             inbox: receives their answers.
-            embeddings: remembers the vectors of recent images.
+            embeddings: caches the vectors of recent images.
             workers: knows which services have consumers.
             limits: of the queries of this replica.
             metrics: count the queries admitted, refused, and expired before they were sent.
@@ -80,22 +80,22 @@ class SearchClient:
             limits, require_open=self._require_open, on_admission=metrics.count_admission
         )
         self.leaving = False
-        """True while the replica stops: it still answers, once on each connection."""
+        """True while the replica stops: it still answers, once per connection."""
         self.draining = False
         """True while new queries are refused."""
 
     @property
     def in_flight(self) -> int:
-        """Queries being answered now."""
+        """The queries being answered now."""
         return self.admission.embedding.in_flight + self.admission.searching.in_flight
 
     @contextlib.contextmanager
     def reserve(
         self, caller: str, deadline: float | None = None, *, may_be_known: bool = False
     ) -> Iterator[Reservation]:
-        """Keep a place while a query's image is on its way; deadline: on the monotonic clock.
+        """Reserve a slot while a query's image arrives; deadline: on the monotonic clock.
 
-        May_be_known: the image's vector may be remembered. Raises ShuttingDown, BrokerUnavailable
+        May_be_known: the image's vector may be cached. Raises ShuttingDown, BrokerUnavailable
         or Overloaded, from the request's head.
         """
         known = may_be_known and self._embeddings.held_bytes > 0
@@ -103,7 +103,7 @@ class SearchClient:
             yield reservation
 
     def require_open(self) -> None:
-        """Raise ShuttingDown or BrokerUnavailable where no query can be asked now."""
+        """Raise ShuttingDown or BrokerUnavailable if no query can be sent now."""
         self._require_open(begun=False)
 
     def _require_open(self, begun: bool) -> None:  # noqa: FBT001 (whether the request was let in)
@@ -115,7 +115,7 @@ class SearchClient:
             raise BrokerUnavailable(message)
 
     def left_seconds(self, deadline: float | None) -> float:
-        """Return the seconds left for an answer. Raises DeadlineExceeded where none are."""
+        """Return the seconds left for an answer. Raises DeadlineExceeded if none are."""
         left = _patience(deadline)
         if left <= 0:
             self._on_expired()
@@ -130,15 +130,15 @@ class SearchClient:
         reservation: Reservation | None = None,
         prepare: Prepare | None = None,
     ) -> Found:
-        """Find the neighbours of an image, whose vector may be remembered.
+        """Find the neighbours of an image, whose vector may be cached.
 
         Args:
             query: the query.
             image: its bytes.
-            reservation: the place that was kept for the query; without one the query waits for one.
-            prepare: makes of the image what is sent; called when the query has its place.
+            reservation: the slot reserved for the query; without one the query waits for a slot.
+            prepare: converts the image for sending; called when the query has its slot.
 
-        Raises: the named error that any stage answers with.
+        Raises: the error of any stage.
         """
         reservation = reservation or Reservation()
         if not self._embeddings.on:
@@ -174,7 +174,7 @@ class SearchClient:
         return _found(answer)
 
     async def similar(self, query: SearchQuery, vector: Vector) -> Found:
-        """Find the neighbours of a vector that is known already: no embedder needed."""
+        """Find the neighbours of a known vector, without an embedder."""
 
         def request(slip: Slip) -> Message:
             item = Embedding(slip, vector.raw)
@@ -189,7 +189,7 @@ class SearchClient:
     async def embed(
         self, query: SearchQuery, image: bytes, reservation: Reservation | None = None
     ) -> Embedded:
-        """Get an image's vector. Reservation: the place that was kept for the query."""
+        """Return an image's vector. Reservation: the slot reserved for the query."""
 
         def request(slip: Slip) -> Message:
             return Message.of(EmbedRequest(slip, image))
@@ -211,7 +211,7 @@ class SearchClient:
     async def _placed(
         self, query: SearchQuery, reservation: Reservation
     ) -> AsyncIterator[SearchQuery]:
-        """Take a place for a query that needs an embedder; its deadline counts the wait."""
+        """Take a slot for a query that needs an embedder; its deadline includes the wait."""
         left = self.left_seconds(query.deadline)
         deadline = time.monotonic() + left
         async with self.admission.admit_embedding(reservation, left):
@@ -255,14 +255,14 @@ class SearchClient:
             query.timeline.add_remote_stages(clock(), {}, 0)
             await self._workers.require(queue)
             await self._workers.require(reply_to)
-            # A caller's own, shorter patience says nothing about the pace.
+            # A caller's own, shorter deadline shows nothing about the pace.
             if timeout >= _SLOW_SHARE * self._deadline_seconds:
                 admission.too_late()
             late = f"no answer within {timeout:.3g} s; try again, or add embedders"
             raise admission.later(DeadlineExceeded(late)) from None
 
     async def _require_workers(self, queue: str, reply_to: str, message: Message) -> None:
-        """Raises NoEmbedder or NoSearcher when nobody would take the query."""
+        """Raise NoEmbedder or NoSearcher if no service would take the query."""
         try:
             await self._workers.require(queue)
         except NoEmbedder:

@@ -1,7 +1,7 @@
 """Collects the time of each stage of a query: those of upload, and those in the answer.
 
-Clocks of two machines are never subtracted. What passes between sending a query and getting its
-answer, and is nobody's stage, is `messaging`: the broker with its queues, the network, encoding.
+Times of two machines' clocks are never subtracted. The time between sending a query and its
+answer that is in no stage is `messaging`: the broker with its queues, the network, encoding.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PUBLISH: Final = "publish"
 
 
 class Timeline:
-    """A query's stages here, and elsewhere; together they are the time since it began."""
+    """A query's stages here and in other services; they sum to the time since its start."""
 
     def __init__(self, began: float | None = None) -> None:
         self.watch = Stopwatch(clock() if began is None else began)
@@ -27,7 +27,7 @@ class Timeline:
         self.batch_images = 0
 
     def lap(self, stage: StageName, ended: float | None = None) -> None:
-        """Something is done here, now or then: receive, sniff, lookup, publish, reply."""
+        """End a stage of upload, now or at `ended`: receive, sniff, lookup, publish, reply."""
         self.watch.lap(stage, ended)
         if stage == _PUBLISH:
             self._before_sent = len(self.watch.laps)
@@ -52,7 +52,7 @@ class Timeline:
         return copied
 
     def seconds(self) -> Mapping[str, float]:
-        """Every stage in the order of the walk, and the total."""
+        """Return every stage in order, and the total."""
         laps = self.watch.laps
         stages = Stopwatch.sums(laps[: self._before_sent] if self._elsewhere else laps)
         if self._elsewhere:
@@ -64,7 +64,7 @@ class Timeline:
 
 
 def _give_way(stages: dict[str, float]) -> None:
-    """The next service may begin before the broker's confirm is here: no time counts twice."""
+    """Shorten overlapping stages: a service may begin before the broker's confirm arrives."""
     early = min(0.0, stages[_MESSAGING])
     stages[_PUBLISH] = max(0.0, stages[_PUBLISH] + early)
     stages[_MESSAGING] = max(0.0, stages[_MESSAGING])

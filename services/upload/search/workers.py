@@ -1,7 +1,7 @@
-"""Knows whether anybody takes queries from a queue, so that a query that nobody takes is refused.
+"""Tracks whether queues have consumers, so that queries without a consumer are refused.
 
-Without that a query would wait as long as its deadline, and its caller would learn neither why nor
-when to come again.
+Otherwise a query would wait until its deadline, and its caller would get neither the reason nor
+a retry time.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from services.shared.messaging.broker import Broker, Message
 
 _LOOK_SECONDS: Final = 1.0
 _LOOK_AGAIN_SECONDS: Final = 0.2
-"""Between two looks while a queue has no consumer: its first one is to be noticed soon."""
+"""The interval of checks while a queue has no consumer, to notice its first soon."""
 
 _GRACE_SECONDS: Final = 2.0
-"""A worker that lost its connection, or is replaced by its successor, is back within it."""
+"""A worker that lost its connection, or is replaced by its successor, is back within this time."""
 
 _FRESH_SECONDS: Final = 0.02
-"""A refusal never rests on an older look: whoever has seen a worker ready may ask at once."""
+"""The maximum age of the check behind a refusal: a worker that just became ready is noticed."""
 
 _TIMEOUT_SECONDS: Final = 2.0
 
 
 @dataclass(slots=True)
 class _Seen:
-    """A queue as the last look saw it; absent_since is None while somebody consumes."""
+    """A queue at its last check; absent_since is None while it has a consumer."""
 
     absent_since: float | None = None
     messages: int = 0
@@ -41,7 +41,7 @@ class _Seen:
 
 
 class Workers:
-    """The consumers of the query path's queues; `run` is a supervised stage."""
+    """Tracks the consumers of the queues of queries; `run` is a supervised stage."""
 
     def __init__(
         self,
@@ -51,10 +51,10 @@ class Workers:
         grace_seconds: float = _GRACE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with everybody present.
+        """Start with consumers assumed present.
 
-        embedder_start_seconds: how long an embedder takes to start where all of them may be
-        stopped on purpose; 0 where they are not. grace_seconds: how long a queue may be without
+        embedder_start_seconds: the start time of an embedder if all may be
+        scaled to zero; otherwise 0. grace_seconds: how long a queue may be without
         consumers before queries are refused. clock: in seconds.
         """
         self._broker = broker
@@ -68,7 +68,7 @@ class Workers:
         }
 
     async def require(self, queue: str) -> None:
-        """Do nothing while somebody consumes the queue. Raises NoEmbedder, NoSearcher."""
+        """Do nothing while the queue has a consumer. Raises NoEmbedder, NoSearcher."""
         seen = self._seen.get(queue)
         if seen is None or not self._absent(seen):
             return
@@ -83,10 +83,10 @@ class Workers:
         return since is not None and self._clock() - since >= self._grace_seconds
 
     async def wake(self, queue: str, message: Message) -> None:
-        """Leave a refused query in the queue where an autoscaler starts embedders for it.
+        """Leave a refused query in the queue if an autoscaler starts embedders for it.
 
-        An autoscaler counts what waits; without a message it would never start the first pod. One
-        waiting message is enough. Nobody waits for its answer.
+        An autoscaler counts waiting messages; without any it never starts the first pod. A single
+        waiting message suffices. Its answer is dropped.
         """
         seen = self._seen.get(queue)
         if seen is None or not self._embedder_start_seconds or seen.messages:
@@ -96,14 +96,14 @@ class Workers:
             await self._broker.publish(queue, message)
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Check the queues until cancelled."""
         while True:
             await self.look()
             absent = any(seen.absent_since is not None for seen in self._seen.values())
             await asyncio.sleep(_LOOK_AGAIN_SECONDS if absent else _LOOK_SECONDS)
 
     async def look(self) -> None:
-        """Look at each queue once."""
+        """Check each queue once."""
         for queue, seen in self._seen.items():
             async with self._looking:
                 await self._look_at(queue, seen)
@@ -113,7 +113,7 @@ class Workers:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 state = await self._broker.state(queue)
         except (BrokerUnavailable, TimeoutError):
-            # Not known: the broker's own errors say more.
+            # Unknown: the broker's own errors say more.
             seen.absent_since = None
             return
         seen.messages, seen.looked = state.messages, self._clock()

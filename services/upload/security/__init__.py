@@ -1,1 +1,1 @@
-"""Decides who may ask: keys, sessions, host names, rates."""
+"""Controls access: keys, sessions, host names, rates."""

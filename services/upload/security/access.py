@@ -1,6 +1,6 @@
 """Checks the API key of a request, its scopes, and its rate.
 
-All of it from the request's head, before any of its body is read.
+All checks use the request's head, before any of its body is read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OPEN: Final = frozenset({"/", STATUS_PAGE, "/static", "/openapi.json", SESSION_
 """Routes that need no key: the pages, which ask for a key, and the API's description."""
 
 _SCOPES: Final = {STATUS_ROUTE: Scope.ADMIN}
-"""The scope that a route needs; `read` where it is not listed."""
+"""The scope that a route needs, if it is not `read`."""
 
 _QUERIES: Final = frozenset({"/v1/search", "/v1/search/batch", "/v1/embed", SESSION_ROUTE})
 _SIMILAR: Final = "/similar"
@@ -39,15 +39,15 @@ _IPV6_NETWORK_BITS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Admits requests by key and rate. keys: the known keys; None where no key is needed."""
+    """Admits requests by key and rate. keys: the known keys; None if no key is required."""
 
     keys: Callable[[], Iterable[ApiKey]] | None
     limit: RateLimit
     count: Callable[[str], None]
-    """Gets the name of each key that is used: whether an old one still is."""
+    """Gets the name of each key that is used, to show whether an old one still is."""
 
     def middleware(self) -> Middleware:
-        """Let the request through to its handler, or raise what is against it."""
+        """Pass the request to its handler, or raise the error that refuses it."""
 
         @web.middleware
         async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -59,7 +59,7 @@ class Access:
         return guard
 
     def known(self, request: web.Request, given: str) -> ApiKey:
-        """The key. Raises Unauthenticated where it is not known; that costs its caller a token."""
+        """Return the key. Raises Unauthenticated for an unknown key, which costs a token."""
         key = None if self.keys is None else find(self.keys(), given)
         if key is None:
             self.limit.take(address_of(request))
@@ -93,7 +93,7 @@ class Access:
 
 
 def _given(request: web.Request) -> tuple[str | None, bool]:
-    """The key as it was sent, and whether by the page's cookie."""
+    """Return the key as sent, and whether it came in the page's cookie."""
     scheme, _, bearer = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
     if scheme.lower() == "bearer":
         return bearer.strip(), False
@@ -103,7 +103,7 @@ def _given(request: web.Request) -> tuple[str | None, bool]:
 
 
 def require_same_origin(request: web.Request) -> None:
-    """Raise Forbidden for what another origin's page asks a browser to send with our cookie.
+    """Raise Forbidden for requests with our cookie that another origin's page causes.
 
     SameSite=Strict keeps the cookie from other sites; this keeps it from other ports and
     subdomains of ours, too.
@@ -112,7 +112,7 @@ def require_same_origin(request: web.Request) -> None:
     if site is not None:
         same = site in _SAME
     else:
-        # Browsers leave it out where there is no TLS; but a POST always has its Origin.
+        # Browsers leave it out without TLS; but a POST always has its Origin.
         origin = request.headers.get(hdrs.ORIGIN)
         scheme, _, authority = (origin or "").partition("://")
         same = origin is None or (scheme in WEB_SCHEMES and authority == request.host)
@@ -122,7 +122,7 @@ def require_same_origin(request: web.Request) -> None:
 
 
 def address_of(request: web.Request) -> str:
-    """Return the caller's address; of IPv6 the /64 network, which one caller usually has."""
+    """Return the caller's address; for IPv6 the /64 network, usually of a single caller."""
     return _caller(request.remote or "")
 
 

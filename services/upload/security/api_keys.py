@@ -1,4 +1,4 @@
-"""API keys: what each may do, and the lines of the file that holds their hashes, never the keys."""
+"""Defines API keys, their scopes, and the file of their hashes, which has no keys."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key by its name and its hash. Several may share a name, while one replaces another."""
+    """A key with its name and its hash. Several may share a name during a rotation."""
 
     name: str
     scopes: frozenset[Scope]
@@ -43,7 +43,7 @@ class ApiKey:
 
     @property
     def line(self) -> str:
-        """Its line in the file of keys."""
+        """Return its line in the file of keys."""
         return f"{self.name} {','.join(sorted(self.scopes))} sha256:{self.digest.hex()}"
 
 
@@ -57,16 +57,16 @@ def new_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
 
 
 def digest_of(key: str) -> bytes:
-    """The key's sha256.
+    """Return the key's sha256.
 
-    A fast hash is right here: slow ones protect what people think of and others can guess. A key
-    has 256 random bits, which nobody tries out at any speed, and each request has to hash it.
+    A fast hash suffices: slow hashes protect passwords, which can be guessed. A key
+    has 256 random bits, which can't be tried out, and each request has to hash it.
     """
     return hashlib.sha256(key.encode(errors="replace")).digest()
 
 
 def find(keys: Iterable[ApiKey], given: str) -> ApiKey | None:
-    """The key that was given, if it is known; takes the same time whichever it is."""
+    """Return the given key, if it is known; in constant time."""
     if len(given) > _MAX_KEY_CHARACTERS:
         return None
     digest, found = digest_of(given), None
@@ -89,9 +89,9 @@ class KeyLines:
     broken: tuple[int, ...]
 
     def require_sound(self) -> None:
-        """Raise InvalidSettings for a broken line, or where there is no key.
+        """Raise InvalidSettings for a broken line, or without any key.
 
-        The message has the lines' numbers, never their text: a line may be a key put there whole.
+        The message has the lines' numbers, never their text: a line may be a plain key.
         """
         if self.broken:
             numbers = ", ".join(map(str, self.broken[:_SHOWN]))
@@ -120,7 +120,7 @@ def parse_keys(text: bytes) -> KeyLines:
 
 
 def read_keys(text: bytes) -> tuple[ApiKey, ...]:
-    """The keys of a file's text. Raises InvalidSettings for a broken line, or without a key."""
+    """Return the keys of a file's text. Raises InvalidSettings for a broken or empty file."""
     lines = parse_keys(text)
     lines.require_sound()
     return lines.keys

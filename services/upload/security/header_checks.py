@@ -1,8 +1,8 @@
 """Checks the headers Host, Origin and Expect of every request.
 
-A name that a caller chose can lead to this machine (DNS rebinding): a page of that name may then
-read the answers of a server that has no keys, since to a browser both are one origin. So a server
-that only this machine reaches, and that wants no keys, answers its own names alone.
+A caller's own name can resolve to this machine (DNS rebinding): a page of that name could then
+read the answers of a server without keys, since to a browser both are one origin. Therefore
+a server that is only reachable from this machine, and requires no keys, answers only its own names.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from services.shared.errors import (
 )
 
 EXPECTED: Final = web.RequestKey("expected", str)
-"""The value of the request's header Expect, where it has one."""
+"""The value of the request's header Expect, if it has one."""
 
 WEB_SCHEMES: Final = frozenset({"http", "https"})
-"""A browser sends an Origin of others for pages that no server sent."""
+"""Pages that no server sent have an Origin of another scheme."""
 
 _CONTINUE: Final = "100-continue"
 _READING: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
@@ -47,10 +47,10 @@ RequestFactory = Callable[..., web.BaseRequest]
 
 
 def hide_headers(factory: RequestFactory) -> RequestFactory:
-    """Hide from aiohttp the headers that it would answer itself, and not with a problem body.
+    """Hide from aiohttp the headers that it would answer itself, without a problem document.
 
-    Expect it answers before any of our code runs: it would ask for the body of a request that is
-    refused from its head. Ranges and preconditions of files nobody needs here: all are small.
+    aiohttp answers Expect before our code runs: it would ask for the body of a request that is
+    refused by its head. Ranges and preconditions are not needed for files this small.
     """
 
     def made(message: RawRequestMessage, *rest: object) -> web.BaseRequest:
@@ -70,10 +70,10 @@ def hide_headers(factory: RequestFactory) -> RequestFactory:
 
 
 async def send_continue(request: web.Request) -> None:
-    """Let a caller that waits for it send the body now."""
+    """Let a caller that waits for 100 Continue send the body now."""
     if request.get(EXPECTED, "").lower() == _CONTINUE:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        # The head of the answer is still to come.
+        # The head of the answer is not sent yet.
         request.writer.output_size = 0
 
 
@@ -82,9 +82,9 @@ class HeaderChecks:
     """Checks each request's head.
 
     Attributes:
-        hosts: the names that are answered besides those of this machine.
-        only_own: answer these names alone; without it any name is answered.
-        open_to_all: no API key is wanted, so that any page could use the API through a browser.
+        hosts: accepted names besides those of this machine.
+        only_own: accept only these names; otherwise any name.
+        open_to_all: no API key is required, so that any page could use the API through a browser.
         origins: origins whose pages may use the API; `*` for all.
     """
 
@@ -94,7 +94,7 @@ class HeaderChecks:
     origins: frozenset[str] = frozenset()
 
     def middleware(self) -> Middleware:
-        """Let the request through to its handler, or raise what is against it."""
+        """Pass the request to its handler, or raise the error that refuses it."""
 
         @web.middleware
         async def checked(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -117,7 +117,7 @@ class HeaderChecks:
         # A browser always sends a Host; without one no name can have been rebound.
         if host is not None:
             self._require_own(host)
-            self._require_own(request.host)  # of an absolute address
+            self._require_own(request.host)  # of an absolute URL
         if self.open_to_all:
             self._require_origin(request)
 
@@ -130,13 +130,13 @@ class HeaderChecks:
             raise HostNotAllowed(message)
 
     def _require_origin(self, request: web.Request) -> None:
-        """Raise Forbidden where another site's page makes a browser ask."""
+        """Raise Forbidden if another site's page causes the request."""
         origin = request.headers.get(hdrs.ORIGIN)
         if origin is not None:
             allowed = "*" in self.origins or origin.lower() in self.origins
             foreign = not (allowed or _is_own(_authority(origin), self.hosts))
         else:
-            # Images and the like of other sites' pages have no Origin; a link's target is wanted.
+            # Images and the like on other sites have no Origin; a followed link is allowed.
             site, mode = (request.headers.get(f"Sec-Fetch-{name}") for name in ("Site", "Mode"))
             reading = request.method in _READING and mode == "navigate"
             foreign = site == "cross-site" and not reading and not self.origins
@@ -149,7 +149,7 @@ class HeaderChecks:
 
 
 def _authority(origin: str) -> str:
-    """Return the host and port of an origin; empty where that is no page of the web."""
+    """Return the host and port of an origin; empty if it is not a web page."""
     try:
         parts = urlsplit(origin)
     except ValueError:

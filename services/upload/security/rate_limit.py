@@ -1,6 +1,6 @@
 """Limits the rate of each caller by a token bucket.
 
-Each replica has its own buckets: what a caller may ask of all of them is that many times as much.
+Each replica has its own buckets: the rate over all replicas is that many times as high.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from services.shared.errors import RateLimited
 
 _MAX_CALLERS: Final = 10_000
-"""Beyond, the caller who has been quiet for longest is forgotten, and starts with a full bucket."""
+"""Beyond this number the least recent caller is dropped, and starts again with a full bucket."""
 
 
 class RateLimit:
@@ -29,7 +29,7 @@ class RateLimit:
         clock: Callable[[], float] = time.monotonic,
         max_callers: int = _MAX_CALLERS,
     ) -> None:
-        """per_second: 0 is without a limit. burst: what a bucket holds. Clock in seconds."""
+        """per_second: 0 means no limit. burst: the size of a bucket. Clock in seconds."""
         self._per_second = per_second
         self._burst = burst
         self._clock = clock
@@ -40,7 +40,7 @@ class RateLimit:
         return len(self._buckets)
 
     def take(self, caller: str) -> None:
-        """Take a token of the caller's. Raises RateLimited, which says when there is one again."""
+        """Take a token of the caller. Raises RateLimited with the time until the next token."""
         if self._per_second == 0:
             return
         now = self._clock()

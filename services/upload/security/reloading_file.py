@@ -1,8 +1,8 @@
-"""Files that others replace while the process runs: read at the start, and again when they change.
+"""Reads files that others replace while the process runs: at the start, and after changes.
 
 A mounted Secret is replaced by swapping a link, cert-manager renews a pair: rotation needs no
-restart. A change is read once the files rest: one that is written in place is half there for a
-moment, and one that is replaced may be away for a moment.
+restart. A change is read when the files are stable: a file written in place is incomplete for a
+moment, and a replaced file may be absent for a moment.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _Stamp = tuple[str, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ReloadTimes:
-    """Says when changed files are read.
+    """The times of reading changed files.
 
     Attributes:
-        poll_seconds: the pause between two looks at the files.
-        rest_seconds: how long changed files must stay as they are to be read.
-        max_unrest_seconds: files that never rest, or are missing for longer, are read as they are.
+        poll_seconds: the interval of checks.
+        rest_seconds: how long changed files must be stable before they are read.
+        max_unrest_seconds: files that change or are missing for longer are read as they are.
     """
 
     poll_seconds: float = 1.0
@@ -42,7 +42,7 @@ _TIMES: Final = ReloadTimes()
 
 
 class ReloadingFile:
-    """Some files that are read together."""
+    """A group of files that are read together."""
 
     def __init__(
         self,
@@ -54,14 +54,14 @@ class ReloadingFile:
         otherwise: str = "those before stay in use",
         times: ReloadTimes = _TIMES,
     ) -> None:
-        """Read them now.
+        """Read the files now.
 
         Args:
-            what: the name of the files, as logs and metrics have it.
+            what: the name of the files in logs and metrics.
             files: the files.
-            read: raises OSError, ValueError or InvalidSettings for what can't be read.
+            read: raises OSError, ValueError or InvalidSettings for unreadable files.
             count: gets `what`, and ok or refused, at each later reading.
-            otherwise: what holds after a reading that failed, for the log.
+            otherwise: the state after a failed reading, for the log.
             times: when changed files are read.
 
         Raises:
@@ -82,12 +82,12 @@ class ReloadingFile:
             raise InvalidSettings(message) from None
 
     def changed(self) -> bool:
-        """Return True where a file differs from the one that was read last."""
+        """Return True if a file changed since the last reading."""
         return self._stamps() != self._good
 
     def refresh(self) -> None:
         """Read again, if a file has changed."""
-        # Before the reading: what changes meanwhile is seen the next time.
+        # Before the reading: later changes are seen the next time.
         stamps = self._stamps()
         if stamps == self._good:
             return
@@ -102,7 +102,7 @@ class ReloadingFile:
                     why=str(error),
                 )
                 self._count(self.what, "refused")
-            # The files of before count as changed, should they come back.
+            # The previous files count as changed, should they come back.
             self._good, self._bad = None, stamps
             return
         self._good, self._bad = stamps, None
@@ -110,16 +110,16 @@ class ReloadingFile:
         self._count(self.what, "ok")
 
     async def watch(self) -> None:
-        """Look every second, for ever."""
+        """Check every second until cancelled."""
         while True:
             await asyncio.sleep(self._times.poll_seconds)
             if await asyncio.to_thread(self.changed):
                 await self._rest()
-                # Here, since a TLS context must not change under another thread's handshake.
+                # In this thread: a TLS context must not change during another thread's handshake.
                 self.refresh()
 
     async def _rest(self) -> None:
-        """Wait until the files are there and no more written to, for a bounded time."""
+        """Wait until the files exist and are stable, for a bounded time."""
         seen, began = self._stamps(), time.monotonic()
         while time.monotonic() - began < self._times.max_unrest_seconds:
             await asyncio.sleep(self._times.rest_seconds)
@@ -141,5 +141,5 @@ def _stamp(file: Path) -> _Stamp | None:
         seen = real.stat()
     except OSError:
         return None
-    # Tools set mtime back; ctime they can't.
+    # Tools can reset mtime, but not ctime.
     return str(real), seen.st_ino, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_size

@@ -1,4 +1,4 @@
-"""Builds the checks between the network and the routes from the settings."""
+"""Builds the checks of requests from the settings."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ _MAX_KEY_FILE_BYTES: Final = 4 * 2**20
 
 
 class KeyFile:
-    """The keys of a file, as it was read last: those that it names, and no others.
+    """The keys of a file at its last reading: exactly those that it names.
 
-    A key that the file names no more is revoked, whatever else is wrong with the file: were the
-    keys before kept, a key could be removed and stay good.
+    A key that was removed from the file is revoked, whatever else is wrong with the file: if the
+    earlier keys stayed, a removed key would stay valid.
     """
 
     def __init__(self, file: Path) -> None:
-        """Nothing is read yet."""
+        """Create the object without reading the files."""
         self._file = file
         self._keys: tuple[ApiKey, ...] = ()
         self.faults = 0
-        """Lines that could not be read; 1 where the file could not be, or names no key."""
+        """The number of unreadable lines; 1 if the file is unreadable or has no key."""
 
     def keys(self) -> tuple[ApiKey, ...]:
-        """The keys that are known now."""
+        """The keys known now."""
         return self._keys
 
     def read(self) -> None:
-        """Read the file. Raises OSError or InvalidSettings, when the keys are what can be read."""
+        """Read the file. Raises OSError or InvalidSettings; the readable keys then apply."""
         self._keys, self.faults = (), 1
         lines = parse_keys(self._content())
         self._keys, self.faults = lines.keys, len(lines.broken) or not lines.keys
@@ -50,7 +50,7 @@ class KeyFile:
 
     def _content(self) -> bytes:
         seen = self._file.stat()
-        # Anything else might never end, or wait for a writer.
+        # Other kinds of files might never end, or wait for a writer.
         if not stat.S_ISREG(seen.st_mode) or seen.st_size > _MAX_KEY_FILE_BYTES:
             message = f"it is no file of up to {_MAX_KEY_FILE_BYTES} bytes"
             raise InvalidSettings(message)
@@ -58,22 +58,22 @@ class KeyFile:
 
 
 class Certificate:
-    """A TLS context; new connections get the certificate that was read last."""
+    """A TLS context; new connections get the latest certificate."""
 
     def __init__(self, cert_file: Path, key_file: Path) -> None:
-        """Nothing is read yet."""
+        """Create the object without reading the files."""
         self._cert_file = cert_file
         self._key_file = key_file
         self.context = _context()
 
     def read(self) -> None:
-        """Read both. Raises OSError (ssl.SSLError is one), and then has changed nothing."""
-        # Tried elsewhere first: half a pair would leave the context without any key.
+        """Read both files. Raises OSError (ssl.SSLError is one) without any change."""
+        # Tried on another context first: half a pair would leave this one without any key.
         self._load(_context())
         self._load(self.context)
 
     def _load(self, context: ssl.SSLContext) -> None:
-        # A password, so that an encrypted key is an error and not a question on the terminal.
+        # With a password an encrypted key is an error instead of a prompt on the terminal.
         context.load_cert_chain(self._cert_file, self._key_file, password="")
 
 
@@ -93,7 +93,7 @@ class Security:
 
     @classmethod
     def of(cls, settings: UploadSettings, metrics: UploadMetrics) -> Security:
-        """Read the files. Raises InvalidSettings for one that can't be."""
+        """Read the files. Raises InvalidSettings for an unreadable file."""
 
         def count(what: str, result: str) -> None:
             metrics.reloads.labels(what=what, result=result).inc()
@@ -123,7 +123,7 @@ class Security:
         return cls(access, checks, AnswerHeaders(settings.origins), tls, tuple(files))
 
     def stages(self) -> dict[str, Coroutine[Any, Any, None]]:
-        """Return the stages that follow the files, by name."""
+        """Return the stages that watch the files, by name."""
         return {f"guard {file.what}": file.watch() for file in self.files}
 
 

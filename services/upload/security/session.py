@@ -1,7 +1,8 @@
-"""The page's session: a cookie that holds the API key, since an <img> can't send a header.
+"""Handles the page's session: a cookie with the API key, since an <img> can't send a header.
 
-The key itself, and no token of ours: nothing to store, to sign or to expire, and a key that is
-revoked ends its sessions at once. Scripts can't read it, other sites can't make a browser send it.
+The cookie has the key itself instead of a token: nothing to store, sign or expire, and a
+revoked key ends its sessions at once. Scripts can't read the cookie, and other sites can't cause
+its use.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ class SessionHandlers:
     bodies: Bodies
 
     def routes(self) -> list[web.RouteDef]:
-        """The routes."""
+        """Return the routes."""
         return [web.post(SESSION_ROUTE, self.begin), web.delete(SESSION_ROUTE, self.end)]
 
     async def begin(self, request: web.Request) -> web.Response:
-        """POST: keep the key of the body in the cookie, if it is known."""
+        """POST: store the key of the body in the cookie, if it is known."""
         require_same_origin(request)
-        # No form of another site can send this type without being asked first.
+        # A form of another site can't send this type without a preflight.
         if request.content_type != "application/json":
             message = 'send {"key": "..."} as application/json'
             raise MalformedRequest(message)
@@ -55,7 +56,7 @@ class SessionHandlers:
         return answer
 
     async def end(self, request: web.Request) -> web.Response:
-        """DELETE: forget the cookie."""
+        """DELETE: remove the cookie."""
         require_same_origin(request)
         answer = web.Response(status=204)
         answer.del_cookie(COOKIE, httponly=True, samesite="Strict", secure=_over_tls(request))
@@ -74,5 +75,5 @@ def _key_in(body: bytes) -> str:
 
 
 def _over_tls(request: web.Request) -> bool:
-    # A proxy that ends TLS says so; who lies about it marks nothing but their own cookie.
+    # A proxy that terminates TLS sets the header; a forged one affects only its sender's cookie.
     return request.secure or request.headers.get(hdrs.X_FORWARDED_PROTO) == "https"
