@@ -38,6 +38,7 @@ from services.shared.volume.manifest import (
     MethodName,
     Plan,
     Shard,
+    Shards,
     reduces,
 )
 
@@ -62,7 +63,7 @@ class Tuned:
     recall: float
     energy: float
     measured: tuple[Measurement, ...]
-    shards: tuple[Shard, ...]
+    shards: Shards
 
 
 def tune(
@@ -220,7 +221,7 @@ class _Tuner:
         self.measured.append(self._trial.measure(self._engine(plan, proposer), size, recall=recall))
         return self.measured[-1]
 
-    def keep(self, plan: Plan) -> tuple[Shard, ...]:
+    def keep(self, plan: Plan) -> Shards:
         """Write the plan's files for all items, and remove others; return its shards."""
         self._remove_all_but({*required_files(plan, ()), REDUCED})
         if plan.reduces:

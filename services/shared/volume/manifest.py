@@ -45,6 +45,9 @@ class Shard:
     count: int
 
 
+Shards = tuple[Shard, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """Describes how an index version is searched; a method's unused parameters are 0.
@@ -118,7 +121,7 @@ class Manifest:
     recall_target: float
     energy: float
     measured: tuple[Measurement, ...]
-    shards: tuple[Shard, ...]
+    shards: Shards
     images_root: str
     created_unix_ms: int
     canaries: tuple[int, ...]
@@ -226,7 +229,7 @@ def _check_types(*parts: object) -> None:
             require(sound, f"has a {field.name} of {str(value)[:40]!r}")
 
 
-def _covers(shards: tuple[Shard, ...], count: int) -> bool:
+def _covers(shards: Shards, count: int) -> bool:
     end = 0
     for shard in shards:
         if shard.first != end or shard.count <= 0:

@@ -146,7 +146,7 @@ def test_an_interrupted_build_leaves_the_graph(tmp_path: Path) -> None:
 
 def test_a_graph_that_can_not_be_written_fails_the_build_by_name(tmp_path: Path) -> None:
     """The library's error becomes a BuildFailed that names the file."""
-    (tmp_path / "graph.partial").mkdir()
+    (tmp_path / "graph.usearch" / "x").mkdir(parents=True)
     with pytest.raises(BuildFailed, match=r"graph\.usearch could not be written"):
         Hnsw().build(_workspace(tmp_path), PLAN)
 

@@ -14,7 +14,15 @@ from services.searcher.index.methods import annoy_file
 from services.searcher.index.methods.method import MEASURED_AT, Proposer, Tuner, Workspace
 from services.searcher.index.scan import Positions, Vectors
 from services.searcher.settings import IndexSettings
-from services.shared.volume.manifest import Manifest, Measurement, MethodName, Plan, Shard, require
+from services.shared.volume.manifest import (
+    Manifest,
+    Measurement,
+    MethodName,
+    Plan,
+    Shard,
+    Shards,
+    require,
+)
 
 _FIRST_SEARCH_K: Final = 500
 _RAW_BYTES: Final = 512 * 2**20
@@ -52,10 +60,7 @@ class Annoy:
     """Builds a file for each shard."""
 
     name: MethodName
-
-    def files(self, _plan: Plan) -> tuple[str, ...]:
-        """Return none: its files are the shards."""
-        return ()
+    files: tuple[str, ...] = ()
 
     def check(self, manifest: Manifest) -> None:
         """Refuse a plan without trees or effort, and a version without shards."""
@@ -100,11 +105,9 @@ class Annoy:
         if plan.reduces:  # with more nodes, fewer candidates may suffice
             self._try(tuner, replace(plan, search_k=2 * plan.search_k), shards)
 
-    def build(
-        self, workspace: Workspace, plan: Plan, _in_trial: Positions | None = None
-    ) -> tuple[Shard, ...]:
+    def build(self, work: Workspace, plan: Plan, _in_trial: Positions | None = None) -> Shards:
         """Grow the trees of all items."""
-        return annoy_file.write_shards(workspace, plan)
+        return annoy_file.write_shards(work, plan)
 
     def _try(self, tuner: Tuner, plan: Plan, shards: Sequence[Shard]) -> Measurement:
         """Measure the plan with the fewest sufficient candidates to re-rank."""

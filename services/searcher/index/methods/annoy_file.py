@@ -17,11 +17,10 @@ from typing import Final
 import numpy as np
 from annoy import AnnoyIndex
 
-from services.searcher.index.methods.method import Workspace
+from services.searcher.index.methods.method import Workspace, reading, require_contents, unwritten
 from services.searcher.index.scan import Positions
 from services.searcher.progress import Progress
-from services.shared.errors import BuildFailed, IndexCorrupt
-from services.shared.volume.manifest import Plan, Shard
+from services.shared.volume.manifest import Plan, Shard, Shards
 
 METRIC: Final = "angular"
 _SEED: Final = 1
@@ -29,7 +28,7 @@ _ERROR_CHARACTERS: Final = 300
 _LOOK_SECONDS: Final = 0.5
 
 
-def write_shards(work: Workspace, plan: Plan, rows: Positions | None = None) -> tuple[Shard, ...]:
+def write_shards(work: Workspace, plan: Plan, rows: Positions | None = None) -> Shards:
     """Write the rows of the plan's matrix as Annoy files beside it, one after another.
 
     Memory: a block of rows; a growing file is mapped, so the kernel can write it out.
@@ -76,8 +75,7 @@ def _run_child(arguments: Sequence[object], progress: Progress) -> None:
         why = signal.strsignal(-child.returncode) or f"signal {-child.returncode}"
     else:
         why = errors.strip()[-_ERROR_CHARACTERS:]
-    message = f"the Annoy file {arguments[1]} could not be written ({why}): is the volume full?"
-    raise BuildFailed(message)
+    raise unwritten(arguments[1], why)
 
 
 def _wait(child: subprocess.Popen[str], progress: Progress) -> str:
@@ -105,15 +103,10 @@ def _saved(path: Path, rows: Positions | None) -> Iterator[Sequence[Path]]:
 def load(path: Path, dimension: int, count: int) -> AnnoyIndex:
     """Map the file. Raises IndexCorrupt; only a file whose hash was checked is safe to map."""
     annoy = AnnoyIndex(dimension, METRIC)
-    try:
+    with reading(path):
         # Without prefault, which holds the GIL while the disk reads.
         annoy.load(str(path))
-    except OSError as error:
-        message = f"{path.name} is no index of dimension {dimension}: {error}"
-        raise IndexCorrupt(message) from error
-    if annoy.get_n_items() != count:
-        message = f"{path.name} holds {annoy.get_n_items()} items, the manifest says {count}"
-        raise IndexCorrupt(message)
+    require_contents(path, (annoy.get_n_items(), annoy.f), (count, dimension))
     return annoy
 
 

@@ -9,17 +9,21 @@ from pathlib import Path
 from services.searcher.index.methods.method import Tuner, Workspace
 from services.searcher.index.scan import Positions
 from services.searcher.settings import IndexSettings
-from services.shared.volume.manifest import Manifest, MethodName, Plan, Shard, require_no_shards
+from services.shared.volume.manifest import (
+    Manifest,
+    MethodName,
+    Plan,
+    Shard,
+    Shards,
+    require_no_shards,
+)
 
 
 class Exact:
     """Has no files of its own; its recall is 1."""
 
     name: MethodName = "exact"
-
-    def files(self, _plan: Plan) -> tuple[str, ...]:
-        """Return none: the vectors are enough."""
-        return ()
+    files: tuple[str, ...] = ()
 
     def check(self, manifest: Manifest) -> None:
         """Refuse shards."""
@@ -36,8 +40,6 @@ class Exact:
         """Measure its speed."""
         tuner.measure(replace(tuner.base, method=self.name), None, recall=1.0)
 
-    def build(
-        self, _workspace: Workspace, _plan: Plan, _in_trial: Positions | None = None
-    ) -> tuple[Shard, ...]:
+    def build(self, _work: Workspace, _plan: Plan, _in_trial: Positions | None = None) -> Shards:
         """Write nothing."""
         return ()

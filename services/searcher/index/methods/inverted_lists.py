@@ -6,7 +6,6 @@ vectors of a list are contiguous in the file, so that a list is a single matrix 
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.searcher.index import scan
+from services.searcher.index.methods.method import reading
 from services.searcher.index.scan import Positions, Vectors
 from services.searcher.progress import Progress
 from services.shared.errors import IndexCorrupt
@@ -48,14 +48,10 @@ class InvertedLists:
     ) -> InvertedLists:
         """Map the files that `write` wrote for `rows` of `count` items. Raises IndexCorrupt."""
         path = directory / LISTS
-        try:
-            with np.load(path, allow_pickle=False) as stored:
-                centroids = stored["centroids"].astype(np.float32, copy=False)
-                edges = stored["edges"].astype(np.int64, copy=False)
-                positions = stored["positions"].astype(np.int64, copy=False)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            message = f"{path.name} holds no lists: {error}"
-            raise IndexCorrupt(message) from error
+        with reading(path), np.load(path, allow_pickle=False) as stored:
+            centroids = stored["centroids"].astype(np.float32, copy=False)
+            edges = stored["edges"].astype(np.int64, copy=False)
+            positions = stored["positions"].astype(np.int64, copy=False)
         sound = (
             centroids.shape == (lists, dimension)
             and edges.shape == (lists + 1,)

@@ -12,7 +12,7 @@ import numpy as np
 
 from services.searcher.index.methods import inverted_lists
 from services.searcher.index.methods.inverted_lists import InvertedLists
-from services.searcher.index.methods.method import Tuner, Workspace, smallest
+from services.searcher.index.methods.method import Tuner, Workspace, least_effort
 from services.searcher.index.scan import Positions, Vectors
 from services.searcher.settings import IndexSettings
 from services.shared.volume.manifest import (
@@ -22,6 +22,7 @@ from services.shared.volume.manifest import (
     MethodName,
     Plan,
     Shard,
+    Shards,
     require,
     require_no_shards,
     require_rows,
@@ -52,10 +53,7 @@ class InvertedListsMethod:
     """Builds two files: the vectors by list, and the start of each list."""
 
     name: MethodName = "reduced-ivf"
-
-    def files(self, _plan: Plan) -> tuple[str, ...]:
-        """Return lists.f32 and lists.npz."""
-        return (LISTED, LISTS)
+    files: tuple[str, ...] = (LISTED, LISTS)
 
     def check(self, manifest: Manifest) -> None:
         """Refuse more probes than lists, and a matrix of another shape."""
@@ -88,18 +86,14 @@ class InvertedListsMethod:
             work.directory, len(rows), plan.dimension, plan.lists, work.count
         )
 
-        def reaches(probes: int) -> bool:
-            work.progress.advance(0)
-            return tuner.reaches(replace(plan, probes=probes), ListsProposer(lists, probes))
+        def tried(probes: int) -> tuple[Plan, ListsProposer]:
+            return replace(plan, probes=probes), ListsProposer(lists, probes)
 
-        probes = smallest(reaches, plan.probes, plan.lists // 2)
-        tuner.measure(replace(plan, probes=probes), ListsProposer(lists, probes))
+        tuner.measure(*tried(least_effort(tuner, tried, plan.probes, plan.lists // 2)))
 
-    def build(
-        self, workspace: Workspace, plan: Plan, in_trial: Positions | None = None
-    ) -> tuple[Shard, ...]:
+    def build(self, work: Workspace, plan: Plan, in_trial: Positions | None = None) -> Shards:
         """Write the lists of all items, around the trial's centroids if there are any."""
-        self._write(workspace, plan, np.arange(workspace.count), tried=in_trial is not None)
+        self._write(work, plan, np.arange(work.count), tried=in_trial is not None)
         return ()
 
     def _write(self, work: Workspace, plan: Plan, rows: Positions, *, tried: bool = False) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from services.searcher.index.reduction import Reduction
 from services.searcher.index.scan import Positions, Vectors, mapped
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
+from services.shared.errors import BuildFailed, IndexCorrupt
 from services.shared.volume.manifest import (
     REDUCED,
     VECTORS,
@@ -21,6 +24,7 @@ from services.shared.volume.manifest import (
     MethodName,
     Plan,
     Shard,
+    Shards,
 )
 
 MEASURED_AT: Final = 10
@@ -30,6 +34,7 @@ MAX_RERANK: Final = 200
 """The maximum of candidates to re-rank for ten neighbours, unless a method needs more."""
 
 _HALVINGS: Final = 3
+_BLOCK_ROWS: Final = 500
 
 
 class Proposer(Protocol):
@@ -72,13 +77,11 @@ class Workspace:
         """Map that file: (count, plan.dimension)."""
         return mapped(self.matrix(plan), self.count, plan.dimension)
 
-    def reduced(
-        self, rows: Positions, reduction: Reduction, block: int
-    ) -> Iterator[tuple[Positions, Vectors]]:
+    def reduced(self, rows: Positions, reduction: Reduction) -> Iterator[tuple[Positions, Vectors]]:
         """Yield those rows of the full vectors reduced, by blocks, and report the progress."""
         vectors = mapped(self.directory / VECTORS, self.count, self.dimension)
-        for start in range(0, len(rows), block):
-            some = rows[start : start + block]
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            some = rows[start : start + _BLOCK_ROWS]
             yield some, reduction.apply(np.take(vectors, some, axis=0))
             self.progress.advance(len(some))
 
@@ -144,8 +147,9 @@ class Method(Protocol):
     def name(self) -> MethodName:
         """The name in manifests and settings; methods on reduced vectors begin with "reduced"."""
 
-    def files(self, plan: Plan, /) -> tuple[str, ...]:
-        """Return its own files, besides vectors, reduction, items and shards."""
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Its own files, besides vectors, reduction, items and shards."""
 
     def check(self, manifest: Manifest, /) -> None:
         """Raise IndexCorrupt for a manifest that this method can't search correctly."""
@@ -164,13 +168,11 @@ class Method(Protocol):
     def try_plans(self, tuner: Tuner, /) -> None:
         """Build for the indexed items, and measure the promising plans. Raises BuildFailed."""
 
-    def build(
-        self, workspace: Workspace, plan: Plan, in_trial: Positions | None = None, /
-    ) -> tuple[Shard, ...]:
+    def build(self, work: Workspace, plan: Plan, in_trial: Positions | None = None, /) -> Shards:
         """Write the files of the plan for all items; return its shards.
 
         Args:
-            workspace: may have files of the trial, which can be used.
+            work: may have files of the trial, which can be used.
             plan: a measured plan.
             in_trial: the positions of the items in the trial's files.
 
@@ -179,11 +181,24 @@ class Method(Protocol):
         """
 
 
-def smallest(reaches: Callable[[int], bool], first: int, limit: int) -> int:
-    """Return the smallest effort that `reaches` the recall, within an eighth; at most the limit.
+def least_effort(
+    tuner: Tuner, tried: Callable[[int], tuple[Plan, Proposer]], first: int, limit: int
+) -> int:
+    """Return the smallest effort that reaches the recall, within an eighth; at most the limit.
 
     Doubles the effort from `first` until it suffices, then bisects the last step.
+
+    Args:
+        tuner: measures the recall.
+        tried: returns the plan of an effort, and a proposer that spends it.
+        first: the first effort.
+        limit: the last.
     """
+
+    def reaches(effort: int) -> bool:
+        tuner.workspace.progress.advance(0)
+        return tuner.reaches(*tried(effort))
+
     effort = first
     while effort < limit and not reaches(effort):
         effort = min(2 * effort, limit)
@@ -192,3 +207,25 @@ def smallest(reaches: Callable[[int], bool], first: int, limit: int) -> int:
         middle = (low + effort) // 2
         low, effort = (low, middle) if reaches(middle) else (middle, effort)
     return effort
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Raise IndexCorrupt for what a library raises inside for a file that is not its own."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        message = f"{path.name} can't be opened: {error}"
+        raise IndexCorrupt(message) from error
+
+
+def require_contents(path: Path, found: object, expected: tuple[int, int]) -> None:
+    """Raise IndexCorrupt where a file does not hold so many vectors of so many dimensions."""
+    if found != expected:
+        message = f"{path.name} does not hold {expected[0]} vectors of {expected[1]} dimensions"
+        raise IndexCorrupt(message)
+
+
+def unwritten(path: object, why: object) -> BuildFailed:
+    """Return the error of a file that a library could not write."""
+    return BuildFailed(f"{path} could not be written ({why}): is the volume full?")

@@ -19,6 +19,7 @@ from services.shared.volume.manifest import (
     MethodName,
     Plan,
     Shard,
+    Shards,
     require_no_shards,
     require_rows,
 )
@@ -45,10 +46,7 @@ class Reduced:
     """Builds a file of the reduced vectors."""
 
     name: MethodName = "reduced"
-
-    def files(self, _plan: Plan) -> tuple[str, ...]:
-        """Return reduced.f32."""
-        return (REDUCED,)
+    files: tuple[str, ...] = (REDUCED,)
 
     def check(self, manifest: Manifest) -> None:
         """Refuse a matrix of another shape."""
@@ -70,8 +68,6 @@ class Reduced:
         plan = replace(tuner.base, method=self.name)
         tuner.measure(plan, ScanProposer(tuner.workspace.vectors(plan), tuner.held_out))
 
-    def build(
-        self, _workspace: Workspace, _plan: Plan, _in_trial: Positions | None = None
-    ) -> tuple[Shard, ...]:
+    def build(self, _work: Workspace, _plan: Plan, _in_trial: Positions | None = None) -> Shards:
         """Write nothing: the trial has written the matrix."""
         return ()

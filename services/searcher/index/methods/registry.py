@@ -31,7 +31,7 @@ METHODS: Final[Mapping[MethodName, Method]] = {method.name: method for method in
 def required_files(plan: Plan, shards: Sequence[Shard]) -> tuple[str, ...]:
     """Return the files of a version with this plan, besides its manifest."""
     reduction = (REDUCTION,) if plan.reduces else ()
-    own = METHODS[plan.method].files(plan)
+    own = METHODS[plan.method].files
     return (VECTORS, ITEMS, *reduction, *own, *(shard.file for shard in shards))
 
 
