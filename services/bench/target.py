@@ -53,11 +53,11 @@ class Target:
         return Address(parts.hostname or "127.0.0.1", port, tls=parts.scheme == "https")
 
     def requests(self) -> Iterator[tuple[bytes, bytes]]:
-        """Yield heads and bodies for ever, in a shuffled order that is always the same."""
+        """Yield heads and bodies endlessly, in a fixed shuffled order."""
         head = self._head()
         order = list(range(len(self.bodies)))
         shuffler = random.Random(_SEED)  # noqa: S311 (an order, not a secret)
-        # From the time on, so that the next run sends other bytes.
+        # Starts at the present time, so that the next run sends other bytes.
         numbers = itertools.count(time.time_ns())
         while True:
             shuffler.shuffle(order)

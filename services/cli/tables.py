@@ -1,4 +1,4 @@
-"""Prints what commands show: tables of one style, and foreign text that can't steer a terminal."""
+"""Prints tables of one style, and text from others that can't control the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rich.text import Text
 from services.shared.printable import printable_lines
 
 _WIDE: Final = 10_000
-"""Columns of a console that is no terminal: more than any table has."""
+"""The columns of a console without a terminal: more than any table has."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -31,12 +31,12 @@ def console(*, stderr: bool = False) -> Console:
 
 
 def echo(text: str, *, err: bool = False) -> None:
-    """Print lines that may hold foreign text to standard output, or to standard error."""
+    """Print lines that may contain text from others, to standard output or to standard error."""
     click.echo(printable_lines(text), err=err)
 
 
 def cell(text: str, style: str = "") -> Text:
-    """Return foreign text as it is shown: no markup is read, no control character is obeyed."""
+    """Return text from others: markup is not interpreted, control characters are escaped."""
     return Text(printable_lines(text), style)
 
 
@@ -53,12 +53,12 @@ def add_row(table: Table, *cells: RenderableType, style: str = "") -> None:
 
 
 def age(created_unix_ms: int) -> str:
-    """How long ago that was, in the unit that fits."""
+    """Return the time since then, in a suitable unit."""
     return span(time.time() - created_unix_ms / 1000)
 
 
 def span(seconds: float) -> str:
-    """How long that is, in the unit that fits; nothing is shorter than none."""
+    """Return a duration in a suitable unit; a negative one counts as 0."""
     seconds = max(0.0, seconds)
     for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
         if seconds >= size:

@@ -1,1 +1,1 @@
-"""All services on one machine: `simile up`."""
+"""Runs all services on one machine: `simile up`."""

@@ -1,4 +1,4 @@
-"""Notes on the volume where `simile up` has its admin ports, so that `simile top` finds it."""
+"""Records on the volume the admin ports of `simile up`, so that `simile top` finds them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NOTE: Final = ".up.json"
 
 @contextlib.contextmanager
 def noted(root: Path, admin_urls: Sequence[str]) -> Iterator[None]:
-    """Keep the note while inside; a volume that can't be written to goes without."""
+    """Keep the record inside the context; a read-only volume has none."""
     note = root / _NOTE
     text = json.dumps({"pid": os.getpid(), "admin": list(admin_urls)})
     with contextlib.suppress(OSError):
@@ -24,7 +24,7 @@ def noted(root: Path, admin_urls: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         with contextlib.suppress(OSError):
-            # Another `up` on this volume may have written its own meanwhile.
+            # Another `up` on this volume may have written its own record meanwhile.
             if note.read_text() == text:
                 note.unlink()
 

@@ -28,10 +28,10 @@ def draw_sample(
     seed: int = 7,
     on_drawn: Callable[[], None] = lambda: None,
 ) -> int:
-    """Draw `per_class` JPEG pictures of each class into a sub-folder of its name; how many.
+    """Draw `per_class` JPEG pictures of each class into a sub-folder; return how many.
 
     `on_drawn` is called after each. The same seed draws the same pictures. The folder appears
-    whole, or not at all.
+    as a whole, or not at all.
     """
     staging = folder.with_name(f"{folder.name}.drawing")
     for name, draw in CLASSES.items():
@@ -352,7 +352,7 @@ CLASSES: Final[Mapping[str, Callable[[random.Random], Image.Image]]] = {
     "snow": _snow,
     "sunset": _sunset,
 }
-"""Every class by its label, with what draws one picture of it."""
+"""Every class by its label, with the function that draws a picture of it."""
 
 COUNT: Final = _PER_CLASS * len(CLASSES)
-"""How many pictures a sample has."""
+"""The number of pictures in a sample."""

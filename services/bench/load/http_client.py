@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         try:
             return await self._answer
         except asyncio.CancelledError:
-            self.close()  # the answer to come would be taken for that of the next request
+            self.close()  # a late answer would be taken for that of the next request
             raise
 
     def close(self) -> None:

@@ -60,7 +60,7 @@ def throughput(runs: Sequence[Run]) -> str:
 
 
 def percentiles(runs: Sequence[Run]) -> str:
-    """The served latencies' percentiles by run."""
+    """Plot the percentiles of the served latencies by run."""
     with _drawing(3.0) as (figure, axes):
         for percent, color in zip(PERCENTILES, _COLORS, strict=False):
             heights = [1000 * run.percentile(percent) for run in runs]
@@ -90,7 +90,7 @@ def distribution(runs: Sequence[Run]) -> str:
 
 
 def over_time(runs: Sequence[Run]) -> str:
-    """Each request by when it began, a panel a run."""
+    """Plot the latency of each request by its start, in a panel for each run."""
     rows = math.ceil(len(runs) / _PANELS)
     columns = min(len(runs), _PANELS)
     with mpl.rc_context(_STYLE):
@@ -111,7 +111,7 @@ def over_time(runs: Sequence[Run]) -> str:
 def _scatter(axes: Any, run: Run) -> None:  # noqa: ANN401 (matplotlib's own types say less)
     step = math.ceil(len(run.samples) / _MAX_POINTS) or 1
     for kind, color in _KINDS.items():
-        # All that went wrong is drawn: there may be few of them among many.
+        # Every failure is drawn: there may be few of them among many requests.
         chosen = run.samples[::step] if kind == "served" else run.samples
         shown = [one for one in chosen if kind_of(one.code) == kind]
         axes.plot([one.at_seconds for one in shown], [1000 * one.latency_seconds for one in shown],
@@ -125,7 +125,7 @@ _KINDS: Final[Mapping[Kind, str]] = {"served": _ACCENT, "refused": _WARN, "faile
 
 
 def stacked(rows: Mapping[str, Mapping[str, float]], label: str) -> str:
-    """Bars made of parts: by row, then by part, in seconds."""
+    """Plot stacked bars: by row, then by part, in seconds."""
     parts = list(dict.fromkeys(part for row in rows.values() for part in row))
     with _drawing(0.9 + 0.38 * len(rows) + 0.1 * (len(parts) > _PANELS)) as (figure, axes):
         left = np.zeros(len(rows))
@@ -146,7 +146,7 @@ def stacked(rows: Mapping[str, Mapping[str, float]], label: str) -> str:
 
 
 def batches(found: Sequence[tuple[str, Batches]]) -> str:
-    """How full the embedders' batches were, by run."""
+    """Plot the sizes of the embedders' batches by run."""
     limits = sorted({limit for _, one in found for limit, count in one.by_limit.items() if count})
     with _drawing(2.8) as (figure, axes):
         width = 0.8 / len(found)
@@ -164,7 +164,7 @@ def batches(found: Sequence[tuple[str, Batches]]) -> str:
 
 
 def _ranges(limits: Sequence[float]) -> Sequence[str]:
-    """1, 2, 3-4, 5-8: the limits are powers of two."""
+    """Return labels such as 1, 2, 3-4, 5-8; the limits are powers of two."""
     return [
         f"{limit:g}" if limit <= 2 else f"{limit / 2 + 1:g}-{limit:g}"  # noqa: PLR2004
         for limit in limits
@@ -172,7 +172,7 @@ def _ranges(limits: Sequence[float]) -> Sequence[str]:
 
 
 def search(capacity: Capacity) -> str:
-    """The steps of the search for capacity: p99 by rate."""
+    """Plot the steps of the search for capacity: p99 by rate."""
     with _drawing(3.0) as (figure, axes):
         for met, color, name in ((True, _ACCENT, "met"), (False, _WRONG, "missed")):
             shown = [one for one in capacity.steps if (one.fault is None) == met]
@@ -203,12 +203,12 @@ def _name_runs(axes: Any, runs: Sequence[Run]) -> None:  # noqa: ANN401 (as abov
 
 
 def _figure(value: float) -> str:
-    """Three digits, never with an exponent."""
+    """Format three digits, without an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004
 
 
 def _log_scale(axes: Any, which: str, steps: Sequence[int] = _TICK_STEPS) -> None:  # noqa: ANN401 (as above)
-    """Logarithmic, with plain numbers: 20, 50, 100."""
+    """Set a logarithmic scale with plain numbers: 20, 50, 100."""
     axes.set(**{f"{which}scale": "log"})
     axis = getattr(axes, f"{which}axis")
     axis.set_major_locator(mpl.ticker.LogLocator(subs=steps, numticks=12))
@@ -217,7 +217,7 @@ def _log_scale(axes: Any, which: str, steps: Sequence[int] = _TICK_STEPS) -> Non
 
 
 def _shades(count: int) -> Sequence[Any]:
-    """As many colours as there are runs, in order when they are many."""
+    """Return a colour for each run, ordered when there are many."""
     if count <= len(_COLORS):
         return _COLORS[:count]
     return list(mpl.colormaps["viridis"](np.linspace(0, 0.9, count)))

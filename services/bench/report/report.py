@@ -1,4 +1,4 @@
-"""Writes the results as one HTML file that needs nothing else: no script, nothing to load."""
+"""Writes the results as one HTML file without scripts or other files."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from services.bench.run import Kind, Run, kind_of
 _TEMPLATE: Final = "report.html"
 _MAX_CHARTED: Final = 12
 _FEW: Final = 0.01
-"""A run that serves fewer than 99 of 100 is no example of what a target can do."""
+"""Runs that serve fewer than 99 of 100 requests are no representative examples."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A drawing and what it shows, for those who don't see it. source: a data URI."""
+    """A drawing with its description for screen readers. source: a data URI."""
 
     title: str
     alt: str
