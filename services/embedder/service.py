@@ -16,10 +16,9 @@ import structlog
 from services.embedder.batcher import BatchPolicy
 from services.embedder.consumer import Consumer
 from services.embedder.decoding import Decoder
-from services.embedder.device_use import show_devices
 from services.embedder.isolation import CrashIsolation
 from services.embedder.job import InFlight
-from services.embedder.metrics import EmbedderMetrics, Instruments
+from services.embedder.metrics import EmbedderMetrics, Instruments, show_devices
 from services.embedder.models.loading import load
 from services.embedder.models.model import Model
 from services.embedder.results import DEFAULT_TIMING, ResultPublisher, Timing

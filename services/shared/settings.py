@@ -6,9 +6,11 @@ own settings are in its `settings.py`; no other module reads the environment.
 
 from __future__ import annotations
 
+import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import ErrorDetails
@@ -17,12 +19,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.shared.environment import EnvironmentSettings
 from services.shared.errors import InvalidSettings
 from services.shared.image_limits import Limits
-from services.shared.messaging.rabbitmq.url import require_amqp_url
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 """A TCP port; 0 takes a free one."""
 
 _AnySettings = TypeVar("_AnySettings", bound=BaseSettings)
+
+_EXAMPLE: Final = "amqp://user:password@host:5672/"
+_SCHEMES: Final = frozenset({"amqp", "amqps"})
+_ENCODED: Final = "%2F for /, %3F for ?, %23 for #, %5B for [, %25 for %"
+_BARE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class SharedSettings(EnvironmentSettings):
@@ -117,7 +123,7 @@ class SharedSettings(EnvironmentSettings):
     @classmethod
     def _is_amqp(cls, url: SecretStr | None) -> SecretStr | None:
         if url is not None:
-            require_amqp_url(url.get_secret_value())
+            _require_amqp_url(url.get_secret_value())
         return url
 
 
@@ -150,3 +156,32 @@ def _message(prefix: str, entry: ErrorDetails) -> str:
     name = f"{prefix}{'_'.join(str(part) for part in entry['loc'])}".upper()
     ours = entry.get("ctx", {}).get("error")
     return f"{name}: {entry['msg'].lower() if ours is None else ours}"
+
+
+def _require_amqp_url(url: str) -> None:
+    """Check that a text is an AMQP URL.
+
+    Raises:
+        ValueError: the text is no AMQP URL; the message says why, without the password.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in _SCHEMES:
+        message = f"it must begin with amqp:// or amqps://, like {_EXAMPLE}"
+        raise ValueError(message)
+    user_info, at, _ = rest.rpartition("@")
+    # A vhost has no @ unless encoded, so all before the last @ is user and password.
+    if at and (re.search(r"[/?#\[\]\s]", user_info) or _BARE_PERCENT.search(user_info)):
+        message = (
+            "its user or password holds a character that has to be percent-encoded in a URL: "
+            f"{_ENCODED}"
+        )
+        raise ValueError(message)
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        message = f"its host or port can't be read; it is to be like {_EXAMPLE}"
+        raise ValueError(message) from None
+    if not host:
+        message = f"it names no host; it is to be like {_EXAMPLE}"
+        raise ValueError(message)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from services.searcher.admin import versions
-from services.searcher.admin.families import Families
 from services.searcher.index import scan
 from services.searcher.index.scan import Positions, Vectors, mapped
 from services.searcher.progress import Progress
@@ -71,9 +72,9 @@ def find_duplicates(
     return sorted(groups, key=lambda group: (-len(group.labels), -len(group.items)))
 
 
-def _compared(vectors: Vectors, cosine: float, progress: Progress) -> Families:
+def _compared(vectors: Vectors, cosine: float, progress: Progress) -> _Families:
     """Join every two rows that are at least that close."""
-    families = Families(len(vectors))
+    families = _Families(len(vectors))
     for start in range(0, len(vectors), _BLOCK_ROWS):
         rows = vectors[start : start + _BLOCK_ROWS]
         for other in range(start, len(vectors), _BLOCK_ROWS):
@@ -94,3 +95,48 @@ def _group(
         float(np.sqrt(max(0.0, 2.0 - 2.0 * float(dots[-1])))),
         len(items) - len({item.sha256 for item in items}),
     )
+
+
+class _Families:
+    """Disjoint sets of rows; `degree` counts the rows that each row is close to.
+
+    In memory of two numbers a row: pairs are not stored, since a thousand copies of a picture are
+    half a million pairs.
+    """
+
+    def __init__(self, count: int) -> None:
+        self.degree = np.zeros(count, np.int64)
+        self._parent = np.arange(count)
+
+    def join(self, start: int, other: int, close: NDArray[np.bool_]) -> None:
+        """Add a block of pairs: row start + i is close to row other + j where close[i, j].
+
+        Each pair must be added once, and no row with itself.
+        """
+        rows, columns = close.shape
+        self.degree[start : start + rows] += close.sum(axis=1)
+        self.degree[other : other + columns] += close.sum(axis=0)
+        for row in np.flatnonzero(close.any(axis=1)).tolist():
+            self._join(start + row, np.flatnonzero(close[row]) + other)
+
+    def groups(self) -> Iterator[Positions]:
+        """Yield the rows of each group of at least two, ascending."""
+        heads = self._parent
+        while np.any(heads != (further := heads[heads])):
+            heads = further
+        joined = np.flatnonzero(self.degree)
+        order = joined[np.argsort(heads[joined], kind="stable")]
+        edges = np.flatnonzero(np.diff(heads[order])) + 1
+        return iter(np.split(order, edges) if len(order) else [])
+
+    def _join(self, row: int, columns: Positions) -> None:
+        heads = {self._head(one) for one in np.unique(self._parent[columns]).tolist()}
+        heads.add(self._head(row))
+        first = min(heads)
+        self._parent[[row, *heads]] = first
+        self._parent[columns] = first
+
+    def _head(self, row: int) -> int:
+        while (parent := int(self._parent[row])) != row:
+            row = parent
+        return row

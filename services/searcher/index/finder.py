@@ -6,20 +6,22 @@ is exhausted.
 
 from __future__ import annotations
 
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Final, TypeVar
 
 import numpy as np
+from cachetools import LRUCache, cachedmethod
 
 from services.searcher.index import paging
 from services.searcher.index.engine import Found, SearchTimings
-from services.searcher.index.filters import Filters
 from services.searcher.index.folding import Selection, fold
 from services.searcher.index.index import Index
 from services.searcher.index.scan import Positions, Vectors
-from services.shared.contracts import Neighbor, Neighbors, Question
+from services.shared.contracts import Filter, Neighbor, Neighbors, Question
 from services.shared.errors import (
     IndexCorrupt,
     Internal,
@@ -36,6 +38,7 @@ _SCANNED_BYTES: Final = 32 * 2**20
 
 _MAX_FETCHED: Final = 2048
 _DEEPER: Final = 4
+_MAX_FILTERS: Final = 16
 _SPARE: Final = 1.5
 
 _NONE: Final[Positions] = np.empty(0, np.int64)
@@ -46,7 +49,8 @@ class Finder:
 
     def __init__(self, index: Index) -> None:
         self.index = index
-        self._filters = Filters(index.items)
+        self._filters = LRUCache[str, Positions](_MAX_FILTERS)
+        self._filters_lock = threading.Lock()
 
     def quick(self, questions: Sequence[Question]) -> bool:
         """Return whether all are plain, and take about a millisecond."""
@@ -130,7 +134,7 @@ class Finder:
         self, vector: Vectors, question: Question, spent: SearchTimings | None
     ) -> Selection:
         """Search with growing depth until k are left after exclusions and folding."""
-        allowed = None if question.filter is None else self._filters.positions(question.filter)
+        allowed = None if question.filter is None else self._passing(question.filter)
         matching = self.index.manifest.count if allowed is None else len(allowed)
         shown = self._shown(question)
         unwanted = np.append(shown, self._excluded(question))
@@ -157,6 +161,13 @@ class Finder:
             kept, _ = keep(self.index.engine.ranked(vector, allowed))
         kept.matching = matching
         return kept
+
+    @cachedmethod(
+        attrgetter("_filters"), key=lambda _, wanted: _key(wanted), lock=attrgetter("_filters_lock")
+    )
+    def _passing(self, wanted: Filter) -> Positions:
+        """Return the positions that pass a filter, ascending."""
+        return np.frombuffer(self.index.items.matching(wanted), np.int64)
 
     def _nearest(
         self, vector: Vectors, depth: int, allowed: Positions | None, spent: SearchTimings | None
@@ -244,6 +255,10 @@ def alone(work: Callable[[], _T]) -> _T | SimileError:
         failed = Internal("the search failed; the log says why")
         failed.__cause__ = error
         return failed
+
+
+def _key(wanted: Filter) -> str:
+    return repr((sorted(wanted.labels), sorted(wanted.attributes.items())))
 
 
 def _is_plain(question: Question) -> bool:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from services.embedder.device_use import show_devices
-from services.embedder.metrics import EmbedderMetrics
+from services.embedder.metrics import EmbedderMetrics, show_devices
 
 GIB = 2**30
 
