@@ -109,7 +109,7 @@ RUN --mount=type=bind,source=tools/image,target=/image sh /image/finish.sh
 FROM embedder-cuda-installed AS export
 ARG MODELS=efficientnet_lite0
 RUN for model in $MODELS; do \
-        SIMILE_EMBEDDER_MODEL=$model /opt/simile/bin/simile export --models-dir /models || exit 1; \
+        SIMILE_EMBEDDER_MODEL=$model /opt/simile/bin/simile model export --models-dir /models || exit 1; \
     done \
     && rm -f /models/*/speeds.json
 

@@ -246,6 +246,8 @@ def commands() -> str:
 
 
 def _command(command: click.Command, context: click.Context) -> Iterator[str]:
+    if command.hidden:
+        return
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
@@ -257,6 +259,9 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
     yield f"## {context.command_path}"
     yield f"```\n{usage}\n```"
     yield inspect.cleandoc(command.help or "")
+    if command.epilog is not None:
+        _, _, examples = command.epilog.partition("Examples:\n")
+        yield f"```sh\n{inspect.cleandoc(examples)}\n```"
     options = [option for option in command.params if isinstance(option, click.Option)]
     if options:
         yield _table(["option", "default", "meaning"], map(_option_row, options))
@@ -265,7 +270,7 @@ def _command(command: click.Command, context: click.Context) -> Iterator[str]:
 def _option_row(option: click.Option) -> list[str]:
     value = "" if option.is_flag else f" {option.make_metavar(click.Context(cli.main))}"
     # click has a private mark for "no default"; the default of a flag is obvious.
-    shown = isinstance(option.default, str | int | Path) and not option.is_flag
+    shown = isinstance(option.default, str | int | float | Path) and not option.is_flag
     return [
         f"`{', '.join(option.opts)}{value}`",
         f"`{option.default}`" if shown else "",

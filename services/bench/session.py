@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlencode
 
 from rich.console import Console
@@ -27,6 +28,8 @@ from services.bench.target import Target
 from services.cli.tables import cell
 from services.shared.errors import Unreachable
 from services.shared.event_loop import loop_factory
+
+STANDARD_OUTPUT: Final = Path("-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +65,15 @@ def run(options: BenchOptions, console: Console, errors: Console) -> None:
     session = Session(options, errors)
     with asyncio.Runner(loop_factory=loop_factory("auto")) as runner:
         results = runner.run(session.results())
-    tables.show(results, console)
-    if options.json_file is not None:
-        options.json_file.write_text(json.dumps(results.to_json(), indent=2), encoding="utf-8")
-        console.print(cell(f"results: {options.json_file}"))
+    text = json.dumps(results.to_json(), indent=2)
+    if options.json_file == STANDARD_OUTPUT:
+        sys.stdout.write(f"{text}\n")
+        console = errors
+    else:
+        tables.show(results, console)
+        if options.json_file is not None:
+            options.json_file.write_text(text, encoding="utf-8")
+            console.print(cell(f"results: {options.json_file}"))
     if options.report_file is not None and results.measured:
         from services.bench.report.report import write_report  # noqa: PLC0415 (matplotlib takes a second)
 

@@ -11,7 +11,14 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from services.cli.options import ImagesFolder, OutputFile
+from services.cli.options import (
+    ImagesFolder,
+    OutputFile,
+    examples,
+    is_given,
+    require_with,
+    url_option,
+)
 from services.cli.tables import console
 from services.clients.api import key_headers
 from services.shared import lifecycle
@@ -61,8 +68,15 @@ def _headers(
     return headers
 
 
-@click.command()
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="Simile's address.")
+@click.command(
+    epilog=examples(
+        "simile bench --images photos",
+        "simile bench --images photos --rate 10,20 --report report.html",
+        "simile bench --images photos --find-capacity --p99 0.5 --target-rate 500",
+        "simile bench --images photos --json - > results.json",
+    )
+)
+@url_option
 @click.option("--images", type=ImagesFolder(), required=True, help="The folder of images to send.")
 @click.option("--collection", help="The collection to search; default: the only one.")
 @click.option(
@@ -169,18 +183,24 @@ def _headers(
     metavar="NAME:VALUE",
     help="A header of every request; may be repeated.",
 )
-@click.option("--json", "json_file", type=_OUT, help="Write all results to this file.")
+@click.option(
+    "--json",
+    "json_file",
+    type=_OUT,
+    help="Write all results to this file; - prints them instead of the tables.",
+)
 @click.option(
     "--report", "report_file", type=_OUT, help="Write an HTML page with charts to this file."
 )
+@click.pass_context
 @lifecycle.exit_on_error
-def bench(**options: Any) -> None:  # noqa: ANN401 (one value for each option)
+def bench(context: click.Context, /, **options: Any) -> None:  # noqa: ANN401 (one value for each option)
     """Put load on a running Simile, and measure its throughput and latency.
 
     Your images are read before the start, and sent in a shuffled order that is always the same. Run
     the command on another machine than Simile where you can.
     """
-    _check(options)
+    _check(context, options)
     try:
         from services.bench import session
         from services.bench.load.meter import Plan
@@ -214,17 +234,16 @@ def bench(**options: Any) -> None:  # noqa: ANN401 (one value for each option)
     session.run(chosen, console(), console(stderr=True))
 
 
-def _check(options: dict[str, Any]) -> None:
+def _check(context: click.Context, options: dict[str, Any]) -> None:
     """Refuse contradicting options, and set the default load."""
     loads = [name for name in ("concurrency", "rates", "find_capacity") if options[name]]
     if len(loads) > 1:
         message = "give one of --concurrency, --rate and --find-capacity"
         raise click.UsageError(message)
-    if not options["find_capacity"] and (options["target_rate"] or options["embedders"]):
-        message = "--target-rate and --embedders go with --find-capacity"
-        raise click.UsageError(message)
-    if not options["url"].startswith(("http://", "https://")):
-        message = "--url begins with http:// or https://"
+    require_with(context, "find_capacity", "p99_seconds", "target_rate", "embedders")
+    require_with(context, "target_rate", "headroom")
+    if is_given(context, "max_connections") and not (options["rates"] or options["find_capacity"]):
+        message = "--max-connections has no effect without --rate or --find-capacity: add one"
         raise click.UsageError(message)
     if not loads:
         options["concurrency"] = _DEFAULT_CONCURRENCY

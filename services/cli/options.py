@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Any, Final
 
 import click
 
-from services.shared.errors import InvalidSettings
+from services.clients.api import DEFAULT_URL, simile_url
+from services.shared.errors import InvalidSettings, SimileError
 from services.shared.settings import SharedSettings, load
 from services.shared.volume.volume import Volume
 
@@ -17,6 +20,86 @@ PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 root_option = click.option(
     "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
 )
+
+
+def _url(context: click.Context, option: click.Parameter, value: str | None) -> str:
+    """Return the address given, or that of the environment. Raises BadParameter."""
+    try:
+        return simile_url(value)
+    except InvalidSettings as error:
+        raise click.BadParameter(str(error), context, option) from error
+
+
+url_option = click.option(
+    "--url", callback=_url, help=f"Simile's address (SIMILE_URL); default: {DEFAULT_URL}."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of tables.")
+
+
+def examples(*commands: str) -> str:
+    """Return the epilog of a command: its examples, one per line."""
+    return "\n  ".join(("\b\nExamples:", *commands))
+
+
+def _complete_collection(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the collections of the volume that begin like this, for a shell."""
+    del parameter
+    with contextlib.suppress(SimileError, OSError):
+        volume = volume_of(context.params.get("root"))
+        return [name for name in volume.collections() if name.startswith(incomplete)]
+    return []
+
+
+def _complete_version(
+    context: click.Context, parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Return the versions of the collection that begin like this, for a shell."""
+    del parameter
+    with contextlib.suppress(SimileError, OSError):
+        found = volume_of(context.params.get("root")).versions(context.params["collection"])
+        return [version for version in found if version.startswith(incomplete)]
+    return []
+
+
+version_argument = click.argument("version", shell_complete=_complete_version)
+optional_version_argument = click.argument(
+    "version", required=False, shell_complete=_complete_version
+)
+collection_argument = click.argument("collection", shell_complete=_complete_collection)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask on the terminal, unless `yes`. Raises Abort for a no, UsageError without an answer."""
+    try:
+        if not yes:
+            click.confirm(question, abort=True)
+    except click.Abort:
+        if sys.stdin.isatty():
+            raise
+        message = f"{question} Give --yes where no terminal can confirm it"
+        raise click.UsageError(message) from None
+
+
+def is_given(context: click.Context, name: str) -> bool:
+    """Return whether the command line gives that option, whatever its value."""
+    return context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+
+
+def require_with(context: click.Context, needed: str, *names: str) -> None:
+    """Raise UsageError for a given option that has no effect without the option `needed`.
+
+    Args:
+        context: of the command.
+        needed: the name of the parameter that the others need.
+        names: the names of parameters.
+    """
+    options = {option.name: max(option.opts, key=len) for option in context.command.params}
+    for name in names:
+        if is_given(context, name) and not context.params[needed]:
+            message = f"{options[name]} has no effect without {options[needed]}: add it"
+            raise click.UsageError(message, context)
 
 
 class ImagesFolder(click.Path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -33,6 +34,11 @@ def console(*, stderr: bool = False) -> Console:
 def echo(text: str, *, err: bool = False) -> None:
     """Print lines that may contain text from others, to standard output or to standard error."""
     click.echo(printable_lines(text), err=err)
+
+
+def echo_json(value: object) -> None:
+    """Print a value as JSON to standard output."""
+    click.echo(json.dumps(value, indent=2))
 
 
 def cell(text: str, style: str = "") -> Text:

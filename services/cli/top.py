@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from pathlib import Path
 from typing import Final
 
 import click
 
-from services.cli.options import root_option
-from services.cli.tables import console
+from services.cli.options import examples, root_option
+from services.cli.tables import console, echo_json
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
 
 _DEFAULT: Final = ("http://127.0.0.1:9090",)
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "simile top",
+        "simile top --once",
+        "simile top --json --metrics http://10.0.0.5:9090 --metrics http://10.0.0.6:9090",
+    )
+)
 @click.option(
     "--metrics",
     "urls",
@@ -53,6 +58,6 @@ def top(
         return
     seen = asyncio.run(screen.once(urls, interval))
     if as_json:
-        click.echo(json.dumps(seen.to_json(), indent=2))
+        echo_json(seen.to_json())
     else:
         screen_or_file.print(shown(seen))

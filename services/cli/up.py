@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import click
 from yarl import URL
 
-from services.cli.options import ImagesFolder, root_option
+from services.cli.options import ImagesFolder, examples, require_with, root_option
 from services.cli.tables import console, echo
 from services.shared import lifecycle
 from services.shared.telemetry import Telemetry, logs
@@ -27,7 +27,13 @@ if TYPE_CHECKING:
 _AMQP_PORT: Final = 5672
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "simile up",
+        "simile up --images photos --port 8000",
+        "simile up --images photos --processes --embedders 2 --amqp-url amqp://127.0.0.1",
+    )
+)
 @click.option(
     "--images", type=ImagesFolder(), help="The folder of your images; default: a drawn sample."
 )
@@ -52,8 +58,10 @@ _AMQP_PORT: Final = 5672
 @click.option("--verbose", is_flag=True, help="On a terminal: print the whole log too.")
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
+@click.pass_context
 @lifecycle.exit_on_error
 def up(
+    context: click.Context,
     *,
     images: Path | None,
     collection: str | None,
@@ -72,6 +80,7 @@ def up(
     The page can be opened earlier, and shows the progress of the index. On a terminal only steps
     and warnings are printed; elsewhere the log is printed as JSON.
     """
+    require_with(context, "processes", "embedders", "searchers")
     from services.local.first_query import require_key
     from services.local.source import source_of
     from services.local.up import LocalSettings

@@ -1,22 +1,30 @@
-"""Calls the HTTP API for the command line, and formats its answers as tables."""
+"""Calls the HTTP API of a running Simile for the command line."""
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
-from rich.table import Table
 
-from services.cli.tables import add_row, new_table
 from services.shared.environment import EnvironmentSettings
-from services.shared.errors import FileUnusable, Unreachable, from_code
+from services.shared.errors import (
+    FileUnusable,
+    InvalidSettings,
+    SimileError,
+    Unreachable,
+    from_code,
+)
 from services.shared.json_text import read_json
 from services.shared.settings import load
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
 _MAX_FILE_BYTES: Final = 2**30
 
@@ -29,11 +37,28 @@ class ClientSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_")
 
+    url: str = Field(
+        default=DEFAULT_URL,
+        description="The address of the Simile that `simile query` and `simile bench` call; their "
+        "option `--url` goes before it.",
+    )
     api_key: SecretStr | None = Field(
         default=None,
         description="The API key of `simile query`, `simile bench`, and the first query of a "
         "`simile up` that requires keys.",
     )
+
+
+def simile_url(given: str | None) -> str:
+    """Return the address of Simile: the one given, or that of the environment.
+
+    Raises InvalidSettings where it is no URL.
+    """
+    url = load(ClientSettings, url=given).url
+    if not url.startswith(("http://", "https://")):
+        message = f"{url!r} is no URL: --url (SIMILE_URL) begins with http:// or https://"
+        raise InvalidSettings(message)
+    return url.rstrip("/")
 
 
 def key_headers() -> dict[str, str]:
@@ -45,89 +70,127 @@ def key_headers() -> dict[str, str]:
     return {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
 
 
-async def search(
-    url: str, image: Path, parameters: Mapping[str, str], *, pages: int = 1
-) -> list[Answer]:
-    """Return the answers of POST /v1/search, page by page, at most `pages`.
+@dataclass(frozen=True, slots=True)
+class QueryImage:
+    """An image to search by: a file, bytes, or an address that Simile fetches it from.
 
-    Raises the error that the problem body names, or Unreachable.
+    Attributes:
+        name: names it in the output.
+        path: the file; it is read when the image is sent.
+        content: the bytes, where there is no file.
+        url: the address, where Simile fetches the image.
     """
-    answers: list[Answer] = []
-    cursor: dict[str, str] = {}
-    while len(answers) < pages:
-        answer = await _post(url, "/v1/search", [image], {**parameters, **cursor})
-        answers.append(answer)
-        if answer["next_cursor"] is None:
-            break
-        cursor = {"cursor": answer["next_cursor"]}
-    return answers
+
+    name: str
+    path: Path | None = None
+    content: bytes = b""
+    url: str | None = None
+
+    def loaded(self) -> QueryImage:
+        """Return the image with its bytes in memory. Raises FileUnusable."""
+        if self.path is None:
+            return self
+        try:
+            with self.path.open("rb") as file:
+                content = file.read(_MAX_FILE_BYTES + 1)
+        except OSError as error:
+            message = f"{self.path} can't be read: {error.strerror}"
+            raise FileUnusable(message) from error
+        if len(content) > _MAX_FILE_BYTES:
+            message = f"{self.path} has more bytes than any image that a Simile takes"
+            raise FileUnusable(message)
+        return replace(self, path=None, content=content)
+
+    def add_to(self, form: aiohttp.FormData) -> None:
+        """Add the image to a form. Raises FileUnusable."""
+        if self.url is not None:
+            form.add_field("image_url", self.url)
+            return
+        name = Path(self.name).name.encode(errors="replace").decode()
+        form.add_field("image", io.BytesIO(self.loaded().content), filename=name)
 
 
-async def search_batch(url: str, images: Sequence[Path], parameters: Mapping[str, str]) -> Answer:
-    """Return the answer of POST /v1/search/batch: a result for each image, in their order.
+class Client:
+    """Calls one Simile; errors of its API are raised by their code, or as Unreachable."""
 
-    Raises the error that the problem body names, or Unreachable.
-    """
-    return await _post(url, "/v1/search/batch", images, parameters)
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self._url = url
 
+    async def search(
+        self, image: QueryImage, parameters: Mapping[str, str], *, pages: int = 1
+    ) -> AsyncIterator[Answer]:
+        """Yield the answers of POST /v1/search, page by page, at most `pages`."""
+        cursor: dict[str, str] = {}
+        for _ in range(pages):
+            answer = await self._post(
+                "/v1/search", [image], {**parameters, **cursor}, expected="neighbors"
+            )
+            yield answer
+            if answer["next_cursor"] is None:
+                return
+            cursor = {"cursor": answer["next_cursor"]}
 
-async def _post(
-    url: str, route: str, images: Sequence[Path], parameters: Mapping[str, str]
-) -> Answer:
-    if "://" not in url:
-        message = f"{url!r} is no URL: write http://{url}"
-        raise Unreachable(message)
-    # Parameters go into the form, since a proxy may refuse a URL as long as filter and cursor.
-    form = aiohttp.FormData(parameters)
-    for image in images:
-        name = image.name.encode(errors="replace").decode()
-        form.add_field("image", io.BytesIO(_read(image)), filename=name)
-    try:
-        async with (
-            aiohttp.ClientSession(headers=key_headers()) as session,
-            session.post(f"{url.rstrip('/')}{route}", data=form) as answer,
-        ):
-            body: Any = await answer.json(content_type=None, loads=read_json)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        message = f"no Simile answers at {url} ({error}): is `simile up` running there?"
-        raise Unreachable(message) from error
-    expected = {"neighbors", "results"} if answer.ok else {"code"}
-    if not isinstance(body, dict) or not expected & body.keys():
-        message = f"the server at {url} is not Simile: give Simile's address with --url"
-        raise Unreachable(message)
-    if not answer.ok:
-        raise from_code(str(body["code"]), str(body.get("detail")))
-    return body
+    async def search_batch(
+        self, images: Sequence[QueryImage], parameters: Mapping[str, str]
+    ) -> Sequence[Answer]:
+        """Return the results of POST /v1/search/batch: one for each image, in their order."""
+        answer = await self._post("/v1/search/batch", images, parameters, expected="results")
+        results: Sequence[Answer] = answer["results"]
+        return results
 
+    async def limits(self) -> Answer:
+        """Return the limits of images and batches, as GET /v1/collections has them."""
+        request = self._session.get(f"{self._url}/v1/collections")
+        answer = await self._answer(request, expected="limits")
+        limits: Answer = answer["limits"]
+        return limits
 
-def _read(image: Path) -> bytes:
-    """Read the bytes of an image. Raises FileUnusable."""
-    try:
-        with image.open("rb") as file:
-            content = file.read(_MAX_FILE_BYTES + 1)
-    except OSError as error:
-        message = f"{image} can't be read: {error.strerror}"
-        raise FileUnusable(message) from error
-    if len(content) > _MAX_FILE_BYTES:
-        message = f"{image} has more bytes than any image that a Simile takes"
-        raise FileUnusable(message)
-    return content
-
-
-def table_of(answers: Sequence[Answer], title: str) -> Table:
-    """Format the pages of a query as a table; its caption shows when there are more results."""
-    table = new_table("", "similarity", "label", "item", "", title=title)
-    neighbors = [neighbor for answer in answers for neighbor in answer["neighbors"]]
-    for rank, neighbor in enumerate(neighbors, start=1):
-        folded = len(neighbor["duplicates"])
-        add_row(
-            table,
-            str(rank),
-            f"{neighbor['similarity']:.4f}",
-            neighbor["label"],
-            neighbor["item_id"],
-            f"+{folded} near-duplicate{'s' if folded > 1 else ''}" if folded else "",
+    async def _post(
+        self,
+        route: str,
+        images: Sequence[QueryImage],
+        parameters: Mapping[str, str],
+        *,
+        expected: str,
+    ) -> Answer:
+        # Parameters go into the form, since a proxy may refuse a URL as long as filter and cursor.
+        form = aiohttp.FormData(parameters, default_to_multipart=True)
+        for image in images:
+            image.add_to(form)
+        return await self._answer(
+            self._session.post(f"{self._url}{route}", data=form), expected=expected
         )
-    if answers[-1]["next_cursor"] is not None:
-        table.caption = f"{len(neighbors)} of {answers[-1]['matching']}"
-    return table
+
+    async def _answer(
+        self, request: contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse], expected: str
+    ) -> Answer:
+        """Return the body of an answer, which has the member `expected`."""
+        try:
+            async with request as answer:
+                body: Any = await answer.json(content_type=None, loads=read_json)
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            message = f"no Simile answers at {self._url} ({reason}): is `simile up` running there?"
+            raise Unreachable(message) from error
+        if not isinstance(body, dict) or (expected if answer.ok else "code") not in body:
+            message = f"the server at {self._url} is not Simile: give Simile's address with --url"
+            raise Unreachable(message)
+        if not answer.ok:
+            raise _problem(body, answer.headers.get("Retry-After", ""))
+        return body
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    """Yield a client of the Simile at that address, which sends the environment's API key."""
+    async with aiohttp.ClientSession(headers=key_headers()) as session:
+        yield Client(session, url)
+
+
+def _problem(body: Answer, retry_after: str) -> SimileError:
+    """Return the error of a problem body, with the seconds of its Retry-After."""
+    error = from_code(str(body["code"]), str(body.get("detail")))
+    if retry_after.isascii() and retry_after.isdigit():
+        error.retry_after_seconds = int(retry_after)
+    return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -130,6 +131,8 @@ class RichProgress:
             TextColumn("{task.fields[failures]}"),
             console=console or Console(stderr=True),
             transient=True,
+            # Output to a file or pipe is not the bar's.
+            redirect_stdout=sys.stdout.isatty(),
         )
         self._stage: TaskID | None = None
         self._closed = False
@@ -150,7 +153,8 @@ class RichProgress:
     def close(self) -> None:
         """Remove the bar; later progress is not shown."""
         self._closed = True
-        self._bar.stop()
+        if self._bar.live.is_started:  # else it would print an empty line
+            self._bar.stop()
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
         """Show this stage instead of the previous one."""

@@ -92,5 +92,6 @@ NAMES: Final = frozenset(
         "SIMILE_UPLOAD_TLS_CERT_FILE",
         "SIMILE_UPLOAD_TLS_KEY_FILE",
         "SIMILE_UPLOAD_URL_ALLOWED_HOSTS",
+        "SIMILE_URL",
     }
 )

@@ -51,7 +51,9 @@ def test_simile_commands_exist(path: Path) -> None:
     """Each `simile COMMAND` that a page shows is a command."""
     page = path.read_text(encoding="utf-8")
     shown = re.findall(r"(?:^|`|bin/)simile ([a-z]+)", page, re.MULTILINE)
-    assert set(shown) <= set(re.findall(r"^## simile ([a-z]+)", reference.commands(), re.MULTILINE))
+    known = set(re.findall(r"^## simile ([a-z]+)", reference.commands(), re.MULTILINE))
+    former = {"export"} if path.name == "CHANGELOG.md" else set()
+    assert set(shown) <= known | former
 
 
 @PARSED
@@ -59,7 +61,9 @@ def test_settings_named_exist(path: Path) -> None:
     """Each SIMILE_ variable in a page is a setting, or a variable of the test suite."""
     tables = "".join(reference.BLOCKS[name]() for name in reference.BLOCKS if "settings" in name)
     known = {*re.findall(r"SIMILE_[A-Z_]+", tables), "SIMILE_TEST_DATA"}
-    named = set(re.findall(r"SIMILE_[A-Z_]+[A-Z]\b(?!_?\*)", path.read_text(encoding="utf-8")))
+    named = set(
+        re.findall(r"(?<!_)SIMILE_[A-Z_]+[A-Z]\b(?!_?\*)", path.read_text(encoding="utf-8"))
+    )
     assert named <= known
 
 

@@ -31,7 +31,9 @@ _OF_A_COLLECTION = [
     ["index", "prune", "{name}"],
     ["index", "explain", "{name}"],
     ["index", "duplicates", "{name}"],
-    ["evaluate", "{name}"],
+    ["index", "evaluate", "{name}"],
+    ["index", "export", "{name}", "exported"],
+    ["index", "delete", "{name}", "--yes"],
 ]
 _OF_A_ROOT = [*_OF_A_COLLECTION, ["index", "list"], ["index", "build", "{folder}"],
               ["index", "copy", "{folder}"]]  # fmt: skip
@@ -113,7 +115,7 @@ def test_a_root_without_anything_has_no_collection(tmp_path: Path, command: list
 
 
 _PICTURES = [
-    ["evaluate", "birds", "-k", "3", "--sheet"],
+    ["index", "evaluate", "birds", "-k", "3", "--sheet"],
     ["index", "duplicates", "birds", "--distance", "1", "--sheet"],
     ["index", "explain", "birds", "--plot"],
 ]
@@ -234,8 +236,8 @@ def test_a_name_for_a_new_collection_is_checked_first(volume: Volume, command: l
         (["bench", "--images", "root", "--json", "missing/x"], "no folder missing"),
         (["bench", "--images", "root", "--report", "root/birds/ACTIVE/x"], "no folder"),
         (["quarantine", "show", "x", "--image", "missing/x"], "no folder missing"),
-        (["query", "missing.jpg"], "does not exist"),
-        (["query", "root"], "is a directory"),
+        (["query", "missing.jpg"], "is no file, no folder, and no URL"),
+        (["query", "-", "-"], "can be given once"),
         (["bench", "--images", "missing"], "does not exist"),
         (["keys", "check", "missing"], "does not exist"),
         (["keys", "check", "root"], "is a directory"),
@@ -254,7 +256,15 @@ def test_a_path_that_is_not_there_is_refused(
     _is_refused(_run(*arguments), words)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "", "http://[", "ftp://a"])
+@pytest.mark.parametrize("command", [["query", "root"], ["bench", "--images", "root"]])
+@pytest.mark.parametrize("url", ["nonsense", "ftp://a", "localhost:8080"])
+def test_an_address_that_is_no_url_is_refused(volume: Volume, command: list[str], url: str) -> None:
+    """The option says how a URL begins."""
+    assert volume
+    _is_refused(_run(*command, "--url", url), "begins with http:// or https://")
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://["])
 def test_a_simile_that_is_not_there_is_named(tmp_path: Path, url: str) -> None:
     """A port without a listener and invalid addresses both count as unreachable."""
     image = tmp_path / "caf\udce9 [b].jpg"

@@ -6,7 +6,13 @@ from pathlib import Path
 
 import click
 
-from services.cli.options import root_option, volume_of
+from services.cli.options import (
+    collection_argument,
+    examples,
+    root_option,
+    version_argument,
+    volume_of,
+)
 from services.cli.tables import echo
 from services.shared import lifecycle
 from services.shared.volume.volume import Volume
@@ -19,9 +25,14 @@ _pin_option = click.option(
 )
 
 
-@click.command()
-@click.argument("collection")
-@click.argument("version")
+@click.command(
+    epilog=examples(
+        "simile index activate pets 20260729T101112Z-0123abcd",
+        "simile index activate pets 20260729T101112Z-0123abcd --pin",
+    )
+)
+@collection_argument
+@version_argument
 @_pin_option
 @root_option
 @lifecycle.exit_on_error
@@ -34,8 +45,8 @@ def activate(collection: str, version: str, root: Path | None, *, pinned: bool) 
     _show_active(volume, collection, version, pinned=pinned)
 
 
-@click.command()
-@click.argument("collection")
+@click.command(epilog=examples("simile index rollback pets", "simile index rollback pets --pin"))
+@collection_argument
 @_pin_option
 @root_option
 @lifecycle.exit_on_error
@@ -48,8 +59,8 @@ def rollback(collection: str, root: Path | None, *, pinned: bool) -> None:
     _show_active(volume, collection, version, pinned=pinned)
 
 
-@click.command()
-@click.argument("collection")
+@click.command(epilog=examples("simile index unpin pets"))
+@collection_argument
 @root_option
 @lifecycle.exit_on_error
 def unpin(collection: str, root: Path | None) -> None:

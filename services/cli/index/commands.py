@@ -6,22 +6,35 @@ Services are imported inside their commands, so that an image needs only its own
 from __future__ import annotations
 
 import contextlib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Final, get_args
 
 import click
-from rich.table import Column
 
 from services.cli.index.active import activate, rollback, unpin
-from services.cli.index.output import MEGABYTE, show_report, shown_progress
+from services.cli.index.delete import delete
+from services.cli.index.evaluate import evaluate
+from services.cli.index.export import export
+from services.cli.index.output import (
+    MEGABYTE,
+    ListedVersion,
+    show_report,
+    show_versions,
+    shown_progress,
+)
 from services.cli.index.reports import duplicates, explain
 from services.cli.options import (
     ImagesFolder,
+    collection_argument,
+    examples,
+    json_option,
+    optional_version_argument,
     require_folder,
     root_option,
     volume_of,
 )
-from services.cli.tables import add_row, age, console, echo, new_table
+from services.cli.tables import add_row, console, echo, echo_json, new_table
 from services.shared import lifecycle
 from services.shared.errors import BuildFailed
 from services.shared.settings import SharedSettings, load
@@ -33,16 +46,22 @@ _FOLDER: Final = ImagesFolder()
 _SECONDS: Final = click.FloatRange(0, min_open=True)
 
 
-@click.group()
+@click.group(epilog=examples("simile index build photos --collection pets", "simile index list"))
 def index() -> None:
     """Build and manage the index versions of collections."""
 
 
-for command in (activate, rollback, unpin, explain, duplicates):
+for command in (activate, delete, duplicates, evaluate, explain, export, rollback, unpin):
     index.add_command(command)
 
 
-@index.command()
+@index.command(
+    epilog=examples(
+        "simile index build photos",
+        "simile index build photos --collection pets --recall 0.999",
+        "simile index build photos --method annoy --amqp-url amqp://127.0.0.1",
+    )
+)
 @click.argument("folder", type=_FOLDER, required=False)
 @click.option("--collection", help="The collection's name; default: the folder's.")
 @click.option("--recall", type=click.FloatRange(0, 1, min_open=True), help="The minimum recall@10.")
@@ -93,70 +112,74 @@ def build(
     lifecycle.run_process(main, settings.shared.event_loop)
 
 
-@index.command("list")
+@index.command("list", epilog=examples("simile index list", "simile index list --json"))
+@json_option
 @root_option
 @lifecycle.exit_on_error
-def list_versions(root: Path | None) -> None:
+def list_versions(*, as_json: bool, root: Path | None) -> None:
     """Show every index version: * is active, "pin" stays active, "held" is in use."""
     from services.searcher.admin import pin, versions
 
     volume = volume_of(root)
-    table = new_table(
-        Column("name", overflow="fold"), Column("version", no_wrap=True), "", "images",
-        Column("method", no_wrap=True), "recall", "MB", Column("age", no_wrap=True),
-    )  # fmt: skip
-    for row in versions.list_versions(volume):
-        pinned = row.active and pin.pinned(volume, row.collection)
-        held = volume.held(row.collection, row.version)
-        marks = ["*"] * row.active + ["pin"] * pinned + ["held"] * held
-        facts = ["?", "unreadable", "", "", ""]
-        if row.manifest is not None:
-            manifest = row.manifest
-            facts = [
-                str(manifest.count),
-                manifest.plan.method,
-                f"{manifest.recall:.3f}",
-                f"{manifest.bytes / MEGABYTE:.0f}",
-                age(manifest.created_unix_ms),
-            ]
-        add_row(table, row.collection, row.version, " ".join(marks), *facts)
-    if not table.row_count:
+    rows = [
+        ListedVersion(
+            row=row,
+            pinned=row.active and pin.pinned(volume, row.collection),
+            held=volume.held(row.collection, row.version),
+        )
+        for row in versions.list_versions(volume)
+    ]
+    if as_json:
+        echo_json([row.to_json() for row in rows])
+    elif rows:
+        show_versions(rows)
+    else:
         echo(f"no collection in {volume.root} yet: `simile index build FOLDER` makes one")
-        return
-    console().print(table)
 
 
-@index.command()
-@click.argument("collection")
-@click.argument("version", required=False)
+@index.command(epilog=examples("simile index verify pets", "simile index verify pets --all --json"))
+@collection_argument
+@optional_version_argument
 @click.option("--all", "every", is_flag=True, help="Every version.")
+@json_option
 @root_option
 @lifecycle.exit_on_error
-def verify(collection: str, version: str | None, root: Path | None, *, every: bool) -> None:
+def verify(
+    *, collection: str, version: str | None, every: bool, as_json: bool, root: Path | None
+) -> None:
     """Check every file of VERSION (default: the active one) and its canary queries."""
     from services.searcher.admin import versions
     from services.shared.errors import IndexCorrupt
 
     volume = volume_of(root)
+    if every and version is not None:
+        message = "give VERSION or --all, not both"
+        raise click.UsageError(message)
     chosen = volume.versions(collection) if every else []
-    chosen = chosen or [version or volume.active(collection)]
-    broken = 0
-    for one in chosen:
+    faults: dict[str, str | None] = {}
+    for one in chosen or [version or volume.active(collection)]:
         try:
             versions.verify(volume, collection, one)
         except IndexCorrupt as error:
             if not every:
                 raise
-            broken += 1
-            echo(f"broken: {collection} {one}: {error}")
+            faults[one] = str(error)
         else:
-            echo(f"sound: {collection} {one}")
-    if broken:
+            faults[one] = None
+    if as_json:
+        echo_json([{"version": one, "fault": fault} for one, fault in faults.items()])
+    else:
+        for one, fault in faults.items():
+            state = f"sound: {collection} {one}"
+            echo(state if fault is None else f"broken: {collection} {one}: {fault}")
+    if any(faults.values()):
         raise SystemExit(lifecycle.ExitCode.FAILED)
 
 
-@index.command()
-@click.argument("collection")
+@index.command(
+    epilog=examples("simile index prune pets --dry-run", "simile index prune pets --keep 2")
+)
+@collection_argument
 @click.option(
     "--keep",
     type=click.IntRange(0),
@@ -172,15 +195,27 @@ def verify(collection: str, version: str | None, root: Path | None, *, every: bo
     help="Remove only versions that were not active for so many seconds.",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@json_option
 @root_option
 @lifecycle.exit_on_error
-def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Path | None) -> None:
+def prune(
+    *,
+    collection: str,
+    keep: int,
+    min_age: float,
+    dry_run: bool,
+    as_json: bool,
+    root: Path | None,
+) -> None:
     """Remove old versions of COLLECTION that no replica uses."""
     from services.searcher.admin import versions
 
     volume = volume_of(root)
     volume.active(collection)
     rows = versions.prune(volume, collection, keep=keep, min_age_seconds=min_age, dry_run=dry_run)
+    if as_json:
+        echo_json([{**asdict(row), "dry_run": dry_run} for row in rows])
+        return
     table = new_table("version", "", "MB")
     for row in rows:
         fate = "would be removed" if dry_run and row.fate == "removed" else row.fate
@@ -188,7 +223,13 @@ def prune(*, collection: str, keep: int, min_age: float, dry_run: bool, root: Pa
     console().print(table)
 
 
-@index.command("copy")
+@index.command(
+    "copy",
+    epilog=examples(
+        "simile index copy /mnt/indexes --root /var/lib/simile",
+        "simile index copy /mnt/indexes --follow 10",
+    ),
+)
 @click.argument("source", type=_FOLDER)
 @click.option(
     "--follow",

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from rich.table import Column
 
-from services.cli.tables import add_row, console, echo, new_table
+from services.cli.tables import add_row, age, console, echo, new_table
 from services.shared.volume.manifest import Manifest, Measurement
 
 if TYPE_CHECKING:
+    from services.searcher.admin.versions import VersionRow
     from services.searcher.build.builder import BuildReport
     from services.searcher.progress import Progress
 
@@ -29,6 +31,58 @@ def shown_progress() -> Iterator[Progress]:
             yield bar
     else:
         yield ReportedProgress(lambda seen: echo(f"index build: {seen}", err=True))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedVersion:
+    """A version as `simile index list` shows it."""
+
+    row: VersionRow
+    pinned: bool
+    held: bool
+
+    def to_json(self) -> dict[str, object]:
+        """Return it as JSON values; the facts of an unreadable version are null."""
+        manifest = self.row.manifest
+        return {
+            "collection": self.row.collection,
+            "version": self.row.version,
+            "active": self.row.active,
+            "pinned": self.pinned,
+            "held": self.held,
+            "readable": manifest is not None,
+            "count": manifest and manifest.count,
+            "method": manifest and manifest.plan.method,
+            "recall": manifest and manifest.recall,
+            "bytes": manifest and manifest.bytes,
+            "model_id": manifest and manifest.model_id,
+            "created_unix_ms": manifest and manifest.created_unix_ms,
+        }
+
+
+def show_versions(rows: Sequence[ListedVersion]) -> None:
+    """Print the versions as a table."""
+    table = new_table(
+        Column("name", overflow="fold"), Column("version", no_wrap=True), "", "images",
+        Column("method", no_wrap=True), "recall", "MB", Column("age", no_wrap=True),
+    )  # fmt: skip
+    for one in rows:
+        marks = ["*"] * one.row.active + ["pin"] * one.pinned + ["held"] * one.held
+        add_row(table, one.row.collection, one.row.version, " ".join(marks), *_facts(one.row))
+    console().print(table)
+
+
+def _facts(row: VersionRow) -> Sequence[str]:
+    manifest = row.manifest
+    if manifest is None:
+        return ["?", "unreadable", "", "", ""]
+    return [
+        str(manifest.count),
+        manifest.plan.method,
+        f"{manifest.recall:.3f}",
+        f"{manifest.bytes / MEGABYTE:.0f}",
+        age(manifest.created_unix_ms),
+    ]
 
 
 def show_plans(manifest: Manifest) -> None:
@@ -57,6 +111,18 @@ def show_plans(manifest: Manifest) -> None:
             style="bold" if chosen else "",
         )
     console().print(table)
+
+
+def plans_json(manifest: Manifest) -> dict[str, object]:
+    """Return the measured plans, the chosen one, and the reason, as JSON values."""
+    return {
+        "collection": manifest.collection,
+        "index_version": manifest.version,
+        "recall_target": manifest.recall_target,
+        "chosen": asdict(manifest.plan),
+        "reason": reason(manifest),
+        "measured": [asdict(one) for one in _by_method(manifest.measured)],
+    }
 
 
 def _by_method(measured: Sequence[Measurement]) -> Sequence[Measurement]:

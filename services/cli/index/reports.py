@@ -5,44 +5,75 @@ The searcher is imported inside the commands, so that an image needs only its ow
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from services.cli.index.output import reason, show_plans
-from services.cli.options import PICTURE_SUFFIXES, OutputFile, root_option, volume_of
-from services.cli.tables import add_row, cell, console, echo, new_table
+from services.cli.index.output import plans_json, reason, show_plans
+from services.cli.options import (
+    PICTURE_SUFFIXES,
+    OutputFile,
+    collection_argument,
+    examples,
+    is_given,
+    json_option,
+    optional_version_argument,
+    root_option,
+    volume_of,
+)
+from services.cli.tables import add_row, cell, console, echo, echo_json, new_table
 from services.shared import lifecycle
 from services.shared.printable import printable
+
+if TYPE_CHECKING:
+    from services.searcher.admin.duplicates import Group
 
 _PLOT: Final = OutputFile(".png", ".svg", ".pdf")
 
 
-@click.command()
-@click.argument("collection")
-@click.argument("version", required=False)
+@click.command(
+    epilog=examples(
+        "simile index explain pets",
+        "simile index explain pets --plot plans.png",
+        "simile index explain pets --json",
+    )
+)
+@collection_argument
+@optional_version_argument
 @click.option("--plot", type=_PLOT, help="Draw recall against speed into this PNG, SVG or PDF.")
+@json_option
 @root_option
 @lifecycle.exit_on_error
-def explain(collection: str, version: str | None, plot: Path | None, root: Path | None) -> None:
+def explain(
+    *, collection: str, version: str | None, plot: Path | None, as_json: bool, root: Path | None
+) -> None:
     """Show every search plan that the build of COLLECTION measured, and why one was chosen."""
     volume = volume_of(root)
     if version is not None:
         volume.require_version(collection, version)
     manifest = volume.manifest(collection, version or volume.active(collection))
-    show_plans(manifest)
-    echo(reason(manifest))
+    if as_json:
+        echo_json(plans_json(manifest))
+    else:
+        show_plans(manifest)
+        echo(reason(manifest))
     if plot is not None:
         from services.searcher.admin.plan_plot import draw_plans
 
         draw_plans(manifest, plot)
-        echo(f"plot: {plot}")
+        echo(f"plot: {plot}", err=as_json)
 
 
-@click.command()
-@click.argument("collection")
+@click.command(
+    epilog=examples(
+        "simile index duplicates pets",
+        "simile index duplicates pets --distance 0.1 --sheet copies.png",
+        "simile index duplicates pets --json > duplicates.json",
+    )
+)
+@collection_argument
 @click.option(
     "--distance",
     type=click.FloatRange(0, 2, min_open=True),
@@ -55,19 +86,24 @@ def explain(collection: str, version: str | None, plot: Path | None, root: Path 
     type=OutputFile(*PICTURE_SUFFIXES),
     default=Path("duplicates.png"),
     show_default=True,
-    help="The file for the contact sheet.",
+    help="The file for the contact sheet; with --json it is drawn where this option names it.",
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print the groups as JSON, without a contact sheet."
-)
+@json_option
 @root_option
+@click.pass_context
 @lifecycle.exit_on_error
 def duplicates(
-    *, collection: str, distance: float, sheet: Path, as_json: bool, root: Path | None
+    context: click.Context,
+    *,
+    collection: str,
+    distance: float,
+    sheet: Path,
+    as_json: bool,
+    root: Path | None,
 ) -> None:
     """Report groups of near-duplicates in COLLECTION, as a table and a contact sheet."""
     from services.searcher.admin.contact_sheet import draw_groups
-    from services.searcher.admin.duplicates import Group, find_duplicates
+    from services.searcher.admin.duplicates import find_duplicates
     from services.searcher.progress import RichProgress
 
     volume = volume_of(root)
@@ -75,22 +111,22 @@ def duplicates(
     with RichProgress() as progress:
         groups = find_duplicates(volume, collection, version, distance, progress)
     if as_json:
-        click.echo(json.dumps([group.to_json() for group in groups], indent=2))
-        return
-    if not groups:
+        echo_json([group.to_json() for group in groups])
+    elif groups:
+        _show_groups(groups)
+    else:
         echo(f"{collection} has no two images within {distance:g} of each other")
-        return
+    if groups and (not as_json or is_given(context, "sheet")):
+        draw_groups(volume, collection, version, groups, sheet)
+        echo(f"contact sheet: {sheet}", err=as_json)
+
+
+def _show_groups(groups: Sequence[Group]) -> None:
     table = new_table("images", "same file", "farthest", "labels", "paths",
                   title=f"Groups of near-duplicates: {len(groups)}")  # fmt: skip
-
-    def show(group: Group) -> None:
+    for group in groups:
         labels = cell(", ".join(group.labels), "bold red" if len(group.labels) > 1 else "")
         paths = "\n".join(printable(item.path) for item in group.items)
         counts = (str(len(group.items)), str(group.same_bytes), f"{group.farthest:.3f}")
         add_row(table, *counts, labels, paths)
-
-    for group in groups:
-        show(group)
     console().print(table)
-    draw_groups(volume, collection, version, groups, sheet)
-    echo(f"contact sheet: {sheet}")

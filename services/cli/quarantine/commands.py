@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -16,8 +15,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 from rich.table import Column
 
-from services.cli.options import OutputFile
-from services.cli.tables import add_row, age, console, echo, new_table
+from services.cli.options import OutputFile, confirm, examples, json_option
+from services.cli.tables import add_row, age, console, echo, echo_json, new_table
 from services.shared import lifecycle
 from services.shared.settings import SharedSettings, load
 from services.shared.telemetry import logs
@@ -34,13 +33,15 @@ _KILOBYTE: Final = 1e3
 _amqp_url = click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL).")
 
 
-@click.group()
+@click.group(epilog=examples("simile quarantine list", "simile quarantine drop --all --yes"))
 def quarantine() -> None:
     """Manage quarantined messages: images that crashed embedders or broke the model."""
 
 
-@quarantine.command("list")
-@click.option("--json", "as_json", is_flag=True, help="The records as JSON.")
+@quarantine.command(
+    "list", epilog=examples("simile quarantine list", "simile quarantine list --json")
+)
+@json_option
 @_amqp_url
 @lifecycle.exit_on_error
 def list_records(*, as_json: bool, amqp_url: str | None) -> None:
@@ -53,7 +54,7 @@ def list_records(*, as_json: bool, amqp_url: str | None) -> None:
 
     held = _with_broker(amqp_url, look)
     if as_json:
-        click.echo(json.dumps([_facts(one) for one in held], indent=2))
+        echo_json([_facts(one) for one in held])
         return
     table = new_table(
         Column("id", no_wrap=True), Column("age", no_wrap=True), "reason", "queue", "format",
@@ -76,12 +77,19 @@ def list_records(*, as_json: bool, amqp_url: str | None) -> None:
     echo(f"{len(held)} in quarantine")
 
 
-@quarantine.command()
+@quarantine.command(
+    epilog=examples(
+        "simile quarantine show 0123abcd",
+        "simile quarantine show 0123abcd --image image.bin",
+        "simile quarantine show 0123abcd --json",
+    )
+)
 @click.argument("record_id")
 @click.option("--image", type=_NEW_FILE, help="Write the image to this file, where it was kept.")
+@json_option
 @_amqp_url
 @lifecycle.exit_on_error
-def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
+def show(*, record_id: str, image: Path | None, as_json: bool, amqp_url: str | None) -> None:
     """Show a record. Its image may be harmful: open it only in a sandbox."""
     from services.cli.quarantine.visit import find, visit
     from services.shared.errors import NotReplayable
@@ -91,19 +99,22 @@ def show(*, record_id: str, image: Path | None, amqp_url: str | None) -> None:
             return find(held, record_id)
 
     one = _with_broker(amqp_url, look)
-    table = new_table("", "", title=one.record.record_id)
-    for name, value in _facts(one).items():
-        add_row(table, name, str(value))
-    console().print(table)
+    if as_json:
+        echo_json(_facts(one))
+    else:
+        table = new_table("", "", title=one.record.record_id)
+        for name, value in _facts(one).items():
+            add_row(table, name, str(value))
+        console().print(table)
     if image is not None:
         if one.request is None:
             message = f"record {record_id} holds no image"
             raise NotReplayable(message)
         image.write_bytes(one.request.image)
-        echo(f"image: {image}")
+        echo(f"image: {image}", err=as_json)
 
 
-@quarantine.command()
+@quarantine.command(epilog=examples("simile quarantine replay 0123abcd --timeout 10"))
 @click.argument("record_id")
 @click.option(
     "--timeout",
@@ -134,7 +145,9 @@ def replay(*, record_id: str, timeout: float, amqp_url: str | None) -> None:
     echo(f"embedded: {record_id} by {outcome}; dropped from quarantine")
 
 
-@quarantine.command()
+@quarantine.command(
+    epilog=examples("simile quarantine drop 0123abcd", "simile quarantine drop --all --yes")
+)
 @click.argument("record_ids", nargs=-1, metavar="[RECORD_ID]...")
 @click.option("--all", "every", is_flag=True, help="Every record.")
 @click.option("--yes", is_flag=True, help="Don't ask for confirmation.")
@@ -147,9 +160,7 @@ def drop(*, record_ids: tuple[str, ...], every: bool, yes: bool, amqp_url: str |
     if every == bool(record_ids):
         message = "give the ids of the records to drop, or --all"
         raise click.UsageError(message)
-    if not yes:
-        which = "every record" if every else ", ".join(record_ids)
-        click.confirm(f"Drop {which}?", abort=True)
+    confirm(f"Drop {'every record' if every else ', '.join(record_ids)}?", yes=yes)
 
     async def forget(broker: Broker) -> int:
         async with visit(broker) as held:

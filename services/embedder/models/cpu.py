@@ -206,6 +206,6 @@ def _cannot_export(settings: EmbedderSettings, library: str) -> MissingExtra:
     return MissingExtra(
         f"{settings.models_dir} holds no export of {settings.model} with these weights, and "
         f"{library}, which makes one, is not installed: pip install 'simile-search[{extra}]' "
-        f"(in a clone: make run TORCH=1), or run `simile export` where {library} is installed and "
-        "copy that folder to SIMILE_EMBEDDER_MODELS_DIR"
+        f"(in a clone: make run TORCH=1), or run `simile model export` where {library} is "
+        "installed and copy that folder to SIMILE_EMBEDDER_MODELS_DIR"
     )

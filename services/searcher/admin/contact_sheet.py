@@ -35,7 +35,8 @@ def draw_contact_sheet(
 ) -> None:
     """Write a picture: queries of up to 16 labels, each followed by its k neighbours.
 
-    A green frame means the same label, red another. An unreadable image is a grey cell.
+    A green frame means the same label, red another; a neighbour without a label has the frame of
+    a query. An image that can't be read any more is a grey cell.
     """
     items, vectors = load(volume, collection, version)
     rows = _queries(items)
@@ -66,7 +67,7 @@ def _draw_lines(root: Path, lines: Sequence[tuple[Item, Sequence[Item]]], out: P
         top = _GAP + number * (_CELL + _CAPTION + _GAP)
         _draw(sheet, _GAP, top, root, first, _QUERY)
         for column, item in enumerate(others, start=1):
-            frame = _RIGHT if item.label == first.label else _WRONG
+            frame = _RIGHT if item.label == first.label else _WRONG if item.label else _QUERY
             _draw(sheet, 2 * _GAP + column * (_CELL + _GAP), top, root, item, frame)
     try:
         sheet.save(out)
@@ -79,7 +80,8 @@ def _queries(items: Sequence[Item]) -> list[int]:
     """Return the middle item of each of up to 16 labels spread over all labels."""
     by_label: dict[str, list[int]] = {}
     for position, item in enumerate(items):
-        by_label.setdefault(item.label, []).append(position)
+        if item.label:
+            by_label.setdefault(item.label, []).append(position)
     names = sorted(by_label)
     taken = min(_ROWS, len(names))
     chosen = [by_label[names[number * len(names) // taken]] for number in range(taken)]

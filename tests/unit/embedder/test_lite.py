@@ -116,7 +116,7 @@ def test_a_missing_library_is_named_with_its_extra(
     settings = EmbedderSettings.model_validate(
         {"model": model, "models_dir": tmp_path, "device": "cpu"}
     )
-    with pytest.raises(MissingExtra, match=rf"simile-search\[{extra}\].*simile export"):
+    with pytest.raises(MissingExtra, match=rf"simile-search\[{extra}\].*simile model export"):
         load(settings, LIMITS)
 
 

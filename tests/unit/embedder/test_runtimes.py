@@ -102,7 +102,7 @@ def test_without_torch_a_missing_export_says_what_to_do(
 ) -> None:
     """Without torch, the error of a missing export names the command that makes the export."""
     monkeypatch.setattr(cpu, "installed", lambda library: library == "onnxruntime")
-    with pytest.raises(MissingExtra, match=r"simile export.*SIMILE_EMBEDDER_MODELS_DIR"):
+    with pytest.raises(MissingExtra, match=r"simile model export.*SIMILE_EMBEDDER_MODELS_DIR"):
         load(_settings(tmp_path), LIMITS)
 
 

@@ -1,31 +1,26 @@
-"""`simile query` sends its options to a running upload, and prints the answer."""
+"""`simile query` against a running upload service: what it asks for, and what it prints."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
-from asyncio.subprocess import PIPE
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from click.testing import CliRunner, Result
 
+from services.cli.main import main
+from services.cli.query.parameters import IMAGE_URL, option_name
 from services.shared.contracts import Box, Filter
+from services.shared.contracts.parameters import Parameter, Route, of_route
+from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
+from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """Holds the exit code and the output of a command."""
-
-    exit_code: int
-    stdout: str
-    stderr: str
 
 
 @pytest.fixture
@@ -38,18 +33,19 @@ def files(tmp_path: Path) -> list[str]:
     return [str(path) for path in paths]
 
 
-async def _simile(*arguments: str) -> Ended:
-    """Run the command as a process, since the service logs in this one."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "services", *arguments,
-        stdout=PIPE, stderr=PIPE, env={**os.environ, "COLUMNS": "120"},
-    )  # fmt: skip
-    stdout, stderr = await child.communicate()
-    return Ended(await child.wait(), stdout.decode(), stderr.decode())
+async def _simile(*arguments: str, stdin: bytes = b"") -> Result:
+    """Run the command in a thread; the service in this process logs to nowhere meanwhile."""
+    runner = CliRunner(env={"COLUMNS": "120", "TERM": "dumb"})
+    with structlog.testing.capture_logs():
+        return await asyncio.to_thread(runner.invoke, main, arguments, input=stdin)
 
 
-async def _query(api: Api, *arguments: str) -> Ended:
-    return await _simile("query", "--url", api.url, *arguments)
+async def _query(api: Api, *arguments: str, stdin: bytes = b"") -> Result:
+    return await _simile("query", "--url", api.url, *arguments, stdin=stdin)
+
+
+def _lines(result: Result) -> list[Any]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> None:
@@ -65,60 +61,219 @@ async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> 
     assert api.searcher.slips[-1].box == Box(0, 0, 0.5, 1)
 
 
-async def test_the_table_says_what_is_folded_and_what_is_left(api: Api, files: list[str]) -> None:
-    """Each neighbour shows its near-duplicates, and the last line shows the number of matches."""
+def test_every_parameter_of_a_search_is_an_option() -> None:
+    """Each has the range of the table; image_url is the argument, and nothing is left out."""
+    options = {option.name: option for option in main.commands["query"].params}
+    for parameter in of_route(Route.SEARCH):
+        if parameter.name == IMAGE_URL:
+            continue
+        option = options[parameter.name]
+        assert option.opts == [option_name(parameter.name)]
+        for bound, name in (("minimum", "min"), ("maximum", "max")):
+            assert getattr(option.type, name, None) == parameter.schema.get(bound)
+
+
+async def test_the_table_shows_what_is_folded_and_what_is_left(api: Api, files: list[str]) -> None:
+    """Each neighbour has its near-duplicates; the last line shows that there is more."""
     result = await _query(api, files[0], "-k", "3", "--collapse", "0.1")
-    assert result.stdout.count("+1 near-duplicate") == 3
+    assert "near-duplicates" in result.stdout
     assert "image odd" in result.stdout
     assert f"3 of {COUNT}" in result.stdout
     everything = await _query(api, files[0], "-k", "50")
-    assert "near-duplicate" not in everything.stdout
+    assert "near-duplicates" not in everything.stdout
     assert f"of {COUNT}" not in everything.stdout
 
 
-async def test_pages_continue_where_the_one_before_ended(api: Api, files: list[str]) -> None:
-    """The table continues over pages; more pages than exist give all items."""
+async def test_the_table_names_the_file_of_each_neighbour(api: Api, files: list[str]) -> None:
+    """Where the answer has no path, the item's id is shown; attributes on request."""
+    result = await _query(api, files[0], "-k", "2")
+    assert "image-1.jpg" in result.stdout
+    assert "number: 1" not in result.stdout
+    assert "number: 1" in (await _query(api, files[0], "-k", "2", "--attributes")).stdout
+    api.searcher.sends_paths = False
+    result = await _query(api, files[0], "-k", "2")
+    assert "image-1.jpg" not in result.stdout
+    assert api.items[1].item_id in result.stdout
+
+
+async def test_pages_go_on_where_the_one_before_ended(api: Api, files: list[str]) -> None:
+    """The table counts on; more pages than there are give all there are."""
     result = await _query(api, files[0], "-k", "5", "--pages", "2")
     assert f"10 of {COUNT}" in result.stdout
-    assert all(item.item_id in result.stdout for item in api.items[:10])
-    pages = json.loads((await _query(api, files[0], "-k", "5", "--pages", "9", "--json")).stdout)
-    assert [len(page["neighbors"]) for page in pages] == [5, 5, 2]
+    assert all(item.path in result.stdout for item in api.items[:10])
+    pages = _lines(await _query(api, files[0], "-k", "5", "--pages", "9", "--json"))
+    assert [len(page["answer"]["neighbors"]) for page in pages] == [5, 5, 2]
+    cursor = pages[0]["answer"]["next_cursor"]
+    (second,) = _lines(await _query(api, files[0], "-k", "5", "--cursor", cursor, "--json"))
+    assert second["answer"]["neighbors"] == pages[1]["answer"]["neighbors"]
 
 
-async def test_one_page_as_json_is_the_answer_unchanged(api: Api, files: list[str]) -> None:
-    """--json shows the body of the answer."""
-    answer = json.loads((await _query(api, files[0], "-k", "1", "--json")).stdout)
-    assert answer["matching"] == COUNT
-    assert len(answer["neighbors"]) == 1
+async def test_json_is_one_object_per_line(api: Api, files: list[str]) -> None:
+    """Each has the image's name and the answer as it came, for one image and for several."""
+    (line,) = _lines(await _query(api, files[0], "-k", "1", "--json"))
+    assert line["name"] == files[0]
+    assert line["answer"]["matching"] == COUNT
+    result = await _query(api, *files, "-k", "1", "--json")
+    assert [(line["name"], *(line.keys() - {"name"})) for line in _lines(result)] == [
+        (files[0], "answer"), (files[1], "answer"), (files[2], "problem"),
+    ]  # fmt: skip
+    assert result.exit_code == 1
 
 
 async def test_several_files_are_one_batch(api: Api, files: list[str]) -> None:
-    """Each image has a table; a failed image shows its code, and sets the exit code."""
+    """A table follows each image's name; a failed image has its code, and sets the exit code."""
     good = await _query(api, *files[:2], "-k", "2")
     assert good.exit_code == 0
-    assert all(Path(file).name in good.stdout for file in files[:2])
+    assert all(file in good.stdout.splitlines() for file in files[:2])
     result = await _query(api, *files, "-k", "2")
     assert result.exit_code == 1
+    assert f"simile: {files[2]}: " in result.stderr
     assert "(unsupported_format)" in result.stderr
-    assert api.items[0].item_id in result.stdout
-    printed = json.loads((await _query(api, *files, "--json")).stdout)
-    assert [set(result) for result in printed["results"]] == [
-        {"name", "answer"}, {"name", "answer"}, {"name", "problem"},
-    ]  # fmt: skip
+    assert "image-1.jpg" in result.stdout
 
 
-async def test_pages_take_one_file(api: Api, files: list[str]) -> None:
-    """Only a single search has pages."""
-    result = await _query(api, *files[:2], "--pages", "2")
+async def test_a_folder_stands_for_all_images_below_it(api: Api, tmp_path: Path) -> None:
+    """More than a batch holds, in sub-folders too; hidden and other files are left out."""
+    folder = tmp_path / "photos"
+    (folder / "sub" / ".cache").mkdir(parents=True)
+    for number in range(18):
+        place = folder if number % 2 else folder / "sub"
+        (place / f"{number:02}.jpg").write_bytes(plain_jpeg((9, number, 9), (40, 30)))
+    for other in ("notes.txt", ".hidden.jpg", "sub/.cache/x.jpg"):
+        (folder / other).write_bytes(b"no image")
+    result = await _query(api, str(folder), "-k", "1", "--json")
+    assert result.exit_code == 0, result.stderr
+    names = [Path(line["name"]) for line in _lines(result)]
+    assert sorted(path.name for path in names) == [f"{number:02}.jpg" for number in range(18)]
+    assert len(api.searcher.slips) == 18
+
+
+async def test_an_empty_folder_is_an_error(api: Api, tmp_path: Path) -> None:
+    """It says which files are searched for."""
+    (tmp_path / "empty").mkdir()
+    result = await _query(api, str(tmp_path / "empty"))
+    assert result.exit_code == 1
+    assert "holds no image" in result.stderr
+
+
+async def test_an_image_comes_from_standard_input(api: Api) -> None:
+    """The name - reads it, alone or among files; without bytes that is an error."""
+    result = await _query(api, "-", "--json", stdin=plain_jpeg((1, 2, 3)))
+    assert [line["name"] for line in _lines(result)] == ["-"]
+    nothing = await _query(api, "-")
+    assert nothing.exit_code == 1
+    assert "no bytes" in nothing.stderr
+
+
+async def test_an_address_that_simile_does_not_fetch_is_explained(api: Api) -> None:
+    """The error says how to send the image itself, alone and among several."""
+    address = "http://127.0.0.1:9/cat.jpg"
+    for sources in ([address], [address, address]):
+        result = await _query(api, *sources)
+        assert result.exit_code == 1
+        assert "simile query -" in result.stderr
+        assert "image_url" not in result.stderr
+        assert "(url_not_allowed)" in result.stderr
+
+
+class TestFetched:
+    """A service that fetches images from a server of the test."""
+
+    @pytest.fixture
+    def upload_settings(self, unused_tcp_port: int) -> UploadSettings:
+        """Allow the address of the server."""
+        return UploadSettings(
+            port=0, query_by_url=True, url_allowed_hosts=f"127.0.0.1:{unused_tcp_port}"
+        )
+
+    async def test_a_url_is_fetched_by_simile(self, api: Api, unused_tcp_port: int) -> None:
+        """The address is sent as image_url; in a batch it keeps its place."""
+
+        async def image(_: web.Request) -> web.Response:
+            return web.Response(body=plain_jpeg((9, 9, 9)))
+
+        server = web.Application()
+        server.router.add_get("/cat.jpg", image)
+        address = f"http://127.0.0.1:{unused_tcp_port}/cat.jpg"
+        async with TestServer(server, port=unused_tcp_port):
+            (line,) = _lines(await _query(api, address, "--json"))
+            assert line["name"] == address
+            several = _lines(await _query(api, address, "-", "--json", stdin=plain_jpeg((1, 2, 3))))
+        assert [one["name"] for one in several] == [address, "-"]
+        assert all("answer" in one for one in several)
+
+
+@pytest.mark.parametrize("option", ["--pages", "--cursor"])
+async def test_what_a_batch_does_not_have_is_refused(
+    api: Api, files: list[str], option: str
+) -> None:
+    """Only a search by one image has pages."""
+    result = await _query(api, *files[:2], option, "2")
     assert result.exit_code == 2
-    assert "--pages takes one FILE" in result.stderr
+    assert f"{option} goes with a single image" in result.stderr
+
+
+_WRONG = {
+    "collection": "No [b]Good[/b]",
+    "filter": "crow",
+    "box": "1,2,3",
+    "cursor": "not a cursor",
+}
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [one for one in of_route(Route.SEARCH) if one.name != IMAGE_URL],
+    ids=lambda one: one.name,
+)
+async def test_an_error_names_the_option(api: Api, files: list[str], parameter: Parameter) -> None:
+    """Wrong values of every parameter: one line in the words of the command line."""
+    option = option_name(parameter.name)
+    result = await _query(api, files[0], option, _WRONG.get(parameter.name, "1000"))
+    assert result.exit_code in {1, 2}
+    last = result.stderr.splitlines()[-1]
+    assert option in last or parameter.name == "collection"
+    assert f"?{parameter.name}=" not in last
+
+
+async def test_a_collection_is_asked_for_by_its_option(api: Api, files: list[str]) -> None:
+    """With several collections the error names --collection, and the collections."""
+    publish_version(api.volume, "fish", unit_vectors(COUNT), items(COUNT))
+    result = await _query(api, files[0])
+    assert result.exit_code == 1
+    assert "--collection" in result.stderr
+    assert "?collection=" not in result.stderr
+    assert "birds, fish" in result.stderr
+    unknown = await _query(api, files[0], "--collection", "moths")
+    assert f"{api.url}/v1/collections" in unknown.stderr
+    assert "GET /" not in unknown.stderr
+
+
+async def test_a_warning_is_printed_once(api: Api, files: list[str]) -> None:
+    """A filter value that no item has is pointed out, however many images are searched by."""
+    label = '{"label": ["image odd", "crow"]}'
+    result = await _query(api, *files[:2], "--filter", label)
+    assert result.stderr.count("simile: warning: ") == 1
+    assert "crow" in result.stderr
+
+
+async def test_the_address_comes_from_the_environment(
+    api: Api, files: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIMILE_URL is the default of --url, and is checked like it."""
+    monkeypatch.setenv("SIMILE_URL", api.url)
+    assert (await _simile("query", files[0])).exit_code == 0
+    monkeypatch.setenv("SIMILE_URL", "localhost:8080")
+    result = await _simile("query", files[0])
+    assert result.exit_code == 2
+    assert "begins with http://" in result.stderr
 
 
 async def test_a_refusal_is_one_line(api: Api, files: list[str]) -> None:
     """A refusal of the API is printed with its code, and no traceback."""
     result = await _query(api, files[0], "--filter", "crow")
     assert result.exit_code == 1
-    assert result.stderr.startswith("simile: filter is not a JSON object")
+    assert result.stderr.startswith("simile: --filter is not a JSON object")
     assert result.stderr.endswith("(malformed_request)\n")
 
 

@@ -1,0 +1,1 @@
+"""`simile query`: searches a running Simile."""
