@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 import random
 from collections.abc import Callable, Mapping
@@ -11,14 +10,11 @@ from typing import Final
 
 from PIL import Image, ImageDraw, ImageFilter
 
+from services.local.scene import H, Scene, W, tint
+
 WIDTH: Final = 360
 HEIGHT: Final = 270
 _PER_CLASS: Final = 25
-_OVERSAMPLING: Final = 2
-_W: Final = WIDTH * _OVERSAMPLING
-_H: Final = HEIGHT * _OVERSAMPLING
-
-Colour = tuple[int, int, int]
 
 
 def draw_sample(
@@ -45,93 +41,41 @@ def draw_sample(
     return per_class * len(CLASSES)
 
 
-class _Scene:
-    """Draws a picture: a gradient, and shapes on it."""
-
-    def __init__(self, chance: random.Random, top: Colour, bottom: Colour) -> None:
-        self.chance = chance
-        ramp = Image.linear_gradient("L").resize((_W, _H))
-        self.image = Image.composite(
-            Image.new("RGB", (_W, _H), bottom), Image.new("RGB", (_W, _H), top), ramp
-        )
-        self.pen = ImageDraw.Draw(self.image)
-
-    def between(self, low: float, high: float) -> float:
-        return self.chance.uniform(low, high)
-
-    def disc(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
-
-    def glow(self, x: float, y: float, radius: float, colour: Colour) -> None:
-        mask = Image.new("L", (_W, _H), 0)
-        ImageDraw.Draw(mask).ellipse((x - radius, y - radius, x + radius, y + radius), fill=150)
-        soft = mask.filter(ImageFilter.GaussianBlur(radius / 3))
-        self.image.paste(colour, (0, 0), soft)
-
-    def petal(self, x: float, y: float, length: float, angle: float, colour: Colour) -> None:
-        points = []
-        for step in range(25):
-            turn = math.tau * step / 24
-            along, across = length * (0.5 - 0.5 * math.cos(turn)), length * 0.2 * math.sin(turn)
-            points.append(
-                (
-                    x + along * math.cos(angle) - across * math.sin(angle),
-                    y + along * math.sin(angle) + across * math.cos(angle),
-                )
-            )
-        self.pen.polygon(points, fill=colour)
-
-    def ridge(self, level: float, height: float, colour: Colour, steps: int = 9) -> None:
-        points = [(0.0, float(_H))]
-        for step in range(steps + 1):
-            peak = height * (1.0 if step % 2 else 0.3) * self.between(0.6, 1.2)
-            points.append((_W * step / steps, level - peak))
-        self.pen.polygon([*points, (float(_W), float(_H))], fill=colour)
-
-    def ground(self, level: float, colour: Colour) -> None:
-        self.pen.rectangle((0, level, _W, _H), fill=colour)
-
-
-def _hue(hue: float, saturation: float, value: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(hue % 1.0, saturation, value)
-    return round(255 * red), round(255 * green), round(255 * blue)
-
-
 def _sunset(chance: random.Random) -> Image.Image:
     hue = chance.uniform(0.0, 0.08)
-    scene = _Scene(chance, _hue(hue + 0.75, 0.45, 0.55), _hue(hue + 0.06, 0.75, 0.98))
-    horizon, x = scene.between(0.55, 0.68) * _H, scene.between(0.2, 0.8) * _W
+    scene = Scene(chance, tint(hue + 0.75, 0.45, 0.55), tint(hue + 0.06, 0.75, 0.98))
+    horizon, x = scene.between(0.55, 0.68) * H, scene.between(0.2, 0.8) * W
     radius = scene.between(45, 80)
-    scene.glow(x, horizon - 20, radius * 2.4, _hue(hue + 0.1, 0.5, 1.0))
-    scene.disc(x, horizon - scene.between(0, 40), radius, _hue(hue + 0.12, 0.35, 1.0))
-    scene.ground(horizon, _hue(hue + 0.68, 0.55, 0.35))
+    scene.glow(x, horizon - 20, radius * 2.4, tint(hue + 0.1, 0.5, 1.0))
+    scene.disc(x, horizon - scene.between(0, 40), radius, tint(hue + 0.12, 0.35, 1.0))
+    scene.ground(horizon, tint(hue + 0.68, 0.55, 0.35))
     for _ in range(26):
-        y = scene.between(horizon + 6, _H)
+        y = scene.between(horizon + 6, H)
         half = scene.between(8, 34) * (1 + (y - horizon) / 160)
         middle = x + scene.between(-60, 60)
-        scene.pen.line((middle - half, y, middle + half, y), _hue(hue + 0.1, 0.45, 0.95), 4)
+        scene.pen.line((middle - half, y, middle + half, y), tint(hue + 0.1, 0.45, 0.95), 4)
     return scene.image
 
 
 def _mountains(chance: random.Random) -> Image.Image:
     hue = chance.uniform(0.56, 0.64)
-    scene = _Scene(chance, _hue(hue, 0.45, 0.95), _hue(hue, 0.12, 1.0))
+    scene = Scene(chance, tint(hue, 0.45, 0.95), tint(hue, 0.12, 1.0))
     for layer in range(4):
-        value, level = 0.8 - 0.17 * layer, _H * (0.62 + 0.12 * layer)
-        scene.ridge(level, 190 - 35 * layer, _hue(hue + 0.02 * layer, 0.25 + 0.1 * layer, value))
+        value, level = 0.8 - 0.17 * layer, H * (0.62 + 0.12 * layer)
+        scene.ridge(level, 190 - 35 * layer, tint(hue + 0.02 * layer, 0.25 + 0.1 * layer, value))
     return scene.image
 
 
 def _city(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, (10, 14, 40), _hue(chance.uniform(0.6, 0.85), 0.5, 0.45))
+    scene = Scene(chance, (10, 14, 40), tint(chance.uniform(0.6, 0.85), 0.5, 0.45))
     for _ in range(40):
-        scene.disc(scene.between(0, _W), scene.between(0, _H * 0.5), 2, (240, 240, 255))
+        scene.disc(scene.between(0, W), scene.between(0, H * 0.5), 2, (240, 240, 255))
     x = -10.0
-    while x < _W:
-        width, top = scene.between(50, 95), scene.between(0.25, 0.7) * _H
+    while x < W:
+        width, top = scene.between(50, 95), scene.between(0.25, 0.7) * H
         shade = chance.randint(18, 42)
-        scene.pen.rectangle((x, top, x + width, _H), fill=(shade, shade, shade + 14))
-        for row in range(int(top) + 14, _H - 10, 26):
+        scene.pen.rectangle((x, top, x + width, H), fill=(shade, shade, shade + 14))
+        for row in range(int(top) + 14, H - 10, 26):
             for column in range(int(x) + 9, int(x + width) - 12, 22):
                 if chance.random() < 0.55:  # noqa: PLR2004 (a little more than half are lit)
                     light = (255, chance.randint(190, 235), chance.randint(90, 150))
@@ -142,31 +86,31 @@ def _city(chance: random.Random) -> Image.Image:
 
 def _flower(chance: random.Random) -> Image.Image:
     green = chance.uniform(0.25, 0.38)
-    scene = _Scene(chance, _hue(green, 0.35, 0.75), _hue(green, 0.6, 0.45))
+    scene = Scene(chance, tint(green, 0.35, 0.75), tint(green, 0.6, 0.45))
     hue, petals = chance.choice((0.0, 0.08, 0.13, 0.8, 0.9, 0.72)), chance.randint(7, 13)
-    x, y = scene.between(0.38, 0.62) * _W, scene.between(0.38, 0.55) * _H
+    x, y = scene.between(0.38, 0.62) * W, scene.between(0.38, 0.55) * H
     length = scene.between(120, 190)
-    scene.pen.line((x, y, x + scene.between(-60, 60), _H), _hue(green, 0.8, 0.35), 16)
+    scene.pen.line((x, y, x + scene.between(-60, 60), H), tint(green, 0.8, 0.35), 16)
     for side in (-1, 1):
         leaf = math.pi / 2 - side * scene.between(0.5, 0.9)
-        scene.petal(x, y + 150, 130, leaf, _hue(green, 0.75, 0.5))
+        scene.petal(x, y + 150, 130, leaf, tint(green, 0.75, 0.5))
     for petal in range(petals):
         angle = math.tau * petal / petals + scene.between(-0.08, 0.08)
-        scene.petal(x, y, length, angle, _hue(hue, scene.between(0.55, 0.85), 0.95))
-    scene.disc(x, y, length * 0.24, _hue(0.13, 0.85, 0.85))
-    scene.disc(x, y, length * 0.12, _hue(0.08, 0.8, 0.5))
+        scene.petal(x, y, length, angle, tint(hue, scene.between(0.55, 0.85), 0.95))
+    scene.disc(x, y, length * 0.24, tint(0.13, 0.85, 0.85))
+    scene.disc(x, y, length * 0.12, tint(0.08, 0.8, 0.5))
     return scene.image
 
 
 def _fish(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, _hue(0.52, 0.6, 0.85), _hue(0.6, 0.85, 0.4))
+    scene = Scene(chance, tint(0.52, 0.6, 0.85), tint(0.6, 0.85, 0.4))
     for _ in range(14):
-        x, y, radius = scene.between(0, _W), scene.between(0, _H), scene.between(4, 14)
+        x, y, radius = scene.between(0, W), scene.between(0, H), scene.between(4, 14)
         scene.pen.ellipse((x, y, x + radius, y + radius), outline=(220, 245, 255), width=2)
     hue, facing = chance.choice((0.05, 0.1, 0.14, 0.95)), chance.choice((-1, 1))
-    x, y = scene.between(0.42, 0.58) * _W, scene.between(0.38, 0.62) * _H
+    x, y = scene.between(0.42, 0.58) * W, scene.between(0.38, 0.62) * H
     long, high = scene.between(140, 190), scene.between(70, 100)
-    body, fin = _hue(hue, 0.85, 0.98), _hue(hue + 0.03, 0.9, 0.75)
+    body, fin = tint(hue, 0.85, 0.98), tint(hue + 0.03, 0.9, 0.75)
     tail = x - facing * long * 0.85
     scene.pen.polygon(
         [(tail, y), (tail - facing * 95, y - 80), (tail - facing * 95, y + 80)], fill=fin
@@ -185,21 +129,21 @@ def _fish(chance: random.Random) -> Image.Image:
 
 def _balloon(chance: random.Random) -> Image.Image:
     hue = chance.uniform(0.53, 0.6)
-    scene = _Scene(chance, _hue(hue, 0.5, 0.95), _hue(hue, 0.12, 1.0))
+    scene = Scene(chance, tint(hue, 0.5, 0.95), tint(hue, 0.12, 1.0))
     for _ in range(4):
-        x, y = scene.between(0, _W), scene.between(0.55, 0.95) * _H
+        x, y = scene.between(0, W), scene.between(0.55, 0.95) * H
         for puff in range(4):
             scene.disc(x + 44 * puff, y + scene.between(-14, 14), 42, (250, 252, 255))
-    x, y, radius = scene.between(0.35, 0.65) * _W, scene.between(0.32, 0.42) * _H, 130.0
+    x, y, radius = scene.between(0.35, 0.65) * W, scene.between(0.32, 0.42) * H, 130.0
     radius *= scene.between(0.8, 1.15)
     base = chance.random()
     scene.pen.polygon(
         [(x - radius * 0.86, y + radius * 0.5), (x + radius * 0.86, y + radius * 0.5),
-         (x + 20, y + radius * 1.6), (x - 20, y + radius * 1.6)], fill=_hue(base, 0.8, 0.9)
+         (x + 20, y + radius * 1.6), (x - 20, y + radius * 1.6)], fill=tint(base, 0.8, 0.9)
     )  # fmt: skip
     for band in range(5):
         half = radius * (1 - band / 5)
-        colour = _hue(base + 0.12 * (band % 2), 0.8, 0.95)
+        colour = tint(base + 0.12 * (band % 2), 0.8, 0.95)
         scene.pen.ellipse((x - half, y - radius, x + half, y + radius), fill=colour)
     top = y + radius * 1.75
     scene.pen.line((x - 18, y + radius * 1.55, x - 16, top), (90, 60, 40), 4)
@@ -209,12 +153,12 @@ def _balloon(chance: random.Random) -> Image.Image:
 
 
 def _boat(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, _hue(0.55, 0.35, 1.0), _hue(0.53, 0.08, 1.0))
-    level, x = scene.between(0.66, 0.74) * _H, scene.between(0.4, 0.6) * _W
-    scene.ground(level, _hue(chance.uniform(0.53, 0.6), 0.7, 0.65))
-    mast, hull = scene.between(240, 320), _hue(chance.random(), 0.7, 0.6)
+    scene = Scene(chance, tint(0.55, 0.35, 1.0), tint(0.53, 0.08, 1.0))
+    level, x = scene.between(0.66, 0.74) * H, scene.between(0.4, 0.6) * W
+    scene.ground(level, tint(chance.uniform(0.53, 0.6), 0.7, 0.65))
+    mast, hull = scene.between(240, 320), tint(chance.random(), 0.7, 0.6)
     scene.pen.line((x, level - mast, x, level), (70, 50, 40), 9)
-    sail = _hue(chance.random(), chance.choice((0.05, 0.1, 0.6)), 0.98)
+    sail = tint(chance.random(), chance.choice((0.05, 0.1, 0.6)), 0.98)
     scene.pen.polygon([(x + 9, level - mast), (x + 9, level - 30), (x + 150, level - 30)], sail)
     scene.pen.polygon(
         [(x - 9, level - mast + 40), (x - 9, level - 30), (x - 110, level - 30)], sail
@@ -229,22 +173,22 @@ def _boat(chance: random.Random) -> Image.Image:
         fill=hull,
     )
     for _ in range(22):
-        left, y = scene.between(0, _W), scene.between(level + 50, _H)
+        left, y = scene.between(0, W), scene.between(level + 50, H)
         scene.pen.arc((left, y, left + 44, y + 14), 180, 360, (225, 240, 250), 3)
     return scene.image
 
 
 def _butterfly(chance: random.Random) -> Image.Image:
     back = chance.uniform(0.2, 0.3)
-    scene = _Scene(chance, _hue(back, 0.25, 0.98), _hue(back + 0.05, 0.4, 0.85))
-    hue, x, y = chance.random(), _W / 2, _H * scene.between(0.45, 0.55)
+    scene = Scene(chance, tint(back, 0.25, 0.98), tint(back + 0.05, 0.4, 0.85))
+    hue, x, y = chance.random(), W / 2, H * scene.between(0.45, 0.55)
     size, tilt = scene.between(150, 200), scene.between(-0.25, 0.25)
     for side in (-1, 1):
         middle = 0.0 if side > 0 else math.pi
         for spread, reach in ((-0.6, 1.0), (-0.35, 0.95), (0.45, 0.75), (0.7, 0.65)):
             angle = middle + side * spread + tilt
             scene.petal(x, y, size * reach * 1.15, angle, (35, 25, 30))
-            scene.petal(x, y, size * reach, angle, _hue(hue + spread / 9, 0.8, 0.95))
+            scene.petal(x, y, size * reach, angle, tint(hue + spread / 9, 0.8, 0.95))
             scene.disc(
                 x + size * reach * 0.62 * math.cos(angle),
                 y + size * reach * 0.62 * math.sin(angle), 13, (255, 250, 235),
@@ -256,58 +200,55 @@ def _butterfly(chance: random.Random) -> Image.Image:
 
 
 def _planet(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, (6, 6, 18), (16, 10, 34))
+    scene = Scene(chance, (6, 6, 18), (16, 10, 34))
     for _ in range(130):
         shine = chance.randint(120, 255)
-        scene.disc(scene.between(0, _W), scene.between(0, _H), scene.between(1, 3), (shine,) * 3)
-    x, y = scene.between(0.4, 0.6) * _W, scene.between(0.42, 0.58) * _H
+        scene.disc(scene.between(0, W), scene.between(0, H), scene.between(1, 3), (shine,) * 3)
+    x, y = scene.between(0.4, 0.6) * W, scene.between(0.42, 0.58) * H
     radius, hue = scene.between(105, 160), chance.random()
-    mask = Image.new("L", (_W, _H), 0)
+    mask = Image.new("L", (W, H), 0)
     ImageDraw.Draw(mask).ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
-    bands = Image.new("RGB", (_W, _H), _hue(hue, 0.5, 0.8))
+    bands = Image.new("RGB", (W, H), tint(hue, 0.5, 0.8))
     pen = ImageDraw.Draw(bands)
     for _ in range(11):
         top = scene.between(y - radius, y + radius)
-        colour = _hue(hue + scene.between(-0.05, 0.05), scene.between(0.3, 0.7), 0.85)
-        pen.rectangle((0, top, _W, top + scene.between(8, 26)), fill=colour)
+        colour = tint(hue + scene.between(-0.05, 0.05), scene.between(0.3, 0.7), 0.85)
+        pen.rectangle((0, top, W, top + scene.between(8, 26)), fill=colour)
     scene.image.paste(bands.filter(ImageFilter.GaussianBlur(5)), (0, 0), mask)
     if chance.random() < 0.6:  # noqa: PLR2004 (more with a ring than without)
         ring = (x - radius * 1.8, y - radius * 0.4, x + radius * 1.8, y + radius * 0.4)
-        scene.pen.arc(ring, -20, 200, _hue(hue + 0.1, 0.3, 0.9), 14)
+        scene.pen.arc(ring, -20, 200, tint(hue + 0.1, 0.3, 0.9), 14)
     return scene.image
 
 
 def _snow(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, _hue(0.6, 0.3, 0.75), _hue(0.6, 0.08, 0.95))
-    scene.ground(_H * 0.7, (238, 243, 250))
+    scene = Scene(chance, tint(0.6, 0.3, 0.75), tint(0.6, 0.08, 0.95))
+    scene.ground(H * 0.7, (238, 243, 250))
     for _ in range(chance.randint(4, 7)):
-        x, base = scene.between(0, _W), scene.between(0.72, 0.95) * _H
+        x, base = scene.between(0, W), scene.between(0.72, 0.95) * H
         size = scene.between(70, 125)
         scene.pen.rectangle((x - 9, base - 30, x + 9, base), fill=(85, 60, 45))
         for tier in range(3):
             top, half = base - size * (1.9 - 0.55 * tier), size * (0.42 + 0.16 * tier)
             foot = top + size * 0.85
-            colour = _hue(0.4, 0.55, 0.3 + 0.05 * tier)
+            colour = tint(0.4, 0.55, 0.3 + 0.05 * tier)
             scene.pen.polygon([(x, top), (x - half, foot), (x + half, foot)], fill=colour)
-            tip = [
-                (x, top),
-                (x - half * 0.4, top + size * 0.34),
-                (x + half * 0.4, top + size * 0.34),
-            ]
+            edge = top + size * 0.34
+            tip = [(x, top), (x - half * 0.4, edge), (x + half * 0.4, edge)]
             scene.pen.polygon(tip, fill=(245, 248, 252))
     for _ in range(120):
-        scene.disc(scene.between(0, _W), scene.between(0, _H), scene.between(2, 5), (255, 255, 255))
+        scene.disc(scene.between(0, W), scene.between(0, H), scene.between(2, 5), (255, 255, 255))
     return scene.image
 
 
 def _cactus(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, _hue(chance.uniform(0.5, 0.56), 0.35, 1.0), _hue(0.1, 0.25, 1.0))
-    scene.disc(scene.between(0.1, 0.9) * _W, scene.between(0.12, 0.25) * _H, 42, (255, 240, 190))
-    scene.ridge(_H * 0.8, 60, _hue(0.07, 0.5, 0.8), steps=5)
-    scene.ground(_H * 0.8, _hue(0.09, 0.5, 0.9))
+    scene = Scene(chance, tint(chance.uniform(0.5, 0.56), 0.35, 1.0), tint(0.1, 0.25, 1.0))
+    scene.disc(scene.between(0.1, 0.9) * W, scene.between(0.12, 0.25) * H, 42, (255, 240, 190))
+    scene.ridge(H * 0.8, 60, tint(0.07, 0.5, 0.8), steps=5)
+    scene.ground(H * 0.8, tint(0.09, 0.5, 0.9))
     for _ in range(chance.randint(1, 3)):
-        x, foot, tall = scene.between(0.15, 0.85) * _W, _H * 0.88, scene.between(190, 300)
-        green = _hue(chance.uniform(0.3, 0.38), 0.65, scene.between(0.4, 0.6))
+        x, foot, tall = scene.between(0.15, 0.85) * W, H * 0.88, scene.between(190, 300)
+        green = tint(chance.uniform(0.3, 0.38), 0.65, scene.between(0.4, 0.6))
         scene.pen.rounded_rectangle((x - 30, foot - tall, x + 30, foot), 30, fill=green)
         for side in (-1, 1):
             elbow, reach = foot - tall * scene.between(0.35, 0.6), side * scene.between(70, 95)
@@ -319,22 +260,19 @@ def _cactus(chance: random.Random) -> Image.Image:
 
 
 def _mushroom(chance: random.Random) -> Image.Image:
-    scene = _Scene(chance, _hue(0.3, 0.4, 0.55), _hue(0.27, 0.65, 0.25))
-    scene.ground(_H * 0.82, _hue(0.25, 0.65, 0.35))
+    scene = Scene(chance, tint(0.3, 0.4, 0.55), tint(0.27, 0.65, 0.25))
+    scene.ground(H * 0.82, tint(0.25, 0.65, 0.35))
     for _ in range(chance.randint(1, 3)):
-        x, cap = scene.between(0.25, 0.75) * _W, scene.between(110, 165)
-        top = _H * 0.84 - cap * 1.5
-        stem = (x - cap * 0.28, top + cap * 0.4, x + cap * 0.28, _H * 0.88)
+        x, cap = scene.between(0.25, 0.75) * W, scene.between(110, 165)
+        top = H * 0.84 - cap * 1.5
+        stem = (x - cap * 0.28, top + cap * 0.4, x + cap * 0.28, H * 0.88)
         scene.pen.rounded_rectangle(stem, 24, fill=(245, 235, 215))
-        red = _hue(chance.choice((0.0, 0.02, 0.97)), 0.85, scene.between(0.75, 0.92))
+        red = tint(chance.choice((0.0, 0.02, 0.97)), 0.85, scene.between(0.75, 0.92))
         scene.pen.pieslice((x - cap, top - cap * 0.3, x + cap, top + cap * 1.3), 180, 360, fill=red)
         for _ in range(8):
             angle, out = scene.between(math.pi * 1.1, math.pi * 1.9), scene.between(0.2, 0.75)
-            spot = (
-                x + cap * out * math.cos(angle),
-                top + cap * 0.5 + cap * 0.8 * out * math.sin(angle),
-            )
-            scene.disc(*spot, scene.between(9, 18), (255, 250, 240))
+            across, down = cap * out * math.cos(angle), cap * (0.5 + 0.8 * out * math.sin(angle))
+            scene.disc(x + across, top + down, scene.between(9, 18), (255, 250, 240))
     return scene.image
 
 

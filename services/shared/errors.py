@@ -1,6 +1,8 @@
 """Defines the errors that callers and operators can meet, each with a stable code.
 
-A code travels unchanged into the reply, the problem body, the log line and the metric label.
+A code travels unchanged into the reply, the problem body, the log line and the metric label. All
+errors are in this one file, longer than others, since docs/errors.md and its order are made from
+it, and a new error is compared with its neighbours.
 """
 
 from __future__ import annotations

@@ -155,8 +155,7 @@ class _Build:
         _log.info(
             "index published", action="index_published", collection=manifest.collection,
             index_version=manifest.version, count=manifest.count, embedded=report.embedded,
-            failed=len(report.failures),
-            pinned=report.pinned,
+            failed=len(report.failures), pinned=report.pinned,
         )  # fmt: skip
         return report
 
