@@ -20,6 +20,7 @@ from services.upload.http.problems import problem_body
 FILE: Final = Path(__file__).resolve().parents[1] / "services" / "upload" / "openapi.json"
 
 _FORM: Final = "multipart/form-data"
+_JSON: Final = "application/json"
 _BATCH_LIMIT: Final = 32
 _SCHEMAS: Final = "#/components/schemas/"
 _CORRELATION_ID: Final = "5f0c6a8e2b9d4c1fa3e7d80b6c5a4f21"
@@ -34,10 +35,11 @@ def render(text: str) -> str:
         for operation in described["paths"][route].values():
             own = [parameter for parameter in PARAMETERS if route in parameter.routes]
             _write_query(operation, own)
-            form = operation.get("requestBody", {}).get("content", {}).get(_FORM)
-            if form is not None:
-                name = form["schema"]["$ref"].removeprefix(_SCHEMAS)
-                _write_form(schemas[name], own, route)
+            content = operation.get("requestBody", {}).get("content", {})
+            for media_type in content.keys() & {_FORM, _JSON}:
+                name = content[media_type]["schema"]["$ref"].removeprefix(_SCHEMAS)
+                listed = [one for one in own if one.in_form or media_type == _JSON]
+                _write_body(schemas[name], listed, route)
     _write_codes(described["components"])
     return json.dumps(described, indent=2, ensure_ascii=False) + "\n"
 
@@ -84,8 +86,8 @@ def _query_parameters(own: list[Parameter]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _write_form(schema: dict[str, Any], own: list[Parameter], route: Route) -> None:
-    """Put the parameters after the image among the fields of a form."""
+def _write_body(schema: dict[str, Any], own: list[Parameter], route: Route) -> None:
+    """Put the parameters after the image among the fields of a form or of a JSON object."""
     fields = {"image": schema["properties"]["image"]}
     for parameter in own:
         fields[parameter.name] = _described(parameter, route)

@@ -130,6 +130,14 @@ class MethodNotAllowed(SimileError):
     title = "The method is not allowed"
 
 
+class HeadTooLarge(SimileError):
+    """The request's address or headers are too long; mostly it is a cookie."""
+
+    code = "head_too_large"
+    status = 431
+    title = "The request's headers are too large"
+
+
 class CursorExpired(SimileError):
     """The index changed since the previous page, so that the cursor is not valid any more."""
 

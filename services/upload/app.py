@@ -31,8 +31,9 @@ from services.upload.http.responses import ItemBodies
 from services.upload.http.retry_pacing import RetryPacing
 from services.upload.http.server import TimedRunner
 from services.upload.metrics import UploadMetrics
-from services.upload.query.body import FORM_OVERHEAD_BYTES, BodyLimits
 from services.upload.query.image_input import ImageInput
+from services.upload.query.json_body import max_json_bytes
+from services.upload.query.limits import FORM_OVERHEAD_BYTES, BodyLimits
 from services.upload.query.remote_image import RemoteImages, SystemNames
 from services.upload.query.shrink import Shrinker
 from services.upload.search.embedding_cache import EmbeddingCache
@@ -253,7 +254,9 @@ def _search_client(
 
 
 def _bodies(settings: UploadSettings, limits: BodyLimits, metrics: UploadMetrics) -> Bodies:
-    largest = max(limits.image.max_bytes, limits.batch_bytes) + FORM_OVERHEAD_BYTES
+    # An image in JSON is held as it came, and decoded.
+    of_json = max_json_bytes(limits.image.max_bytes) + limits.image.max_bytes
+    largest = max(of_json, limits.batch_bytes) + FORM_OVERHEAD_BYTES
     bodies = Bodies(
         BodyBounds(
             count=settings.max_bodies,

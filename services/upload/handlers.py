@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from services.shared.contracts import Filter
+from services.shared.contracts import Box, Filter, Question
 from services.shared.contracts.parameters import Route
 from services.shared.imaging import Probe
 from services.upload.batch import BatchHandler
@@ -24,8 +24,9 @@ from services.upload.http.context import (
     caller_deadline,
 )
 from services.upload.metrics import UploadMetrics
-from services.upload.query.body import read_header, read_image, single_values
+from services.upload.query.body import read_header, read_query, single_values
 from services.upload.query.filter_warnings import filter_warnings
+from services.upload.query.given_vector import VECTOR_FIELD, given_vector
 from services.upload.query.image_input import ImageInput
 from services.upload.query.parameters import (
     Fields,
@@ -33,6 +34,7 @@ from services.upload.query.parameters import (
     parse_search,
 )
 from services.upload.search.queries import Found, SearchQuery
+from services.upload.search.reservations import Reservation
 from services.upload.search.search_client import SearchClient
 
 
@@ -66,28 +68,17 @@ class Handlers:
             self.client.reserve(caller, until, may_be_known=True) as reservation,
             self._arriving(request) as body,
         ):
-            image, header, fields = await self._image_of(request, body, until)
-            self.client.left_seconds(until)
-            question, box = parse_search(fields, Route.SEARCH)
-            opened = await self.collections.open(question.collection)
-            query = SearchQuery(
-                query_id=request[QUERY_ID],
-                traceparent=request[TRACEPARENT],
-                timeline=request[TIMELINE],
-                question=replace(question, collection=opened.manifest.collection),
-                box=box,
-                deadline=until,
-            )
-            query.timeline.lap("sniff")
-
-            async def shrunk(whole: bytes) -> bytes:
-                model_id = opened.manifest.model_id
-                sent = await self.inputs.shrinker.shrunk(whole, header, model_id, box)
-                request[FACTS]["sent_bytes"] = len(sent)
-                query.timeline.lap("sniff")
-                return sent
-
-            found = await self.client.search(query, image, reservation, shrunk)
+            image, fields = await self._query_of(request, Route.SEARCH, body)
+            vector = fields.pop(VECTOR_FIELD, None)
+            if vector is None:
+                opened, question, box = await self._question_of(fields)
+                query = _query(request, question, until, box)
+                found = await self._by_image(request, query, image, opened, reservation)
+            else:
+                self.client.release(reservation)
+                opened, question, box = await self._question_of(fields)
+                query = _query(request, question, until)
+                found = await self.client.similar(query, given_vector(vector, box, opened))
         return await self._answer_found(request, found, opened, question.filter)
 
     async def similar(self, request: web.Request) -> web.Response:
@@ -98,14 +89,8 @@ class Handlers:
         opened, item = await requested_item(self.collections, request)
         vector = await self.collections.vector(opened, item)
         request[TIMELINE].lap("lookup")
-        query = SearchQuery(
-            query_id=request[QUERY_ID],
-            traceparent=request[TRACEPARENT],
-            timeline=request[TIMELINE],
-            question=replace(question, collection=opened.manifest.collection, exclude=item.item_id),
-            deadline=until,
-        )
-        found = await self.client.similar(query, vector)
+        question = replace(question, collection=opened.manifest.collection, exclude=item.item_id)
+        found = await self.client.similar(_query(request, question, until), vector)
         return await self._answer_found(request, found, opened, question.filter)
 
     async def embed(self, request: web.Request) -> web.Response:
@@ -113,14 +98,10 @@ class Handlers:
         until = caller_deadline(request)
         caller = request[ALLOWANCE].caller
         with self.client.reserve(caller, until) as reservation, self._arriving(request) as body:
-            image, _, fields = await self._image_of(request, body, until)
+            image, fields = await self._query_of(request, Route.EMBED, body)
+            await self._header_of(request, image, until)
             parse(fields, Route.EMBED)
-            query = SearchQuery(
-                query_id=request[QUERY_ID],
-                traceparent=request[TRACEPARENT],
-                timeline=request[TIMELINE],
-                deadline=until,
-            )
+            query = _query(request, Question(), until)
             query.timeline.lap("sniff")
             embedded = await self.client.embed(query, image, reservation)
         query.timeline.lap("reply")
@@ -132,18 +113,50 @@ class Handlers:
         announced = min(request.content_length or 0, self.inputs.limits.image.max_bytes)
         return self.inputs.bodies.arriving(request[ALLOWANCE].caller, announced)
 
-    async def _image_of(
-        self, request: web.Request, body: Body, until: float | None
-    ) -> tuple[bytes, Probe, Fields]:
-        image, fields = await read_image(request, self.inputs.limits, body, self.inputs.fetch)
+    async def _query_of(
+        self, request: web.Request, route: Route, body: Body
+    ) -> tuple[bytes, dict[str, str]]:
+        """Read the image and the parameters; without an image a parameter takes its place."""
+        limits, fetch = self.inputs.limits, self.inputs.fetch
+        image, fields = await read_query(request, route, limits, body, fetch)
         body.arrived()
         request[TIMELINE].lap("receive")
-        self.metrics.image_bytes.observe(len(image))
-        request[FACTS]["bytes"] = len(image)
+        if image:
+            self.metrics.image_bytes.observe(len(image))
+            request[FACTS]["bytes"] = len(image)
+        return image, fields
+
+    async def _header_of(self, request: web.Request, image: bytes, until: float | None) -> Probe:
         left = self.client.left_seconds(until)
         header = await read_header(image, self.inputs.limits.image, left)
         request[FACTS]["format"] = header.format
-        return image, header, fields
+        return header
+
+    async def _question_of(self, fields: Fields) -> tuple[OpenCollection, Question, Box | None]:
+        """Return the question, which names its collection; the collection, open; and the box."""
+        question, box = parse_search(fields, Route.SEARCH)
+        opened = await self.collections.open(question.collection)
+        return opened, replace(question, collection=opened.manifest.collection), box
+
+    async def _by_image(
+        self,
+        request: web.Request,
+        query: SearchQuery,
+        image: bytes,
+        opened: OpenCollection,
+        reservation: Reservation,
+    ) -> Found:
+        header = await self._header_of(request, image, query.deadline)
+        query.timeline.lap("sniff")
+
+        async def shrunk(whole: bytes) -> bytes:
+            model_id = opened.manifest.model_id
+            sent = await self.inputs.shrinker.shrunk(whole, header, model_id, query.box)
+            request[FACTS]["sent_bytes"] = len(sent)
+            query.timeline.lap("sniff")
+            return sent
+
+        return await self.client.search(query, image, reservation, shrunk)
 
     async def _answer_found(
         self,
@@ -160,3 +173,17 @@ class Handlers:
         request[FACTS].update({name: body[name] for name in logged})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)
         return responses.json_response(body, headers=responses.server_timing(seconds))
+
+
+def _query(
+    request: web.Request, question: Question, until: float | None, box: Box | None = None
+) -> SearchQuery:
+    """Return the query of a request, with its id, its trace and its timeline."""
+    return SearchQuery(
+        query_id=request[QUERY_ID],
+        traceparent=request[TRACEPARENT],
+        timeline=request[TIMELINE],
+        question=question,
+        box=box,
+        deadline=until,
+    )

@@ -17,6 +17,7 @@ DEFAULT_SAMPLE: Final = 24
 MAX_FIELD_BYTES: Final = 1024
 MAX_FILTER_BYTES: Final = 4096
 MAX_URL_BYTES: Final = 2048
+MAX_VECTOR_BYTES: Final = 256 * 1024
 
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
@@ -58,6 +59,7 @@ class Parameter:
         example: an example for OpenAPI.
         max_bytes: the longest accepted form field.
         in_query: openapi.json lists the parameter in the query string, too.
+        in_form: openapi.json lists the parameter in forms, too; all are in JSON bodies.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Parameter:
     example: str | None = None
     max_bytes: int = MAX_FIELD_BYTES
     in_query: bool = True
+    in_form: bool = True
 
 
 def of_route(route: Route) -> tuple[Parameter, ...]:
@@ -99,6 +102,14 @@ PARAMETERS: Final = (
         description="An address that Simile fetches the image from, instead of `image`. In a batch "
         "you can send several. Off unless `SIMILE_UPLOAD_QUERY_BY_URL` is set.",
         schema=_component("ImageUrl"), max_bytes=MAX_URL_BYTES,
+    ),
+    Parameter(
+        name="vector", routes=(Route.SEARCH,), in_query=False, in_form=False,
+        accepts="a JSON list of numbers, in a JSON body",
+        description="A vector to search by, instead of an image: as many numbers as the "
+        "collection's `dimension`, of any length but 0. `POST /v1/embed` makes one.",
+        schema={"type": "array", "items": {"type": "number"}, "minItems": 1},
+        max_bytes=MAX_VECTOR_BYTES,
     ),
     Parameter(
         name="collection", routes=_IMAGE,

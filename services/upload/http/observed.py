@@ -73,7 +73,7 @@ def observed(
             with in_flight.track():
                 response = await handler(request)
         except web.HTTPException as error:
-            named = from_http_exception(error, request.path)
+            named = await from_http_exception(error, request)
             code, response = named.code, problem(named, query_id)
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -18,12 +19,11 @@ from services.shared.errors import (
     UnknownRoute,
     UnsupportedCoding,
 )
+from services.upload.http.similar_path import similar_path
 
-_BY_STATUS: Final[Mapping[int, type[SimileError]]] = {
-    404: UnknownRoute,
-    405: MethodNotAllowed,
-    413: ImageTooLarge,
-}
+_BY_STATUS: Final[Mapping[int, type[SimileError]]] = {413: ImageTooLarge}
+_ROUTES: Final = "GET /openapi.json lists the routes"
+_MAX_SHOWN: Final = 200
 _SERVER_FAULT: Final = 500
 
 
@@ -56,13 +56,17 @@ def problem(error: SimileError, correlation_id: str) -> web.Response:
     )
 
 
-def from_http_exception(error: web.HTTPException, path: str) -> SimileError:
+async def from_http_exception(error: web.HTTPException, request: web.Request) -> SimileError:
     """Return the named error for an aiohttp exception of status 4xx or 5xx."""
     if error.status >= _SERVER_FAULT:
         return Internal("the request failed; the log says why")
+    path = request.path[:_MAX_SHOWN]
+    if error.status == HTTPStatus.NOT_FOUND:
+        near = await similar_path(request, path)
+        meant = f"; did you mean {near}?" if near else ";"
+        return UnknownRoute(f"nothing is at {path}{meant} {_ROUTES}")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = " or ".join(sorted(error.allowed_methods))
+        return MethodNotAllowed(f"{path} takes {allowed}, not {error.method[:20]}; {_ROUTES}")
     kind = _BY_STATUS.get(error.status, MalformedRequest)
-    details = {
-        UnknownRoute: f"nothing is at {path}; GET /openapi.json lists the routes",
-        MethodNotAllowed: f"{path} takes another method; GET /openapi.json lists the routes",
-    }
-    return kind(details.get(kind, error.reason))
+    return kind(error.reason)

@@ -13,9 +13,10 @@ from typing import Final
 import aiohttp
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
-from services.shared.errors import Internal, MalformedRequest, SimileError
+from services.shared.errors import HeadTooLarge, Internal, MalformedRequest, SimileError
 from services.upload.http.problems import problem
 from services.upload.http.security_headers import SECURITY, SERVER
 from services.upload.search.queries import new_query_id
@@ -24,8 +25,22 @@ from services.upload.security.header_checks import hide_headers
 _log = structlog.get_logger(__name__)
 
 _MAX_LINE_BYTES: Final = 32 * 1024
-"""A query string may contain a filter and a cursor, percent-encoded."""
+"""A query string may contain a filter and a cursor, percent-encoded; proxies that sign people in set
+cookies of more than 8 KiB."""
 
+_MAX_HEAD_BYTES: Final = 64 * 1024
+"""All headers of a request together."""
+
+_MAX_HEADERS: Final = 64
+"""A browser sends 20, and proxies add some."""
+
+
+_NO_HTTP: Final = b"\0"
+_TOO_MANY: Final = "Too many headers"
+_TOO_LARGE: Final = (
+    f"the request's address and headers are too long: each may have {_MAX_LINE_BYTES} bytes, all "
+    f"of them {_MAX_HEAD_BYTES}; delete the cookies of this site, or send long parameters in a form"
+)
 
 _HANDLER_ATTRIBUTES: Final = ("_loop", "_request_count", "_waiter")
 _SERVER_ATTRIBUTES: Final = ("_kwargs",)
@@ -55,10 +70,11 @@ class _TimedHandler(RequestHandler):
     that a proxy may keep idle connections for as long as it likes.
     """
 
-    __slots__ = ("_timer", "header_timeout_seconds")
+    __slots__ = ("_head_bytes", "_timer", "header_timeout_seconds")
 
     header_timeout_seconds: float
     _timer: asyncio.TimerHandle | None
+    _head_bytes: int
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -76,6 +92,12 @@ class _TimedHandler(RequestHandler):
             self._end()
         elif idle and self._timer is None:
             self._begin()
+        if self._timer is not None:
+            self._head_bytes += len(data)
+            if self._head_too_large:
+                # The parser refuses the byte, so that the connection ends with an answer.
+                super().data_received(_NO_HTTP)
+                self._end()
 
     def handle_error(
         self,
@@ -87,6 +109,8 @@ class _TimedHandler(RequestHandler):
         """Answer invalid HTTP with a problem, and with a log line instead of a traceback."""
         query_id = new_query_id()
         error: SimileError = MalformedRequest("this is not a valid HTTP request")
+        if isinstance(exc, LineTooLong) or _TOO_MANY in str(exc) or self._head_too_large:
+            error = HeadTooLarge(_TOO_LARGE)
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             super().handle_error(request, status, exc, message)  # logs the traceback
             error = Internal("the request failed; the log says why")
@@ -102,7 +126,12 @@ class _TimedHandler(RequestHandler):
         if not isinstance(options.get("exc_info"), web.RequestPayloadError):
             super().log_exception(*args, **options)
 
+    @property
+    def _head_too_large(self) -> bool:
+        return self._head_bytes > _MAX_HEAD_BYTES
+
     def _begin(self) -> None:
+        self._head_bytes = 0
         self._timer = self._loop.call_later(self.header_timeout_seconds, self._give_up)
 
     def _end(self) -> None:
@@ -144,6 +173,8 @@ class TimedRunner(web.AppRunner):
             handler_cancellation=True,
             shutdown_timeout=shutdown_timeout_seconds,
             max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_HEADERS,
             auto_decompress=False,  # images are compressed; small bodies must not grow
         )
         self._header_timeout_seconds = header_timeout_seconds

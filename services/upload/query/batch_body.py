@@ -14,23 +14,21 @@ from services.shared.errors import (
     ImageTooLarge,
     MalformedRequest,
     SimileError,
+    UnsupportedCoding,
+    UnsupportedFormat,
     UrlUnreachable,
 )
 from services.upload.http.bodies import Body
-from services.upload.query.body import (
+from services.upload.query.body import Fetch, plain_image, require_plain, single_values
+from services.upload.query.form import (
     ADDRESS_FIELD,
     CHUNK_BYTES,
-    FORM_OVERHEAD_BYTES,
     IMAGE_FIELD,
-    BodyLimits,
-    Fetch,
     is_form,
     read_form,
     read_part,
-    require_plain,
-    single_values,
-    too_large,
 )
+from services.upload.query.limits import FORM_OVERHEAD_BYTES, BodyLimits, too_large
 from services.upload.query.parameters import Fields, max_field_bytes
 from services.upload.security.header_checks import send_continue
 
@@ -87,7 +85,8 @@ class BatchReader:
         require_plain(request)
         if not is_form(request):
             message = (
-                f"send a multipart form with a field {IMAGE_FIELD!r} for each image of the batch"
+                f"send a multipart form with a field {IMAGE_FIELD!r} for each image of the batch; "
+                "POST /v1/search takes one image as JSON"
             )
             raise MalformedRequest(message)
         if (request.content_length or 0) > self._limits.batch_bytes + FORM_OVERHEAD_BYTES:
@@ -138,7 +137,16 @@ class BatchReader:
             else:
                 content.clear()
         name = _shortened(part.filename or "")
-        self._found.append(Upload(name, too_large(limit) if size > limit else bytes(content)))
+        found = too_large(limit) if size > limit else await self._plain(content)
+        self._found.append(Upload(name, found))
+
+    async def _plain(self, content: bytearray) -> bytes | SimileError:
+        """Return the bytes of an image, or what is wrong with it."""
+        limit = self._limits.image.max_bytes
+        try:
+            return await plain_image(content, "", self._body, limit, in_form=True)
+        except (MalformedRequest, UnsupportedCoding, UnsupportedFormat, ImageTooLarge) as error:
+            return error
 
     def _count(self, size: int) -> None:
         self._left_bytes -= size

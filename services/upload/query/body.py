@@ -6,95 +6,152 @@ import asyncio
 import functools
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Final
 
 from aiohttp import BodyPartReader, hdrs, web
-from aiohttp.http_exceptions import BadHttpMessage
 
 from services.shared import imaging
+from services.shared.contracts.parameters import Route
 from services.shared.errors import (
     DeadlineExceeded,
     EmptyImage,
-    ImageTooLarge,
     MalformedRequest,
     UnsupportedCoding,
 )
 from services.upload.http.bodies import Body
-from services.upload.query.parameters import Fields, max_field_bytes
+from services.upload.query.encoded_image import decode_image, is_encoded
+from services.upload.query.form import (
+    ADDRESS_FIELD,
+    CHUNK_BYTES,
+    IMAGE_FIELD,
+    PLAIN_CODINGS,
+    is_form,
+    read_form,
+    read_part,
+    require_once,
+)
+from services.upload.query.json_body import is_json, max_json_bytes, read_json_query
+from services.upload.query.limits import FORM_OVERHEAD_BYTES, BodyLimits, too_large
+from services.upload.query.parameters import names, require_known
+from services.upload.query.wrong_body import HEAD_BYTES, explanation
 from services.upload.security.header_checks import send_continue
 
-IMAGE_FIELD: Final = "image"
-ADDRESS_FIELD: Final = "image_url"
-_MAX_FIELDS: Final = 8
-_MAX_NAME: Final = 255
-CHUNK_BYTES: Final = 64 * 1024
-_PLAIN: Final = frozenset({"", "identity"})
-_CHUNKED: Final = frozenset({"", "chunked"})
-_PLAIN_TRANSFER: Final = frozenset({"", "7bit", "8bit", "binary"})
+_JSON: Final = "application/json"
+_JSON_SUFFIX: Final = "+json"
+_INSTEAD: Final = frozenset({ADDRESS_FIELD, "vector"})
+"""Parameters that take the place of an image."""
 
+_CHUNKED: Final = frozenset({"", "chunked"})
 _SNIFFERS: Final = 2
 """Threads that read headers; other work has its own threads."""
-
-FORM_OVERHEAD_BYTES: Final = 64 * 1024
-"""The maximum size of a form beside its images: parameters, boundaries, headers of its parts."""
-
-
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
-    """Limits the bytes of a body, which is an image or a batch."""
-
-    image: imaging.Limits
-    batch_images: int
-    batch_bytes: int
-
 
 Fetch = Callable[[str], Awaitable[bytes]]
 """Gets the image at an address."""
 
-TakePart = Callable[[BodyPartReader], Awaitable[None]]
-"""Reads one field of a form."""
 
+async def read_query(
+    request: web.Request, route: Route, limits: BodyLimits, body: Body, fetch: Fetch
+) -> tuple[bytes, dict[str, str]]:
+    """Read the image, and the parameters of query string and body (the query string wins).
 
-async def read_image(
-    request: web.Request, limits: BodyLimits, body: Body, fetch: Fetch
-) -> tuple[bytes, Fields]:
-    """Read the image, and the parameters of query string and form (the query string wins).
+    The image is the body itself, the form field `image`, or the member `image` of a JSON object;
+    `fetch` gets it where the parameter `image_url` names it. Base64 and data URLs are decoded.
+    Where the parameter `vector` takes its place, there is no image.
 
-    The image is the form field `image` of a multipart body, or the body itself. With the parameter
-    `image_url`, `fetch` gets the image, and the parameter is removed.
-    Raises ImageTooLarge (before reading, if Content-Length shows it), BodyTimeout,
-    EmptyImage, MalformedRequest, Overloaded, RateLimited, and what `fetch` raises.
+    Returns:
+        The bytes of the image, and the parameters without `image_url`.
+
+    Raises:
+        ImageTooLarge: the image has too many bytes; before reading, where Content-Length says so.
+        EmptyImage: there is neither an image nor a parameter in its place.
+        MalformedRequest: the body can't be read, or a parameter is unknown.
+        BodyTimeout: the body arrives too slowly; Overloaded, RateLimited: bodies hold too much.
     """
     require_plain(request)
     limit = limits.image.max_bytes
     multipart = is_form(request)
-    if (request.content_length or 0) > limit + (FORM_OVERHEAD_BYTES if multipart else 0):
-        raise too_large(limit)
-    image, form = bytearray(), dict[str, str]()
-
-    async def take(part: BodyPartReader) -> None:
-        _require_once(bool(image), "form field", IMAGE_FIELD)
-        image.extend(await read_part(part, body, limit, too_large(limit)))
-
+    _require_size(request, limit)
     await send_continue(request)
     async with body.time_limit():
         if multipart:
-            form = await read_form(request, body, {IMAGE_FIELD: take})
+            image, form = await _read_form(request, body, limit)
         else:
-            image = await _read_body(request, body, limit)
+            image, form = await _read_body(request, body, limit)
     fields = {**form, **single_values(request)}
+    require_known(fields, names(route))
+    in_place = fields.keys() & _INSTEAD
+    if len(in_place) + bool(image) > 1:
+        message = f"send {' or '.join([IMAGE_FIELD, *sorted(in_place)])}, not both"
+        raise MalformedRequest(message)
     if ADDRESS_FIELD in fields:
-        if image:
-            message = f"send the image or {ADDRESS_FIELD}, not both"
-            raise MalformedRequest(message)
-        fetched = await fetch(fields.pop(ADDRESS_FIELD))
-        body.add_bytes(len(fetched))
-        return fetched, fields
-    if not image:
+        image = await fetch(fields.pop(ADDRESS_FIELD))
+        body.add_bytes(len(image))
+    elif not image and not in_place:
         message = f"send the image as the body, or as the form field {IMAGE_FIELD!r}"
         raise EmptyImage(message)
-    return bytes(image), fields
+    return image, fields
+
+
+def _require_size(request: web.Request, limit: int) -> None:
+    """Raise ImageTooLarge where the head announces more bytes than a body may have."""
+    if is_form(request):
+        limit += FORM_OVERHEAD_BYTES
+    elif _says_json(request):
+        limit = max_json_bytes(limit)
+    if (request.content_length or 0) > limit:
+        raise too_large(limit)
+
+
+async def _read_form(
+    request: web.Request, body: Body, limit: int
+) -> tuple[bytes, Mapping[str, str]]:
+    image = bytearray()
+
+    async def take(part: BodyPartReader) -> None:
+        several = "; POST /v1/search/batch takes several images"
+        require_once(bool(image), "form field", IMAGE_FIELD, several)
+        image.extend(await read_part(part, body, limit, too_large(limit)))
+
+    form = await read_form(request, body, {IMAGE_FIELD: take})
+    return await plain_image(image, request.content_type, body, limit, in_form=True), form
+
+
+async def _read_body(
+    request: web.Request, body: Body, limit: int
+) -> tuple[bytes, Mapping[str, str]]:
+    """Read a body that is an image or, by its first byte, a JSON object."""
+    content, most = bytearray(), max_json_bytes(limit) if _says_json(request) else limit
+    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
+        body.add_bytes(len(chunk))
+        content += chunk
+        if len(content) > most:
+            raise too_large(limit)
+    if is_json(content):
+        query = read_json_query(content)
+        image = await decode_image(query.image, body, limit) if query.image else b""
+        return image, query.fields
+    if len(content) > limit:
+        raise too_large(limit)
+    return await plain_image(content, request.content_type, body, limit, in_form=False), {}
+
+
+async def plain_image(
+    content: bytearray, media_type: str, body: Body, limit: int, *, in_form: bool
+) -> bytes:
+    """Return the bytes of an image that may be base64 or a data URL.
+
+    Raises MalformedRequest, UnsupportedCoding or UnsupportedFormat for what is known to be none.
+    """
+    if is_encoded(content):
+        return await decode_image(content, body, limit)
+    wrong = explanation(content[:HEAD_BYTES], media_type, in_form=in_form)
+    if wrong is not None:
+        raise wrong
+    return bytes(content)
+
+
+def _says_json(request: web.Request) -> bool:
+    return request.content_type == _JSON or request.content_type.endswith(_JSON_SUFFIX)
 
 
 async def read_header(image: bytes, limits: imaging.Limits, within_seconds: float) -> imaging.Probe:
@@ -138,14 +195,14 @@ async def read_small(request: web.Request, max_bytes: int, body: Body) -> bytes:
 def single_values(request: web.Request) -> dict[str, str]:
     """Return the query string's parameters. Raises MalformedRequest for a repeated one."""
     for name in request.query:
-        _require_once(len(request.query.getall(name)) > 1, "parameter", name)
+        require_once(len(request.query.getall(name)) > 1, "parameter", name)
     return dict(request.query)
 
 
 def require_plain(request: web.Request) -> None:
     """Raise UnsupportedCoding for a compressed body, whose size is unknown."""
     coding = request.headers.get(hdrs.CONTENT_ENCODING, "")
-    if coding.strip().lower() not in _PLAIN:
+    if coding.strip().lower() not in PLAIN_CODINGS:
         message = f"the body has Content-Encoding: {coding[:40]!a}; send it as it is"
         raise UnsupportedCoding(message)
     # aiohttp decodes no transfer coding but chunked: other codings would be taken for the image.
@@ -153,88 +210,3 @@ def require_plain(request: web.Request) -> None:
     if coding.strip().lower() not in _CHUNKED:
         message = f"the body has Transfer-Encoding: {coding[:40]!a}; send it plain or chunked"
         raise UnsupportedCoding(message)
-
-
-def _require_plain_part(part: BodyPartReader) -> None:
-    """Raise MalformedRequest for a part of a form that has a coding."""
-    for name, plain in (
-        (hdrs.CONTENT_ENCODING, _PLAIN),
-        (hdrs.CONTENT_TRANSFER_ENCODING, _PLAIN_TRANSFER),
-    ):
-        coding = part.headers.get(name, "")
-        if coding.strip().lower() not in plain:
-            message = f"a part of the form has {name}: {coding[:40]!a}; send it as it is"
-            raise MalformedRequest(message)
-
-
-def is_form(request: web.Request) -> bool:
-    """Return True for a multipart body."""
-    return request.content_type.startswith("multipart/")
-
-
-async def _read_body(request: web.Request, body: Body, max_bytes: int) -> bytearray:
-    content = bytearray()
-    async for chunk in request.content.iter_chunked(CHUNK_BYTES):
-        body.add_bytes(len(chunk))
-        content += chunk
-        if len(content) > max_bytes:
-            raise too_large(max_bytes)
-    return content
-
-
-async def read_form(
-    request: web.Request, body: Body, takers: Mapping[str, TakePart]
-) -> dict[str, str]:
-    """Return the form's parameters; fields named in takers go to their functions instead.
-
-    Raises MalformedRequest.
-    """
-    form = dict[str, str]()
-    try:
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader) or part.name is None:
-                message = "a part of the form has no name, or is a form itself"
-                raise MalformedRequest(message)
-            _require_plain_part(part)
-            taker = takers.get(part.name)
-            if taker is not None:
-                await taker(part)
-            else:
-                await _take_field(form, part.name, part, body)
-    except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:
-        # aiohttp raises these errors on an invalid form.
-        message = f"the form can't be read: {error}"
-        raise MalformedRequest(message) from error
-    return form
-
-
-async def _take_field(form: dict[str, str], name: str, part: BodyPartReader, body: Body) -> None:
-    _require_once(name in form, "form field", name)
-    if len(form) == _MAX_FIELDS:
-        message = f"the form has more than {_MAX_FIELDS} fields"
-        raise MalformedRequest(message)
-    limit = max_field_bytes(name)
-    too_long = MalformedRequest(f"form field {name[:40]!r} has more than {limit} bytes")
-    form[name] = (await read_part(part, body, limit, too_long)).decode()
-
-
-async def read_part(part: BodyPartReader, body: Body, limit: int, too_long: Exception) -> bytes:
-    """Return the bytes of a form's field. Raises too_long where there are more than limit."""
-    content = bytearray()
-    while chunk := await part.read_chunk(CHUNK_BYTES):
-        body.add_bytes(len(chunk))
-        content += chunk
-        if len(content) > limit:
-            raise too_long
-    return bytes(content)
-
-
-def _require_once(again: bool, what: str, name: str) -> None:  # noqa: FBT001 (an assertion's condition)
-    if again:
-        message = f"{what} {name[:40]!r} is given twice"
-        raise MalformedRequest(message)
-
-
-def too_large(max_bytes: int) -> ImageTooLarge:
-    """Return the error for an image with too many bytes."""
-    return ImageTooLarge(f"an image may have {max_bytes} bytes at most; send a smaller one")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from services.shared.errors import UrlNotAllowed
 from services.upload.http.bodies import Bodies
-from services.upload.query.body import BodyLimits
+from services.upload.query.limits import BodyLimits
 from services.upload.query.remote_image import RemoteImages
 from services.upload.query.shrink import Shrinker
 

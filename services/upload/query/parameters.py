@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -23,6 +25,8 @@ TIMEOUT_HEADER: Final = "Request-Timeout"
 """How long the caller waits, in seconds, as in draft-thomson-hybi-http-timeout, with fractions."""
 
 _CURSOR: Final = re.compile(r"[A-Za-z0-9_-]+={0,2}")
+_MAX_NUMBER: Final = 1e30
+"""Numbers beyond it are no vectors' values, and their squares no float's."""
 _BOOLEANS: Final = {"true": True, "1": True, "false": False, "0": False}
 _BOX_NUMBERS: Final = 4
 _BOX_TOLERANCE: Final = 1e-6
@@ -40,7 +44,12 @@ def parse(fields: Fields, route: Route) -> dict[str, Any]:
         MalformedRequest: a parameter is unknown, or its value is wrong; the message names it.
     """
     require_known(fields, names(route))
-    return {name: _PARSERS[name](name, text) for name, text in fields.items()}
+    return {name: parse_one(name, text) for name, text in fields.items()}
+
+
+def parse_one(name: str, text: str) -> Any:  # noqa: ANN401 (of the parameter's type)
+    """Return the value of a parameter. Raises MalformedRequest, naming it."""
+    return _PARSERS[name](name, text)
 
 
 def parse_search(fields: Fields, route: Route) -> tuple[Question, Box | None]:
@@ -58,6 +67,11 @@ def names(route: Route) -> frozenset[str]:
     return frozenset(parameter.name for parameter in of_route(route))
 
 
+def is_parameter(name: str) -> bool:
+    """Return whether any route takes a parameter of that name."""
+    return name in _PARSERS
+
+
 def max_field_bytes(name: str) -> int:
     """Return how long the form field of that name may be."""
     return _MAX_BYTES.get(name, MAX_FIELD_BYTES)
@@ -67,8 +81,13 @@ def require_known(fields: Fields, known: frozenset[str]) -> None:
     """Raise MalformedRequest for an unknown parameter: it may be misspelt."""
     unknown = sorted(fields.keys() - known)
     if unknown:
-        listed = ", ".join(sorted(known)) or "none"
-        message = f"unknown parameter {unknown[0][:40]!r}; this address takes: {listed}"
+        given = unknown[0][:40]
+        # An image has a field, and is no parameter.
+        names = sorted({*known, "image"} if "image_url" in known else known)
+        near = difflib.get_close_matches(given, names, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ";"
+        listed = ", ".join(names) or "none"
+        message = f"unknown parameter {given!r}{meant} this address takes: {listed}"
         raise MalformedRequest(message)
 
 
@@ -145,6 +164,23 @@ def _address(_name: str, text: str) -> str:
     return text
 
 
+def _vector(name: str, text: str) -> tuple[float, ...]:
+    try:
+        numbers = json.loads(text)
+    except (ValueError, RecursionError):
+        numbers = None
+    if not isinstance(numbers, list) or not numbers or not all(map(_is_finite, numbers)):
+        message = f"{name} must be a JSON list of finite numbers, such as [0.1, -0.2]"
+        raise MalformedRequest(message)
+    return tuple(map(float, numbers))
+
+
+def _is_finite(number: Any) -> bool:  # noqa: ANN401 (any JSON)
+    # Compared before it is converted: Python reads integers that no float can hold.
+    plain = isinstance(number, int | float) and not isinstance(number, bool)
+    return plain and bool(-_MAX_NUMBER <= number <= _MAX_NUMBER)
+
+
 def _yes_or_no(name: str, text: str) -> bool:
     if text not in _BOOLEANS:
         message = f"{name} must be true or false, not {text[:40]!r}"
@@ -156,6 +192,7 @@ _OF_TEXT: Final[Mapping[str, Parser]] = {
     "image_url": _address,
     "collection": _collection,
     "filter": _filter,
+    "vector": _vector,
     "box": _box,
     "cursor": _cursor,
 }

@@ -102,6 +102,10 @@ class SearchClient:
         with self.admission.reserve(caller, _patience(deadline), may_be_known=known) as reservation:
             yield reservation
 
+    def release(self, reservation: Reservation) -> None:
+        """Keep no place for a query that needs no embedder."""
+        self.admission.embedding.release(reservation)
+
     def require_open(self) -> None:
         """Raise ShuttingDown or BrokerUnavailable if no query can be sent now."""
         self._require_open(begun=False)

@@ -103,6 +103,7 @@ class FakeSearcher:
         self._broker = broker
         self._volume = volume
         self.slips: list[Slip] = []
+        self.vectors: list[list[float]] = []
         self.model_id = MODEL
         self.sends_paths = True
 
@@ -121,6 +122,7 @@ class FakeSearcher:
                 for item in message.items:
                     slip = item.slip
                     self.slips.append(slip)
+                    self.vectors.append(np.frombuffer(item.vector, "<f4").tolist())
                     stages = {**item.stages, "search": 0.003}
                     found = self._found(slip.question)
                     if message.model_id != self.model_id:

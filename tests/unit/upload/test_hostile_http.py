@@ -129,10 +129,6 @@ async def _skip_answer(reader: asyncio.StreamReader) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET / HTTP/1.1\r\nHost: localhost\r\nX-Large: " + b"a" * 20_000 + b"\r\n\r\n",
-        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-A: 1\r\n" * 1_000 + b"\r\n",
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"A" * 20_000 + b": 1\r\n\r\n",
         b"GET / HTTP/1.1\r\nHost: localhost\r\nX-A: \x00\r\n\r\n",
         b"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
         HEAD + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -142,7 +138,7 @@ async def _skip_answer(reader: asyncio.StreamReader) -> None:
         b"GET / HTTP/9.9\r\n\r\n",
     ],
     ids=[
-        "field", "line", "many", "name", "nul", "negative", "smuggled", "two-lengths", "tls",
+        "nul", "negative", "smuggled", "two-lengths", "tls",
         "text", "version",
     ],
 )  # fmt: skip
@@ -155,6 +151,39 @@ async def test_a_head_that_is_wrong_is_refused(api: Api, head: bytes) -> None:
     assert json.loads(body.split(b"HTTP/1.1")[0])["code"] == "malformed_request"
     assert b"nosniff" in start
     assert (await api.get("/v1/collections")).status == 200
+
+
+GET = b"GET /v1/collections HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        GET + b"Cookie: " + b"a" * 40_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        GET + b"X-A: 1\r\n" * 1_000 + b"\r\n",
+        GET + b"A" * 40_000 + b": 1\r\n\r\n",
+        GET + b"".join(b"X-%d: %s\r\n" % (number, b"a" * 9_000) for number in range(50)),
+    ],
+    ids=["field", "line", "many", "name", "together"],
+)
+async def test_a_head_that_is_too_large_is_refused(api: Api, head: bytes) -> None:
+    """Neither one header, nor all of them, may take more memory than is foreseen."""
+    answer = await _sent(api, head)
+    start, _, body = answer.partition(b"\r\n\r\n")
+    assert _status(answer) == 431
+    assert b"application/problem+json" in start
+    problem = json.loads(body.split(b"HTTP/1.1")[0])
+    assert problem["code"] == "head_too_large"
+    assert "delete the cookies of this site" in problem["detail"]
+    assert (await api.get("/v1/collections")).status == 200
+
+
+async def test_large_cookies_of_a_proxy_do_no_harm(api: Api) -> None:
+    """Proxies that sign people in set cookies of several kilobytes, for pages and API alike."""
+    cookies = {"Cookie": "; ".join(f"_proxy_{number}={'a' * 4000}" for number in range(7))}
+    for path in ("/", "/v1/collections", "/static/app.js"):
+        assert (await api.get(path, headers=cookies)).status == 200
 
 
 @pytest.mark.parametrize("coding", [b"gzip, chunked", b"deflate,chunked", b"x, chunked"])
@@ -236,7 +265,7 @@ async def test_a_header_in_a_part_can_not_be_split(api: Api) -> None:
     assert "X-Owned" not in answer.headers
 
 
-@pytest.mark.parametrize("size", [10_000, 1_000_000])
+@pytest.mark.parametrize("size", [40_000, 1_000_000])
 async def test_a_large_head_of_a_part_is_refused(api: Api, size: int) -> None:
     """The heads of a form's parts have a limit, too."""
     form = _form(b'name="image"; filename="' + b"a" * size + b'"')

@@ -340,6 +340,10 @@ class Problem(BaseModel):
 
 
 class Items(BaseModel):
+    """
+    A page of the items of a collection.
+    """
+
     model_config = ConfigDict(
         frozen=True,
         use_attribute_docstrings=True,

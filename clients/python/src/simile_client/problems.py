@@ -55,6 +55,10 @@ class Forbidden(ApiError):
     """The API key lacks the scope, or the request comes from another site's page."""
 
 
+class HeadTooLarge(ApiError):
+    """The request's address or headers are too long; mostly it is a cookie."""
+
+
 class HostNotAllowed(ApiError):
     """The request's Host header is not an allowed name."""
 
@@ -172,6 +176,7 @@ BY_CODE: Final[dict[str, type[ApiError]]] = {
     "expectation_failed": ExpectationFailed,
     "extreme_aspect": ExtremeAspect,
     "forbidden": Forbidden,
+    "head_too_large": HeadTooLarge,
     "host_not_allowed": HostNotAllowed,
     "image_gone": ImageGone,
     "image_quarantined": ImageQuarantined,
