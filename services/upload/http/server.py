@@ -25,7 +25,7 @@ from services.upload.security.header_checks import hide_headers
 _log = structlog.get_logger(__name__)
 
 _MAX_LINE_BYTES: Final = 32 * 1024
-"""A query string may contain a filter and a cursor, percent-encoded; proxies that sign people in set
+"""A query string may contain a filter and a cursor, percent-encoded; a proxy for sign-in may set
 cookies of more than 8 KiB."""
 
 _MAX_HEAD_BYTES: Final = 64 * 1024
