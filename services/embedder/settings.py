@@ -50,7 +50,7 @@ class EmbedderSettings(EnvironmentSettings):
         description="The folder of exported networks, which start in seconds and without torch.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
-        default="auto", description="auto is cuda where there is a GPU, and cpu elsewhere."
+        default="auto", description="auto is cuda if there is a GPU, and otherwise cpu."
     )
     runtime: Literal["auto", "torch", "onnxruntime", "openvino"] = Field(
         default="auto",
@@ -91,29 +91,31 @@ class EmbedderSettings(EnvironmentSettings):
     )
     quarantine_images: bool = Field(
         default=False,
-        description="Keep the bytes of quarantined images, to look at and to try again.",
+        description="Keep the bytes of quarantined images, to inspect and replay them.",
     )
     max_batch_size: int | None = Field(
         default=None,
         ge=1,
         le=256,
-        description="Images in one batch, at most; by default 8 on a CPU, which gains nothing from "
-        "more, and on a GPU the size that was measured as the fastest, up to 64.",
+        description="The maximum number of images in a batch; by default 8 on a CPU, which gains "
+        "nothing from more, and on a GPU the size that was measured as the fastest, "
+        "up to 64.",
     )
     max_batch_wait_seconds: float = Field(
         default=0.0,
         ge=0,
         le=1,
-        description="How long a decoded image waits for a fuller batch; 0 is best nearly always.",
+        description="How long a decoded image waits for a fuller batch; 0 is the best value in "
+        "nearly all cases.",
     )
     unready_after_seconds: float = Field(
         default=8.0,
         gt=0,
-        description="A stage (decode, model, results) that stands still for this long makes the "
+        description="A stage (decode, model, results) that stalls for this long makes the "
         "embedder unready.",
     )
     dead_after_seconds: float = Field(
         default=50.0,
         gt=0,
-        description="A stage that stands still for this long gets the embedder restarted.",
+        description="A stage that stalls for this long gets the embedder restarted.",
     )

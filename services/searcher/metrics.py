@@ -80,8 +80,8 @@ class SearcherMetrics:
         )
         self.busy = Counter(
             "simile_searcher_busy_seconds_total",
-            "Time spent searching, in threads or, where it is quick, in the event loop; divided by "
-            "the number of threads, how busy they are.",
+            "Time spent searching, in threads or, for quick searches, in the event loop; divide "
+            "by the number of threads for their utilization.",
             registry=registry,
         )
         self.threads = Gauge(

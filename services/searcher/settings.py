@@ -21,26 +21,26 @@ class SearcherSettings(EnvironmentSettings):
         default=1.0,
         gt=0,
         le=60,
-        description="Interval at which the volume is checked for a new version.",
+        description="The interval at which the volume is checked for a new version.",
     )
     prefetch: int = Field(
         default=64,
         ge=1,
         le=1000,
-        description="At most so many messages are received and not answered yet.",
+        description="The maximum number of messages that are received and not answered yet.",
     )
     threads: int = Field(default=2, ge=1, le=64, description="Searches that run at the same time.")
     memory_bytes: int | None = Field(
         default=None,
         ge=1,
-        description="At most so many bytes of indexes are open at once; other collections are "
-        "opened when they are queried. Default: all are open.",
+        description="The maximum bytes of open indexes; other collections are opened when they "
+        "are queried. By default all are open.",
     )
     live_recall_share: float = Field(
         default=0.01,
         ge=0,
         le=1,
-        description="Share of the queries that are also answered exactly, to measure recall.",
+        description="The share of queries that are also answered exactly, to measure recall.",
     )
     unready_after_seconds: float = Field(
         default=8.0,
@@ -64,59 +64,69 @@ class IndexSettings(EnvironmentSettings):
         default=0.99,
         gt=0,
         le=1,
-        description="The recall@10 against exact search to reach; the fastest way that does is "
-        "chosen by measuring.",
+        description="The minimum recall@10 against exact search; the build measures search "
+        "methods, and chooses the fastest that reaches it.",
     )
     method: Literal["auto"] | MethodName = Field(
-        default="auto", description="The only way of searching to try; auto tries all."
+        default="auto", description="The only search method to try; auto tries all."
     )
-    trees: int = Field(default=50, ge=1, le=1000, description="Annoy trees; more find more.")
+    trees: int = Field(
+        default=50,
+        ge=1,
+        le=1000,
+        description="The number of Annoy trees; more trees find more neighbours.",
+    )
     reduced_dimension: int = Field(
         default=256,
         ge=0,
         le=4096,
-        description="The most dimensions that vectors are reduced to; 0: never reduce.",
+        description="The maximum dimension of reduced vectors; 0 never reduces.",
     )
     graph_seconds: float = Field(
         default=1800.0,
         ge=0,
-        description="How long a build may work on the graph of `reduced-hnsw` before it goes on "
-        "without; 0: no graph is built. A build that asks for this method by name takes its time.",
+        description="How long a build may take for the graph of `reduced-hnsw` before it "
+        "continues without; 0 builds no graph. Not applied if `SIMILE_INDEX_METHOD` "
+        "is `reduced-hnsw`.",
     )
     shard_items: int = Field(
-        default=2_000_000, ge=1000, description="Items in one Annoy file; more make several files."
+        default=2_000_000,
+        ge=1000,
+        description="The maximum number of items in an Annoy file; larger collections have "
+        "several files.",
     )
     keep_versions: int = Field(
         default=3,
         ge=0,
         le=1000,
-        description="Versions besides the active one that a build leaves; 0: all.",
+        description="How many versions besides the active one a build keeps; 0 keeps all.",
     )
     in_flight: int = Field(
         default=64, ge=1, le=1000, description="Images sent to the embedders and not answered yet."
     )
     answer_timeout_seconds: float = Field(
-        default=120.0, gt=0, description="How long one image may take before it is sent again."
+        default=120.0, gt=0, description="How long an image may take before it is sent again."
     )
     admin_port: Port | None = Field(
         default=None,
-        description="Where /livez, /readyz and /metrics of a build listen, at SIMILE_ADMIN_HOST, "
-        "while it runs; default: nowhere.",
+        description="The port of /livez, /readyz and /metrics of a running build, at "
+        "SIMILE_ADMIN_HOST; by default there is none.",
     )
     image_max_bytes: int = Field(
         default=256 * 2**20,
         ge=1024,
         le=2**31 - 1,
-        description="The largest image file that a build takes in, in bytes: larger than callers "
-        "may send, since it is made to fit before it goes to the embedders.",
+        description="The maximum bytes of an image file in a build. Larger than the limit for "
+        "callers: the builder shrinks large images for the embedders.",
     )
     image_max_pixels: int = Field(
         default=128_000_000,
         ge=1,
         le=1_000_000_000,
-        description="The most pixels that a build decodes of an image, one large image at a time "
-        "at up to 16 bytes a pixel; a JPEG is decoded at a fraction of its size, and counts so.",
+        description="The maximum number of pixels that a build decodes of an image, one large "
+        "image at a time at up to 16 bytes a pixel; a JPEG is decoded at a fraction "
+        "of its size, and its pixels count accordingly.",
     )
     attempts: int = Field(
-        default=5, ge=1, le=100, description="How often one image is sent before the build fails."
+        default=5, ge=1, le=100, description="How often an image is sent before the build fails."
     )

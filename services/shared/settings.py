@@ -66,10 +66,10 @@ class SharedSettings(EnvironmentSettings):
     )
     admin_port: Port = Field(default=9090, description="The port of /livez, /readyz and /metrics.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The lowest level of log lines that are written."
+        default="info", description="The lowest level of the log lines that are written."
     )
     log_format: Literal["auto", "json", "pretty"] = Field(
-        default="auto", description="auto is pretty on a terminal, and JSON elsewhere."
+        default="auto", description="auto is pretty on a terminal, and otherwise json."
     )
     tracing: Literal["off", "otlp"] = Field(
         default="off",
@@ -78,7 +78,7 @@ class SharedSettings(EnvironmentSettings):
     )
     event_loop: Literal["auto", "asyncio", "uvloop"] = Field(
         default="auto",
-        description="auto is uvloop where it is installed, which takes less CPU for each message.",
+        description="auto is uvloop if it is installed, which needs less CPU for each message.",
     )
     drain_timeout_seconds: float = Field(
         default=20.0,

@@ -41,7 +41,7 @@ class UploadMetrics:
     def _add_requests_metrics(self, registry: CollectorRegistry) -> None:
         requests = Counter(
             "simile_upload_requests_total",
-            "Requests by route, status and code (ok, or an error's).",
+            "Requests by route, status and code (ok, or that of an error).",
             ["route", "status", "code"],
             registry=registry,
         )
@@ -54,34 +54,34 @@ class UploadMetrics:
         )
         self._stages = Durations(
             "simile_upload_stage_seconds",
-            "Time of an answered query in each stage: receive, sniff (lookup of an item), publish, "
-            "embed_queue, decode, batch_wait, model, search_queue, search, rerank, messaging, "
-            "reply. Together they are its time.",
+            "Time of an answered query in each stage: receive, sniff (lookup for an item), "
+            "publish, embed_queue, decode, batch_wait, model, search_queue, search, rerank, "
+            "messaging, reply. The stages add up to the query's time.",
             ["stage"],
             registry,
         )
         self.canary = CanaryMetrics("upload", registry)
         self.key_uses = Counter(
             "simile_upload_key_uses_total",
-            "Requests by the name of their API key: whether an old key is still used.",
+            "Requests by the name of their API key; shows whether an old key is still used.",
             ["key"],
             registry=registry,
         )
         self.api_keys = Gauge(
             "simile_upload_api_keys",
-            "API keys that are good now.",
+            "Valid API keys.",
             registry=registry,
         )
         self.api_key_faults = Gauge(
             "simile_upload_api_key_faults",
-            "Lines of the file of API keys that can't be read; 1 where the file can't be, or "
-            "names no key.",
+            "Unreadable lines of the file of API keys; 1 if the file is unreadable or has no key.",
             registry=registry,
         )
         self.reloads = Counter(
             "simile_upload_reloads_total",
-            "Changed files read while running, by what (keys, certificate) and result (ok, or "
-            "refused: a certificate before stays in use, of the keys only what can be read).",
+            "Changed files read while running, by what (keys, certificate) and result (ok or "
+            "refused). After refused the previous certificate stays in use, and of the keys only "
+            "those of readable lines.",
             ["what", "result"],
             registry=registry,
         )
@@ -92,19 +92,19 @@ class UploadMetrics:
     def _add_queries_metrics(self, registry: CollectorRegistry) -> None:
         self._admitted = Counter(
             "simile_upload_admitted_total",
-            "Queries that were let in.",
+            "Admitted queries.",
             registry=registry,
         )
         refused = Counter(
             "simile_upload_refused_total",
-            "Queries that were refused before they were begun, by code.",
+            "Queries refused before any work, by code.",
             ["code"],
             registry=registry,
         )
         self._refused = Children(refused)
         self.held_refusals = Counter(
             "simile_upload_held_refusals_total",
-            "Answers with Retry-After that were delayed, by a second at most.",
+            "Answers with Retry-After that were delayed, by at most a second.",
             registry=registry,
         )
         self.in_flight = Gauge(
@@ -114,23 +114,23 @@ class UploadMetrics:
         )
         self.in_flight_limit = Gauge(
             "simile_upload_in_flight_limit_queries",
-            "Queries by image that may be on their way at once, for all to be answered in time; "
-            "those that need no embedder have places of their own.",
+            "Maximum number of queries by image in flight, so that all are answered in time; "
+            "queries that need no embedder have a limit of their own.",
             registry=registry,
         )
         self.waiting = Gauge(
             "simile_upload_waiting_queries",
-            "Queries whose image is here, such as those of a batch, that wait for a place.",
+            "Queries with a complete image, such as those of a batch, that wait for a slot.",
             registry=registry,
         )
         self.waiting_reads = Gauge(
             "simile_upload_waiting_reads",
-            "Requests for items, images and listings that wait for their turn.",
+            "Requests for items, images and listings that wait for a slot.",
             registry=registry,
         )
         self.arriving_bodies = Gauge(
             "simile_upload_arriving_bodies",
-            "Request bodies that are on their way.",
+            "Request bodies that are arriving.",
             registry=registry,
         )
         self.held_bytes = Gauge(
@@ -143,7 +143,7 @@ class UploadMetrics:
     def _add_replies_metrics(self, registry: CollectorRegistry) -> None:
         self.late_replies = Counter(
             "simile_upload_late_replies_total",
-            "Replies that came when nobody waited any more.",
+            "Replies that arrived after their caller stopped waiting.",
             registry=registry,
         )
         self.undecodable = Counter(
@@ -153,7 +153,7 @@ class UploadMetrics:
         )
         self.expired = Counter(
             "simile_upload_expired_total",
-            "Queries dropped because their caller's time was up, by the stage that this saved.",
+            "Queries dropped after their caller's deadline, by the stage that was saved.",
             ["before"],
             registry=registry,
         )
@@ -167,25 +167,25 @@ class UploadMetrics:
         )
         self.batch_images = Counter(
             "simile_upload_batch_images_total",
-            "Images of batches, by code (ok, or an error's).",
+            "Images of batches, by code (ok, or that of an error).",
             ["code"],
             registry=registry,
         )
         self.embeddings = Counter(
             "simile_upload_embedding_cache_total",
-            "Queries by image, by what the memory of embeddings knew: hit, miss, or stale (of "
-            "another model than the index).",
+            "Look-ups of query images in the cache of vectors: hit, miss, or stale (of another "
+            "model than the index).",
             ["result"],
             registry=registry,
         )
         self.embedding_cache_bytes = Gauge(
             "simile_upload_embedding_cache_bytes",
-            "What the memory of embeddings holds.",
+            "Bytes of the cached vectors.",
             registry=registry,
         )
         self.thumbnails = Counter(
             "simile_upload_thumbnails_total",
-            "Thumbnails served, by where they came from: cache or made.",
+            "Thumbnails served, by source: cache or made.",
             ["source"],
             registry=registry,
         )

@@ -26,7 +26,7 @@ class UploadSettings(EnvironmentSettings):
 
     model_config = SettingsConfigDict(env_prefix="SIMILE_UPLOAD_")
 
-    host: str = Field(default="127.0.0.1", description="Where the API and the page listen.")
+    host: str = Field(default="127.0.0.1", description="The address of the API and the page.")
     port: Port = Field(default=8080, description="The port of the API and the page; 0: a free one.")
     deadline_seconds: float = Field(
         default=5.0,
@@ -41,49 +41,52 @@ class UploadSettings(EnvironmentSettings):
         default=1024,
         ge=0,
         le=2**30,
-        description="A body that comes more slowly than this for 5 seconds is answered with 408; "
-        "0 is without a limit.",
+        description="A body that arrives more slowly than this for 5 seconds is answered with "
+        "408; 0 means no limit.",
     )
     max_bodies: int = Field(
         default=1024,
         ge=1,
         le=100_000,
-        description="Bodies on their way at once, at most; one API key, or one address without a "
-        "key, may send three quarters of them. More are answered with 503, or 429.",
+        description="The maximum number of bodies that arrive at the same time; one API key, or "
+        "one address without a key, may send three quarters of them. Further bodies "
+        "are answered with 503 or 429.",
     )
     body_memory_bytes: int = Field(
         default=256 * 2**20,
         ge=1024,
         le=2**40,
-        description="Memory for the bodies of all requests together, of which one API key or "
-        "address may use three quarters; twice the largest body is always given.",
+        description="Memory for the bodies of all requests together; one API key or address may "
+        "use three quarters of it. At least twice the largest body is always "
+        "available.",
     )
     max_in_flight: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Queries at once, at most, by image, and as many that need no embedder; more "
-        "are answered with 503. Fewer are let in where as many could not be answered in time.",
+        description="The maximum number of queries by image at the same time, and of queries "
+        "that need no embedder; more are answered with 503. The limit is lower while "
+        "not all of them could be answered in time.",
     )
     max_batch_images: int = Field(
-        default=16, ge=1, le=MAX_ITEMS, description="The most images in one batch."
+        default=16, ge=1, le=MAX_ITEMS, description="The maximum number of images in a batch."
     )
     batch_max_bytes: int = Field(
         default=64 * 2**20,
         ge=1024,
         le=2**30,
-        description="The most bytes that the images of a batch may have together.",
+        description="The maximum bytes of all images of a batch together.",
     )
     embedder_start_seconds: float = Field(
         default=0.0,
         ge=0,
         le=3600,
-        description="Where an autoscaler may stop every embedder: how long one takes to start. "
-        "A query that finds none is refused with that time as Retry-After, and left in the "
-        "queue for the autoscaler to see; 0 where an embedder always runs.",
+        description="How long an embedder takes to start, if an autoscaler may stop all of them: "
+        "a query without an embedder is refused with this time as Retry-After, and "
+        "stays in the queue for the autoscaler. 0 if an embedder always runs.",
     )
     default_collection: str | None = Field(
-        default=None, description="The collection of a query that names none, where several are."
+        default=None, description="The collection of a query that names none, if there are several."
     )
     hidden_collections: str = Field(
         default="",
@@ -92,91 +95,90 @@ class UploadSettings(EnvironmentSettings):
     )
     images_root: Path | None = Field(
         default=None,
-        description="Where the images are, as <images_root>/<collection>; "
-        "default: where the index builder saw them.",
+        description="The folder of the images, as <images_root>/<collection>; default: where the "
+        "index builder read them.",
     )
     show_paths: bool = Field(
         default=True,
-        description="Answers name the file of each item, as its path relative to the collection's "
-        "folder.",
+        description="Include the path of each item's file, relative to the collection's folder, "
+        "in answers.",
     )
     embedding_cache_bytes: int = Field(
         default=32 * 2**20,
         ge=0,
-        description="Memory for the vectors of images that were asked by: the same bytes asked "
-        "again skip the embedder; 0 turns it off.",
+        description="Memory for the cached vectors of query images: the same bytes need no "
+        "embedder again. 0 turns the cache off.",
     )
     shrink: bool = Field(
         default=False,
-        description="Decode large photographs here and send embedders the pixels that their model "
-        "looks at: less for them to do and for the broker to carry, more to do for upload. "
+        description="Decode large photographs at upload, and send the embedders only the pixels "
+        "that the model needs: less work for embedders and broker, more for upload. "
         "Vectors stay the same.",
     )
     thumbnail_pixels: int = Field(
         default=320, ge=16, le=2048, description="A thumbnail's longest side."
     )
     thumbnail_cache_bytes: int = Field(
-        default=64 * 2**20, ge=0, description="Memory for thumbnails that were asked for."
+        default=64 * 2**20, ge=0, description="Memory for cached thumbnails."
     )
     lame_duck_seconds: float = Field(
         default=0.0,
         ge=0,
         le=300,
-        description="How long a stopping replica still accepts connections and answers "
-        "as before, not ready, until every load balancer has noticed.",
+        description="How long a stopping replica, already unready, still accepts connections and "
+        "answers, until every load balancer has noticed.",
     )
     header_timeout_seconds: float = Field(
         default=10.0, gt=0, le=600, description="How long a request's headers may take to arrive."
     )
     api_keys_file: Path | None = Field(
         default=None,
-        description="A line for each API key, as `simile keys new` prints it; read again when it "
-        "changes. Without it everybody who reaches the port may ask.",
+        description="A file with a line for each API key, as `simile keys new` prints it; read "
+        "again when it changes. Without a file no key is needed.",
     )
     allow_anonymous: bool = Field(
         default=False,
-        description="Listen on an address that others can reach without API keys; needed there, "
-        "since it looks like a forgotten SIMILE_UPLOAD_API_KEYS_FILE.",
+        description="Allow an address that other machines can reach without API keys; required "
+        "there, because the keys may have been forgotten.",
     )
     rate_per_second: float = Field(
         default=0.0,
         ge=0,
         le=1e6,
-        description="Queries a second that one API key may ask, or one address without a key, at "
-        "each replica; 0 is without a limit.",
+        description="Queries per second that one API key, or one address without a key, may send "
+        "to each replica; 0 means no limit.",
     )
     rate_burst: int = Field(
         default=20,
         ge=1,
         le=1_000_000,
-        description="Queries that it may ask at once after a rest, where there is a limit.",
+        description="Queries that a caller may send at once after a pause, if there is a limit.",
     )
     tls_cert_file: Path | None = Field(
         default=None,
-        description="The certificate with its chain (PEM), to speak HTTPS; read again when it "
-        "changes.",
+        description="The certificate with its chain (PEM) for HTTPS; read again when it changes.",
     )
     tls_key_file: Path | None = Field(default=None, description="The certificate's key (PEM).")
     cors_origins: str = Field(
         default="",
-        description="Origins whose pages may use the API with a key in a header, separated by "
-        "commas, or *; none by default.",
+        description="Origins, separated by commas, whose pages may use the API with a key in a "
+        "header; * for all; none by default.",
     )
     query_by_url: bool = Field(
         default=False,
-        description="Let callers name an image's address as `image_url`, which Simile fetches: "
-        "from public addresses alone.",
+        description="Let callers send `image_url` instead of an image; Simile fetches it, from "
+        "public addresses only.",
     )
     url_allowed_hosts: str = Field(
         default="",
-        description="Hosts (host or host:port, separated by commas) to fetch from although their "
-        "addresses are private or their port is neither 80 nor 443.",
+        description="Hosts (host or host:port, separated by commas) that `image_url` may name "
+        "although their address is private or their port is not 80 or 443.",
     )
 
     allowed_hosts: str = Field(
         default="",
-        description="Names (host or host:port, separated by commas) that are answered besides "
-        "localhost and its addresses, as the request's Host; * for all. Without it only a Simile "
+        description="Names (host or host:port, separated by commas) accepted in the Host header "
+        "besides localhost and its addresses; * for all. By default only a Simile "
         "without API keys on a loopback address checks the name.",
     )
 

@@ -13,31 +13,31 @@ class BuildMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self.started = Gauge(
             "simile_index_build_started_timestamp_seconds",
-            "When the last build began, in seconds since the Unix epoch.",
+            "Start of the last build, in seconds since the Unix epoch.",
             ["collection"],
             registry=registry,
         )
         self.stage = Gauge(
             "simile_index_build_stage",
-            "1 for the stage that the build is in, 0 for those that are over.",
+            "1 for the current stage of the build, 0 for earlier ones.",
             ["collection", "stage"],
             registry=registry,
         )
         self.done = Gauge(
             "simile_index_build_done_units",
-            "What the stage has done: images, or what else it counts.",
+            "Finished units of the stage: images, or another unit of the stage.",
             ["collection", "stage"],
             registry=registry,
         )
         self.expected = Gauge(
             "simile_index_build_expected_units",
-            "What the stage has to do; absent where nobody knows.",
+            "Units of the stage; absent if the number is unknown.",
             ["collection", "stage"],
             registry=registry,
         )
         self.failed = Gauge(
             "simile_index_build_failed_images",
-            "Images that could not be used, and are left out.",
+            "Images that could not be used and are left out.",
             ["collection"],
             registry=registry,
         )
