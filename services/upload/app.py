@@ -40,6 +40,7 @@ from services.upload.search.embedding_cache import EmbeddingCache
 from services.upload.search.queries import QueryLimits
 from services.upload.search.search_client import SearchClient
 from services.upload.search.workers import Workers
+from services.upload.security.access import DOCS_PAGE
 from services.upload.security.security import Security
 from services.upload.security.session import SessionHandlers
 from services.upload.settings import UploadSettings
@@ -223,6 +224,7 @@ def application(
             *SessionHandlers(security.access, bodies).routes(),
             web.get("/openapi.json", _openapi),
             web.get("/", _page),
+            web.get(DOCS_PAGE, _docs),
             web.static("/static", _PAGES),
         ]
     )
@@ -293,6 +295,11 @@ async def _openapi(request: web.Request) -> web.FileResponse:
 async def _page(request: web.Request) -> web.FileResponse:
     del request
     return web.FileResponse(_PAGES / "index.html")
+
+
+async def _docs(request: web.Request) -> web.FileResponse:
+    del request
+    return web.FileResponse(_PAGES / "docs.html")
 
 
 def _unready(client: SearchClient, inbox: Inbox, listener: Listener) -> str | None:

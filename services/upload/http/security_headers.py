@@ -10,11 +10,11 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from services.upload.query.parameters import TIMEOUT_HEADER
-from services.upload.security.access import STATUS_PAGE
+from services.upload.security.access import DOCS_PAGE, STATUS_PAGE
 
 _PREFLIGHT_SECONDS: Final = 600
 _API: Final = "/v1/"
-_PAGES: Final = frozenset({"/", STATUS_PAGE})
+_PAGES: Final = frozenset({"/", STATUS_PAGE, DOCS_PAGE})
 
 SECURITY: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",

@@ -24,8 +24,9 @@ COOKIE: Final = "simile_key"
 SESSION_ROUTE: Final = "/v1/session"
 STATUS_ROUTE: Final = "/v1/status"
 STATUS_PAGE: Final = "/status"
+DOCS_PAGE: Final = "/docs"
 
-_OPEN: Final = frozenset({"/", STATUS_PAGE, "/static", "/openapi.json", SESSION_ROUTE})
+_OPEN: Final = frozenset({"/", STATUS_PAGE, DOCS_PAGE, "/static", "/openapi.json", SESSION_ROUTE})
 """Routes that need no key: the pages, which ask for a key, and the API's description."""
 
 _SCOPES: Final = {STATUS_ROUTE: Scope.ADMIN}

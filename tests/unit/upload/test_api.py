@@ -353,7 +353,7 @@ def test_the_description_knows_every_route_and_no_other() -> None:
     served = {
         (route.method, route.resource.canonical) for route in app.router.routes() if route.resource
     }
-    own = {("GET", "/"), ("GET", "/openapi.json")}
+    own = {("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json")}
     assert described == {pair for pair in served if pair[0] != "HEAD"} | own
 
 
