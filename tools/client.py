@@ -44,6 +44,7 @@ _OPTIONS: Final = (
     "--use-schema-description",
     "--use-attribute-docstrings",
     "--enable-faux-immutability",
+    "--extra-fields=allow",
     "--disable-timestamp",
     "--formatters=ruff-format",
 )
@@ -52,7 +53,9 @@ _OPTIONS: Final = (
 _BLOCKING: Final = {
     '"""The asynchronous client, for asyncio.': '"""The blocking client, written by `make docs`.',
     "import asyncio\n": "import time\n",
-    "import AsyncIterator, Callable, Iterable\n": "import Callable, Iterable, Iterator\n",
+    "import AsyncIterator, Callable, Iterable, Sequence\n": (
+        "import Callable, Iterable, Iterator, Sequence\n"
+    ),
     "await asyncio.sleep": "time.sleep",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",

@@ -70,6 +70,17 @@ async def test_every_option_reaches_the_searcher(api: Api, client: Client) -> No
     assert api.embedder.embedded == PICTURES[:1]
 
 
+async def test_a_vector_finds_its_neighbours(api: Api, client: Client) -> None:
+    """The vector of an image, with options, searches without the image."""
+    vector = (await client.call("embed", PICTURES[0])).vector
+    found = await client.call(
+        "search_vector", vector, collection="birds", k=4, filter=Filter(label="crow")
+    )
+    assert len(found.neighbors) == 4
+    assert api.searcher.asked.filter == AskedFilter(("crow",))
+    assert len(api.embedder.embedded) == 1
+
+
 @pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "rest of a file", "stream"])
 async def test_an_image_is_whatever_holds_its_bytes(
     api: Api, client: Client, tmp_path: Path, kind: str

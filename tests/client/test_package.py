@@ -38,7 +38,7 @@ def test_every_route_of_the_api_has_a_call() -> None:
 def test_the_options_are_the_parameters_of_the_api() -> None:
     """Cursor and image are arguments of their own."""
     of_image = ImageOptions.__required_keys__ | ImageOptions.__optional_keys__
-    assert of_image | {"cursor", "image_url"} == names(Route.SEARCH)
+    assert of_image | {"cursor", "image_url", "vector"} == names(Route.SEARCH)
     assert NeighborOptions.__optional_keys__ | {"cursor"} == names(Route.SIMILAR)
     assert ItemsOptions.__optional_keys__ | {"cursor"} == names(Route.ITEMS)
 

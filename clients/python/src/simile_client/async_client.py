@@ -6,7 +6,7 @@ The blocking client has the same methods: `client` is made from `async_client`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -29,7 +29,7 @@ from simile_client.models import (
     SearchAnswer,
     Status,
 )
-from simile_client.options import ImageOptions, ItemsOptions, NeighborOptions
+from simile_client.options import ImageOptions, ItemsOptions, NeighborOptions, VectorOptions
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class AsyncSimile:
             cursor: the `next_cursor` of the page before.
             options: `collection`, `k`, `max_distance`, `collapse`, `filter`, `box`.
         """
-        return await self._run(calls.search(Upload.of(image), cursor, options))
+        return await self.send(calls.search(Upload.of(image), cursor, options))
 
     def search_pages(
         self, image: Image, **options: Unpack[ImageOptions]
@@ -103,6 +103,16 @@ class AsyncSimile:
         upload = Upload.of(image).kept()
         return self._pages(lambda cursor: calls.search(upload, cursor, options))
 
+    async def search_vector(
+        self,
+        vector: Sequence[float],
+        *,
+        cursor: str | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> SearchAnswer:
+        """Return the neighbours of a vector of the collection's model, such as one of `embed`."""
+        return await self.send(calls.search_vector(vector, cursor, options))
+
     async def search_batch(
         self, images: Iterable[Image], **options: Unpack[ImageOptions]
     ) -> BatchAnswer:
@@ -110,7 +120,7 @@ class AsyncSimile:
 
         A result is a `BatchAnswered` or a `BatchFailed`: each image fails alone.
         """
-        return await self._run(calls.search_batch(images, options))
+        return await self.send(calls.search_batch(images, options))
 
     async def similar(
         self,
@@ -121,7 +131,7 @@ class AsyncSimile:
         **options: Unpack[NeighborOptions],
     ) -> SearchAnswer:
         """Return the neighbours of an item of the collection, nearest first."""
-        return await self._run(calls.similar(collection, item_id, cursor, options))
+        return await self.send(calls.similar(collection, item_id, cursor, options))
 
     def similar_pages(
         self, collection: str, item_id: str, **options: Unpack[NeighborOptions]
@@ -131,29 +141,29 @@ class AsyncSimile:
 
     async def embed(self, image: Image) -> EmbedAnswer:
         """Return the vector of an image."""
-        return await self._run(calls.embed(image))
+        return await self.send(calls.embed(image))
 
     async def collections(self) -> Collections:
         """Return all collections, and the limits of images."""
-        return await self._run(calls.collections())
+        return await self.send(calls.collections())
 
     async def collection(self, name: str) -> Collection:
         """Return a collection: its index, and its build where one runs."""
-        return await self._run(calls.collection(name))
+        return await self.send(calls.collection(name))
 
     async def facets(self, collection: str) -> Facets:
         """Return the labels and attributes that a filter can name."""
-        return await self._run(calls.facets(collection))
+        return await self.send(calls.facets(collection))
 
     async def sample(self, collection: str, count: int | None = None) -> Sample:
         """Return some items of a collection, spread over it."""
-        return await self._run(calls.sample(collection, count))
+        return await self.send(calls.sample(collection, count))
 
     async def items(
         self, collection: str, *, cursor: str | None = None, **options: Unpack[ItemsOptions]
     ) -> Items:
         """Return the first items of a collection, or those after a cursor."""
-        return await self._run(calls.items(collection, cursor, options))
+        return await self.send(calls.items(collection, cursor, options))
 
     def items_pages(self, collection: str, **options: Unpack[ItemsOptions]) -> AsyncIterator[Items]:
         """Iterate over all items of a collection, page by page."""
@@ -161,30 +171,31 @@ class AsyncSimile:
 
     async def item(self, collection: str, item_id: str) -> ItemOfCollection:
         """Return an item."""
-        return await self._run(calls.item(collection, item_id))
+        return await self.send(calls.item(collection, item_id))
 
     async def image(self, collection: str, item_id: str) -> bytes:
         """Return the bytes of an item's image file."""
-        return await self._run(calls.image(collection, item_id))
+        return await self.send(calls.image(collection, item_id))
 
     async def thumbnail(self, collection: str, item_id: str) -> bytes:
         """Return a small JPEG of an item."""
-        return await self._run(calls.thumbnail(collection, item_id))
+        return await self.send(calls.thumbnail(collection, item_id))
 
     async def status(self) -> Status:
         """Return the state of a replica and of its last minutes; a key needs the scope admin."""
-        return await self._run(calls.status())
+        return await self.send(calls.status())
 
     async def _pages(self, call: Callable[[str | None], Call[P]]) -> AsyncIterator[P]:
         cursor = None
         while True:
-            page = await self._run(call(cursor))
+            page = await self.send(call(cursor))
             yield page
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    async def _run(self, call: Call[T]) -> T:
+    async def send(self, call: Call[T]) -> T:
+        """Send a call of `simile_client.calls`, or one of your own, and return its answer."""
         connection = self._connection
         steps = exchange(call, connection.retries, connection.deadline_seconds)
         outcome: Outcome = None
@@ -210,6 +221,7 @@ class AsyncSimile:
                     connection.address(call.path),
                     params=call.query,
                     files=form,
+                    json=call.body,
                     headers={**connection.headers, **step.headers},
                     timeout=step.timeout,
                 )

@@ -19,13 +19,20 @@ from simile_client.models import (
     Collections,
     EmbedAnswer,
     Facets,
+    Filter,
     ItemOfCollection,
     Items,
     Sample,
     SearchAnswer,
     Status,
 )
-from simile_client.options import ImageOptions, ItemsOptions, NeighborOptions, parameters
+from simile_client.options import (
+    ImageOptions,
+    ItemsOptions,
+    NeighborOptions,
+    VectorOptions,
+    parameters,
+)
 
 T = TypeVar("T")
 P = TypeVar("P", bound="Page")
@@ -51,18 +58,20 @@ class Call(Generic[T]):
         path: the path below Simile's address.
         read: reads the answer's content; raises UnexpectedAnswer.
         parameters: fields of the form, where images are sent, or parameters of the query string.
-        uploads: the images to send; None for a GET request.
+        uploads: the images to send in a form; None where the request has no form.
+        body: the body to send as JSON; None where the request has no JSON.
     """
 
     path: str
     read: Callable[[httpx.Response], T]
     parameters: Mapping[str, str] = field(default_factory=dict)
     uploads: Sequence[Upload] | None = None
+    body: Mapping[str, object] | None = None
 
     @property
     def method(self) -> str:
         """The HTTP method."""
-        return "GET" if self.uploads is None else "POST"
+        return "GET" if self.uploads is None and self.body is None else "POST"
 
     @property
     def query(self) -> Mapping[str, str] | None:
@@ -89,6 +98,19 @@ def search(upload: Upload, cursor: str | None, options: ImageOptions) -> Call[Se
     """POST /v1/search."""
     sent = parameters({**options, "cursor": cursor})
     return Call("/v1/search", _model(SearchAnswer), sent, [upload])
+
+
+def search_vector(
+    vector: Sequence[float], cursor: str | None, options: VectorOptions
+) -> Call[SearchAnswer]:
+    """POST /v1/search."""
+    given = {"vector": list(vector), **options, "cursor": cursor}
+    body = {
+        name: value.model_dump(exclude_none=True) if isinstance(value, Filter) else value
+        for name, value in given.items()
+        if value is not None
+    }
+    return Call("/v1/search", _model(SearchAnswer), body=body)
 
 
 def search_batch(images: Iterable[Image], options: ImageOptions) -> Call[BatchAnswer]:

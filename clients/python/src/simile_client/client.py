@@ -6,7 +6,7 @@ The blocking client has the same methods: `client` is made from `async_client`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -29,7 +29,7 @@ from simile_client.models import (
     SearchAnswer,
     Status,
 )
-from simile_client.options import ImageOptions, ItemsOptions, NeighborOptions
+from simile_client.options import ImageOptions, ItemsOptions, NeighborOptions, VectorOptions
 
 T = TypeVar("T")
 
@@ -94,19 +94,29 @@ class Simile:
             cursor: the `next_cursor` of the page before.
             options: `collection`, `k`, `max_distance`, `collapse`, `filter`, `box`.
         """
-        return self._run(calls.search(Upload.of(image), cursor, options))
+        return self.send(calls.search(Upload.of(image), cursor, options))
 
     def search_pages(self, image: Image, **options: Unpack[ImageOptions]) -> Iterator[SearchAnswer]:
         """Iterate over all pages of the answer to a search; options as of `search`."""
         upload = Upload.of(image).kept()
         return self._pages(lambda cursor: calls.search(upload, cursor, options))
 
+    def search_vector(
+        self,
+        vector: Sequence[float],
+        *,
+        cursor: str | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> SearchAnswer:
+        """Return the neighbours of a vector of the collection's model, such as one of `embed`."""
+        return self.send(calls.search_vector(vector, cursor, options))
+
     def search_batch(self, images: Iterable[Image], **options: Unpack[ImageOptions]) -> BatchAnswer:
         """Return a result for each of several images, in their order; options as of `search`.
 
         A result is a `BatchAnswered` or a `BatchFailed`: each image fails alone.
         """
-        return self._run(calls.search_batch(images, options))
+        return self.send(calls.search_batch(images, options))
 
     def similar(
         self,
@@ -117,7 +127,7 @@ class Simile:
         **options: Unpack[NeighborOptions],
     ) -> SearchAnswer:
         """Return the neighbours of an item of the collection, nearest first."""
-        return self._run(calls.similar(collection, item_id, cursor, options))
+        return self.send(calls.similar(collection, item_id, cursor, options))
 
     def similar_pages(
         self, collection: str, item_id: str, **options: Unpack[NeighborOptions]
@@ -127,29 +137,29 @@ class Simile:
 
     def embed(self, image: Image) -> EmbedAnswer:
         """Return the vector of an image."""
-        return self._run(calls.embed(image))
+        return self.send(calls.embed(image))
 
     def collections(self) -> Collections:
         """Return all collections, and the limits of images."""
-        return self._run(calls.collections())
+        return self.send(calls.collections())
 
     def collection(self, name: str) -> Collection:
         """Return a collection: its index, and its build where one runs."""
-        return self._run(calls.collection(name))
+        return self.send(calls.collection(name))
 
     def facets(self, collection: str) -> Facets:
         """Return the labels and attributes that a filter can name."""
-        return self._run(calls.facets(collection))
+        return self.send(calls.facets(collection))
 
     def sample(self, collection: str, count: int | None = None) -> Sample:
         """Return some items of a collection, spread over it."""
-        return self._run(calls.sample(collection, count))
+        return self.send(calls.sample(collection, count))
 
     def items(
         self, collection: str, *, cursor: str | None = None, **options: Unpack[ItemsOptions]
     ) -> Items:
         """Return the first items of a collection, or those after a cursor."""
-        return self._run(calls.items(collection, cursor, options))
+        return self.send(calls.items(collection, cursor, options))
 
     def items_pages(self, collection: str, **options: Unpack[ItemsOptions]) -> Iterator[Items]:
         """Iterate over all items of a collection, page by page."""
@@ -157,30 +167,31 @@ class Simile:
 
     def item(self, collection: str, item_id: str) -> ItemOfCollection:
         """Return an item."""
-        return self._run(calls.item(collection, item_id))
+        return self.send(calls.item(collection, item_id))
 
     def image(self, collection: str, item_id: str) -> bytes:
         """Return the bytes of an item's image file."""
-        return self._run(calls.image(collection, item_id))
+        return self.send(calls.image(collection, item_id))
 
     def thumbnail(self, collection: str, item_id: str) -> bytes:
         """Return a small JPEG of an item."""
-        return self._run(calls.thumbnail(collection, item_id))
+        return self.send(calls.thumbnail(collection, item_id))
 
     def status(self) -> Status:
         """Return the state of a replica and of its last minutes; a key needs the scope admin."""
-        return self._run(calls.status())
+        return self.send(calls.status())
 
     def _pages(self, call: Callable[[str | None], Call[P]]) -> Iterator[P]:
         cursor = None
         while True:
-            page = self._run(call(cursor))
+            page = self.send(call(cursor))
             yield page
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    def _run(self, call: Call[T]) -> T:
+    def send(self, call: Call[T]) -> T:
+        """Send a call of `simile_client.calls`, or one of your own, and return its answer."""
         connection = self._connection
         steps = exchange(call, connection.retries, connection.deadline_seconds)
         outcome: Outcome = None
@@ -206,6 +217,7 @@ class Simile:
                     connection.address(call.path),
                     params=call.query,
                     files=form,
+                    json=call.body,
                     headers={**connection.headers, **step.headers},
                     timeout=step.timeout,
                 )

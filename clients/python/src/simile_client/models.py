@@ -11,6 +11,7 @@ class Filter(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -26,6 +27,7 @@ class Neighbor(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -56,6 +58,7 @@ class SearchAnswer(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -94,6 +97,7 @@ class BatchAnswered(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -109,6 +113,7 @@ class EmbedAnswer(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -130,6 +135,7 @@ class Building(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -159,6 +165,7 @@ class Limits(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -175,6 +182,7 @@ class Item(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -205,6 +213,7 @@ class ItemOfCollection(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -231,6 +240,7 @@ class Sample(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -245,6 +255,7 @@ class Facet(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -258,6 +269,7 @@ class Facets(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -273,6 +285,7 @@ class QueryStatistics(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -295,6 +308,7 @@ class StageStatistics(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -311,6 +325,7 @@ class CanaryStatistics(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -328,6 +343,7 @@ class Problem(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -345,6 +361,7 @@ class Items(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -373,6 +390,7 @@ class BatchFailed(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -388,6 +406,7 @@ class Collection(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -434,6 +453,7 @@ class Collections(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -453,6 +473,7 @@ class Status(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )
@@ -494,6 +515,7 @@ class BatchAnswer(BaseModel):
     """
 
     model_config = ConfigDict(
+        extra="allow",
         frozen=True,
         use_attribute_docstrings=True,
     )

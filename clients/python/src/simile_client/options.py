@@ -32,15 +32,23 @@ class NeighborOptions(TypedDict, total=False):
     filter: Filter | FilterOptions | None
 
 
-class ImageOptions(NeighborOptions, total=False):
-    """The options of searches by an image.
+class VectorOptions(NeighborOptions, total=False):
+    """The options of searches by a vector.
 
     Attributes:
         collection: the collection to search; needed where there are several and no default.
-        box: left, top, width and height of a part of the image, as fractions of the image.
     """
 
     collection: str | None
+
+
+class ImageOptions(VectorOptions, total=False):
+    """The options of searches by an image.
+
+    Attributes:
+        box: left, top, width and height of a part of the image, as fractions of the image.
+    """
+
     box: Sequence[float] | None
 
 
