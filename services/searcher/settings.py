@@ -101,6 +101,18 @@ class IndexSettings(EnvironmentSettings):
         le=1000,
         description="How many versions besides the active one a build keeps; 0 keeps all.",
     )
+    max_missing: float = Field(
+        default=0.1,
+        ge=0,
+        le=1,
+        description="The share of the images of the version before that may be missing from the "
+        "folder; a build stops where more are missing, as after a disk was unmounted. A single "
+        "image may always be missing. 1: all may be.",
+    )
+    follow_symlinks: bool = Field(
+        default=False,
+        description="Read the folders that symbolic links lead to, each folder once.",
+    )
     in_flight: int = Field(
         default=64, ge=1, le=1000, description="Images sent to the embedders and not answered yet."
     )

@@ -438,6 +438,27 @@ class BuildFailed(SimileError):
     title = "The index build failed"
 
 
+class ImagesMissing(BuildFailed):
+    """Images of the version before are missing from the folder, as after a disk was unmounted."""
+
+    code = "images_missing"
+    title = "Many images are no longer there"
+
+
+class FolderUnreadable(SimileError):
+    """A sub-folder of a collection can't be read."""
+
+    code = "folder_unreadable"
+    title = "The folder can't be read"
+
+
+class OtherFolder(SimileError):
+    """A collection of this name holds the images of another folder."""
+
+    code = "other_folder"
+    title = "The collection holds another folder"
+
+
 class InvalidRow(SimileError):
     """A row of manifest.csv has no path, too many cells, or a path of an earlier row."""
 

@@ -169,9 +169,11 @@ class StoredImages:
         root = Path(manifest.images_root)
         if self._images_root is not None:
             root = self._images_root / manifest.collection
-        # The real path: neither `..` nor a link may lead out of the images.
-        file, real_root = Path(os.path.realpath(root / item.path)), os.path.realpath(root)
-        if not file.is_relative_to(real_root) or not file.is_file():
+        # The real path: neither `..` nor a link may lead out of what the build has read.
+        file = Path(os.path.realpath(root / item.path))
+        allowed = (str(root), *manifest.linked_folders)
+        inside = any(file.is_relative_to(os.path.realpath(one)) for one in allowed)
+        if not inside or not file.is_file():
             message = f"the image of item {item.item_id} is not where the index saw it; {_WAY_OUT}"
             raise ImageGone(message)
         return file

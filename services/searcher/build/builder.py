@@ -9,9 +9,7 @@ import asyncio
 import contextlib
 import sqlite3
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -22,30 +20,30 @@ from services.searcher.build import disk_errors
 from services.searcher.build.build_lock import locked
 from services.searcher.build.build_thread import BuildThread
 from services.searcher.build.bulk_embedder import BulkEmbedder
-from services.searcher.build.journal import Content, FailedImage, FileFacts, Journal
+from services.searcher.build.journal import Content, FailedImage, Journal
+from services.searcher.build.reuse import KeptVersions, Sources
 from services.searcher.build.shown_build import shown_on_volume
 from services.searcher.build.source import folder as source
 from services.searcher.build.source.build_limits import BuildLimits
-from services.searcher.build.source.fingerprint import fingerprint
 from services.searcher.build.source.fitting import Fitter
-from services.searcher.build.version_writer import PreviousVersion, sweep, write_version
+from services.searcher.build.source.source_reader import code_of, list_images, read_all
+from services.searcher.build.vanished import Vanished
+from services.searcher.build.version_writer import sweep, write_version
 from services.searcher.progress import Progress
 from services.searcher.settings import IndexSettings
-from services.shared import cores, lifecycle
-from services.shared.errors import BuildFailed, SimileError, UnknownItem
+from services.shared import lifecycle
+from services.shared.errors import BuildFailed, SimileError
 from services.shared.messaging.broker import Broker
 from services.shared.messaging.request_reply import Inbox
 from services.shared.settings import SharedSettings
 from services.shared.volume.build_progress import BUILDING
-from services.shared.volume.items import ITEMS
 from services.shared.volume.manifest import Manifest
 from services.shared.volume.volume import Volume
 
 _log = structlog.get_logger(__name__)
 
 _PRUNED_AFTER_SECONDS: Final = 600
-_READERS: Final = min(4, cores.available())
-_BATCH_FILES: Final = 256
+_NONE_VANISHED: Final = Vanished()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,7 @@ class BuildReport:
     seconds: float
     published: bool
     pinned: bool = False
+    vanished: Vanished = _NONE_VANISHED
 
 
 async def build(
@@ -130,6 +129,9 @@ class _Build:
         self._settings = settings
         self._volume = volume
         self._journal = journal
+        self._images = source.FolderImages(request.folder, follow_symlinks=settings.follow_symlinks)
+        self._kept = KeptVersions(volume, request.collection, journal)
+        self._vanished = _NONE_VANISHED
         self._progress = BuildThread(progress)
         self._embedded = 0
         self._started = time.monotonic()
@@ -138,54 +140,40 @@ class _Build:
         folder = source.identity(self._request.folder)
         await self._progress.run(self._read_all)
         first, model_id = await self._learn_model(embedder)
-        previous = await self._progress.run(self._previous, model_id)
-        if previous is not None and previous.holds_content(first.sha256):
+        await self._progress.run(self._kept.open, model_id)
+        base = self._kept.base
+        if base is not None and base.holds_content(first.sha256):
             self._embedded -= 1
-        await self._embed_all(embedder, model_id, previous)
+        await self._embed_all(embedder, model_id)
         source.require_same(self._request.folder, folder)
         if not self._journal.usable():
             raise self._nothing_usable()
-        if previous is not None and await self._progress.run(
-            previous.is_current, self._journal, self._request.folder, self._settings
+        if base is not None and await self._progress.run(
+            base.is_current, self._journal, self._settings, self._sources()
         ):
             self._journal.forget_vectors()
-            return self._report(previous.manifest, published=False)
-        manifest = await self._progress.run(self._publish, model_id, previous)
+            return self._report(base.manifest, published=False)
+        manifest = await self._progress.run(self._publish, model_id)
         report = self._report(manifest, published=True)
         _log.info(
             "index published", action="index_published", collection=manifest.collection,
             index_version=manifest.version, count=manifest.count, embedded=report.embedded,
-            failed=len(report.failures), pinned=report.pinned,
+            failed=len(report.failures), vanished=report.vanished.count,
+            pinned=report.pinned,
         )  # fmt: skip
         return report
 
     def _read_all(self) -> None:
-        """Read every file's hash and header, in a thread; leave out files that are not images."""
-        folder = self._request.folder
-        total = self._journal.list_images(source.list_images(folder))
-        if not total:
-            message = f"{folder} holds no files: give a folder of images"
-            raise BuildFailed(message)
-        self._progress.begin("reading", total)
-        with ThreadPoolExecutor(_READERS, "read") as readers:
-            unread = self._journal.unread()
-            while some := list(islice(unread, _BATCH_FILES)):
-                reading = [
-                    (path, readers.submit(fingerprint, folder, path, known, self._limits))
-                    for path, known in some
-                ]
-                for path, facts in reading:
-                    self._note_file(path, facts)
-        self._journal.commit()
+        """In a thread: every file's hash and header. Raises ImagesMissing where many are gone."""
+        total = list_images(self._images, self._journal)
+        self._kept.forget_other_folder(self._request.folder)
+        read_all(self._images, self._journal, self._limits, self._progress, total)
+        self._vanished = self._kept.vanished()
+        self._vanished.require_few(self._settings.max_missing)
 
-    def _note_file(self, path: str, facts: Future[FileFacts]) -> None:
-        try:
-            self._journal.put_file(path, facts.result())
-        except (SimileError, OSError) as error:
-            self._journal.fail_file(path, _code(error), str(error))
-            self._progress.advance(failed=True)
-        else:
-            self._progress.advance()
+    def _sources(self) -> Sources:
+        linked = sorted(str(one) for one in self._images.linked)
+        return Sources(str(self._request.folder), tuple(linked))
 
     async def _learn_model(self, embedder: BulkEmbedder) -> tuple[Content, str]:
         """Return the first image that can be embedded, and the model id of the embedders."""
@@ -201,22 +189,9 @@ class _Build:
         why = "there is none" if failure is None else f"{failure.path}: {failure.detail}"
         return BuildFailed(f"no image of {self._request.folder} could be embedded: {why}")
 
-    def _previous(self, model_id: str) -> PreviousVersion | None:
-        if (version := pin.base_version(self._volume, self._request.collection)) is None:
-            return None
-        try:
-            previous = PreviousVersion(self._volume, self._request.collection, version)
-        except SimileError as error:
-            _log.warning(str(error), action=error.code, collection=self._request.collection)
-            return None
-        return previous if previous.manifest.model_id == model_id else None
-
-    async def _embed_all(
-        self, embedder: BulkEmbedder, model_id: str, previous: PreviousVersion | None
-    ) -> None:
-        """Embed each content without a vector, once."""
-        known = None if previous is None else previous.directory / ITEMS
-        count = await self._progress.run(self._journal.missing, model_id, known)
+    async def _embed_all(self, embedder: BulkEmbedder, model_id: str) -> None:
+        """Embed each content that has no vector yet, once."""
+        count = await self._progress.run(self._kept.find_missing, model_id)
         self._progress.begin("embedding", count)
         waiting = self._journal.missing_contents()
 
@@ -241,8 +216,8 @@ class _Build:
         except BuildFailed:
             raise
         except (SimileError, OSError) as error:
-            # All copies of the content fail with it.
-            files = self._journal.fail_content(content.sha256, _code(error), str(error))
+            # Its copies fail with it.
+            files = self._journal.fail_content(content.sha256, code_of(error), str(error))
             self._progress.advance(files, failed=True)
             return None
         if model_id is not None and embedded.model_id != model_id:
@@ -256,17 +231,16 @@ class _Build:
         self._progress.advance()
         return embedded.model_id
 
-    def _publish(self, model_id: str, previous: PreviousVersion | None) -> Manifest:
-        """Write every file of the new version, publish and activate it; in a thread."""
+    def _publish(self, model_id: str) -> Manifest:
+        """In a thread: write every file of the new version, publish and activate it."""
         building = self._volume.home(self._request.collection) / BUILDING
         try:
             staging, manifest = write_version(
                 building,
-                self._request.collection,
-                self._request.folder,
+                self._sources(),
                 self._journal,
                 model_id,
-                previous,
+                self._kept,
                 self._settings,
                 progress=self._progress,
             )
@@ -290,11 +264,8 @@ class _Build:
             embedded=embedded,
             reused=manifest.count - embedded,
             failures=tuple(self._journal.failures()),
+            vanished=self._vanished,
             seconds=time.monotonic() - self._started,
             published=published,
             pinned=pin.pinned(self._volume, manifest.collection),
         )
-
-
-def _code(error: SimileError | OSError) -> str:
-    return error.code if isinstance(error, SimileError) else UnknownItem.code

@@ -15,8 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from services.searcher.build import vector_log
+from services.searcher.build import vanished, vector_log
 from services.searcher.build.source.source_image import SourceImage
+from services.searcher.build.vanished import Vanished
 from services.searcher.build.vector_log import VectorLog
 from services.shared.errors import InvalidRow
 from services.shared.volume.items import Item
@@ -27,6 +28,7 @@ _COMMITTED_AFTER_SECONDS: Final = 2.0
 _CACHE_KIBIBYTES: Final = 64 * 1024
 """Enough for the upper tree levels of a million rows in random order."""
 
+_IN_PREVIOUS: Final = "EXISTS (SELECT 1 FROM previous.items p WHERE p.sha256 = missing.sha256)"
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS hashes (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER,
   sha256 TEXT, width INTEGER, height INTEGER) WITHOUT ROWID;
@@ -151,27 +153,49 @@ class Journal:
             yield Content(row[1], row[0])
 
     def missing(self, model_id: str, previous_items: Path | None) -> int:
-        """Find the contents without a vector, here or in the previous version; return how many."""
+        """Find out which contents have no vector, here or in the version before; how many."""
         model = self._log_of(model_id).model
-        known = ""
-        self.commit()  # ATTACH is impossible within a transaction
-        if previous_items is not None:
-            address = f"{previous_items.absolute().as_uri()}?mode=ro&immutable=1"
-            self._connection.execute("ATTACH ? AS previous", (address,))
-            known = " AND NOT EXISTS (SELECT 1 FROM previous.items p WHERE p.sha256 = l.sha256)"
+        self.commit()  # nothing can be attached within a transaction
         # A table of the journal, not a temporary one: /tmp may be small.
         with self._connection:
             self._connection.execute("DELETE FROM missing")
             self._connection.execute(
-                "INSERT INTO missing SELECT min(path), sha256 FROM listing l"  # noqa: S608 (a constant)
+                "INSERT INTO missing SELECT min(path), sha256 FROM listing l"
                 " WHERE code IS NULL AND NOT EXISTS"
                 " (SELECT 1 FROM arrived a WHERE model = ? AND a.sha256 = l.sha256)"
-                f"{known} GROUP BY sha256",
+                " GROUP BY sha256",
                 (model,),
             )
         if previous_items is not None:
-            self._connection.execute("DETACH previous")
+            self.find_missing(previous_items)
+        return self.count_missing()
+
+    def find_missing(self, items: Path) -> None:
+        """Take the contents that a version has vectors of off the missing ones."""
+        with vanished.attached(self._connection, items), self._connection:
+            self._connection.execute(f"DELETE FROM missing WHERE {_IN_PREVIOUS}")  # noqa: S608 (a constant)
+
+    def misses_any_of(self, items: Path) -> bool:
+        """Return whether a version has vectors of missing contents."""
+        with vanished.attached(self._connection, items):
+            found = self._connection.execute(
+                f"SELECT 1 FROM missing WHERE {_IN_PREVIOUS} LIMIT 1"  # noqa: S608 (a constant)
+            ).fetchone()
+        return found is not None
+
+    def count_missing(self) -> int:
+        """Return how many contents have no vector yet."""
         return self._count("SELECT count(*) FROM missing")
+
+    def vanished(self, items: Path) -> Vanished:
+        """Find the images of a version that are no longer in the folder."""
+        self.commit()
+        return vanished.find(self._connection, items)
+
+    def forget_files(self) -> None:
+        """Forget what is known of files: their folder is another one."""
+        with self._connection:
+            self._connection.execute("DELETE FROM hashes")
 
     def missing_contents(self) -> Iterator[Content]:
         """Yield the contents that `missing` found, by path."""

@@ -109,6 +109,7 @@ class Manifest:
         measured: every plan that was tried.
         canaries: positions whose vectors must find themselves.
         images_root: the folder of the images, as the builder saw it.
+        linked_folders: the folders outside it that links in it led to, and that may be served.
     """
 
     collection: str
@@ -126,6 +127,7 @@ class Manifest:
     created_unix_ms: int
     canaries: tuple[int, ...]
     files: Mapping[str, StoredFile]
+    linked_folders: tuple[str, ...] = ()
     format: int = FORMAT
     metric: str = "angular"
 
@@ -156,6 +158,8 @@ class Manifest:
             raw["measured"] = tuple(
                 Measurement(**{**one, "plan": Plan(**one["plan"])}) for one in raw["measured"]
             )
+            # Manifests of earlier releases have none.
+            raw["linked_folders"] = tuple(str(one) for one in raw.get("linked_folders", ()))
             raw["shards"] = tuple(Shard(**shard) for shard in raw["shards"])
             manifest = cls(**{field.name: raw[field.name] for field in fields(cls)})
             _check(manifest)

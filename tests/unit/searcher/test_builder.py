@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,78 +18,21 @@ import pytest
 from PIL import Image
 
 from services.searcher.admin import pin, versions
-from services.searcher.build.builder import BuildReport, BuildRequest, build
-from services.searcher.progress import NoProgress, Progress
+from services.searcher.progress import NoProgress
 from services.searcher.settings import IndexSettings
 from services.shared.contracts import Failure
 from services.shared.errors import BuildFailed, BuildInProgress
 from services.shared.lifecycle import cancel
-from services.shared.messaging import topology
-from services.shared.messaging.memory import MemoryBroker
-from services.shared.settings import SharedSettings, load
-from services.shared.volume.items import Item, ItemCatalog
 from services.shared.volume.volume import Volume, read_vector
-from tests.support.fake_embedder import FakeEmbedder, fake_embedder, vector_of
+from tests.support.build_site import NAME, Site
+from tests.support.fake_embedder import fake_embedder, vector_of
 from tests.support.pictures import plain_jpeg
 from tests.support.volume import DIMENSION
-
-NAME = "birds"
-
-
-@dataclass
-class Site:
-    """Holds a folder of images, a volume, and a fake embedder on a broker in memory."""
-
-    folder: Path
-    volume: Volume
-    broker: MemoryBroker
-    embedder: FakeEmbedder
-    settings: IndexSettings
-
-    def draw(self, path: str, seed: int) -> bytes:
-        """Write a picture into the folder, and return its bytes."""
-        file = self.folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(plain_jpeg((seed, 2 * seed, 90), (40, 30)))
-        return file.read_bytes()
-
-    async def build(self, progress: Progress | None = None, **limits: int) -> BuildReport:
-        """Run a build; `limits` are the limits of callers."""
-        shared = load(SharedSettings, root=self.volume.root, replica="test", **limits)
-        request = BuildRequest(NAME, self.folder)
-        progress = progress or NoProgress()
-        return await build(
-            request, self.settings, shared, self.broker, self.volume, progress=progress
-        )
-
-    def items(self) -> list[Item]:
-        """Return the active version's items."""
-        return list(ItemCatalog(self.directory() / "items.sqlite"))
-
-    def directory(self) -> Path:
-        """Return the active version's folder."""
-        return self.volume.directory(NAME, self.volume.active(NAME))
 
 
 def left(site: Site) -> list[Path]:
     """Return the files that a build left in its folder `building`."""
     return sorted((site.volume.home(NAME) / "building").iterdir())
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    """Return a site with two labelled pictures and one without a label."""
-    broker = MemoryBroker()
-    await broker.start(topology.ALL)
-    async with fake_embedder(broker) as embedder:
-        folder = tmp_path / "images"
-        settings = IndexSettings(answer_timeout_seconds=5, trees=5)
-        site = Site(folder, Volume(tmp_path / "root"), broker, embedder, settings)
-        site.draw("red/one.jpg", 1)
-        site.draw("blue/deep/two.jpg", 2)
-        site.draw("three.jpg", 3)
-        yield site
-    await broker.close()
 
 
 async def test_labels_are_the_first_folders_names(site: Site) -> None:
@@ -286,7 +229,10 @@ def _replace(folder: Path) -> None:
 @pytest.mark.parametrize("stage", ["reading", "embedding"])
 @pytest.mark.parametrize(
     ("act", "words"),
-    [(_replace, "was replaced|could be embedded"), (shutil.rmtree, "can't be read|could be")],
+    [
+        (_replace, "was replaced|could be embedded|no longer there"),
+        (shutil.rmtree, "can't be read|could be|no longer there"),
+    ],
     ids=["replaced", "gone"],
 )
 async def test_a_folder_that_is_lost_in_the_middle_publishes_nothing(

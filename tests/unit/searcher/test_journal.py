@@ -14,6 +14,7 @@ import pytest
 from services.searcher.build import journal as journal_module
 from services.searcher.build import version_writer
 from services.searcher.build.journal import FileFacts, Journal
+from services.searcher.build.reuse import KeptVersions, Sources
 from services.searcher.build.source.source_image import SourceImage
 from services.searcher.build.tuning import Tuned
 from services.searcher.index import index
@@ -21,7 +22,7 @@ from services.searcher.progress import NoProgress
 from services.searcher.settings import IndexSettings
 from services.shared.volume.items import ItemCatalog
 from services.shared.volume.manifest import Plan
-from services.shared.volume.volume import read_vector
+from services.shared.volume.volume import Volume, read_vector
 
 MODEL = "fake@0123456789ab/pixels/16"
 DIMENSION = 16
@@ -110,8 +111,11 @@ def test_memory_does_not_grow_with_the_collection(
         assert journal.missing(MODEL, None) == MANY
         for content in journal.missing_contents():
             journal.put_vector(content.sha256, MODEL, vector_of(content.sha256))
+        building = tmp_path / "many" / "building"
+        building.mkdir(parents=True)
+        kept = KeptVersions(Volume(tmp_path), "many", journal)
         written, manifest = version_writer.write_version(
-            tmp_path, "many", tmp_path, journal, MODEL, None, IndexSettings(),
+            building, Sources(str(tmp_path), ()), journal, MODEL, kept, IndexSettings(),
             progress=NoProgress(),
         )  # fmt: skip
     _, peak = tracemalloc.get_traced_memory()

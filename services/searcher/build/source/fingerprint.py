@@ -11,7 +11,7 @@ from typing import Final
 
 from services.searcher.build.journal import Content, FileFacts
 from services.searcher.build.source.build_limits import BuildLimits, named, probe
-from services.searcher.build.source.folder import locate
+from services.searcher.build.source.folder import FolderImages
 from services.shared.errors import ImageTooLarge, UnknownItem
 
 _SETTLED_NS: Final = 2 * 10**9
@@ -21,12 +21,14 @@ _NEVER: Final = -(2**62)
 _one_large = threading.Lock()
 
 
-def fingerprint(folder: Path, path: str, known: FileFacts | None, limits: BuildLimits) -> FileFacts:
+def fingerprint(
+    images: FolderImages, path: str, known: FileFacts | None, limits: BuildLimits
+) -> FileFacts:
     """The file's facts; those known already where the file has not changed since.
 
     Raises UnknownItem for a file that can't be had, or what `probe` raises.
     """
-    file = locate(folder, path)
+    file = images.locate(path)
     if file is None:
         message = "the file is missing, or leads out of the folder"
         raise UnknownItem(message)

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import Final
+from pathlib import Path, PurePosixPath
 
 from services.searcher.build.source.listing import LISTING, read_listing
 from services.searcher.build.source.source_image import SourceImage
+from services.searcher.build.source.walk import Walk
 from services.shared.errors import BuildFailed, UnknownItem
 
-_LINK: Final = "a link to a folder, or to nothing: only links to files are followed"
 
+class FolderImages:
+    """Lists the images of a folder: those of manifest.csv if there is one, else every file.
 
-def list_images(folder: Path) -> Iterator[SourceImage]:
-    """The folder's images: those of manifest.csv if there is one, else every file; in any order.
-
-    Files whose name or folder begins with a dot are left out. Whether a file is an image shows
-    when it is read. Raises BuildFailed for a listing that can't be used.
+    Attributes:
+        folder: the folder, resolved.
+        linked: the real folders that followed links led to, after the images were listed.
     """
-    listing = folder / LISTING
-    for image in read_listing(listing) if listing.is_file() else _walked(folder):
-        yield _named(image)
+
+    def __init__(self, folder: Path, *, follow_symlinks: bool = False) -> None:
+        self.folder = folder
+        self.linked: Sequence[Path] = ()
+        self._follows = follow_symlinks
+
+    def __iter__(self) -> Iterator[SourceImage]:
+        """Yield the images in any order; whether a file is an image shows when it is read.
+
+        Raises BuildFailed for a listing or an ignore file that can't be used.
+        """
+        listing = self.folder / LISTING
+        images = self._listed(listing) if listing.is_file() else self._walked()
+        yield from map(_encodable, images)
+
+    def _walked(self) -> Iterator[SourceImage]:
+        walk = Walk(self.folder, follow_symlinks=self._follows)
+        yield from walk
+        self.linked = walk.linked
+
+    def _listed(self, listing: Path) -> Iterator[SourceImage]:
+        seen: dict[PurePosixPath, None] = {}
+        for image in read_listing(listing):
+            if self._follows:
+                seen.update(dict.fromkeys(PurePosixPath(image.path).parents))
+            yield image
+        links = (self.folder / parent for parent in seen)
+        self.linked = [one.resolve() for one in links if one.is_symlink() and one.is_dir()]
+
+    def locate(self, path: str) -> Path | None:
+        """Return the file of that relative path; None where it is missing or leads outside."""
+        try:
+            found = (self.folder / path).resolve()
+        except ValueError:  # a NUL in the listing
+            return None
+        inside = any(found.is_relative_to(one) for one in (self.folder.resolve(), *self.linked))
+        return found if inside and found.is_file() else None
 
 
 def identity(folder: Path) -> tuple[int, int]:
@@ -46,18 +78,8 @@ def require_same(folder: Path, before: tuple[int, int]) -> None:
         raise BuildFailed(message)
 
 
-def locate(folder: Path, path: str) -> Path | None:
-    """The file of that relative path, or None when it is missing or leads out of the folder."""
-    try:
-        found = (folder / path).resolve()
-    except ValueError:  # a NUL in the listing
-        return None
-    inside = found.is_relative_to(folder.resolve())
-    return found if inside and found.is_file() else None
-
-
-def _named(image: SourceImage) -> SourceImage:
-    """The same, or a fault for a name that neither the catalogue nor an answer could hold."""
+def _encodable(image: SourceImage) -> SourceImage:
+    """Return the image, with a fault for a name that neither catalogue nor answer could hold."""
     try:
         "".join((image.path, image.label, *chain(*image.attributes.items()))).encode()
     except UnicodeEncodeError:
@@ -65,34 +87,3 @@ def _named(image: SourceImage) -> SourceImage:
         fault = (UnknownItem.code, "its name, label or an attribute is not UTF-8")
         return SourceImage(readable, "", {}, fault)
     return image
-
-
-def _walked(folder: Path) -> Iterator[SourceImage]:
-    """Every file, as the disk lists it: a folder of a million is never held as a whole."""
-    waiting = [""]
-    while waiting:
-        inside = waiting.pop()
-        label = inside.partition("/")[0]
-        try:
-            with os.scandir(folder / inside) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    path = f"{inside}/{entry.name}" if inside else entry.name
-                    if _is(entry.is_dir, follow_symlinks=False):
-                        waiting.append(path)
-                    elif _is(entry.is_file):
-                        yield SourceImage(path, label, {})
-                    elif _is(entry.is_symlink):
-                        yield SourceImage(path, "", {}, (UnknownItem.code, _LINK))
-        except OSError as error:
-            fault = (UnknownItem.code, f"the folder can't be read: {error.strerror}")
-            yield SourceImage(inside or ".", label, {}, fault)
-
-
-def _is(asked: Callable[..., bool], **how: bool) -> bool:
-    """Whether the entry is that; what can't even be asked is nothing."""
-    try:
-        return asked(**how)
-    except OSError:
-        return False
