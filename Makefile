@@ -53,11 +53,13 @@ system: ## Install the tests' system packages: RabbitMQ, Chromium, Prometheus
 # Passed through the environment, unexpanded: neither a shell nor make interprets a space, a quote or a $.
 # Most shells do not expand the tilde of IMAGES=~/Pictures: `simile up` expands it.
 run: export RUN_IMAGES := $(value IMAGES)
+run: export RUN_COLLECTION := $(value COLLECTION)
 ifdef DEVICE
 run: export SIMILE_EMBEDDER_DEVICE := $(DEVICE)
 endif
 run: $(RUN_INSTALLED) ## Start Simile; IMAGES=folder searches your own images; PORT=8080, DEVICE=cuda
-	$(BIN)/simile up $(if $(PORT),--port $(PORT)) $(if $(value IMAGES),--images "$$RUN_IMAGES")
+	$(BIN)/simile up $(if $(PORT),--port $(PORT)) $(if $(value IMAGES),--images "$$RUN_IMAGES") \
+		$(if $(value COLLECTION),--collection "$$RUN_COLLECTION") $(if $(WATCH),--watch)
 
 # Tests that measure whole systems run one at a time. The other tests of hostile images measure the CPU
 # time of one process, which runs beside others.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +21,31 @@ PICTURE_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".webp")
 root_option = click.option(
     "--root", type=click.Path(path_type=Path), help="The volume of the indexes (SIMILE_ROOT)."
 )
+
+_follow_symlinks = click.option(
+    "--follow-symlinks",
+    is_flag=True,
+    help="Read the folders that symbolic links lead to (SIMILE_INDEX_FOLLOW_SYMLINKS).",
+)
+_allow_missing = click.option(
+    "--allow-missing",
+    is_flag=True,
+    help="Go on where many images are no longer there, as after a disk was unmounted "
+    "(SIMILE_INDEX_MAX_MISSING=1).",
+)
+
+
+def folder_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options for the folder of a collection; `folder_settings` takes their values."""
+    return _follow_symlinks(_allow_missing(command))
+
+
+def folder_settings(*, follow_symlinks: bool, allow_missing: bool) -> Mapping[str, object]:
+    """Return the index settings that the options set; None leaves the environment's."""
+    return {
+        "follow_symlinks": follow_symlinks or None,
+        "max_missing": 1.0 if allow_missing else None,
+    }
 
 
 def _url(context: click.Context, option: click.Parameter, value: str | None) -> str:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 import click
 from yarl import URL
 
-from services.cli.options import ImagesFolder, examples, require_with, root_option
+from services.cli.options import (
+    ImagesFolder,
+    examples,
+    folder_options,
+    folder_settings,
+    require_with,
+    root_option,
+)
 from services.cli.tables import console, echo
 from services.shared import lifecycle
 from services.shared.telemetry import Telemetry, logs
@@ -38,6 +45,8 @@ _AMQP_PORT: Final = 5672
     "--images", type=ImagesFolder(), help="The folder of your images; default: a drawn sample."
 )
 @click.option("--collection", help="The collection's name; default: the folder's.")
+@click.option("--watch", is_flag=True, help="Update the index whenever files of the folder change.")
+@folder_options
 @click.option("--host", help="The address to listen on (SIMILE_UPLOAD_HOST).")
 @click.option(
     "--port", type=int, help="The port of the web page (SIMILE_UPLOAD_PORT); 0 takes a free one."
@@ -65,6 +74,7 @@ def up(
     *,
     images: Path | None,
     collection: str | None,
+    watch: bool,
     host: str | None,
     port: int | None,
     admin_port: int | None,
@@ -74,6 +84,7 @@ def up(
     verbose: bool,
     root: Path | None,
     amqp_url: str | None,
+    **folder_flags: bool,
 ) -> None:
     """Start all services on this machine, and print `ready <url>` when queries are answered.
 
@@ -81,6 +92,7 @@ def up(
     and warnings are printed; elsewhere the log is printed as JSON.
     """
     require_with(context, "processes", "embedders", "searchers")
+    from services.local import folder_watch
     from services.local.first_query import require_key
     from services.local.source import source_of
     from services.local.up import LocalSettings
@@ -88,9 +100,15 @@ def up(
     show = _Show(terminal=sys.stdout.isatty(), verbose=verbose)
     show.first_line()
     given = LocalSettings.read(
-        root, amqp_url, admin_port=admin_port, upload={"host": host, "port": port}
+        root,
+        amqp_url,
+        admin_port=admin_port,
+        upload={"host": host, "port": port},
+        index=folder_settings(**folder_flags),
     )
     require_key(given.upload.api_keys_file)
+    if watch:
+        folder_watch.require_library()
     source = source_of(given.shared.root, images, collection)
     settings = given.serving(source, quiet=show.quiet)
     logs.configure(settings.shared.log_level, settings.shared.log_format)
@@ -102,7 +120,7 @@ def up(
     counts = {"embedder": embedders, "searcher": searchers} if processes else {}
 
     async def main(stop: asyncio.Event) -> None:
-        await _serve(settings, source, screen, stop, counts)
+        await _serve(settings, source, screen, stop, counts, watch=watch)
 
     lifecycle.run_process(main, settings.shared.event_loop, screen.failed)
 
@@ -137,6 +155,8 @@ async def _serve(
     screen: Screen,
     stop: asyncio.Event,
     counts: Mapping[str, int],
+    *,
+    watch: bool,
 ) -> None:
     """Run until `stop`.
 
@@ -146,7 +166,9 @@ async def _serve(
         screen: prints the progress.
         stop: ends the services.
         counts: the number of child processes by service; empty runs all in this process.
+        watch: whether the index follows the changes of the folder.
     """
+    from services.local import folder_watch
     from services.local import up as local
     from services.local.index_refresher import IndexBuild, IndexRefresher
     from services.searcher.build.build_metrics import BuildMetrics
@@ -166,7 +188,7 @@ async def _serve(
         work = IndexBuild(shared, settings.index, broker, source, measured)
         await local.up(
             services,
-            IndexRefresher(work, screen),
+            IndexRefresher(work, screen, folder_watch.changes if watch else None),
             stop=stop,
             on_stop=lambda: screen.step("stopping"),
         )

@@ -10,8 +10,10 @@ from typing import Final, Protocol
 import structlog
 from rich.console import Console
 
+from services.cli.index.output import vanished_lines
 from services.cli.tables import echo
 from services.searcher.build.journal import FailedImage
+from services.searcher.build.vanished import Vanished
 from services.searcher.progress import Progress, ReportedProgress, RichProgress
 from services.shared import lifecycle
 from services.shared.errors import SimileError
@@ -21,6 +23,7 @@ from services.shared.volume.build_progress import BuildProgress
 _log = structlog.get_logger(__name__)
 
 _MAX_NAMED: Final = 10
+_NONE_VANISHED: Final = Vanished()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +35,14 @@ class Served:
         count: the images that can be searched.
         left_out: the files that can't; None until the folder is compared with the index.
         changed: whether the last build published a version.
+        vanished: the images of the version before that are no longer in the folder.
     """
 
     collection: str
     count: int
     left_out: Sequence[FailedImage] | None
     changed: bool = False
+    vanished: Vanished = _NONE_VANISHED
 
 
 class Screen(Protocol):
@@ -97,6 +102,10 @@ class LogScreen:
             named = [f"{one.path}: {one.detail}" for one in served.left_out[:_MAX_NAMED]]
             _log.warning("files left out", action="files_left_out", collection=served.collection,
                          count=len(served.left_out), first=named)  # fmt: skip
+        if served.vanished.count:
+            _log.warning("images are no longer there", action="images_vanished",
+                         collection=served.collection, count=served.vanished.count,
+                         first=list(served.vanished.first))  # fmt: skip
 
 
 def _log_progress(progress: BuildProgress) -> None:
@@ -165,6 +174,10 @@ def _images(count: int) -> str:
 
 
 def _left_out(served: Served) -> Iterator[str]:
+    if served.vanished.count:
+        first, *more = vanished_lines(served.vanished)
+        yield f"  missing     {first}"
+        yield from (f"            {line}" for line in more)
     failures = served.left_out or ()
     if not failures:
         return

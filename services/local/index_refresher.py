@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from services.local.source import Source
 from services.searcher.build import builder
 from services.searcher.build.build_metrics import BuildMetrics, MeasuredProgress
 from services.searcher.build.builder import BuildReport, BuildRequest
-from services.searcher.progress import Progress
+from services.searcher.progress import NoProgress, Progress
 from services.searcher.settings import IndexSettings
 from services.shared.errors import IndexCorrupt, NoIndex, SimileError, UnknownCollection
 from services.shared.messaging.broker import Broker
@@ -47,12 +48,48 @@ class IndexBuild:
 
 @dataclass(frozen=True, slots=True)
 class IndexRefresher:
-    """Builds the index while the services run, and reports when a query is answered."""
+    """Builds the index while the services run, and reports when a query is answered.
+
+    Attributes:
+        work: builds the index.
+        screen: shows what is done.
+        changes: yields when files of a folder have changed; None: the folder is read once.
+    """
 
     work: IndexBuild
     screen: Screen
+    changes: Callable[[Path], AsyncIterator[None]] | None = None
 
     async def refresh(self, url: str) -> None:
+        """Build the index and report ready, then again whenever files change."""
+        if self.changes is None:
+            await self._first_refresh(url)
+            return
+        changed = asyncio.Event()
+        # Watched from the start: a file may come while the first index is built.
+        await asyncio.gather(self._watch(self.changes, changed), self._follow(url, changed))
+
+    async def _watch(
+        self, changes: Callable[[Path], AsyncIterator[None]], changed: asyncio.Event
+    ) -> None:
+        async for _ in changes(self.work.source.folder):
+            changed.set()
+
+    async def _follow(self, url: str, changed: asyncio.Event) -> None:
+        await self._first_refresh(url)
+        self.screen.step(f"watching {self.work.source.folder}")
+        while True:
+            await changed.wait()
+            changed.clear()
+            try:
+                served = _served(await self.work.run(NoProgress()))
+            except SimileError as error:
+                self.screen.warn(f"the index is not brought up to date: {error}", error.code)
+            else:
+                if served.changed:
+                    self.screen.refreshed(served)
+
+    async def _first_refresh(self, url: str) -> None:
         """Build the index and report ready; an existing index of the folder is reported first."""
         served = self._serves()
         if served is None:
@@ -114,4 +151,10 @@ class IndexRefresher:
 
 def _served(report: BuildReport) -> Served:
     manifest = report.manifest
-    return Served(manifest.collection, manifest.count, report.failures, changed=report.published)
+    return Served(
+        manifest.collection,
+        manifest.count,
+        report.failures,
+        changed=report.published,
+        vanished=report.vanished,
+    )

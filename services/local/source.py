@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,13 +16,14 @@ from services.shared.errors import (
     InvalidSettings,
     MalformedRequest,
     NoIndex,
+    OtherFolder,
     UnknownCollection,
 )
+from services.shared.volume import names
 from services.shared.volume.build_progress import BUILDING
 from services.shared.volume.volume import Volume
 
 SAMPLE: Final = "sample"
-_MAX_NAME: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,22 +66,44 @@ class Source:
 def source_of(root: Path, images: Path | None, collection: str | None) -> Source:
     """Return the collection of the folder given, or of the sample that is drawn on first use.
 
-    Raises InvalidSettings for what can't be a collection's name.
+    Raises InvalidSettings for what can't be a collection's name, OtherFolder where the name is made
+    of the folder's and the collection of that name holds the images of another folder.
     """
+    volume = Volume(root)
     if collection is not None:
         try:
-            Volume(root).home(collection)
+            volume.home(collection)
         except MalformedRequest as error:
             raise InvalidSettings(str(error)) from error
     if images is None:
-        return Source(collection or SAMPLE, _drawn_folder(root), drawn=True)
-    return Source(collection or collection_name(images), images.resolve())
+        source = Source(collection or SAMPLE, _drawn_folder(root), drawn=True)
+    else:
+        source = Source(collection or collection_name(images), images.resolve())
+    if collection is None:
+        _require_own(volume, source)
+    return source
 
 
 def collection_name(folder: Path) -> str:
     """Make a collection's name of the folder's: lower case, other characters become `-`."""
-    name = re.sub(r"[^a-z0-9_-]+", "-", folder.resolve().name.lower()).strip("-_")
-    return name[:_MAX_NAME] or "images"
+    return names.name_of(folder.resolve().name) or "images"
+
+
+def _require_own(volume: Volume, source: Source) -> None:
+    """Raise OtherFolder where the collection of that name holds another folder's images."""
+    name, folder = source.collection, source.folder
+    try:
+        held = Path(volume.manifest(name, volume.active(name)).images_root)
+    except (UnknownCollection, NoIndex, IndexCorrupt, OSError):
+        return  # a build names what is wrong with the volume
+    if held.resolve() != folder.resolve():
+        other = names.name_of(f"{folder.parent.name}-{name}") or f"{name}-2"
+        message = (
+            f"the collection {name!r} holds the images of {held}, not of {folder}: name another "
+            f"collection (--collection {other}), or, where the folder was moved, the same one "
+            f"(--collection {name})"
+        )
+        raise OtherFolder(message)
 
 
 def _drawn_folder(root: Path) -> Path:

@@ -452,13 +452,6 @@ class FolderUnreadable(SimileError):
     title = "The folder can't be read"
 
 
-class OtherFolder(SimileError):
-    """A collection of this name holds the images of another folder."""
-
-    code = "other_folder"
-    title = "The collection holds another folder"
-
-
 class InvalidRow(SimileError):
     """A row of manifest.csv has no path, too many cells, or a path of an earlier row."""
 
@@ -506,6 +499,13 @@ class InvalidSettings(SimileError):
 
     code = "invalid_settings"
     title = "A setting is invalid"
+
+
+class OtherFolder(InvalidSettings):
+    """A collection of this name holds the images of another folder."""
+
+    code = "other_folder"
+    title = "The collection holds another folder"
 
 
 class FileUnusable(SimileError):

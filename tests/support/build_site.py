@@ -35,9 +35,13 @@ class Site:
         file.write_bytes(plain_jpeg((seed, 2 * seed, 90), (40, 30)))
         return file.read_bytes()
 
+    def shared(self, **limits: int) -> SharedSettings:
+        """Return the settings that all services share."""
+        return load(SharedSettings, root=self.volume.root, replica="test", **limits)
+
     async def build(self, progress: Progress | None = None, **limits: int) -> BuildReport:
         """Run a build; `limits` are the limits of callers."""
-        shared = load(SharedSettings, root=self.volume.root, replica="test", **limits)
+        shared = self.shared(**limits)
         request = BuildRequest(NAME, self.folder)
         progress = progress or NoProgress()
         return await build(

@@ -28,6 +28,8 @@ from services.cli.options import (
     ImagesFolder,
     collection_argument,
     examples,
+    folder_options,
+    folder_settings,
     json_option,
     optional_version_argument,
     require_folder,
@@ -70,6 +72,7 @@ for command in (activate, delete, duplicates, evaluate, explain, export, rollbac
     type=click.Choice(["auto", *get_args(MethodName)]),
     help="Try only this search method.",
 )
+@folder_options
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
 @lifecycle.exit_on_error
@@ -81,6 +84,7 @@ def build(
     method: str | None,
     root: Path | None,
     amqp_url: str | None,
+    **folder_flags: bool,
 ) -> None:
     """Embed the images of FOLDER, publish a new index version, and make it the active one.
 
@@ -94,7 +98,8 @@ def build(
     from services.local import up as local
     from services.local.source import source_of
 
-    settings = local.LocalSettings.read(root, amqp_url, index={"recall": recall, "method": method})
+    index = {"recall": recall, "method": method, **folder_settings(**folder_flags)}
+    settings = local.LocalSettings.read(root, amqp_url, index=index)
     require_folder(settings.shared.root)
     logs.configure("warning", settings.shared.log_format)
     source = source_of(settings.shared.root, folder, collection)

@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 from rich.table import Column
 
 from services.cli.tables import add_row, age, console, echo, new_table
+from services.shared.printable import printable
 from services.shared.volume.manifest import Manifest, Measurement
 
 if TYPE_CHECKING:
     from services.searcher.admin.versions import VersionRow
     from services.searcher.build.builder import BuildReport
+    from services.searcher.build.vanished import Vanished
     from services.searcher.progress import Progress
 
 MEGABYTE: Final = 1e6
@@ -158,6 +160,9 @@ def show_report(report: BuildReport) -> None:
         for failure in report.failures:
             add_row(table, failure.path, failure.code, failure.detail)
         console(stderr=True).print(table)
+    if report.vanished.count:
+        for line in vanished_lines(report.vanished):
+            echo(line, err=True)
     if report.published:
         show_plans(manifest)
     verb = "published" if report.published else "unchanged:"
@@ -172,3 +177,13 @@ def show_report(report: BuildReport) -> None:
         f"({report.embedded} embedded, {report.reused} reused, {len(report.failures)} left out) "
         f"in {report.seconds:.1f} s, recall@10 {manifest.recall:.3f} by {manifest.plan.method}"
     )
+
+
+def vanished_lines(vanished: Vanished) -> Iterator[str]:
+    """Yield the lines that name the images which are no longer there."""
+    count = vanished.count
+    yield f"{count:,} image{'' if count == 1 else 's'} no longer there:"
+    for path in vanished.first:
+        yield f"  {printable(path)}"
+    if count > len(vanished.first):
+        yield f"  and {count - len(vanished.first):,} more"

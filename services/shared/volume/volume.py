@@ -26,11 +26,11 @@ from services.shared.errors import (
     UnknownCollection,
     UnknownVersion,
 )
+from services.shared.volume import names
 from services.shared.volume.manifest import MANIFEST, VECTORS, Manifest
 
 _ACTIVE: Final = "ACTIVE"
 _VERSIONS: Final = "versions"
-_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TIME: Final = "%Y%m%dT%H%M%SZ"
 _LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 _VERSION: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{8}")
@@ -78,8 +78,8 @@ class Volume:
         """
         if not self.root.is_dir():
             return []
-        names = [path.name for path in self.root.iterdir()]
-        return sorted(name for name in names if _NAME.fullmatch(name))
+        found = [path.name for path in self.root.iterdir()]
+        return sorted(name for name in found if names.is_name(name))
 
     def collections(self) -> list[str]:
         """Return the collections that have an active version, sorted."""
@@ -194,11 +194,8 @@ class Volume:
 
     def home(self, collection: str) -> Path:
         """Return the collection's folder. Raises MalformedRequest for an invalid name."""
-        if not _NAME.fullmatch(collection):
-            message = (
-                f"{collection[:40]!r} can't be a collection's name: "
-                "use lower-case letters, digits, - and _, at most 63"
-            )
+        if not names.is_name(collection):
+            message = f"{collection[:40]!r} can't be a collection's name: {names.RULE}"
             raise MalformedRequest(message)
         return self.root / collection
 

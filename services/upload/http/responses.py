@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -187,5 +188,5 @@ def _facets(facets: Iterable[Facet]) -> list[dict[str, Any]]:
 
 
 def _urls(collection: str, item_id: str) -> dict[str, str]:
-    address = f"/v1/items/{collection}/{item_id}"
+    address = f"/v1/items/{quote(collection)}/{item_id}"
     return {"image_url": f"{address}/image", "thumbnail_url": f"{address}/thumbnail"}

@@ -14,6 +14,7 @@ from services.embedder.models import model
 from services.searcher.build.source.build_limits import BuildLimits, probe
 from services.searcher.build.source.fingerprint import fingerprint
 from services.searcher.build.source.fitting import fitted, small_picture
+from services.searcher.build.source.folder import FolderImages
 from services.searcher.settings import IndexSettings
 from services.shared import errors, imaging
 from services.shared.settings import SharedSettings
@@ -107,14 +108,14 @@ def test_an_image_left_out_by_a_limit_names_its_setting(
     """The error names the setting, so that the owner can admit the image."""
     (tmp_path / "a.png").write_bytes(pictures.encoded(Image.new("L", size), "PNG"))
     with pytest.raises(errors.SimileError, match=setting):
-        fingerprint(tmp_path, "a.png", None, LIMITS)
+        fingerprint(FolderImages(tmp_path), "a.png", None, LIMITS)
 
 
 def test_a_file_left_out_by_its_bytes_names_its_setting(tmp_path: Path) -> None:
     """The file is refused before reading."""
     (tmp_path / "a.png").write_bytes(bytes(LIMITS.read.max_bytes + 1))
     with pytest.raises(errors.ImageTooLarge, match="SIMILE_INDEX_IMAGE_MAX_BYTES"):
-        fingerprint(tmp_path, "a.png", None, LIMITS)
+        fingerprint(FolderImages(tmp_path), "a.png", None, LIMITS)
 
 
 def test_a_builds_limits_are_wider_than_callers_and_never_narrower() -> None:

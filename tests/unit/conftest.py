@@ -1,4 +1,4 @@
-"""Fixtures of the searcher's tests."""
+"""Fixtures of unit tests of several areas."""
 
 from __future__ import annotations
 
