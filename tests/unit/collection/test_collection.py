@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def test_a_published_version_reads_back(volume: Volume) -> None:
     version = volume.active("birds")
     manifest = volume.manifest("birds", version)
     assert Manifest.from_json(manifest.to_json()) == manifest
+    linked = replace(manifest, linked_folders=("/disk",))
+    assert Manifest.from_json(linked.to_json()) == linked
+    earlier = json.loads(manifest.to_json())
+    del earlier["linked_folders"]
+    assert Manifest.from_json(json.dumps(earlier)) == manifest
     assert (manifest.count, manifest.dimension) == (20, 8)
     directory = volume.directory("birds", version)
     assert list(ItemCatalog(directory / "items.sqlite")) == items(20)

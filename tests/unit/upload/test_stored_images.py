@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from services.shared.errors import TooManyPixels
+from services.shared.errors import ImageGone, TooManyPixels
 from services.upload import stored_images
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg, png
@@ -150,6 +151,25 @@ async def test_a_range_gets_the_whole_image(api: Api) -> None:
     for headers in ({}, {"If_Range": whole.headers["ETag"]}, {"If_Range": '"other"'}):
         answer = await _get(api, "image", Range="bytes=10-19", **headers)
         assert (answer.status, answer.body) == (200, whole.body)
+
+
+async def test_a_file_behind_a_followed_link_is_served(api: Api, tmp_path: Path) -> None:
+    """Where the build has followed the link: the manifest names the real folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (disk / "one.jpg").write_bytes(plain_jpeg((1, 2, 3), (30, 20)))
+    (api.images / "link").symlink_to(disk)
+    item = replace(api.items[1], path="link/one.jpg")
+    manifest = api.volume.manifest("birds", api.volume.active("birds"))
+    images = StoredImages(None, thumbnail_pixels=32, thumbnail_cache_bytes=0)
+    with pytest.raises(ImageGone):
+        await images.image(manifest, item)
+    followed = replace(manifest, linked_folders=(str(disk),))
+    assert (await images.image(followed, item)).media_type == "image/jpeg"
+    outside = replace(item, path="link/../secret.png")
+    (tmp_path / "secret.png").write_bytes(plain_jpeg((1, 2, 3), (30, 20)))
+    with pytest.raises(ImageGone):
+        await images.image(followed, outside)
 
 
 async def test_a_thumbnail_has_a_memory_limit(api: Api) -> None:
