@@ -71,6 +71,7 @@ _AMQP_PORT: Final = 5672
 @lifecycle.exit_on_error
 def up(
     context: click.Context,
+    /,
     *,
     images: Path | None,
     collection: str | None,
