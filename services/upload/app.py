@@ -32,7 +32,6 @@ from services.upload.http.retry_pacing import RetryPacing
 from services.upload.http.server import TimedRunner
 from services.upload.metrics import UploadMetrics
 from services.upload.query.image_input import ImageInput
-from services.upload.query.json_body import max_json_bytes
 from services.upload.query.limits import FORM_OVERHEAD_BYTES, BodyLimits
 from services.upload.query.remote_image import RemoteImages, SystemNames
 from services.upload.query.shrink import Shrinker
@@ -191,11 +190,7 @@ def application(
     metrics: UploadMetrics,
 ) -> web.Application:
     """Create the web application: API, page, and the handling of errors."""
-    limits = BodyLimits(
-        image=shared.image_limits,
-        batch_images=settings.max_batch_images,
-        batch_bytes=settings.batch_max_bytes,
-    )
+    limits = BodyLimits.of(settings, shared)
     bodies = _bodies(settings, limits, metrics)
     shrinker = Shrinker(limits.image, on=settings.shrink)
     remote = RemoteImages(
@@ -256,14 +251,11 @@ def _search_client(
 
 
 def _bodies(settings: UploadSettings, limits: BodyLimits, metrics: UploadMetrics) -> Bodies:
-    # An image in JSON is held as it came, and decoded.
-    of_json = max_json_bytes(limits.image.max_bytes) + limits.image.max_bytes
-    largest = max(of_json, limits.batch_bytes) + FORM_OVERHEAD_BYTES
     bodies = Bodies(
         BodyBounds(
             count=settings.max_bodies,
             # At least a single body of the maximum size can arrive.
-            held_bytes=max(settings.body_memory_bytes, 2 * largest),
+            held_bytes=max(settings.body_memory_bytes, 2 * limits.largest_bytes),
             bytes_per_second=settings.body_bytes_per_second,
             timeout_seconds=settings.body_timeout_seconds,
         ),

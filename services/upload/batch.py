@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,9 @@ from services.upload.query.body import read_header
 from services.upload.query.filter_warnings import filter_warnings
 from services.upload.query.image_input import ImageInput
 from services.upload.query.parameters import parse_search
+from services.upload.search.deadlines import batch_deadline
 from services.upload.search.queries import Found, SearchQuery, new_query_id
+from services.upload.search.reservations import Reservation
 from services.upload.search.search_client import SearchClient
 
 _log = structlog.get_logger(__name__)
@@ -62,45 +63,37 @@ class BatchHandler:
         caller, announced = request[ALLOWANCE].caller, request.content_length or 0
         announced = min(announced, self.inputs.limits.batch_bytes)
         with self.inputs.bodies.arriving(caller, announced) as body:
-            with self.client.reserve(caller, caller_deadline(request)):
-                # The request's head took a token for the first query.
-                reader = BatchReader(
-                    self.inputs.limits, body, self.inputs.fetch, request[ALLOWANCE].take
-                )
-                uploads, fields = await reader.read(request)
+            await self.client.admit_batch(request[QUERY_ID], caller_deadline(request))
+            # The request's head took a token for the first query.
+            reader = BatchReader(
+                self.inputs.limits, body, self.inputs.fetch, request[ALLOWANCE].take
+            )
+            uploads, fields = await reader.read(request)
             body.arrived()
             timeline = request[TIMELINE]
             timeline.lap("receive")
-            until = time.monotonic() + self.client.left_seconds(caller_deadline(request))
+            self.client.left_seconds(caller_deadline(request))
+            until = batch_deadline(
+                len(uploads),
+                caller_deadline(request),
+                self.client.deadline_seconds,
+                self.inputs.limits.batch_seconds,
+            )
             question, box = parse_search(fields, Route.BATCH)
             opened = await self.collections.open(question.collection)
             collection = opened.manifest.collection
             question = replace(question, collection=collection)
             warnings = await filter_warnings(self.collections, opened, question.filter)
-            # A batch leaves half of the slots to others.
-            places = asyncio.Semaphore(max(1, self.client.admission.embedding.limit // 2))
-            async with asyncio.TaskGroup() as group:
-                tasks = [
-                    group.create_task(
-                        self._outcome(
-                            upload,
-                            opened.manifest.model_id,
-                            SearchQuery(
-                                query_id=new_query_id(),
-                                traceparent=request[TRACEPARENT],
-                                timeline=timeline.copy(),
-                                question=question,
-                                box=box,
-                                deadline=until,
-                            ),
-                            places,
-                            warnings,
-                        )
-                    )
-                    for upload in uploads
-                ]
+            batch = SearchQuery(
+                query_id=request[QUERY_ID],
+                traceparent=request[TRACEPARENT],
+                timeline=timeline,
+                question=question,
+                box=box,
+                deadline=until,
+            )
+            outcomes = await self._outcomes(uploads, batch, opened.manifest.model_id, warnings)
         timeline.lap("images")
-        outcomes = [task.result() for task in tasks]
         codes = Counter(outcome.code for outcome in outcomes)
         for code, count in codes.items():
             self.metrics.batch_images.labels(code=code).inc(count)
@@ -118,17 +111,33 @@ class BatchHandler:
         }
         return responses.json_response(answer)
 
+    async def _outcomes(
+        self,
+        uploads: Sequence[Upload],
+        batch: SearchQuery,
+        model_id: str,
+        warnings: Sequence[str],
+    ) -> list[_Outcome]:
+        """Ask for each image as a query of its own, with the parameters of the batch."""
+        async with asyncio.TaskGroup() as group:
+            tasks = []
+            for upload in uploads:
+                timeline = batch.timeline.copy()
+                query = replace(batch, query_id=new_query_id(), timeline=timeline)
+                answering = self._outcome(upload, model_id, query, batch.query_id, warnings)
+                tasks.append(group.create_task(answering))
+        return [task.result() for task in tasks]
+
     async def _outcome(
         self,
         upload: Upload,
         model_id: str,
         query: SearchQuery,
-        places: asyncio.Semaphore,
+        batch: str,
         warnings: Sequence[str],
     ) -> _Outcome:
         try:
-            async with places:
-                found = await self._found(upload.content, model_id, query)
+            found = await self._found(upload.content, model_id, query, batch)
             answer = self._answer(query, found, warnings)
         except SimileError as error:
             problem = problem_body(error, query.query_id)
@@ -141,7 +150,7 @@ class BatchHandler:
         return outcome
 
     async def _found(
-        self, content: bytes | SimileError, model_id: str, query: SearchQuery
+        self, content: bytes | SimileError, model_id: str, query: SearchQuery, batch: str
     ) -> Found:
         if isinstance(content, SimileError):
             raise content
@@ -155,7 +164,8 @@ class BatchHandler:
             query.timeline.lap("sniff")
             return sent
 
-        return await self.client.search(query, content, prepare=shrunk)
+        reservation = Reservation(batch=batch)
+        return await self.client.search(query, content, reservation, shrunk)
 
     def _answer(self, query: SearchQuery, found: Found, warnings: Sequence[str]) -> dict[str, Any]:
         query.timeline.lap("reply")

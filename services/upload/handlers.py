@@ -75,7 +75,7 @@ class Handlers:
                 query = _query(request, question, until, box)
                 found = await self._by_image(request, query, image, opened, reservation)
             else:
-                self.client.release(reservation)
+                self.client.admission.embedding.release(reservation)
                 opened, question, box = await self._question_of(fields)
                 query = _query(request, question, until)
                 found = await self.client.similar(query, given_vector(vector, box, opened))

@@ -4,6 +4,9 @@ The pace is measured by this replica: for each answer, the number of queries in 
 when its query was sent, over its duration. Under load that is the rate of answers;
 otherwise it is lower than that rate, and never higher.
 
+The images of all batches together use at most half of the slots, so that single queries find a free
+one. They wait in a queue of their own, and batches take turns.
+
 A query takes a slot when its image has arrived. Shortly before, while the image is arriving,
 a slot is reserved: a fast caller is not refused after its whole image was sent, and a
 slow one does not block others.
@@ -21,6 +24,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, TypeVar
 
 from services.shared.errors import Overloaded, SimileError
+from services.upload.search.batch_queue import BatchQueue
 from services.upload.search.reservations import Reservation, Reservations
 
 _Error = TypeVar("_Error", bound=SimileError)
@@ -31,7 +35,12 @@ _SHARE: Final = 0.8
 _CALLERS_SHARE: Final = 0.25
 """The maximum share of slots that are reserved for arriving images of a single caller."""
 
-_MIN_IN_FLIGHT: Final = 4
+_BATCHES_SHARE: Final = 0.5
+"""The share of slots that the images of batches may use, and at least a slot."""
+
+_SOME_BATCH: Final = "batch"
+
+MIN_IN_FLIGHT: Final = 4
 """The queries that are always admitted: without answers the pace could not be measured."""
 
 _WEIGHT: Final = 0.1
@@ -61,6 +70,8 @@ class Admission:
         self._asked = 0
         self._reservations = Reservations(clock)
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._batches = BatchQueue()
+        self._of_batches = 0
         self.in_flight = 0
 
     @property
@@ -71,13 +82,13 @@ class Admission:
     @property
     def waiting(self) -> int:
         """Return the number of queries that wait for a place."""
-        return len(self._waiting)
+        return len(self._waiting) + len(self._batches)
 
     def _limit_within(self, seconds: float) -> int:
         if self._pace is None:
             return self._max_in_flight
         in_time = int(self._pace * min(seconds, self._deadline_seconds) * _SHARE)
-        return min(self._max_in_flight, max(_MIN_IN_FLIGHT, in_time))
+        return min(self._max_in_flight, max(MIN_IN_FLIGHT, in_time))
 
     @property
     def retry_after_seconds(self) -> int:
@@ -114,7 +125,7 @@ class Admission:
     def acquire_now(self, within_seconds: float = math.inf) -> Iterator[None]:
         """Take a slot for a query that is complete. Raises Overloaded if none is free."""
         self._require_place(within_seconds)
-        self.in_flight += 1
+        self._enter()
         try:
             yield
         finally:
@@ -126,14 +137,15 @@ class Admission:
 
         Raises Overloaded if none becomes free in time, or the reservation may not wait.
         """
+        batch = reservation.batch
         if self._reservations.end(reservation):
-            self.in_flight += 1
+            self._enter(batch)
         else:
-            await self._take(wait_seconds if reservation.waits else 0.0)
+            await self._take(wait_seconds if reservation.waits else 0.0, batch)
         try:
             yield
         finally:
-            self._leave()
+            self._leave(batch)
 
     @contextmanager
     def measure(self) -> Iterator[None]:
@@ -171,14 +183,22 @@ class Admission:
     def _free(self) -> bool:
         return self.in_flight + self._reservations.count < self.limit
 
-    async def _take(self, wait_seconds: float) -> None:
-        if self._free and not self._waiting:
-            self.in_flight += 1
+    @property
+    def _batches_turn(self) -> bool:
+        """Whether the next free slot may go to a batch: one of them, then half of the rest."""
+        if not self._of_batches:
+            return True
+        return not self._waiting and self._of_batches < self.limit * _BATCHES_SHARE
+
+    async def _take(self, wait_seconds: float, batch: str) -> None:
+        if self._may_enter(batch):
+            self._enter(batch)
             return
-        if wait_seconds <= 0 or len(self._waiting) >= self._max_in_flight:
+        # The images of batches are bounded by the bodies that hold them.
+        if wait_seconds <= 0 or (not batch and len(self._waiting) >= self._max_in_flight):
             raise self._full()
         turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
+        self._queue(turn, batch)
         try:
             async with asyncio.timeout(wait_seconds):
                 while not turn.done():
@@ -189,21 +209,50 @@ class Admission:
                 raise self._full() from None
         except asyncio.CancelledError:
             if turn.done():
-                self._leave()
+                self._leave(batch)
             raise
         finally:
-            with suppress(ValueError):
-                self._waiting.remove(turn)
+            self._unqueue(turn, batch)
 
-    def _leave(self) -> None:
+    def _may_enter(self, batch: str) -> bool:
+        """Return whether a query that has just come may take a slot at once."""
+        if batch:
+            return self._free and self._batches_turn and not self._batches
+        return self._free and not self._waiting
+
+    def _queue(self, turn: asyncio.Future[None], batch: str) -> None:
+        if batch:
+            self._batches.add(batch, turn)
+        else:
+            self._waiting.append(turn)
+
+    def _unqueue(self, turn: asyncio.Future[None], batch: str) -> None:
+        if batch:
+            self._batches.remove(batch, turn)
+            return
+        with suppress(ValueError):
+            self._waiting.remove(turn)
+
+    def _enter(self, batch: str = "") -> None:
+        self.in_flight += 1
+        self._of_batches += bool(batch)
+
+    def _leave(self, batch: str = "") -> None:
         self.in_flight -= 1
+        self._of_batches -= bool(batch)
         self._let_in()
 
     def _let_in(self) -> None:
         """Give free slots to waiting queries, in order."""
-        while self._waiting and self._free:
-            self.in_flight += 1
-            self._waiting.popleft().set_result(None)
+        while self._free:
+            if self._batches and self._batches_turn:
+                self._enter(_SOME_BATCH)
+                self._batches.pop().set_result(None)
+            elif self._waiting:
+                self._enter()
+                self._waiting.popleft().set_result(None)
+            else:
+                return
 
     def _observe(self, pace: float) -> None:
         self._pace = pace if self._pace is None else self._pace + _WEIGHT * (pace - self._pace)

@@ -83,12 +83,30 @@ class AdmissionControl:
             self._on_admission("ok")
             yield
 
-    @contextlib.contextmanager
-    def admit_search(self, within_seconds: float) -> Iterator[None]:
-        """Take a slot for a query that needs no embedder, at once. Raises Overloaded."""
-        with contextlib.ExitStack() as place:
+    async def admit_batch(self, batch: str, wait_seconds: float) -> None:
+        """Wait until a batch may send its images: a slot for one of them is free.
+
+        Raises Overloaded if none becomes free in time, or what require_open raises.
+        """
+        with self._refusing():
+            self._require_open(False)  # noqa: FBT003 (a callable takes it by place)
+            async with self.embedding.acquire(Reservation(batch=batch), wait_seconds):
+                pass
+
+    @contextlib.asynccontextmanager
+    async def admit_search(self, batch: str, within_seconds: float) -> AsyncIterator[None]:
+        """Take a slot for a query that needs no embedder. Raises Overloaded.
+
+        A query of a batch waits for its slot; others are refused at once if none is free.
+        """
+        async with contextlib.AsyncExitStack() as place:
             with self._refusing():
-                place.enter_context(self.searching.acquire_now(within_seconds))
+                if batch:
+                    reservation = Reservation(batch=batch)
+                    slot = self.searching.acquire(reservation, within_seconds)
+                    await place.enter_async_context(slot)
+                else:
+                    place.enter_context(self.searching.acquire_now(within_seconds))
             self._on_admission("ok")
             with self.searching.measure():
                 yield

@@ -18,12 +18,14 @@ class Reservation:
     Attributes:
         caller: the API key or the address of the sender.
         waits: the query may wait for a slot.
+        batch: the batch that the query is part of; empty for a query on its own.
         kept: a slot is reserved.
         ends: when the reservation expires.
     """
 
     caller: str = ""
     waits: bool = True
+    batch: str = ""
     kept: bool = False
     ends: float = 0.0
 

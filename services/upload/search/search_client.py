@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
@@ -35,6 +34,7 @@ from services.shared.telemetry.stopwatch import clock
 from services.upload.metrics import UploadMetrics
 from services.upload.search.admission import Admission
 from services.upload.search.admission_control import AdmissionControl
+from services.upload.search.deadlines import patience
 from services.upload.search.embedding_cache import EmbeddingCache, Vector
 from services.upload.search.queries import Found, QueryLimits, SearchQuery
 from services.upload.search.reservations import Reservation
@@ -75,7 +75,7 @@ class SearchClient:
         self._inbox = inbox
         self._embeddings = embeddings
         self._workers = workers
-        self._deadline_seconds = limits.deadline_seconds
+        self.deadline_seconds = limits.deadline_seconds
         self.admission = AdmissionControl(
             limits, require_open=self._require_open, on_admission=metrics.count_admission
         )
@@ -99,12 +99,12 @@ class SearchClient:
         or Overloaded, from the request's head.
         """
         known = may_be_known and self._embeddings.held_bytes > 0
-        with self.admission.reserve(caller, _patience(deadline), may_be_known=known) as reservation:
+        with self.admission.reserve(caller, patience(deadline), may_be_known=known) as reservation:
             yield reservation
 
-    def release(self, reservation: Reservation) -> None:
-        """Keep no place for a query that needs no embedder."""
-        self.admission.embedding.release(reservation)
+    async def admit_batch(self, batch: str, deadline: float | None) -> None:
+        """Wait until a batch may send images. Raises Overloaded, or as `require_open`."""
+        await self.admission.admit_batch(batch, self.left_seconds(deadline))
 
     def require_open(self) -> None:
         """Raise ShuttingDown or BrokerUnavailable if no query can be sent now."""
@@ -120,12 +120,12 @@ class SearchClient:
 
     def left_seconds(self, deadline: float | None) -> float:
         """Return the seconds left for an answer. Raises DeadlineExceeded if none are."""
-        left = _patience(deadline)
+        left = patience(deadline)
         if left <= 0:
             self._on_expired()
-            message = "the Request-Timeout was over before the query could be sent on"
+            message = "the time for the answer was over before the query could be sent on"
             raise DeadlineExceeded(message)
-        return min(left, self._deadline_seconds)
+        return min(left, self.deadline_seconds)
 
     async def search(
         self,
@@ -153,7 +153,7 @@ class SearchClient:
         if vector is not None:
             self.admission.embedding.release(reservation)
             try:
-                return await self.similar(query, vector)
+                return await self.similar(query, vector, reservation.batch)
             except ModelMismatch:
                 self._embeddings.drop(key)
         found = await self._search(query, image, reservation, prepare)
@@ -177,14 +177,17 @@ class SearchClient:
                 )  # fmt: skip
         return _found(answer)
 
-    async def similar(self, query: SearchQuery, vector: Vector) -> Found:
-        """Find the neighbours of a known vector, without an embedder."""
+    async def similar(self, query: SearchQuery, vector: Vector, batch: str = "") -> Found:
+        """Find the neighbours of a known vector, without an embedder.
+
+        batch: the batch that the query is part of, if any.
+        """
 
         def request(slip: Slip) -> Message:
             item = Embedding(slip, vector.raw)
             return Message.of(Embeddings(vector.model_id, vector.dimension, (item,)))
 
-        with self.admission.admit_search(_patience(query.deadline)):
+        async with self.admission.admit_search(batch, patience(query.deadline)):
             answer = await self._ask(
                 self.admission.searching, query, topology.SEARCH.name, self._inbox.queue, request
             )
@@ -215,8 +218,15 @@ class SearchClient:
     async def _placed(
         self, query: SearchQuery, reservation: Reservation
     ) -> AsyncIterator[SearchQuery]:
-        """Take a slot for a query that needs an embedder; its deadline includes the wait."""
+        """Take a slot for a query that needs an embedder; its deadline includes the wait.
+
+        An image of a batch waits as long as the batch may take.
+        """
         left = self.left_seconds(query.deadline)
+        if reservation.batch:
+            async with self.admission.admit_embedding(reservation, patience(query.deadline)):
+                yield query
+            return
         deadline = time.monotonic() + left
         async with self.admission.admit_embedding(reservation, left):
             yield replace(query, deadline=deadline)
@@ -260,7 +270,7 @@ class SearchClient:
             await self._workers.require(queue)
             await self._workers.require(reply_to)
             # A caller's own, shorter deadline shows nothing about the pace.
-            if timeout >= _SLOW_SHARE * self._deadline_seconds:
+            if timeout >= _SLOW_SHARE * self.deadline_seconds:
                 admission.too_late()
             late = f"no answer within {timeout:.3g} s; try again, or add embedders"
             raise admission.later(DeadlineExceeded(late)) from None
@@ -273,10 +283,6 @@ class SearchClient:
             await self._workers.wake(queue, message)
             raise
         await self._workers.require(reply_to)
-
-
-def _patience(deadline: float | None) -> float:
-    return math.inf if deadline is None else deadline - time.monotonic()
 
 
 def _found(answer: Answer) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +12,9 @@ import pytest
 from services.shared.errors import Overloaded
 from services.shared.lifecycle import cancel
 from services.upload.search.admission import Admission
+from services.upload.search.admission_control import AdmissionControl
+from services.upload.search.deadlines import batch_deadline
+from services.upload.search.queries import QueryLimits
 from services.upload.search.reservations import Reservation
 
 
@@ -206,3 +210,141 @@ async def _placed(admission: Admission, reservation: Reservation, wait_seconds: 
     """Return the queries in flight once the reservation's query has its slot."""
     async with admission.acquire(reservation, wait_seconds):
         return admission.in_flight
+
+
+class _Entered:
+    """Queries that stay in their slots until they are released, in the order of their entry."""
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._ends = dict[str, asyncio.Event]()
+        self._tasks = list[asyncio.Task[None]]()
+        self.names = list[str]()
+
+    def ask(self, *names: str) -> None:
+        """Ask for a slot each; a name such as `a1` is an image of batch `a`, `single1` is none."""
+        for name in names:
+            batch = "" if name.startswith("single") else name[0]
+            self._ends[name] = asyncio.Event()
+            self._tasks.append(asyncio.create_task(self._stay(name, Reservation(batch=batch))))
+
+    async def _stay(self, name: str, reservation: Reservation) -> None:
+        async with self._admission.acquire(reservation, 60):
+            self.names.append(name)
+            await self._ends[name].wait()
+
+    async def settle(self) -> list[str]:
+        """Return the names so far, after every task that can run has run."""
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return self.names
+
+    async def release(self, *names: str) -> list[str]:
+        """End these queries, and return the names of all that have entered."""
+        for name in names:
+            self._ends[name].set()
+        return await self.settle()
+
+    async def end(self) -> None:
+        """Let every query through."""
+        for end in self._ends.values():
+            end.set()
+        await asyncio.gather(*self._tasks)
+
+
+async def test_batches_together_use_half_of_the_slots(clock: _Clock) -> None:
+    """Single queries enter at once beside two batches, and the batches take turns."""
+    admission = _admission(clock, max_in_flight=4)
+    queries = _Entered(admission)
+    queries.ask("a1", "a2", "a3", "a4")
+    queries.ask("b1", "b2")
+    assert await queries.settle() == ["a1", "a2"]
+    queries.ask("single1", "single2")
+    assert await queries.settle() == ["a1", "a2", "single1", "single2"]
+    assert (await queries.release("a1"))[4:] == ["a3"]
+    assert (await queries.release("a2"))[5:] == ["b1"]
+    assert (await queries.release("a3"))[6:] == ["a4"]
+    assert (await queries.release("b1"))[7:] == ["b2"]
+    await queries.end()
+    assert (admission.in_flight, admission.waiting) == (0, 0)
+
+
+async def test_single_queries_go_before_all_images_of_a_batch_but_one(clock: _Clock) -> None:
+    """Neither starves: a batch that has no slot gets the next one, and further slots are single."""
+    admission = _admission(clock, max_in_flight=2)
+    queries = _Entered(admission)
+    queries.ask("single1", "single2")
+    await queries.settle()
+    queries.ask("a1", "a2", "single3", "single4")
+    assert await queries.settle() == ["single1", "single2"]
+    assert (await queries.release("single1"))[2:] == ["a1"]
+    assert (await queries.release("single2"))[3:] == ["single3"]
+    assert (await queries.release("single3"))[4:] == ["single4"]
+    assert (await queries.release("a1"))[5:] == ["a2"]
+    await queries.end()
+    assert (admission.in_flight, admission.waiting) == (0, 0)
+
+
+async def test_a_batch_gets_a_slot_however_few_there_are(clock: _Clock) -> None:
+    """With a single slot an image at a time is let in."""
+    queries = _Entered(_admission(clock, max_in_flight=1))
+    queries.ask("a1", "a2", "a3")
+    assert await queries.settle() == ["a1"]
+    assert await queries.release("a1") == ["a1", "a2"]
+    await queries.end()
+    assert queries.names == ["a1", "a2", "a3"]
+
+
+async def test_an_image_of_a_batch_that_leaves_takes_no_slot(clock: _Clock) -> None:
+    """A wait that is cancelled, or over, is forgotten; later images get the slot."""
+    admission = _admission(clock, max_in_flight=1)
+    async with admission.acquire(Reservation(batch="a"), 0):
+        gone = asyncio.create_task(_placed(admission, Reservation(batch="b")))
+        await asyncio.sleep(0)
+        await cancel(gone)
+        with pytest.raises(Overloaded):
+            await _placed(admission, Reservation(batch="b"), wait_seconds=0.01)
+        waiting = asyncio.create_task(_placed(admission, Reservation(batch="b")))
+        await asyncio.sleep(0)
+        assert admission.waiting == 1
+    assert await waiting == 1
+    assert (admission.in_flight, admission.waiting) == (0, 0)
+
+
+async def test_a_batch_waits_where_searches_are_slow() -> None:
+    """After slow searches few are let in at once: the images of a batch wait, none is refused."""
+    limits = QueryLimits(max_in_flight=256, deadline_seconds=5)
+    control = AdmissionControl(limits, require_open=lambda _: None, on_admission=lambda _: None)
+    for _ in range(100):
+        control.searching.too_late()
+    end = asyncio.Event()
+
+    async def search(batch: str) -> None:
+        async with control.admit_search(batch, 60):
+            await end.wait()
+
+    images = [asyncio.create_task(search("batch")) for _ in range(16)]
+    while control.searching.waiting < 14:
+        await asyncio.sleep(0)
+    assert control.searching.in_flight == 2
+    singles = [asyncio.create_task(search("")) for _ in range(2)]
+    while control.searching.in_flight < 4:
+        await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await search("")
+    end.set()
+    await asyncio.gather(*images, *singles)
+    assert (control.searching.in_flight, control.searching.waiting) == (0, 0)
+
+
+def test_a_batch_has_the_time_of_a_query_for_each_four_images() -> None:
+    """At most the time of the largest batch, and no more than its caller waits."""
+
+    def seconds(images: int, patience: float | None = None) -> float:
+        now = time.monotonic()
+        until = None if patience is None else now + patience
+        return batch_deadline(images, until, 5.0, 16.0) - now
+
+    assert [round(seconds(images), 1) for images in (1, 4, 5, 16, 32)] == [5, 5, 10, 16, 16]
+    assert round(seconds(16, 7.0), 1) == 7
+    assert round(batch_deadline(16, None, 30.0, 16.0) - time.monotonic(), 1) == 30

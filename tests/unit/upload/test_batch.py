@@ -144,8 +144,44 @@ class TestTwoSlots:
         assert _metric(api, "in_flight_queries") == 1
         await cancel(asking)
 
+    async def test_batches_together_leave_half_of_the_slots_to_others(self, api: Api) -> None:
+        """Two batches that wait for answers keep no single query out."""
+        other = plain_jpeg((1, 2, 3))
+        api.embedder.ignoring.update(PICTURES)
+        asking = [asyncio.create_task(_batch(api, *PICTURES)) for _ in range(2)]
+        # Both have been read: one image is sent, and all others wait.
+        while _metric(api, "waiting_queries") < 7:
+            await asyncio.sleep(0.005)
+        assert (await api.search(other)).status == 200
+        assert _metric(api, "in_flight_queries") == 1
+        for one in asking:
+            await cancel(one)
+
+    async def test_a_batch_waits_for_a_slot(self, api: Api) -> None:
+        """A batch that finds every slot taken is let in when one becomes free, and answered."""
+        taken = [plain_jpeg((200, 2, shade)) for shade in (10, 90)]
+        api.embedder.ignoring.update(taken)
+        asking = [asyncio.create_task(api.search(one)) for one in taken]
+        while _metric(api, "in_flight_queries") < 2:
+            await asyncio.sleep(0.005)
+        batch = asyncio.create_task(_batch(api, *PICTURES))
+        while _metric(api, "waiting_queries") < 1:
+            await asyncio.sleep(0.005)
+        await cancel(asking[0])
+        answer = await batch
+        assert [set(result) for result in answer.json["results"]] == [{"name", "answer"}] * 4
+        await cancel(asking[1])
+
+    async def test_a_batch_of_known_images_is_answered_whole(self, api: Api) -> None:
+        """Images whose vectors are cached wait for the slots of searches, too."""
+        await _batch(api, *PICTURES)
+        for _ in range(3):
+            answer = await _batch(api, *PICTURES)
+            assert [set(result) for result in answer.json["results"]] == [{"name", "answer"}] * 4
+        assert len(api.embedder.embedded) == len(PICTURES)
+
     async def test_a_batch_is_refused_before_it_is_read_without_a_free_slot(self, api: Api) -> None:
-        """With both slots taken, the refusal comes while the first image is being sent."""
+        """With both slots taken until the deadline, no image of the batch is read."""
         api.embedder.ignoring.update(PICTURES)
         asking = [asyncio.create_task(api.search(one)) for one in PICTURES[:2]]
         while _metric(api, "in_flight_queries") < 2:
@@ -157,7 +193,7 @@ class TestTwoSlots:
                 yield b"more"
                 await asyncio.sleep(0.01)
 
-        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        headers = {"Content-Type": "multipart/form-data; boundary=x", "Request-Timeout": "0.1"}
         answer = await api.ask("POST", BATCH, data=endless(), headers=headers)
         refused(answer, 503, "overloaded")
         for one in asking:
