@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,12 @@ MAX_CONSTRUCTOR_PARAMETERS = 6
 MAX_FOLDER_MODULES = 15
 
 
-def _functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+@functools.cache
+def _functions() -> list[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    return [*_walked()]
+
+
+def _walked() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
     for file in FILES:
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
