@@ -33,12 +33,15 @@ def require_library() -> None:
         raise MissingExtra(message)
 
 
-async def changes(folder: Path, *, rescan_ms: int = _RESCAN_MS) -> AsyncGenerator[None]:
+async def changes(
+    folder: Path, *, rescan_ms: int = _RESCAN_MS, retry_seconds: float = _ABSENT_SECONDS
+) -> AsyncGenerator[None]:
     """Yield when files have changed and rested for a moment, and now and then without a change.
 
     Args:
         folder: the folder, which is watched at any depth.
         rescan_ms: after how many milliseconds without a change to yield all the same.
+        retry_seconds: after how many seconds to watch again, once the folder cannot be watched.
     """
     import watchfiles  # noqa: PLC0415 (an extra)
 
@@ -57,9 +60,9 @@ async def changes(folder: Path, *, rescan_ms: int = _RESCAN_MS) -> AsyncGenerato
             async for _ in watching:
                 yield
         except FileNotFoundError:  # the folder is lost, or not drawn yet
-            await asyncio.sleep(_ABSENT_SECONDS)
+            await asyncio.sleep(retry_seconds)
         except OSError as error:  # more folders than the system watches, for instance
             _log.warning("the system reports no changes: the folder is read now and then",
                          action="watch_polls", folder=str(folder), why=str(error))  # fmt: skip
-            await asyncio.sleep(_ABSENT_SECONDS)
+            await asyncio.sleep(retry_seconds)
             polls = True

@@ -120,19 +120,21 @@ class InProcess:
     async def start(self) -> str:
         """Start upload, embedder and searcher, and return the base URL of upload."""
         settings, started = self._settings, asyncio.get_running_loop().create_future()
-        common = {"telemetry": self._telemetry}
+        telemetry = self._telemetry
         # In the order in which `stop` drains them.
         stops = [asyncio.Event() for _ in range(3)]
         works = (
             upload.run(
                 settings.upload, settings.shared, self._broker,
-                stop=stops[0], started=started, **common,
+                stop=stops[0], started=started, telemetry=telemetry,
             ),
             embedder.run(
-                settings.embedder, settings.shared, self._broker, stop=stops[1], **common
+                settings.embedder, settings.shared, self._broker,
+                stop=stops[1], telemetry=telemetry,
             ),
             searcher.run(
-                settings.searcher, settings.shared, self._broker, stop=stops[2], **common
+                settings.searcher, settings.shared, self._broker,
+                stop=stops[2], telemetry=telemetry,
             ),
         )  # fmt: skip
         for name, stop, work in zip(("upload", "embedder", "searcher"), stops, works, strict=True):

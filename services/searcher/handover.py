@@ -42,6 +42,7 @@ class Handover:
         metrics: SearcherMetrics,
         *,
         max_passes: int = _MAX_PASSES,
+        max_pause_seconds: float = _MAX_PAUSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Create a handover that knows of no other searcher yet.
@@ -51,12 +52,14 @@ class Handover:
             catalog: the collections of this searcher.
             metrics: the searcher's metrics.
             max_passes: how often a query may be returned, by all searchers together.
+            max_pause_seconds: the longest pause of a query before it is returned.
             clock: returns seconds.
         """
         self._broker = broker
         self._catalog = catalog
         self._metrics = metrics
         self._max_passes = max_passes
+        self._max_pause_seconds = max_pause_seconds
         self._clock = clock
         self._polled_at = float("-inf")
         self._others = False
@@ -99,7 +102,7 @@ class Handover:
         """Publish queries of the same model and passes as one message."""
         first = queries[0]
         pause = _FIRST_PAUSE_SECONDS * _GROWTH**first.passes
-        await asyncio.sleep(min(pause, _MAX_PAUSE_SECONDS))
+        await asyncio.sleep(min(pause, self._max_pause_seconds))
         dimension = len(first.item.vector) // _FLOAT_BYTES
         items = tuple(query.item for query in queries)
         message = Message.of(Embeddings(first.model_id, dimension, items))

@@ -27,7 +27,7 @@ _EMBEDDING: Final = "embedding"
 _ESTIMATE_AFTER: Final = 8
 """The first answers include an embedder's start and are no measure of its pace."""
 
-_REPORT_SECONDS: Final = 10.0
+REPORT_SECONDS: Final = 10.0
 
 
 class Progress(Protocol):
@@ -188,13 +188,18 @@ class ReportedProgress:
     """Reports a long build at intervals, where no terminal shows a bar."""
 
     def __init__(
-        self, say: Callable[[BuildProgress], None], clock: Callable[[], float] = time.monotonic
+        self,
+        say: Callable[[BuildProgress], None],
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        every_seconds: float = REPORT_SECONDS,
     ) -> None:
-        """Create a report; `say` gets the progress at most once in ten seconds."""
+        """Create a report; `say` gets the progress at most once in `every_seconds`."""
+        self._every_seconds = every_seconds
         self._counted = CountedProgress(NoProgress(), clock)
         self._say = say
         self._clock = clock
-        self._next = clock() + _REPORT_SECONDS
+        self._next = clock() + every_seconds
 
     def begin(self, stage: str, total: int | None, unit: str = "images") -> None:
         """Begin to count a stage."""
@@ -209,5 +214,5 @@ class ReportedProgress:
     def _report(self) -> None:
         now = self._clock()
         if now >= self._next:
-            self._next = now + _REPORT_SECONDS
+            self._next = now + self._every_seconds
             self._say(self._counted.shown())

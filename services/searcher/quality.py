@@ -49,8 +49,12 @@ class LiveQuality:
         if question == plain and self._free_samples.acquire(blocking=False):
             self._thread.submit(self._compare, index, vector, answer)
 
+    def wait(self) -> None:
+        """Wait until the samples taken so far are compared."""
+        self._thread.submit(lambda: None).result()
+
     def close(self) -> None:
-        """Stop comparing."""
+        """Stop comparing, and drop the samples that wait."""
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _compare(self, index: Index, vector: Vectors, answer: Neighbors) -> None:

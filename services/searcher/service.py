@@ -46,6 +46,7 @@ async def run(
     *,
     stop: asyncio.Event,
     telemetry: Telemetry,
+    canary_timeout_seconds: float = _CANARY_TIMEOUT_SECONDS,
 ) -> None:
     """Serve until `stop`, then answer the queries received. Raises StageDied."""
     metrics = SearcherMetrics(telemetry.registry)
@@ -82,7 +83,7 @@ async def run(
             "catalog": catalog.follow(settings.poll_seconds),
             "queries": consumer.consume(),
             "batches": consumer.watch_batches(),
-            **_canary_stages(shared, broker, catalog, metrics, health),
+            **_canary_stages(shared, broker, catalog, metrics, health, canary_timeout_seconds),
         }
         try:
             await lifecycle.supervise(
@@ -106,6 +107,7 @@ def _canary_stages(
     catalog: Catalog,
     metrics: SearcherMetrics,
     health: Health,
+    timeout_seconds: float,
 ) -> Mapping[str, Coroutine[Any, Any, None]]:
     if shared.canary_seconds == 0:
         return {}
@@ -116,7 +118,7 @@ def _canary_stages(
         CanaryChoice(catalog, shared.replica).choose,
         judge,
         period_seconds=shared.canary_seconds,
-        timeout_seconds=_CANARY_TIMEOUT_SECONDS,
+        timeout_seconds=timeout_seconds,
     )
     health.ready_when("searcher canary", lambda: canary.unready)
     return {"canary inbox": inbox.run(), "canary": canary.run()}

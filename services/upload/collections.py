@@ -75,6 +75,7 @@ class CollectionReader:
         default_collection: str | None,
         images: StoredImages,
         hidden: frozenset[str] = frozenset(),
+        look_again_seconds: float = _LOOK_AGAIN_SECONDS,
     ) -> None:
         self._volume = volume
         self.images = images
@@ -82,6 +83,7 @@ class CollectionReader:
         self._opened: dict[str, OpenCollection] = {}
         self._versions = Following(volume, self._open)
         self._looked: dict[str | None, tuple[float, OpenCollection]] = {}
+        self._look_again_seconds = look_again_seconds
         self._recent: str | None = None
         self._counting = asyncio.Lock()
 
@@ -96,7 +98,7 @@ class CollectionReader:
         # Dropped first: this entry would hold a removed collection's version.
         self._looked.pop(collection, None)
         opened = await asyncio.to_thread(self._current, collection)
-        self._looked[collection] = (time.monotonic() + _LOOK_AGAIN_SECONDS, opened)
+        self._looked[collection] = (time.monotonic() + self._look_again_seconds, opened)
         self._recent = opened.manifest.collection
         return opened
 

@@ -35,7 +35,7 @@ _LARGE_MEMORY: Final = 128 * 2**20
 _MAX_MEMORY: Final = 768 * 2**20
 """A build accepts images whose thumbnail would need all of upload's memory."""
 _MAX_SEEN: Final = 50_000
-_SETTLED_NS: Final = 2 * 10**9
+_SETTLED_SECONDS: Final = 2.0
 """Within the resolution of a file system's clock a file may change without new times."""
 _SERVER_FAULT: Final = 500
 _WAY_OUT: Final = "put it back, or build the index again"
@@ -78,8 +78,17 @@ class StoredImages:
         thumbnail_pixels: int,
         thumbnail_cache_bytes: int,
         max_thumbnail_memory: int = _MAX_MEMORY,
+        settled_seconds: float = _SETTLED_SECONDS,
     ) -> None:
-        """max_thumbnail_memory: the maximum of bytes for decoding a thumbnail."""
+        """Create a reader with an empty cache.
+
+        Args:
+            images_root: the folder of the collections' images, in place of the manifests'.
+            thumbnail_pixels: the longest side of a thumbnail.
+            thumbnail_cache_bytes: the size of the cache.
+            max_thumbnail_memory: the maximum of bytes for decoding a thumbnail.
+            settled_seconds: the age from which a file's times show that its bytes are the same.
+        """
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
         self._thumbnails = LRUCache[str, bytes](thumbnail_cache_bytes, len)
@@ -87,6 +96,7 @@ class StoredImages:
         self._making = asyncio.Semaphore(_MAX_THUMBNAILS)
         self._max_memory = max_thumbnail_memory
         self._one_large = threading.Lock()
+        self._settled_ns = round(1e9 * settled_seconds)
 
     async def known_sha256(self, manifest: Manifest, item: Item) -> str | None:
         """Return the hash of the item's file if it is known without reading, otherwise None.
@@ -146,7 +156,7 @@ class StoredImages:
 
     def _read(self, manifest: Manifest, item: Item) -> tuple[bytes, str, _State | None]:
         with _gone_without(item):
-            content, state = _read(self._file(manifest, item))
+            content, state = _read(self._file(manifest, item), self._settled_ns)
         return content, hashlib.sha256(content).hexdigest(), state
 
     def _media_type(self, item: Item, content: bytes) -> str:
@@ -183,13 +193,13 @@ def _key(manifest: Manifest, item: Item) -> tuple[str, str]:
     return manifest.collection, item.path
 
 
-def _read(file: Path) -> tuple[bytes, _State | None]:
+def _read(file: Path, settled_ns: int) -> tuple[bytes, _State | None]:
     """Return the bytes, and the state that guarantees them; None if uncertain."""
     with file.open("rb") as opened:
         before = _state_of(os.fstat(opened.fileno()))
         content = opened.read()
         after = _state_of(os.fstat(opened.fileno()))
-    settled = time.time_ns() - max(after.mtime_ns, after.ctime_ns) > _SETTLED_NS
+    settled = time.time_ns() - max(after.mtime_ns, after.ctime_ns) > settled_ns
     return content, after if settled and before == after else None
 
 

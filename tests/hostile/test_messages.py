@@ -136,7 +136,7 @@ async def _serving(node: Node, name: str, work: Any) -> AsyncIterator[Served]:
     running = asyncio.create_task(work(broker, stop, telemetry))
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while telemetry.health.not_ready() or not telemetry.health._ready:
+            while telemetry.health.not_ready() or not telemetry.health.ready_checks:
                 await asyncio.sleep(0.02)
         yield Served(running, telemetry, broker)
     finally:

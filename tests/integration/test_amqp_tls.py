@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
-import aiormq
 import pytest
+from yarl import URL
 
 from services.shared.errors import BrokerUnavailable, InvalidSettings
 from services.shared.messaging.broker import Message, Queue
@@ -21,6 +22,8 @@ from tests.support.running import free_port
 
 QUEUE = Queue(name="test.tls")
 HOST = "localhost"
+TLS_ALERT = b"\x15"
+"""The first byte of a TLS server's answer to bytes that are not TLS."""
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +78,10 @@ async def test_messages_travel_over_tls(url: str, authority: Authority, client: 
     (delivery,) = await consumer.take(1)
     assert delivery.body == b"over tls"
     delivery.ack()
-    opened = broker._publishing.opened
-    assert opened is not None
-    assert isinstance(opened.publisher.connection, aiormq.Connection)
-    assert isinstance(opened.publisher.connection.ssl_context, ssl.SSLContext)
     await broker.close()
+    with socket.create_connection((HOST, URL(url).port or 0), timeout=20) as plain:
+        plain.sendall(b"AMQP\x00\x00\x09\x01")
+        assert plain.recv(1) == TLS_ALERT, "the port accepts AMQP without TLS"
 
 
 async def test_another_ca_is_refused(url: str, client: Pair, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -192,11 +193,18 @@ async def test_a_query_is_passed_on_to_the_searcher_that_has_the_collection(syst
     assert system.full.metric("redelivered_total") == system.empty.metric("redelivered_total") == 0
 
 
+@pytest.fixture
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let searchers return queries after short pauses."""
+    quick = partial(Handover, max_pause_seconds=0.02)
+    monkeypatch.setattr("services.searcher.service.Handover", quick)
+
+
+@pytest.mark.usefixtures("_short_pauses")
 async def test_a_collection_that_no_searcher_has_is_refused_after_some_passes(
-    system: System, monkeypatch: pytest.MonkeyPatch
+    system: System,
 ) -> None:
     """The refusal has its reason; queries are not passed on for their whole deadline."""
-    monkeypatch.setattr("services.searcher.handover._MAX_PAUSE_SECONDS", 0.02)
     system.empty.publish("birds")
     await system.until_consumers(2)
     assert set(await system.answers(20, "fish")) == {"no_index"}

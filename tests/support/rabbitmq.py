@@ -84,6 +84,11 @@ class Node:
             time.sleep(0.02)
         self.spoke = time.monotonic()
 
+    @property
+    def pid(self) -> int | None:
+        """Return the process whose child is the Erlang VM, or None while no node runs."""
+        return None if self._process is None else self._process.pid
+
     def speaks(self) -> bool:
         """Return whether the port answers an AMQP greeting."""
         try:

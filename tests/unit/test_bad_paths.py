@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +15,7 @@ from click.testing import CliRunner, Result
 from services.cli.main import main
 from services.shared.lifecycle import ExitCode
 from services.shared.volume.volume import Volume
+from tests.support.full_disk import full_disk
 from tests.support.volume import items, publish_version, unit_vectors
 
 _USAGE = 2
@@ -139,21 +137,10 @@ def test_a_picture_that_can_not_be_is_refused_first(
     _is_refused(_run(*command, out, "--root", str(volume.root)), words)
 
 
-@contextlib.contextmanager
-def _full_disk() -> Iterator[None]:
-    """Let no file grow: a write fails as it does on a full disk, and names no file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 @pytest.mark.parametrize("command", _PICTURES, ids=" ".join)
 def test_a_picture_that_finds_no_room_is_named(volume: Volume, command: list[str]) -> None:
     """The command prints its findings, and reports that the picture can't be written."""
-    with _full_disk():
+    with full_disk():
         result = _run(*command, "x.png", "--root", str(volume.root))
     lines = result.stderr.splitlines()
     assert lines[-1].startswith("simile: ")
@@ -169,7 +156,7 @@ def test_a_volume_without_room_keeps_its_active_version(volume: Volume, command:
     """The active version remains active when the disk is full."""
     named = [part.format(old=volume.versions("birds")[0]) for part in command]
     active = volume.active("birds")
-    with _full_disk():
+    with full_disk():
         result = _run(*named, "--root", str(volume.root))
     _ends_by_name(result, "file_unusable")
     assert "File too large" in result.stderr

@@ -19,7 +19,6 @@ from services.cli.up_screen import LogScreen, Served, TerminalScreen
 from services.local import first_query, process_manager, running_up
 from services.local.source import Source, source_of
 from services.local.up import LocalSettings
-from services.searcher import progress as progress_module
 from services.searcher.build.journal import FailedImage
 from services.searcher.progress import NoProgress, ReportedProgress
 from services.shared.errors import BuildInProgress, InvalidSettings
@@ -147,7 +146,7 @@ async def test_a_late_first_answer_is_reported_with_its_reason(unused_tcp_port: 
         )
 
 
-def test_progress_is_spoken_now_and_then() -> None:
+def test_progress_is_reported_at_intervals() -> None:
     """Progress is reported at most once in ten seconds, with the counts of that moment."""
     clock, said = Clock(), list[BuildProgress]()
     progress = ReportedProgress(said.append, clock)
@@ -163,12 +162,9 @@ def test_progress_is_spoken_now_and_then() -> None:
     assert [(one.done, one.failed) for one in said] == [(51, 0), (53, 1)]
 
 
-def test_a_build_in_a_pipe_speaks_on_standard_error(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_in_a_pipe_reports_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     """A build without a terminal prints lines instead of a bar."""
-    monkeypatch.setattr(progress_module, "_REPORT_SECONDS", 0.0)
-    with shown_progress() as progress:
+    with shown_progress(every_seconds=0.0) as progress:
         progress.begin("embedding", 4)
         progress.advance()
     assert "index build: 1 of 4 images" in capsys.readouterr().err.splitlines()

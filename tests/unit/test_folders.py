@@ -184,7 +184,6 @@ async def test_a_system_that_reports_nothing_is_asked_now_and_then(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More folders than inotify watches: the folder is polled."""
-    monkeypatch.setattr(folder_watch, "_ABSENT_SECONDS", 0.0)
     options = await _asked(tmp_path, monkeypatch, [OSError("OS file watch limit reached")])
     assert [one["force_polling"] for one in options] == [None, True]
 
@@ -192,7 +191,7 @@ async def test_a_system_that_reports_nothing_is_asked_now_and_then(
 async def _asked(
     folder: Path, monkeypatch: pytest.MonkeyPatch, errors: Sequence[OSError]
 ) -> list[dict[str, Any]]:
-    """Return the options of each watch until one yields; the first watches fail so."""
+    """Return the options of each watch until a watch yields; the first watches raise `errors`."""
     options: list[dict[str, Any]] = []
 
     async def awatch(_: Path, **given: Any) -> AsyncIterator[set[object]]:
@@ -202,7 +201,7 @@ async def _asked(
         yield set()
 
     monkeypatch.setattr(watchfiles, "awatch", awatch)
-    watching = folder_watch.changes(folder)
+    watching = folder_watch.changes(folder, retry_seconds=0)
     await anext(watching)
     await watching.aclose()
     return options

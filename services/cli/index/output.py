@@ -24,15 +24,22 @@ MEGABYTE: Final = 1e6
 
 
 @contextlib.contextmanager
-def shown_progress() -> Iterator[Progress]:
-    """Show a build's progress on standard error: a bar on a terminal, lines elsewhere."""
-    from services.searcher.progress import ReportedProgress, RichProgress
+def shown_progress(*, every_seconds: float | None = None) -> Iterator[Progress]:
+    """Show a build's progress on standard error: a bar on a terminal, lines elsewhere.
+
+    Args:
+        every_seconds: the least time between two lines; by default ten seconds.
+    """
+    from services.searcher.progress import REPORT_SECONDS, ReportedProgress, RichProgress
 
     if sys.stderr.isatty():
         with RichProgress() as bar:
             yield bar
     else:
-        yield ReportedProgress(lambda seen: echo(f"index build: {seen}", err=True))
+        yield ReportedProgress(
+            lambda seen: echo(f"index build: {seen}", err=True),
+            every_seconds=REPORT_SECONDS if every_seconds is None else every_seconds,
+        )
 
 
 @dataclass(frozen=True, slots=True)

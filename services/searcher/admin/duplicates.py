@@ -51,7 +51,13 @@ class Group:
 
 
 def find_duplicates(
-    volume: Volume, collection: str, version: str, distance: float, progress: Progress
+    volume: Volume,
+    collection: str,
+    version: str,
+    distance: float,
+    progress: Progress,
+    *,
+    block_rows: int = _BLOCK_ROWS,
 ) -> list[Group]:
     """Return the groups within that angular distance: with several labels first, then the largest.
 
@@ -64,7 +70,7 @@ def find_duplicates(
     directory = volume.directory(collection, version)
     vectors = mapped(directory / VECTORS, manifest.count, manifest.dimension)
     progress.begin("comparing", manifest.count, "images")
-    families = _compared(vectors, 1.0 - distance**2 / 2.0, progress)
+    families = _compared(vectors, 1.0 - distance**2 / 2.0, progress, block_rows)
     catalog = ItemCatalog(directory / ITEMS)
     groups = [_group(vectors, catalog, families.degree, some) for some in families.groups()]
     catalog.close()
@@ -72,13 +78,13 @@ def find_duplicates(
     return sorted(groups, key=lambda group: (-len(group.labels), -len(group.items)))
 
 
-def _compared(vectors: Vectors, cosine: float, progress: Progress) -> _Families:
+def _compared(vectors: Vectors, cosine: float, progress: Progress, block_rows: int) -> _Families:
     """Join every two rows that are at least that close."""
     families = _Families(len(vectors))
-    for start in range(0, len(vectors), _BLOCK_ROWS):
-        rows = vectors[start : start + _BLOCK_ROWS]
-        for other in range(start, len(vectors), _BLOCK_ROWS):
-            close = rows @ vectors[other : other + _BLOCK_ROWS].T >= cosine
+    for start in range(0, len(vectors), block_rows):
+        rows = vectors[start : start + block_rows]
+        for other in range(start, len(vectors), block_rows):
+            close = rows @ vectors[other : other + block_rows].T >= cosine
             families.join(start, other, np.triu(close, 1) if other == start else close)
         progress.advance(len(rows))
     return families

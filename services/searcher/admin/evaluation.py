@@ -79,7 +79,14 @@ class Evaluation:
 _AVERAGES: Final = frozenset({"count", "precision", "average_precision", "top1"})
 
 
-def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> Evaluation:
+def evaluate(
+    volume: Volume,
+    collection: str,
+    version: str,
+    *,
+    k: int = 10,
+    block_cosines: int = _BLOCK_COSINES,
+) -> Evaluation:
     """Search by each labelled image for its k nearest others, by exact cosine.
 
     An image without a label, or with a label that no other image has, is no query. Images without
@@ -94,7 +101,9 @@ def evaluate(volume: Volume, collection: str, version: str, *, k: int = 10) -> E
     counts = Counter(labels[labels >= 0].tolist())
     _require_comparable(collection, counts, k)
     rows = np.flatnonzero(labels >= 0)
-    found = np.concatenate([labels[near] for near in _nearest(vectors, rows, labels < 0, k)])
+    block_rows = min(_BLOCK_ROWS, max(1, block_cosines // len(vectors)))
+    near = _nearest(vectors, rows, labels < 0, k, block_rows)
+    found = np.concatenate([labels[positions] for positions in near])
     names = {int(labels[item.position]): item.label for item in items if item.label}
     classes = tuple(
         _score(found[queries], own, names)
@@ -215,8 +224,11 @@ def nearest_others(
 
 
 def _nearest(
-    vectors: Vectors, rows: NDArray[np.int64], left_out: NDArray[np.bool_], k: int
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    left_out: NDArray[np.bool_],
+    k: int,
+    block_rows: int,
 ) -> Iterator[NDArray[np.int64]]:
-    block_rows = min(_BLOCK_ROWS, max(1, _BLOCK_COSINES // len(vectors)))
     for start in range(0, len(rows), block_rows):
         yield nearest_others(vectors, rows[start : start + block_rows].tolist(), k, left_out)

@@ -32,11 +32,12 @@ class Content:
     manifest: Manifest
     items: ItemCatalog
     vectors: Vectors
+    block_items: int = _ITEMS_AT_ONCE
 
     def blocks(self) -> Iterator[tuple[list[Item], Vectors]]:
         """Yield items with their vectors, shape (items, dimension), by position."""
         items = iter(self.items)
-        while block := list(islice(items, _ITEMS_AT_ONCE)):
+        while block := list(islice(items, self.block_items)):
             first = block[0].position
             yield block, self.vectors[first : first + len(block)]
 

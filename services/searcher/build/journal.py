@@ -73,7 +73,8 @@ class Content:
 class Journal:
     """`building/journal.sqlite` of a collection; used from one thread at a time."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, batch_rows: int = _BATCH_ROWS) -> None:
+        """Open or create the journal; `batch_rows`: the rows of a listing in a transaction."""
         path.parent.mkdir(parents=True, exist_ok=True)
         self._connection = sqlite3.connect(path, check_same_thread=False, uri=True)
         # A crash of the machine may lose the last second, but not damage the file.
@@ -82,6 +83,7 @@ class Journal:
         self._connection.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")
         self._connection.executescript(vector_log.SCHEMA + _SCHEMA)
         self._directory = path.parent
+        self._batch_rows = batch_rows
         self._logs: dict[str, VectorLog] = {}
         self._committed = time.monotonic()
 
@@ -89,7 +91,7 @@ class Journal:
         """Begin a run with these images; return how many. A repeated path counts once, the last."""
         rows = (_listed(image) for image in images)
         # In parts: the log of a single large transaction would take as much disk again.
-        while self._insert_listed(islice(rows, _BATCH_ROWS)):
+        while self._insert_listed(islice(rows, self._batch_rows)):
             pass
         return self._count("SELECT count(*) FROM listing")
 

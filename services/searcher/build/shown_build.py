@@ -16,8 +16,10 @@ _LAST_WRITE_SECONDS: Final = 5.0
 
 
 @contextlib.contextmanager
-def shown_on_volume(building: Path, progress: Progress) -> Iterator[CountedProgress]:
-    """Write the progress into `building` each second inside the context; remove it at the end.
+def shown_on_volume(
+    building: Path, progress: Progress, *, every_seconds: float = _EVERY_SECONDS
+) -> Iterator[CountedProgress]:
+    """Write the progress into `building` at intervals inside the context; remove it at the end.
 
     Writes from a thread, so that the file stays fresh while the event loop is busy. The
     collection's build lock must be held: there must be a single writer.
@@ -29,7 +31,7 @@ def shown_on_volume(building: Path, progress: Progress) -> Iterator[CountedProgr
             # A full or absent disk fails the build itself, with its own error.
             with contextlib.suppress(OSError):
                 counted.shown().write(building)
-            if over.wait(_EVERY_SECONDS):
+            if over.wait(every_seconds):
                 return
 
     writing = threading.Thread(target=write, name="build progress", daemon=True)

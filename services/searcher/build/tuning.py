@@ -91,7 +91,7 @@ def tune(
     )
     tuner = _Tuner(workspace, methods)
     tuner.try_methods()
-    chosen = _choose(tuner.measured, settings)
+    chosen = choose(tuner.measured, settings)
     shards = tuner.keep(chosen.plan)
     return Tuned(
         plan=chosen.plan,
@@ -108,7 +108,7 @@ def _only_one(dimension: int) -> Tuned:
     return Tuned(plan=plan, recall=1.0, energy=1.0, measured=(), shards=())
 
 
-def _choose(measured: Sequence[Measurement], settings: IndexSettings) -> Measurement:
+def choose(measured: Sequence[Measurement], settings: IndexSettings) -> Measurement:
     """Return the fastest plan certain to reach the target, or the plan of the highest recall."""
     enough = [one for one in measured if one.recall_low >= settings.recall]
     if enough:

@@ -47,8 +47,10 @@ _NONE: Final[Positions] = np.empty(0, np.int64)
 class Finder:
     """Searches an index; thread-safe."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, *, scanned_bytes: int = _SCANNED_BYTES) -> None:
+        """Create a finder; `scanned_bytes`: vectors that a filter may leave to be scanned."""
         self.index = index
+        self._scanned_bytes = scanned_bytes
         self._filters = LRUCache[str, Positions](_MAX_FILTERS)
         self._filters_lock = threading.Lock()
 
@@ -176,7 +178,9 @@ class Finder:
         engine, manifest = self.index.engine, self.index.manifest
         if allowed is None:
             return engine.search(vector[None], depth, spent)[0]
-        selective = allowed.size * engine.vectors.itemsize * manifest.dimension <= _SCANNED_BYTES
+        selective = (
+            allowed.size * engine.vectors.itemsize * manifest.dimension <= self._scanned_bytes
+        )
         fetched = int(_SPARE * depth * manifest.count / max(1, len(allowed)))
         if not selective and fetched <= _MAX_FETCHED:
             positions, distances = engine.search(vector[None], fetched, spent)[0]

@@ -23,7 +23,7 @@ from services.shared.volume.volume import Lease, Volume
 
 _UNIT_TOLERANCE: Final = 1e-2
 _CANARY_DISTANCE: Final = 1e-2
-_READ_BYTES: Final = 4 * 2**20
+_READ_BYTES: Final = 2**18
 
 _State = tuple[int, int]
 """Size, and time of the last change, of an open file."""

@@ -31,27 +31,37 @@ def mapped(path: Path, count: int, dimension: int) -> Vectors:
 
 
 def nearest(
-    matrix: Vectors, queries: Vectors, k: int, *, without: Positions = _NONE
+    matrix: Vectors,
+    queries: Vectors,
+    k: int,
+    *,
+    without: Positions = _NONE,
+    block_rows: int = _BLOCK_ROWS,
 ) -> list[tuple[Positions, Vectors]]:
     """Return for each query (n, dimension) the k rows of highest dot product, and the products.
 
     Highest first; fewer than k only if the matrix has fewer rows. Rows in `without`
-    (ascending) are never found.
+    (ascending) are never found. The products of `block_rows` rows are in memory at a time.
     """
     found: list[tuple[Positions, Vectors]] = []
     k = min(k, len(matrix) - len(without))
     for start in range(0, len(queries), BATCH_QUERIES):
-        found += _nearest(matrix, queries[start : start + BATCH_QUERIES], k, without)
+        found += _nearest(matrix, queries[start : start + BATCH_QUERIES], k, without, block_rows)
     return found
 
 
 def nearest_among(
-    matrix: Vectors, positions: Positions, query: Vectors, k: int
+    matrix: Vectors,
+    positions: Positions,
+    query: Vectors,
+    k: int,
+    *,
+    block_rows: int = _GATHERED_ROWS,
 ) -> tuple[Positions, Vectors]:
     """Return the same for a query (dimension,) among the rows at `positions`."""
     found: tuple[Positions, Vectors] = (positions[:0], query[:0])
-    for start in range(0, len(positions), _GATHERED_ROWS):
-        some = positions[start : start + _GATHERED_ROWS]
+    for start in range(0, len(positions), block_rows):
+        some = positions[start : start + block_rows]
         dots = np.take(matrix, some, axis=0) @ query
         found = best(np.append(found[0], some), np.append(found[1], dots), k)
     return found
@@ -66,7 +76,7 @@ def ranked(
     """
     if positions is None:
         positions = np.arange(len(matrix))
-        parts = [dots for _, dots in _products(matrix, query, _NONE)]
+        parts = [dots for _, dots in _products(matrix, query, _NONE, _BLOCK_ROWS)]
     else:
         parts = [
             np.take(matrix, positions[start : start + _GATHERED_ROWS], axis=0) @ query
@@ -78,16 +88,16 @@ def ranked(
 
 
 def _nearest(
-    matrix: Vectors, queries: Vectors, k: int, without: Positions
+    matrix: Vectors, queries: Vectors, k: int, without: Positions, block_rows: int
 ) -> list[tuple[Positions, Vectors]]:
     if len(queries) == 1:
-        return [_nearest_one(matrix, queries[0], k, without)]
+        return [_nearest_one(matrix, queries[0], k, without, block_rows)]
     # Queries are columns: BLAS multiplies a tall block by a few columns much faster than the
     # transposes.
     columns = np.ascontiguousarray(queries.T)
     bounds = np.full(len(queries), -np.inf, np.float32)
     kept: list[tuple[Positions, Positions, Vectors]] = []
-    for start, dots in _products(matrix, columns, without):
+    for start, dots in _products(matrix, columns, without, block_rows):
         bounds = np.maximum(bounds, _lower_bounds(dots, k))
         hits = np.flatnonzero(dots >= bounds)
         rows, asked = np.divmod(hits, len(queries))
@@ -99,12 +109,12 @@ def _nearest(
 
 
 def _nearest_one(
-    matrix: Vectors, query: Vectors, k: int, without: Positions
+    matrix: Vectors, query: Vectors, k: int, without: Positions, block_rows: int
 ) -> tuple[Positions, Vectors]:
     """Return the same for a query (dimension,), without grouping, in half the time."""
     bound: Vectors = np.full((), -np.inf, np.float32)
     kept: list[tuple[Positions, Vectors]] = []
-    for start, dots in _products(matrix, query, without):
+    for start, dots in _products(matrix, query, without, block_rows):
         bound = np.maximum(bound, _lower_bounds(dots, k))
         hits = np.flatnonzero(dots >= bound)
         kept.append((hits + start, dots[hits]))
@@ -113,13 +123,13 @@ def _nearest_one(
 
 
 def _products(
-    matrix: Vectors, columns: Vectors, without: Positions
+    matrix: Vectors, columns: Vectors, without: Positions, block_rows: int
 ) -> Iterator[tuple[int, Vectors]]:
     """Yield the start and the products of each block of rows; rows in `without` get -inf."""
-    for start in range(0, len(matrix), _BLOCK_ROWS):
-        dots = matrix[start : start + _BLOCK_ROWS] @ columns
+    for start in range(0, len(matrix), block_rows):
+        dots = matrix[start : start + block_rows] @ columns
         if len(without):
-            first, last = np.searchsorted(without, (start, start + _BLOCK_ROWS))
+            first, last = np.searchsorted(without, (start, start + block_rows))
             dots[without[first:last] - start] = -np.inf
         yield start, dots
 

@@ -11,7 +11,7 @@ from services.shared.messaging.memory_queue import MemoryConsumer, MemoryQueue
 
 
 class MemoryBroker:
-    """Holds all queues of one process; `sever`, `block` and `delete` cause faults."""
+    """Holds all queues of one process; `sever`, `lose_consumers`, `block`, `delete` are faults."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
@@ -85,6 +85,11 @@ class MemoryBroker:
         for store in self._stores.values():
             store.consumers.clear()
         for consumer in lost:
+            consumer.lose(f"the connection of the consumer of {consumer.queue} is lost")
+
+    def lose_consumers(self, queue: str) -> None:
+        """Lose the consumers of a queue; their unsettled messages return to the queue."""
+        for consumer in list(self._store(queue).consumers):
             consumer.lose(f"the connection of the consumer of {consumer.queue} is lost")
 
     def delete(self, queue: str) -> None:

@@ -101,7 +101,13 @@ class Quarantine:
     """Publishes records to the quarantine queue."""
 
     def __init__(
-        self, broker: Broker, *, replica: str, model_id: str = "", keeps_messages: bool
+        self,
+        broker: Broker,
+        *,
+        replica: str,
+        model_id: str = "",
+        keeps_messages: bool,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         """Create a quarantine.
 
@@ -110,11 +116,13 @@ class Quarantine:
             replica: the name of this process.
             model_id: the model of this process.
             keeps_messages: a record holds the message, and with it the image.
+            retry_seconds: the time between attempts to publish a record.
         """
         self._broker = broker
         self._replica = replica
         self._model_id = model_id
         self._keeps_messages = keeps_messages
+        self._retry_seconds = retry_seconds
         self._undecodable = LogLimit()
 
     async def put(
@@ -171,7 +179,7 @@ class Quarantine:
                 break
             except (BrokerUnavailable, Overloaded) as error:
                 failed = error
-                await asyncio.sleep(_RETRY_SECONDS)
+                await asyncio.sleep(self._retry_seconds)
             else:
                 return
         _log.error(str(failed), action="quarantine_failed", **message.headers)

@@ -53,6 +53,11 @@ class Health:
         """Add a check of readiness: the process gets no work while it fails."""
         self._ready[name] = check
 
+    @property
+    def ready_checks(self) -> list[str]:
+        """Return the names of the checks of readiness."""
+        return list(self._ready)
+
     def not_live(self) -> Mapping[str, str]:
         """Return the failing liveness checks with their reasons."""
         return _failing(self._live)

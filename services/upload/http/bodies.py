@@ -24,7 +24,7 @@ from services.shared.errors import (
     SimileError,
 )
 
-_LOT_SECONDS: Final = 5.0
+_PACE_SECONDS: Final = 5.0
 """The window in which the pace of a body is measured: short pauses of the network are allowed."""
 
 _CALLERS_SHARE: Final = 0.75
@@ -40,12 +40,14 @@ class BodyBounds:
         held_bytes: bytes of all bodies together, from their arrival to the answer.
         bytes_per_second: the minimum pace of each body; 0 for none.
         timeout_seconds: how long a body may take to arrive.
+        pace_seconds: the time in which the pace of a body is measured.
     """
 
     count: int = 1024
     held_bytes: int = 256 * 2**20
     bytes_per_second: int = 1024
     timeout_seconds: float = 30.0
+    pace_seconds: float = _PACE_SECONDS
 
 
 @dataclass(slots=True)
@@ -95,6 +97,11 @@ class Bodies:
         finally:
             body.arrived()
             self._add(caller, 0, -body.held_bytes)
+
+    @property
+    def callers(self) -> int:
+        """Return the number of callers whose bodies arrive or hold bytes."""
+        return len(self._callers)
 
     def hold(self, caller: str, count: int) -> None:
         """Count bytes that have arrived. Raises Overloaded or RateLimited, and counts none then."""
@@ -171,7 +178,7 @@ class Body:
         """Count received bytes. Raises Overloaded or RateLimited when they are too many."""
         self._bodies.hold(self.caller, count)
         self.held_bytes += count
-        lot = self._bodies.bounds.bytes_per_second * _LOT_SECONDS
+        lot = self._bodies.bounds.bytes_per_second * self._bodies.bounds.pace_seconds
         if self._timer is not None and self.held_bytes - self._lot_begun_at >= lot:
             self._lot_begun_at = self.held_bytes
             self._timer.reschedule(self._next_end())
@@ -224,7 +231,7 @@ class Body:
             return _now()
         if not self._bodies.bounds.bytes_per_second:
             return self._ends_at
-        return min(self._ends_at, _now() + _LOT_SECONDS)
+        return min(self._ends_at, _now() + self._bodies.bounds.pace_seconds)
 
     def _lateness(self) -> str:
         bounds = self._bodies.bounds

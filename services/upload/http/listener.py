@@ -21,12 +21,26 @@ class Listener:
     """The HTTP port of an upload replica, from its first request to its last."""
 
     def __init__(
-        self, runner: TimedRunner, settings: UploadSettings, tls: ssl.SSLContext | None
+        self,
+        runner: TimedRunner,
+        settings: UploadSettings,
+        tls: ssl.SSLContext | None,
+        *,
+        first_head_seconds: float = _FIRST_HEAD_SECONDS,
     ) -> None:
+        """Create a closed port.
+
+        Args:
+            runner: serves the connections.
+            settings: hold the address.
+            tls: the certificate, for HTTPS.
+            first_head_seconds: the time for a new connection to send its first head after `leave`.
+        """
         self._runner = runner
         self._settings = settings
         self._site: web.BaseSite | None = None
         self._tls = tls
+        self._first_head_seconds = first_head_seconds
 
     @property
     def open(self) -> bool:
@@ -59,7 +73,7 @@ class Listener:
             await self._site.stop()
             self._site = None
         loop = asyncio.get_running_loop()
-        latest = loop.time() + _FIRST_HEAD_SECONDS
+        latest = loop.time() + self._first_head_seconds
         while self._runner.without_request and loop.time() < latest:  # noqa: ASYNC110 (aiohttp has no event)
             await asyncio.sleep(_LOOK_SECONDS)
 

@@ -48,7 +48,8 @@ class RetryPacing:
         self._max_held = max_held
         self._clock = clock
         self._next = -self._saved_seconds
-        self._held = 0
+        self.held = 0
+        """The number of answers that wait now."""
 
     def wait_seconds(self) -> float:
         """Reserve the next time slot, and return the seconds until it."""
@@ -72,11 +73,11 @@ class RetryPacing:
 
     async def _hold(self) -> None:
         seconds = self.wait_seconds()
-        if seconds == 0 or self._held >= self._max_held:
+        if seconds == 0 or self.held >= self._max_held:
             return
         self._on_held()
-        self._held += 1
+        self.held += 1
         try:
             await asyncio.sleep(seconds)
         finally:
-            self._held -= 1
+            self.held -= 1

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
@@ -24,7 +24,7 @@ from yarl import URL
 from services.shared.contracts.parameters import MAX_URL_BYTES
 from services.shared.errors import ImageTooLarge, UrlNotAllowed, UrlUnreachable
 
-_PORTS: Final = {"http": 80, "https": 443}
+_PORTS: Final[Mapping[str, int]] = {"http": 80, "https": 443}
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
 _MAX_LOOK_UPS: Final = 4
@@ -62,12 +62,21 @@ class Resolve(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RemoteImages:
-    """Fetches images. allowed_hosts: `host` or `host:port` whose addresses need not be public."""
+    """Fetches images from public addresses.
+
+    Attributes:
+        allowed_hosts: `host` or `host:port` whose addresses need not be public.
+        max_bytes: the largest image.
+        timeout_seconds: the time for an image, redirects included.
+        resolve: looks up the addresses of a host.
+        ports: the only port of each scheme for a host that is not allowed.
+    """
 
     allowed_hosts: frozenset[str]
     max_bytes: int
     timeout_seconds: float
     resolve: Resolve
+    ports: Mapping[str, int] = field(default_factory=lambda: _PORTS)
 
     async def fetch(self, address: str) -> bytes:
         """Return the bytes at that address, after at most three redirects.
@@ -140,7 +149,7 @@ class RemoteImages:
         named = f"[{host}]" if ":" in host else host
         if f"{named}:{port}" in self.allowed_hosts:
             return await self._resolved(url)
-        if port != _PORTS[url.scheme]:
+        if port != self.ports[url.scheme]:
             message = f"image_url names port {port}; only 80 and 443 are asked"
             raise UrlNotAllowed(message)
         addresses = await self._resolved(url)

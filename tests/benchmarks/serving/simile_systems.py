@@ -123,11 +123,11 @@ def _rabbitmq(bench: Bench) -> Iterator[Node]:
 
 def node_pid(node: Node) -> int:
     """Return the process that the broker's virtual machine is a child of."""
-    process = node._process
-    if process is None:
+    pid = node.pid
+    if pid is None:
         message = "the broker does not run"
         raise NotServing(message)
-    return process.pid
+    return pid
 
 
 def _serve(

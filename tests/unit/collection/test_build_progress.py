@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher.build import shown_build
 from services.searcher.build.shown_build import shown_on_volume
 from services.searcher.progress import CountedProgress, NoProgress
 from services.shared.volume.build_progress import BUILDING, PROGRESS, BuildProgress, BuildWatch
@@ -24,13 +23,11 @@ def _progress(**changed: object) -> BuildProgress:
     return BuildProgress(**{**fields, **changed})  # type: ignore[arg-type]
 
 
-def test_a_running_build_is_seen_from_elsewhere(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_running_build_is_seen_from_elsewhere(tmp_path: Path) -> None:
     """The file follows the build without action of the builder, and is removed with the build."""
-    monkeypatch.setattr(shown_build, "_EVERY_SECONDS", 0.001)
     volume = Volume(tmp_path)
-    with shown_on_volume(volume.home("birds") / BUILDING, NoProgress()) as shown:
+    building = volume.home("birds") / BUILDING
+    with shown_on_volume(building, NoProgress(), every_seconds=0.001) as shown:
         shown.begin("embedding", 10)
         shown.advance(2)
         seen = BuildWatch(volume).of("birds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from PIL import Image, ImageChops, ImageFile
 from services.shared import errors, imaging
 from services.shared.contracts import Box
 from services.shared.imaging.decode import decode as decode_here
-from services.shared.imaging.processes import confined, decoder_pool, wire
+from services.shared.imaging.processes import confined, wire
 from services.shared.imaging.processes.decoder_pool import DecoderPool
 from services.shared.imaging.processes.wire import Task
 from tests.support import pictures
@@ -147,17 +148,17 @@ def test_a_process_that_is_killed_each_time_is_not_the_images_fault(
     assert pool.decode(IMAGES["TIFF"], TASK).size == (700, 1000)
 
 
-def test_an_invalid_answer_is_the_images_fault(
-    pool: DecoderPool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_invalid_answer_is_the_images_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """The process is still running, so the invalid answer is no kill from outside."""
 
     def broken(_pipe: BinaryIO, _max_pixels: int) -> Image.Image:
         raise ValueError
 
     monkeypatch.setattr(wire, "read_answer", broken)
-    monkeypatch.setattr(decoder_pool, "_ENDING_SECONDS", 0.01)
-    with pytest.raises(errors.DecoderCrashed, match="no valid answer"):
+    with (
+        contextlib.closing(DecoderPool(1, ending_seconds=0.01)) as pool,
+        pytest.raises(errors.DecoderCrashed, match="no valid answer"),
+    ):
         pool.decode(IMAGES["TIFF"], TASK)
 
 
@@ -203,13 +204,19 @@ def test_a_closed_pool_starts_no_process(pool: DecoderPool) -> None:
     assert pool.pids == []
 
 
-def test_a_suspended_process_is_ended(pool: DecoderPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspended_process_is_ended() -> None:
     """The limit is on the wall clock, since a suspended process uses no CPU time."""
-    _held_up(pool)
-    monkeypatch.setattr(decoder_pool, "MAX_WALL_SECONDS", 0.05)
-    with pytest.raises(errors.DecodingTooSlow, match="within"):
-        pool.decode(IMAGES["TIFF"], TASK)
-    assert pool.pids == []
+    with (
+        contextlib.closing(DecoderPool(1, max_wall_seconds=0.5)) as pool,
+        ThreadPoolExecutor(1) as thread,
+    ):
+        asked = thread.submit(pool.decode, IMAGES["TIFF"], TASK)
+        while not pool.pids:
+            pass
+        os.kill(pool.pids[0], signal.SIGSTOP)  # before the process has loaded its libraries
+        with pytest.raises(errors.DecodingTooSlow, match=r"within 0\.5 s"):
+            asked.result()
+        assert pool.pids == []
 
 
 def test_no_more_processes_than_allowed_and_each_is_used_again(pool: DecoderPool) -> None:

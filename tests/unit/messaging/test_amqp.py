@@ -12,7 +12,7 @@ import pytest
 from services.shared.errors import BrokerUnavailable, Unsendable
 from services.shared.messaging.broker import Message
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
-from services.shared.messaging.rabbitmq.connection import Opened
+from services.shared.messaging.rabbitmq.connection import Connection, Opened
 
 MESSAGE = Message("a type", b"a body")
 
@@ -47,11 +47,17 @@ def channel() -> Channel:
 
 
 @pytest.fixture
-def publish(channel: Channel) -> Callable[[], Awaitable[None]]:
+def publish(channel: Channel, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Awaitable[None]]:
     """Return a function that publishes a message on that channel."""
-    broker = AmqpBroker("amqp://nowhere", name="test")
     unused = cast("Any", None)
-    broker._publishing.opened = Opened(unused, unused, cast("aiormq.Channel", channel))
+
+    def open_connection(*arguments: Any, **options: Any) -> Connection:
+        connection = Connection(*arguments, **options)
+        connection.opened = Opened(unused, unused, cast("aiormq.Channel", channel))
+        return connection
+
+    monkeypatch.setattr("services.shared.messaging.rabbitmq.broker.Connection", open_connection)
+    broker = AmqpBroker("amqp://nowhere", name="test")
     return lambda: broker.publish("a queue", MESSAGE)
 
 

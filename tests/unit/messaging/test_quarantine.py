@@ -8,7 +8,7 @@ import pytest
 
 from services.shared.contracts import EmbedRequest, Slip
 from services.shared.errors import ImageQuarantined, SimileError, UndecodableMessage
-from services.shared.messaging import quarantine, topology
+from services.shared.messaging import topology
 from services.shared.messaging.broker import Delivery, Message
 from services.shared.messaging.memory import MemoryBroker
 from services.shared.messaging.quarantine import HEAD_BYTES, MAX_KEPT_BYTES, Quarantine, Record
@@ -109,14 +109,11 @@ def test_foreign_headers_make_a_record_all_the_same() -> None:
     assert record == Record(record_id="?", reason="why")
 
 
-async def test_a_blocked_broker_is_tried_again_and_then_given_up(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_blocked_broker_is_tried_again_and_then_given_up() -> None:
     """A quarantined message does not stop the work after it: the log has the facts."""
-    monkeypatch.setattr(quarantine, "_RETRY_SECONDS", 0.0)
     broker = MemoryBroker()
     poison = await _delivery(broker, _request())
-    quarantined = Quarantine(broker, replica="pod-1", keeps_messages=True)
+    quarantined = Quarantine(broker, replica="pod-1", keeps_messages=True, retry_seconds=0.0)
     broker.block()
     await quarantined.put(poison, topology.EMBED, ImageQuarantined("died"))
     broker.unblock()

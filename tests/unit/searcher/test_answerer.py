@@ -12,13 +12,13 @@ from prometheus_client import CollectorRegistry
 
 from services.searcher.answerer import Answerer, VectorQuery
 from services.searcher.catalog import Catalog
-from services.searcher.index.finder import Finder
 from services.searcher.index.scan import Vectors
 from services.searcher.metrics import SearcherMetrics
 from services.searcher.quality import LiveQuality
 from services.shared.contracts import Embedding, Failure, Neighbors, Question, Reply, Slip
 from services.shared.telemetry.stopwatch import Stopwatch
 from services.shared.telemetry.watchdog import Watchdog
+from services.shared.volume.items import Item
 from services.shared.volume.volume import Volume
 from tests.support.volume import MODEL, items, publish_version, unit_vectors
 
@@ -28,7 +28,7 @@ IDS = [item.item_id for item in items(COUNT)]
 VECTORS = unit_vectors(COUNT)
 
 
-class House:
+class Parts:
     """An answerer of one collection."""
 
     def __init__(self, root: Path) -> None:
@@ -44,13 +44,13 @@ class House:
 
 
 @pytest.fixture
-async def house(tmp_path: Path) -> AsyncIterator[House]:
+async def parts(tmp_path: Path) -> AsyncIterator[Parts]:
     """An answerer whose index is open."""
-    house = House(tmp_path)
-    await house.catalog.refresh()
-    yield house
-    house.quality.close()
-    house.threads.shutdown()
+    parts = Parts(tmp_path)
+    await parts.catalog.refresh()
+    yield parts
+    parts.quality.close()
+    parts.threads.shutdown()
 
 
 def _query(name: str, vector: Vectors, model_id: str = MODEL, *, exclude: str = "") -> VectorQuery:
@@ -67,12 +67,12 @@ def _nearest(reply: Reply) -> str:
 @pytest.mark.parametrize("foreign_at", [0, 1, 2, 3])
 @pytest.mark.parametrize("exclude", ["", "nothing"], ids=["plain", "filtered"])
 async def test_a_foreign_model_in_a_batch_shifts_no_answer(
-    house: House, foreign_at: int, exclude: str
+    parts: Parts, foreign_at: int, exclude: str
 ) -> None:
     """The query of another model is refused, and the later queries get their own answers."""
     queries = [_query(str(number), VECTORS[number], exclude=exclude) for number in range(3)]
     queries.insert(foreign_at, _query("foreign", VECTORS[9], FOREIGN))
-    replies = await house.answerer.answer(queries)
+    replies = await parts.answerer.answer(queries)
     assert [reply.correlation_id for reply in replies] == [
         query.item.slip.correlation_id for query in queries
     ]
@@ -83,50 +83,51 @@ async def test_a_foreign_model_in_a_batch_shifts_no_answer(
 
 
 async def test_a_defect_fails_its_own_query_and_is_logged(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reply to the failing query is `internal`, without details; the others are right."""
-    sound = Finder._search_deeper
+    catalogue = parts.catalog.get("birds").index.items
+    by_id = catalogue.by_id
 
-    def breaks(finder: Finder, vector: Vectors, question: Question, *rest: object) -> object:
-        if question.exclude == "failing":
+    def breaks(item_id: str) -> Item:
+        if item_id == "failing":
             raise IndexError
-        return sound(finder, vector, question, *rest)  # type: ignore[arg-type]
+        return by_id(item_id)
 
-    monkeypatch.setattr(Finder, "_search_deeper", breaks)
+    monkeypatch.setattr(catalogue, "by_id", breaks)
     excludes = ["", "failing", "other"]
     queries = [
         _query(str(number), VECTORS[number], exclude=exclude)
         for number, exclude in enumerate(excludes)
     ]
-    first, failed, last = await house.answerer.answer(queries)
+    first, failed, last = await parts.answerer.answer(queries)
     assert (_nearest(first), _nearest(last)) == (IDS[0], IDS[2])
     assert failed.outcome == Failure("internal", "the search failed; the log says why")
     assert [query.code for query in queries] == ["ok", "internal", "ok"]
 
 
 async def test_a_measurement_that_fails_costs_no_answer(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An error of the live quality does not affect the answers."""
 
     def breaks(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(house.quality, "observe", breaks)
-    replies = await house.answerer.answer([_query(str(one), VECTORS[one]) for one in range(3)])
+    monkeypatch.setattr(parts.quality, "observe", breaks)
+    replies = await parts.answerer.answer([_query(str(one), VECTORS[one]) for one in range(3)])
     assert [_nearest(reply) for reply in replies] == IDS[:3]
 
 
-async def test_after_a_swap_the_new_vectors_answer_under_the_new_name(house: House) -> None:
+async def test_after_a_swap_the_new_vectors_answer_under_the_new_name(parts: Parts) -> None:
     """After a swap, the named version is the version that was searched."""
-    old = house.catalog.get("birds")
+    old = parts.catalog.get("birds")
     queries = [_query(str(number), VECTORS[number]) for number in range(COUNT)]
     rotated = np.roll(VECTORS, 1, axis=0)
-    new = publish_version(house.volume, "birds", rotated, items(COUNT), number=2)
-    before = await house.answerer.answer(queries)
-    await house.catalog.refresh()
-    after = await house.answerer.answer(queries)
+    new = publish_version(parts.volume, "birds", rotated, items(COUNT), number=2)
+    before = await parts.answerer.answer(queries)
+    await parts.catalog.refresh()
+    after = await parts.answerer.answer(queries)
     held = old.find([*VECTORS], [query.question for query in queries])
     rotated_ids = [*IDS[1:], IDS[0]]
     for outcomes, version, ids in (

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.searcher.admin import duplicates
 from services.searcher.admin.contact_sheet import draw_groups
 from services.searcher.admin.duplicates import Group, find_duplicates
 from services.searcher.index.scan import Vectors
@@ -28,23 +27,24 @@ def _chain(count: int, step: float) -> Vectors:
     return vectors
 
 
-def _find(tmp_path: Path, vectors: Vectors, distance: float) -> list[Group]:
+def _find(
+    tmp_path: Path, vectors: Vectors, distance: float, *, block_rows: int = 1024
+) -> list[Group]:
     volume = Volume(tmp_path)
     listed = items(len(vectors))
     manifest = publish_version(volume, "birds", vectors, listed, method="exact")
-    return find_duplicates(volume, "birds", manifest.version, distance, NoProgress())
+    return find_duplicates(
+        volume, "birds", manifest.version, distance, NoProgress(), block_rows=block_rows
+    )
 
 
 @pytest.mark.parametrize("rows", [3, 1024])
-def test_items_close_to_one_another_form_a_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_items_close_to_one_another_form_a_group(tmp_path: Path, rows: int) -> None:
     """A chain is a single group, though its ends are far apart; its middle is listed first."""
-    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", rows)
     far = unit_vectors(4, seed=3)
     far[:, :2] = 0
     vectors = np.concatenate([_chain(5, 0.1), far / np.linalg.norm(far, axis=1, keepdims=True)])
-    (group,) = _find(tmp_path, vectors.astype("<f4"), 0.21)
+    (group,) = _find(tmp_path, vectors.astype("<f4"), 0.21, block_rows=rows)
     assert {item.position for item in group.items} == {0, 1, 2, 3, 4}
     assert group.items[0].position == 2
     assert group.farthest == pytest.approx(0.2, abs=1e-2)
@@ -54,11 +54,8 @@ def test_items_close_to_one_another_form_a_group(
 
 
 @pytest.mark.parametrize("rows", [7, 1024])
-def test_groups_are_those_of_every_pair(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int
-) -> None:
+def test_groups_are_those_of_every_pair(tmp_path: Path, rows: int) -> None:
     """The groups equal those found by following each item's neighbours, for any block size."""
-    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", rows)
     vectors = unit_vectors(150, seed=9)
     close = vectors @ vectors.T >= 1 - 0.6**2 / 2
     expected, left = set[frozenset[int]](), set(range(150))
@@ -70,7 +67,7 @@ def test_groups_are_those_of_every_pair(
         left -= group
         if len(group) > 1:
             expected.add(frozenset(group))
-    found = _find(tmp_path, vectors, 0.6)
+    found = _find(tmp_path, vectors, 0.6, block_rows=rows)
     assert {frozenset(item.position for item in group.items) for group in found} == expected
     assert len(expected) > 5
     for one_group in found:

@@ -66,23 +66,22 @@ def test_a_stored_vector_finds_itself(tmp_path: Path, method: MethodName) -> Non
 
 
 @pytest.mark.parametrize("k", [1, 10, 63, 64, 65, 400, 1999, 2000, 3000])
-def test_a_scan_finds_the_same_as_a_sort(monkeypatch: pytest.MonkeyPatch, k: int) -> None:
+def test_a_scan_finds_the_same_as_a_sort(k: int) -> None:
     """Blocks and bounds do not change the result, also among equal rows."""
-    monkeypatch.setattr(scan, "_BLOCK_ROWS", 300)
     rng = np.random.default_rng(3)
     matrix = rng.integers(0, 3, size=(2000, 6)).astype("f4")  # this makes many rows equal
     queries = rng.integers(0, 3, size=(40, 6)).astype("f4")
-    for query, (positions, dots) in zip(queries, scan.nearest(matrix, queries, k), strict=True):
+    found = scan.nearest(matrix, queries, k, block_rows=300)
+    for query, (positions, dots) in zip(queries, found, strict=True):
         expected = np.argsort(-(matrix @ query), kind="stable")[:k]
         assert positions.tolist() == expected.tolist()
         assert dots.tolist() == (matrix @ query)[expected].tolist()
 
 
-def test_a_scan_of_some_rows_names_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scan_of_some_rows_names_no_others() -> None:
     """The order among chosen positions is the same, and no other position is found."""
-    monkeypatch.setattr(scan, "_GATHERED_ROWS", 50)
     vectors, query = unit_vectors(500), unit_vectors(1, seed=4)[0]
     chosen = np.arange(1, 500, 3)
-    positions, _ = scan.nearest_among(vectors, chosen, query, 20)
+    positions, _ = scan.nearest_among(vectors, chosen, query, 20, block_rows=50)
     expected = chosen[np.argsort(-(vectors[chosen] @ query), kind="stable")[:20]]
     assert positions.tolist() == expected.tolist()

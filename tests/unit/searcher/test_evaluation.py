@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.searcher.admin import evaluation
 from services.searcher.admin.contact_sheet import draw_contact_sheet
 from services.searcher.admin.evaluation import evaluate, nearest_others
 from services.searcher.index.scan import Vectors
@@ -126,15 +125,12 @@ def test_images_without_a_label_are_left_out(tmp_path: Path) -> None:
     assert printed["macro_average"] == printed["all_images"]
 
 
-def test_a_large_collection_is_judged_in_blocks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_large_collection_is_judged_in_blocks(tmp_path: Path) -> None:
     """The scores do not depend on the number of rows in memory."""
     volume = Volume(tmp_path)
     manifest = publish_version(volume, "two", unit_vectors(30), items(30))
     whole = evaluate(volume, "two", manifest.version)
-    monkeypatch.setattr(evaluation, "_BLOCK_COSINES", 100)
-    assert evaluate(volume, "two", manifest.version) == whole
+    assert evaluate(volume, "two", manifest.version, block_cosines=100) == whole
 
 
 def test_no_item_is_its_own_neighbour() -> None:

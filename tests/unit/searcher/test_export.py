@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +31,8 @@ def volume(tmp_path: Path) -> Volume:
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Items are read 7 at a time, so that a collection is several blocks."""
-    monkeypatch.setattr(exporting, "_ITEMS_AT_ONCE", 7)
+    """Read 7 items at a time, so that a collection is several blocks."""
+    monkeypatch.setattr(exporting, "Content", partial(exporting.Content, block_items=7))
 
 
 def _expected() -> list[Mapping[str, object]]:

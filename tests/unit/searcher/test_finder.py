@@ -6,14 +6,13 @@ import base64
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.searcher.index import finder as finder_module
 from services.searcher.index import paging
 from services.searcher.index.finder import Finder
 from services.searcher.index.folding import fold
@@ -88,12 +87,11 @@ def test_a_neighbour_names_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("limit", [0, 10**9])
 def test_a_filter_finds_every_item_that_passes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: MethodName, limit: int
+    tmp_path: Path, method: MethodName, limit: int
 ) -> None:
     """Over-fetching and scanning find exactly the nearest matching items, as many as exist."""
-    monkeypatch.setattr(finder_module, "_SCANNED_BYTES", limit)
     vectors, query = unit_vectors(COUNT), unit_vectors(1, seed=2)[0]
-    finder = _finder(tmp_path, vectors, method)
+    finder = Finder(_finder(tmp_path, vectors, method).index, scanned_bytes=limit)
     nearest = _sorted_by_distance(vectors, query)
     for wanted, passing in (
         (Filter(labels=("kind 3",)), [one for one in nearest if one % 10 == 3]),
@@ -276,7 +274,7 @@ def _breaks(
     monkeypatch.setattr(owner, name, broken)
 
 
-@pytest.mark.parametrize("broken", ["_plain", "_answer", "_search_deeper", "at", "search"])
+@pytest.mark.parametrize("broken", ["distance", "encode", "by_id", "at", "search"])
 def test_a_defect_in_one_answer_fails_that_one_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -284,7 +282,9 @@ def test_a_defect_in_one_answer_fails_that_one_alone(
     vectors = unit_vectors(COUNT)
     finder, queries = _finder(tmp_path, vectors, "exact"), [*vectors[[10, 20, 30]]]
     plain = [dataclasses.replace(ASK, k=1) for _ in queries]
-    marked = dataclasses.replace(ASK, k=1, exclude="gone" if broken == "_search_deeper" else "")
+    marked = dataclasses.replace(ASK, k=1, exclude="gone" if broken == "by_id" else "")
+    if broken == "distance":
+        marked = dataclasses.replace(marked, max_distance=cast("float", object()))
     questions = [plain[0], marked, plain[2]]
     if broken == "at":
         _breaks(monkeypatch, finder.index.items, "at", lambda one: 20 in one)
@@ -293,11 +293,13 @@ def test_a_defect_in_one_answer_fails_that_one_alone(
             monkeypatch, finder.index.engine, "search",
             lambda one: isinstance(one, np.ndarray) and queries[1] in one,
         )  # fmt: skip
-    else:
-        _breaks(monkeypatch, finder, broken, lambda one: one is marked)
+    elif broken == "by_id":
+        _breaks(monkeypatch, finder.index.items, "by_id", lambda one: one == "gone")
+    elif broken == "encode":
+        _breaks(monkeypatch, paging, "encode", lambda one: one is marked)
     first, failed, last = finder.find(queries, questions)
     assert isinstance(failed, Internal)
-    assert isinstance(failed.__cause__, IndexError)
+    assert isinstance(failed.__cause__, TypeError if broken == "distance" else IndexError)
     assert isinstance(first, Neighbors)
     assert isinstance(last, Neighbors)
     assert (_ids(first.neighbors), _ids(last.neighbors)) == (["id10"], ["id30"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import sqlite3
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from services.searcher.build import journal as journal_module
 from services.searcher.build import version_writer
 from services.searcher.build.journal import FileFacts, Journal
 from services.searcher.build.reuse import KeptVersions, Sources
 from services.searcher.build.source.source_image import SourceImage
 from services.searcher.build.tuning import Tuned
-from services.searcher.index import index
 from services.searcher.progress import NoProgress
 from services.searcher.settings import IndexSettings
 from services.shared.volume.items import ItemCatalog
@@ -54,13 +53,10 @@ def test_of_a_path_given_twice_the_last_counts(tmp_path: Path) -> None:
         assert [item.label for item in journal.items()] == ["new"]
 
 
-def test_a_listing_in_several_parts_is_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_listing_in_several_parts_is_whole(tmp_path: Path) -> None:
     """No image is lost where a part ends, whether the last part is full or not."""
-    monkeypatch.setattr(journal_module, "_BATCH_ROWS", 10)
     for count in (0, 9, 10, 11, 20):
-        with closing(Journal(tmp_path / "journal.sqlite")) as journal:
+        with closing(Journal(tmp_path / "journal.sqlite", batch_rows=10)) as journal:
             assert journal.list_images(images(count)) == count
 
 
@@ -76,9 +72,8 @@ def test_hashes_survive_the_process_that_computed_them(
             assert known is None
             journal.put_file(path, facts_of(path))
         # Another connection sees what a process sees that starts after a kill.
-        with closing(Journal(tmp_path / "copy.sqlite")) as copy:
-            copy._connection.execute("ATTACH ? AS first", (str(tmp_path / "journal.sqlite"),))
-            (count,) = copy._connection.execute("SELECT count(*) FROM first.hashes").fetchone()
+        with closing(sqlite3.connect(tmp_path / "journal.sqlite")) as other:
+            (count,) = other.execute("SELECT count(*) FROM hashes").fetchone()
     assert count >= 8
 
 
@@ -102,7 +97,6 @@ def test_memory_does_not_grow_with_the_collection(
     plan = Plan(method="exact", dimension=DIMENSION)
     tuned = Tuned(plan=plan, recall=1.0, energy=1.0, measured=(), shards=())
     monkeypatch.setattr(version_writer, "tune", lambda *_: tuned)
-    monkeypatch.setattr(index, "_READ_BYTES", 2**16)
     tracemalloc.start()
     with closing(Journal(tmp_path / "journal.sqlite")) as journal:
         journal.list_images(images(MANY))

@@ -42,7 +42,7 @@ def _live(registry: CollectorRegistry, name: str) -> float:
 
 def _ended(quality: LiveQuality) -> None:
     """Close the sampler after all pending comparisons, which closing alone would drop."""
-    quality._thread.submit(lambda: None).result()
+    quality.wait()
     quality.close()
 
 

@@ -101,7 +101,7 @@ def test_the_fastest_that_certainly_reaches_the_target_is_chosen() -> None:
         )  # fmt: skip
 
     table = [measured(1, 1, 100), measured(0.995, 0.991, 900), measured(0.991, 0.985, 2000)]
-    chosen = tuning._choose(table, IndexSettings(recall=0.99))
+    chosen = tuning.choose(table, IndexSettings(recall=0.99))
     assert chosen.queries_per_second == 900
 
 
@@ -115,7 +115,7 @@ def test_a_target_out_of_reach_takes_the_best_and_says_so() -> None:
         for recall in (0.5, 0.7, 0.6)
     ]  # fmt: skip
     with structlog.testing.capture_logs() as logs:
-        assert tuning._choose(table, IndexSettings(recall=0.99)).recall == 0.7
+        assert tuning.choose(table, IndexSettings(recall=0.99)).recall == 0.7
     assert [line["action"] for line in logs] == ["recall_target_missed"]
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from services.searcher.build import vector_log
 from services.searcher.build.vector_log import VectorLog
+from tests.support.full_disk import full_disk
 
 MODEL = "fake@0123456789ab/pixels/8"
 
@@ -151,12 +152,8 @@ def test_a_write_without_space_is_repeated(connection: sqlite3.Connection, tmp_p
     kept(connection, tmp_path)
     opened = VectorLog(connection, tmp_path, MODEL)
     opened.add(sha256_of(3), vector_of(3))
-    file = opened._file
-    with Path("/dev/full").open("wb") as full:
-        opened._file = full.fileno()
-        with pytest.raises(OSError, match=r"No space left|Illegal seek"):
-            opened.flush()
-    opened._file = file
+    with full_disk(), pytest.raises(OSError, match="File too large"):
+        opened.flush()
     assert found(opened, 4) == [True, True, True, False]
     opened.flush()
     assert found(opened, 4) == [True] * 4

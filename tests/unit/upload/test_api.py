@@ -313,7 +313,7 @@ async def test_stopping_answers_what_is_in_flight(api: Api, picture: bytes) -> N
     api.embedder.silent_after = None
     consumer = await api.broker.consume(topology.EMBED, prefetch=1)
     await consumer.close()
-    api.broker._stores[topology.EMBED.name].consumers[0].lose("redelivered by the test")
+    api.broker.lose_consumers(topology.EMBED.name)
     serving = asyncio.create_task(api.embedder.serve())
     assert (await asking).status == 200
     await api.running

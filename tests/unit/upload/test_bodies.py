@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -80,16 +81,15 @@ class TestSlowBody:
     """Tests a service with a minimum rate for bodies."""
 
     @pytest.fixture
-    def upload_settings(self) -> UploadSettings:
-        """Return settings that demand a megabyte a second."""
+    def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
+        """Return settings that demand a megabyte in each tenth of a second."""
+        quick = partial(BodyBounds, pace_seconds=0.1)
+        monkeypatch.setattr("services.upload.app.BodyBounds", quick)
         return UploadSettings(port=0, body_bytes_per_second=2**20)
 
     @pytest.mark.parametrize("path", ["/v1/search", "/v1/search/batch", "/v1/embed"])
-    async def test_a_body_that_comes_too_slowly_is_given_up(
-        self, api: Api, monkeypatch: pytest.MonkeyPatch, path: str
-    ) -> None:
+    async def test_a_body_that_comes_too_slowly_is_given_up(self, api: Api, path: str) -> None:
         """The answer is 408 long before the body's whole time is over, with the reason."""
-        monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.1)
 
         async def slow() -> AsyncIterator[bytes]:
             yield b"--x\r\n"
@@ -103,11 +103,8 @@ class TestSlowBody:
         assert "1048576 bytes a second" in answer.json["detail"]
         assert _metric(api, "arriving_bodies") == 0
 
-    async def test_a_session_has_the_same_bounds(
-        self, api: Api, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    async def test_a_session_has_the_same_bounds(self, api: Api) -> None:
         """The route of sessions, which needs no key, takes no slow body either."""
-        monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.1)
 
         async def stuck() -> AsyncIterator[bytes]:
             yield b"{"
@@ -131,7 +128,7 @@ def test_bodies_of_all_callers_are_bounded() -> None:
         one.arrived()
         with bodies.arriving("c", 0):
             assert bodies.used.count == 2
-    assert (bodies.used.count, bodies._callers) == (0, {})
+    assert (bodies.used.count, bodies.callers) == (0, 0)
 
 
 async def test_a_new_caller_replaces_the_slowest_body_of_the_busiest() -> None:
@@ -162,7 +159,7 @@ async def test_a_new_caller_replaces_the_slowest_body_of_the_busiest() -> None:
     assert refusals[0] == "overloaded"
     reading.set()
     await asyncio.wait(tasks)
-    assert (bodies.used.count, bodies._callers, bodies._arriving) == (0, {}, set())
+    assert (bodies.used.count, bodies.callers) == (0, 0)
 
 
 def test_bytes_count_from_their_arrival_to_the_answer() -> None:
@@ -179,13 +176,14 @@ def test_bytes_count_from_their_arrival_to_the_answer() -> None:
         one.arrived()
         other.add_bytes(300)
         assert bodies.used.held_bytes == 1000
-    assert (bodies.used.held_bytes, bodies._callers) == (0, {})
+    assert (bodies.used.held_bytes, bodies.callers) == (0, 0)
 
 
-async def test_the_rate_is_measured_all_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_rate_is_measured_all_the_time() -> None:
     """A body at the minimum rate continues for its whole time, and a stalled body is given up."""
-    monkeypatch.setattr("services.upload.http.bodies._LOT_SECONDS", 0.2)
-    bodies = Bodies(BodyBounds(8, 10**6, bytes_per_second=1000, timeout_seconds=30))
+    bodies = Bodies(
+        BodyBounds(8, 10**6, bytes_per_second=1000, timeout_seconds=30, pace_seconds=0.2)
+    )
     with bodies.arriving("a", 0) as body:
         ended = asyncio.Event()
 

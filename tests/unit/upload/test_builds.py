@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from services.shared.errors import IndexBuilding, UnknownCollection
 from services.shared.volume.build_progress import BUILDING, PROGRESS, BuildProgress
 from services.shared.volume.volume import Volume
-from services.upload import collections
 from services.upload.collections import CollectionReader
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg
@@ -24,7 +24,8 @@ PICTURE = plain_jpeg((40, 80, 90))
 @pytest.fixture(autouse=True)
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check the active version for each request."""
-    monkeypatch.setattr(collections, "_LOOK_AGAIN_SECONDS", 0.0)
+    quick = partial(CollectionReader, look_again_seconds=0.0)
+    monkeypatch.setattr("services.upload.app.CollectionReader", quick)
 
 
 def _build(volume: Volume, collection: str, **changed: Any) -> Path:
@@ -92,6 +93,7 @@ def _collections(volume: Volume, default: str | None, *hidden: str) -> Collectio
         default_collection=default,
         images=StoredImages(None, thumbnail_pixels=32, thumbnail_cache_bytes=0),
         hidden=frozenset(hidden),
+        look_again_seconds=0.0,
     )
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import aiohttp
 import pytest
 
+from services.shared.telemetry.health import lasting
+from services.upload.http.listener import Listener
 from services.upload.settings import UploadSettings
 from tests.unit.upload.conftest import Api, refused
 
@@ -49,11 +52,16 @@ async def test_connections_that_wait_at_the_stop_are_answered(api: Api) -> None:
     await api.running
 
 
-async def test_a_request_in_transit_at_the_stop_is_answered(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def _patient_listener(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the listener wait long for the first head of a connection."""
+    patient = partial(Listener, first_head_seconds=20.0)
+    monkeypatch.setattr("services.upload.app.Listener", patient)
+
+
+@pytest.mark.usefixtures("_patient_listener")
+async def test_a_request_in_transit_at_the_stop_is_answered(api: Api) -> None:
     """The connection was accepted, and its request arrives after the port is closed."""
-    monkeypatch.setattr("services.upload.http.listener._FIRST_HEAD_SECONDS", 20.0)
     host, _, port = api.url.removeprefix("http://").partition(":")
     with socket.create_connection((host, int(port))) as early:
         api.stop.set()
@@ -100,7 +108,7 @@ class TestBrokerAway:
     @pytest.fixture
     def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
         """Return settings, and let a moment without a reply queue count as long."""
-        monkeypatch.setattr("services.upload.app._UNHEARD_SECONDS", 0.0)
+        monkeypatch.setattr("services.upload.app.lasting", lambda check, _: lasting(check, 0.0))
         return UploadSettings(port=0)
 
     async def test_a_replica_stays_ready_and_answers_503(

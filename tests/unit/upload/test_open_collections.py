@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from functools import partial
 
 import pytest
 import structlog
 
 from services.shared.volume.items import ITEMS
-from services.upload import collections
+from services.upload.collections import CollectionReader
 from tests.support.volume import items, publish_version, unit_vectors
 from tests.unit.upload.conftest import COUNT, Api, matches
 
@@ -39,7 +40,8 @@ async def test_facets_hold_200_values_at_most(api: Api) -> None:
 @pytest.fixture
 def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check the active version for each request."""
-    monkeypatch.setattr(collections, "_LOOK_AGAIN_SECONDS", 0.0)
+    quick = partial(CollectionReader, look_again_seconds=0.0)
+    monkeypatch.setattr("services.upload.app.CollectionReader", quick)
 
 
 @pytest.mark.usefixtures("_looks_each_time")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from aiohttp import FormData, web
 
 from services.shared.errors import ImageTooLarge, SimileError, UrlNotAllowed, UrlUnreachable
-from services.upload.query import remote_image
 from services.upload.query.remote_image import RemoteImages, is_public
 from services.upload.settings import UploadSettings
 from tests.support.pictures import plain_jpeg
@@ -151,8 +150,7 @@ async def test_the_vetted_address_is_the_one_connected_to(monkeypatch: pytest.Mo
         monkeypatch.setattr(
             "services.upload.query.remote_image.is_public", lambda it: it == LOOPBACK
         )
-        monkeypatch.setitem(remote_image._PORTS, "http", port)
-        remote = _remote(names)
+        remote = replace(_remote(names), ports={"http": port})
         assert await remote.fetch(f"http://rebinding.example:{port}/") == PICTURE
         assert names.asked == ["rebinding.example"]
         with pytest.raises(UrlNotAllowed):

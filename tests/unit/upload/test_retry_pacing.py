@@ -116,7 +116,7 @@ async def test_the_number_of_delayed_refusals_is_limited() -> None:
         assert not slow.done()
         slow.cancel()
         # The caller has gone, which leaves room for another.
-        while refusals._held:
+        while refusals.held:
             await asyncio.sleep(0.001)
         another = asyncio.create_task(_seconds(session, f"{url}/refused"))
         while len(held) < 2:

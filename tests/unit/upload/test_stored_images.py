@@ -6,12 +6,13 @@ import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.shared.errors import ImageGone, TooManyPixels
-from services.upload import stored_images
 from services.upload.stored_images import StoredImages
 from tests.support.pictures import plain_jpeg, png
 from tests.unit.upload.conftest import Answer, Api, refused
@@ -19,10 +20,11 @@ from tests.unit.upload.conftest import Answer, Api, refused
 _BOTH = pytest.mark.parametrize("kind", ["image", "thumbnail"])
 
 
-@pytest.fixture(autouse=True, params=[0, 2 * 10**9], ids=["settled", "fresh"])
+@pytest.fixture(autouse=True, params=[0.0, 2.0], ids=["settled", "fresh"])
 def _settled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test with files whose times are trusted, and with recent files, which are read."""
-    monkeypatch.setattr(stored_images, "_SETTLED_NS", request.param)
+    made = partial(StoredImages, settled_seconds=request.param)
+    monkeypatch.setattr("services.upload.app.StoredImages", made)
 
 
 def _file(api: Api) -> Path:
@@ -135,11 +137,14 @@ async def test_an_unreadable_image_is_gone(
     api: Api, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Missing permission and a failing disk give 404, and no internal error."""
+    sound = Path.open
 
-    def refuse(file: Path) -> None:
-        raise PermissionError(13, "Permission denied", str(file))
+    def refuse(file: Path, *arguments: Any, **options: Any) -> Any:
+        if file == _file(api):
+            raise PermissionError(13, "Permission denied", str(file))
+        return sound(file, *arguments, **options)
 
-    monkeypatch.setattr(stored_images, "_read", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     answer = await _get(api, kind)
     refused(answer, 404, "image_gone")
     assert "Permission denied" in answer.json["detail"]

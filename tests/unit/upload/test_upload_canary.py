@@ -17,6 +17,7 @@ from services.shared.canary import Canary, CanaryMetrics
 from services.shared.lifecycle import cancel
 from services.shared.messaging.broker import Message
 from services.shared.messaging.request_reply import Inbox
+from services.shared.telemetry.health import lasting
 from services.shared.volume.items import Item
 from services.shared.volume.volume import Volume
 from services.upload.canary import CanaryChoice, ReplyPathCheck
@@ -56,6 +57,7 @@ class Tried:
     inbox: Inbox
     canary: Canary
     collections: CollectionReader
+    metrics: CanaryMetrics
 
     def count(self, asked_by: str, code: str) -> float:
         """Return the number of canaries with that code."""
@@ -88,8 +90,9 @@ async def tried(api: Api) -> AsyncIterator[Tried]:
     running = asyncio.create_task(inbox.run())
     await inbox.opened()
     check = ReplyPathCheck(api.broker, inbox)
-    canary = _canary(inbox, CanaryMetrics("upload", registry), collections, check, 20)
-    yield Tried(api, registry, inbox, canary, collections)
+    metrics = CanaryMetrics("upload", registry)
+    canary = _canary(inbox, metrics, collections, check, 20)
+    yield Tried(api, registry, inbox, canary, collections, metrics)
     await cancel(running)
 
 
@@ -149,11 +152,12 @@ async def test_without_an_embedder_canaries_fail_and_the_replica_stays_ready(tri
     tried.api.embedder.ignoring = {
         (tried.api.images / item.path).read_bytes() for item in items(COUNT)
     }
-    tried.canary._timeout_seconds = 0.05
+    check = ReplyPathCheck(tried.api.broker, tried.inbox)
+    canary = _canary(tried.inbox, tried.metrics, tried.collections, check, 0.05)
     for _ in range(4):
-        await tried.canary.ask()
+        await canary.ask()
     assert tried.count("image", "deadline_exceeded") == 4
-    assert tried.canary.unready is None
+    assert canary.unready is None
 
 
 async def test_a_replica_whose_reply_queue_gets_nothing_is_unready(
@@ -215,7 +219,7 @@ class TestWithoutReplyQueue:
     @pytest.fixture
     def upload_settings(self, monkeypatch: pytest.MonkeyPatch) -> UploadSettings:
         """Return settings, and let a moment without a reply queue count as long."""
-        monkeypatch.setattr("services.upload.app._DEAF_SECONDS", 0.0)
+        monkeypatch.setattr("services.upload.app.lasting", lambda check, _: lasting(check, 0.0))
         return UploadSettings(port=0)
 
     async def test_no_reply_queue_though_there_is_a_broker_is_not_live(

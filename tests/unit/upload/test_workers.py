@@ -25,7 +25,7 @@ GRACE_SECONDS = 2.0
 
 
 @dataclass
-class House:
+class Consumers:
     """Holds a broker whose queues have no consumers, and a clock."""
 
     broker: MemoryBroker
@@ -48,18 +48,18 @@ class House:
 
 
 @pytest.fixture
-async def house() -> AsyncIterator[House]:
+async def consumers() -> AsyncIterator[Consumers]:
     """Return a broker with every queue declared."""
     broker = MemoryBroker()
     await broker.start(topology.ALL)
-    yield House(broker, Clock())
+    yield Consumers(broker, Clock())
     await broker.close()
 
 
-async def test_a_queue_without_consumers_is_named(house: House) -> None:
+async def test_a_queue_without_consumers_is_named(consumers: Consumers) -> None:
     """Missing embedders and missing searchers have distinct errors with a time to retry."""
-    workers = house.workers()
-    await house.absent(workers)
+    workers = consumers.workers()
+    await consumers.absent(workers)
     with pytest.raises(NoEmbedder) as embedder:
         await workers.require(EMBED)
     with pytest.raises(NoSearcher) as searcher:
@@ -68,53 +68,53 @@ async def test_a_queue_without_consumers_is_named(house: House) -> None:
     await workers.require("simile.reply.upload-1.x")
 
 
-async def test_a_worker_that_is_replaced_is_waited_for(house: House) -> None:
+async def test_a_worker_that_is_replaced_is_waited_for(consumers: Consumers) -> None:
     """Queries that arrive between two embedders of a rolling update wait in the queue."""
-    workers = house.workers()
+    workers = consumers.workers()
     await workers.look()
-    house.clock.now += GRACE_SECONDS - 0.1
+    consumers.clock.now += GRACE_SECONDS - 0.1
     await workers.look()
     await workers.require(EMBED)
-    await house.broker.consume(topology.EMBED, prefetch=1)
+    await consumers.broker.consume(topology.EMBED, prefetch=1)
     await workers.look()
-    house.clock.now += 10 * GRACE_SECONDS
+    consumers.clock.now += 10 * GRACE_SECONDS
     await workers.require(EMBED)
 
 
-async def test_the_first_embedder_is_seen_by_the_next_check(house: House) -> None:
+async def test_the_first_embedder_is_seen_by_the_next_check(consumers: Consumers) -> None:
     """The refusals end when the first embedder consumes."""
-    workers = house.workers()
-    await house.absent(workers)
-    await house.broker.consume(topology.EMBED, prefetch=1)
+    workers = consumers.workers()
+    await consumers.absent(workers)
+    await consumers.broker.consume(topology.EMBED, prefetch=1)
     await workers.look()
     await workers.require(EMBED)
 
 
-async def test_a_refusal_follows_a_fresh_check(house: House) -> None:
+async def test_a_refusal_follows_a_fresh_check(consumers: Consumers) -> None:
     """A caller that saw a worker become ready is not refused for an older state."""
-    workers = house.workers()
-    await house.absent(workers)
-    await house.broker.consume(topology.EMBED, prefetch=1)
-    house.clock.now += 0.1
+    workers = consumers.workers()
+    await consumers.absent(workers)
+    await consumers.broker.consume(topology.EMBED, prefetch=1)
+    consumers.clock.now += 0.1
     await workers.require(EMBED)
 
 
-async def test_a_broker_that_is_away_is_no_sign(house: House) -> None:
+async def test_a_broker_that_is_away_is_no_sign(consumers: Consumers) -> None:
     """Consumers return a moment after the broker, so their absence is unknown until then."""
-    workers = house.workers()
-    await house.absent(workers)
-    await house.broker.close()
+    workers = consumers.workers()
+    await consumers.absent(workers)
+    await consumers.broker.close()
     await workers.look()
     await workers.require(EMBED)
-    await house.broker.start(topology.ALL)
+    await consumers.broker.start(topology.ALL)
     await workers.look()
     await workers.require(EMBED)
 
 
-async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
+async def test_one_query_waits_for_the_autoscaler(consumers: Consumers) -> None:
     """When embedders scale to zero, a single message in the queue starts one."""
-    workers = house.workers(start_seconds=29.5)
-    await house.absent(workers)
+    workers = consumers.workers(start_seconds=29.5)
+    await consumers.absent(workers)
     with pytest.raises(NoEmbedder, match="30 s") as refusal:
         await workers.require(EMBED)
     assert refusal.value.retry_after_seconds == 30
@@ -123,15 +123,17 @@ async def test_one_query_waits_for_the_autoscaler(house: House) -> None:
     for _ in range(3):
         await workers.wake(EMBED, message)
         await workers.look()
-    assert await house.broker.depth(EMBED) == 1
+    assert await consumers.broker.depth(EMBED) == 1
 
 
-async def test_where_an_embedder_always_runs_nothing_is_left_in_the_queue(house: House) -> None:
+async def test_where_an_embedder_always_runs_nothing_is_left_in_the_queue(
+    consumers: Consumers,
+) -> None:
     """No embedder would take the message before its caller has gone."""
-    workers = house.workers()
-    await house.absent(workers)
+    workers = consumers.workers()
+    await consumers.absent(workers)
     await workers.wake(EMBED, Message("simile.v1.EmbedRequest", b""))
-    assert await house.broker.depth(EMBED) == 0
+    assert await consumers.broker.depth(EMBED) == 0
 
 
 class TestNoEmbedder:
@@ -147,7 +149,7 @@ class TestNoEmbedder:
     async def test_a_query_is_refused_before_its_deadline(self, api: Api, picture: bytes) -> None:
         """Images, batches and vectors get 503 with a code of its own and Retry-After."""
         await _until_code(api, picture, None)
-        await _leave(api, EMBED)
+        api.broker.lose_consumers(EMBED)
         other = picture + b"\0"
         await _until_code(api, other, "no_embedder")
         answer = await api.search(other)
@@ -169,16 +171,11 @@ class TestNoEmbedder:
     ) -> None:
         """The vectors of images can be computed without a searcher."""
         await _until_code(api, picture, None)
-        await _leave(api, SEARCH)
+        api.broker.lose_consumers(SEARCH)
         await _until_code(api, picture, "no_searcher")
         item = api.items[0].item_id
         refused(await api.get(f"/v1/items/birds/{item}/similar"), 503, "no_searcher")
         assert (await api.search(picture, "/v1/embed")).status == 200
-
-
-async def _leave(api: Api, queue: str) -> None:
-    for consumer in list(api.broker._stores[queue].consumers):
-        await consumer.close()
 
 
 async def _until_code(api: Api, picture: bytes, code: str | None) -> None:

@@ -29,7 +29,7 @@ from services.shared.errors import (
 from services.shared.imaging.processes import wire
 from services.shared.imaging.processes.wire import Refusal, Task
 
-MAX_WALL_SECONDS: Final = 60.0
+_MAX_WALL_SECONDS: Final = 60.0
 """The maximum for an image; a process that waits without using CPU time ends then."""
 
 _MODULE: Final = "services.shared.imaging.processes.decoding_process"
@@ -80,14 +80,14 @@ class DecodingProcess:
         """True while the process runs."""
         return self._popen.poll() is None
 
-    def decode(self, image: bytes, task: Task) -> Image.Image | Refusal:
+    def decode(self, image: bytes, task: Task, max_wall_seconds: float) -> Image.Image | Refusal:
         """Return the pixels, or the reason why there are none.
 
         Raises the errors in `_BROKEN` when the process died, TimeoutError when it took too
         long and was ended for that.
         """
         late = threading.Event()
-        timer = threading.Timer(MAX_WALL_SECONDS, self._end_late, [late])
+        timer = threading.Timer(max_wall_seconds, self._end_late, [late])
         timer.daemon = True
         timer.start()
         try:
@@ -100,10 +100,10 @@ class DecodingProcess:
         finally:
             timer.cancel()
 
-    def exit_code(self) -> int | None:
-        """Wait briefly for the process to end; return its exit code, or None while it runs."""
+    def exit_code(self, seconds: float) -> int | None:
+        """Wait for the process to end; return its exit code, or None while it runs."""
         with suppress(subprocess.TimeoutExpired):
-            return self._popen.wait(_ENDING_SECONDS)
+            return self._popen.wait(seconds)
         return None
 
     def end(self) -> None:
@@ -122,8 +122,22 @@ class DecodingProcess:
 class DecoderPool:
     """Runs as many decoding processes as needed at a time, up to a maximum."""
 
-    def __init__(self, size: int) -> None:
-        """size: the maximum of processes, which start on demand."""
+    def __init__(
+        self,
+        size: int,
+        *,
+        max_wall_seconds: float = _MAX_WALL_SECONDS,
+        ending_seconds: float = _ENDING_SECONDS,
+    ) -> None:
+        """Create a pool without processes, which start on demand.
+
+        Args:
+            size: the maximum of processes.
+            max_wall_seconds: the time for an image on the wall clock.
+            ending_seconds: the time for a process to end after its last answer.
+        """
+        self._max_wall_seconds = max_wall_seconds
+        self._ending_seconds = ending_seconds
         self._places = threading.Semaphore(size)
         self._lock = threading.Lock()
         self._idle: list[DecodingProcess] = []
@@ -173,13 +187,13 @@ class DecoderPool:
     def _try(self, image: bytes, task: Task) -> Image.Image:
         with self._process() as process:
             try:
-                answer = process.decode(image, task)
+                answer = process.decode(image, task, self._max_wall_seconds)
             except TimeoutError:
                 process.end()
-                message = f"the image was not decoded within {MAX_WALL_SECONDS:g} s"
+                message = f"the image was not decoded within {self._max_wall_seconds:g} s"
                 raise DecodingTooSlow(message) from None
             except _BROKEN:
-                code = process.exit_code()
+                code = process.exit_code(self._ending_seconds)
                 process.end()
                 self._check_open()
                 raise _death(code, task) from None
