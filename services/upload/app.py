@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Middleware
+from aiohttp.typedefs import Handler, Middleware
 
 from services.shared import lifecycle
 from services.shared.canary import Canary
@@ -217,9 +217,9 @@ def application(
         [
             *handlers.routes(),
             *SessionHandlers(security.access, bodies).routes(),
-            web.get("/openapi.json", _openapi),
-            web.get("/", _page),
-            web.get(DOCS_PAGE, _docs),
+            web.get("/openapi.json", _serve(_OPENAPI)),
+            web.get("/", _serve(_PAGES / "index.html")),
+            web.get(DOCS_PAGE, _serve(_PAGES / "docs.html")),
             web.static("/static", _PAGES),
         ]
     )
@@ -279,19 +279,14 @@ def _collections(settings: UploadSettings, shared: SharedSettings) -> Collection
     )
 
 
-async def _openapi(request: web.Request) -> web.FileResponse:
-    del request
-    return web.FileResponse(_OPENAPI, headers={"Content-Type": "application/json"})
+def _serve(file: Path) -> Handler:
+    """Return a handler that answers with the file."""
 
+    async def serve(request: web.Request) -> web.FileResponse:
+        del request
+        return web.FileResponse(file)
 
-async def _page(request: web.Request) -> web.FileResponse:
-    del request
-    return web.FileResponse(_PAGES / "index.html")
-
-
-async def _docs(request: web.Request) -> web.FileResponse:
-    del request
-    return web.FileResponse(_PAGES / "docs.html")
+    return serve
 
 
 def _unready(client: SearchClient, inbox: Inbox, listener: Listener) -> str | None:
