@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,7 +82,10 @@ async def test_a_vector_finds_its_neighbours(api: Api, client: Client) -> None:
     assert len(api.embedder.embedded) == 1
 
 
-@pytest.mark.parametrize("kind", ["path", "text", "bytes", "file", "rest of a file", "stream"])
+@pytest.mark.parametrize(
+    "kind",
+    ["path", "text", "bytes", "file", "rest of a file", "stream", "pipe", "path of a pipe"],
+)
 async def test_an_image_is_whatever_holds_its_bytes(
     api: Api, client: Client, tmp_path: Path, kind: str
 ) -> None:
@@ -90,7 +94,10 @@ async def test_an_image_is_whatever_holds_its_bytes(
     path.write_bytes(PICTURES[1])
     rest = io.BytesIO(b"head" + PICTURES[1])
     rest.seek(4)
-    with path.open("rb") as file:
+    reading, writing = os.pipe()
+    os.write(writing, PICTURES[1])
+    os.close(writing)
+    with path.open("rb") as file, os.fdopen(reading, "rb") as pipe:
         images = {
             "path": path,
             "text": str(path),
@@ -98,6 +105,8 @@ async def test_an_image_is_whatever_holds_its_bytes(
             "file": file,
             "rest of a file": rest,
             "stream": Unseekable(PICTURES[1]),
+            "pipe": pipe,
+            "path of a pipe": f"/dev/fd/{reading}",
         }
         await client.call("search", images[kind], filter={"label": "crow"})
     assert api.embedder.embedded == [PICTURES[1]]

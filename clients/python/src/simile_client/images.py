@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -38,8 +38,11 @@ class Upload:
     @classmethod
     def of(cls, image: Image) -> Upload:
         """Return the upload of an image; of an open file, from its current position on."""
-        if isinstance(image, str | os.PathLike | bytes):
+        if isinstance(image, bytes) or is_address(image):
             return cls(image)
+        if isinstance(image, str | os.PathLike):
+            # A pipe has a path, too.
+            return cls(image, repeatable=Path(image).is_file())
         if isinstance(image, io.TextIOBase):
             message = "open the image in binary mode: open(path, 'rb')"
             raise TypeError(message)
@@ -48,10 +51,19 @@ class Upload:
         return cls(image, repeatable=False)
 
     def kept(self) -> Upload:
-        """Return a repeatable upload: a stream that can't seek is read into memory."""
-        if self.repeatable or isinstance(self.image, str | os.PathLike | bytes):
-            return self
-        return replace(self, image=self.image.read(), repeatable=True)
+        """Return a repeatable upload: the content of a pipe is read into memory.
+
+        Raises OSError when the path can't be opened.
+        """
+        match self.image:
+            case _ if self.repeatable:
+                return self
+            case bytes():
+                return self
+            case str() | os.PathLike():
+                return Upload(Path(self.image).read_bytes())
+            case stream:
+                return Upload(stream.read())
 
     @contextmanager
     def field(self) -> Iterator[Field]:
@@ -62,17 +74,28 @@ class Upload:
         match self.image:
             case bytes():
                 yield "image", ("image", self.image, _BYTES)
-            case str() if self.image.startswith(_ADDRESS):
+            case str() if is_address(self.image):
                 yield text_field("image_url", self.image)
             case str() | os.PathLike():
                 path = Path(self.image)
                 with path.open("rb") as file:
-                    yield "image", (_sendable(path.name), file, _BYTES)
+                    yield self._file_field(path.name, file, 0 if self.repeatable else None)
             case stream:
                 name = getattr(stream, "name", None)
-                name = _sendable(Path(name).name) if isinstance(name, str) else "image"
-                content = stream if self.start is None else _rest_of(stream, self.start)
-                yield "image", (name, content, _BYTES)
+                name = Path(name).name if isinstance(name, str) else "image"
+                yield self._file_field(name, stream, self.start)
+
+    @staticmethod
+    def _file_field(name: str, file: IO[bytes], start: int | None) -> Field:
+        """Return the field of an open file, sent from a position on, or as it can be read."""
+        sendable = name.encode(errors="replace").decode()
+        content = _Stream(file) if start is None else _Rest(file, start)
+        return "image", (sendable, io.BufferedReader(content), _BYTES)
+
+
+def is_address(image: Image) -> bool:
+    """Return True for an address that Simile fetches the image from."""
+    return isinstance(image, str) and image.startswith(_ADDRESS)
 
 
 def text_field(name: str, text: str) -> Field:
@@ -80,34 +103,34 @@ def text_field(name: str, text: str) -> Field:
     return name, (None, text.encode(), _TEXT)
 
 
-def _sendable(name: str) -> str:
-    """Return the file name, with replacements for what UTF-8 can't encode."""
-    return name.encode(errors="replace").decode()
+class _Stream(io.RawIOBase):
+    """A file without a length, which httpx would read from the file's descriptor: 0 for a pipe.
 
+    Closing it leaves the file open.
+    """
 
-def _rest_of(file: IO[bytes], start: int) -> IO[bytes]:
-    """Return the file from a position on, since httpx sends files from their start."""
-    return io.BufferedReader(_Rest(file, start))
-
-
-class _Rest(io.RawIOBase):
-    """An open file from a position on; closing it leaves the file open."""
-
-    def __init__(self, file: IO[bytes], start: int) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
         self._file = file
-        self._start = start
 
     def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         read = self._file.read(len(buffer))
         buffer[: len(read)] = read
         return len(read)
+
+
+class _Rest(_Stream):
+    """A file from a position on, since httpx sends files from their start."""
+
+    def __init__(self, file: IO[bytes], start: int) -> None:
+        super().__init__(file)
+        self._start = start
+
+    def seekable(self) -> bool:
+        return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         start = self._start if whence == io.SEEK_SET else 0
