@@ -17,10 +17,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 def search_options(command: _Command) -> _Command:
     """Decorate a command with an option for each parameter of a search."""
-    for parameter in reversed(of_route(Route.SEARCH)):
-        if parameter.name != IMAGE_URL:
-            command = _option(parameter)(command)
+    for parameter in reversed(option_parameters()):
+        command = _option(parameter)(command)
     return command
+
+
+def option_parameters() -> list[Parameter]:
+    """Return the parameters of a search by an image that are options of the command."""
+    return [one for one in of_route(Route.SEARCH) if one.in_form and one.name != IMAGE_URL]
 
 
 def option_name(parameter: str) -> str:

@@ -14,7 +14,7 @@ from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
 from services.cli.main import main
-from services.cli.query.parameters import IMAGE_URL, option_name
+from services.cli.query.parameters import IMAGE_URL, option_name, option_parameters
 from services.shared.contracts import Box, Filter
 from services.shared.contracts.parameters import Parameter, Route, of_route
 from services.upload.settings import UploadSettings
@@ -62,11 +62,11 @@ async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> 
 
 
 def test_every_parameter_of_a_search_is_an_option() -> None:
-    """Each has the range of the table; image_url is the argument, and nothing is left out."""
+    """Each has the range of the table; image_url is the argument, a vector is for programs."""
     options = {option.name: option for option in main.commands["query"].params}
-    for parameter in of_route(Route.SEARCH):
-        if parameter.name == IMAGE_URL:
-            continue
+    searches = {parameter.name for parameter in of_route(Route.SEARCH)}
+    assert searches - {one.name for one in option_parameters()} == {IMAGE_URL, "vector"}
+    for parameter in option_parameters():
         option = options[parameter.name]
         assert option.opts == [option_name(parameter.name)]
         for bound, name in (("minimum", "min"), ("maximum", "max")):
@@ -223,7 +223,7 @@ _WRONG = {
 
 @pytest.mark.parametrize(
     "parameter",
-    [one for one in of_route(Route.SEARCH) if one.name != IMAGE_URL],
+    option_parameters(),
     ids=lambda one: one.name,
 )
 async def test_an_error_names_the_option(api: Api, files: list[str], parameter: Parameter) -> None:
