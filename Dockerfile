@@ -19,7 +19,7 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/simile
 COPY pyproject.toml constraints.txt ./
 COPY tools/image/requirements.py tools/image/install.sh tools/image/
 RUN python3 tools/image/requirements.py pyproject.toml /requirements \
-        upload searcher embedder embedder-cpu fast tracing
+        upload searcher embedder embedder-cpu lite fast tracing
 # Setuptools is pinned, too, where it builds wheels.
 ENV PIP_CONSTRAINT=/src/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_COMPILE=1
 
@@ -90,9 +90,11 @@ CMD ["searcher"]
 
 # --- The embedder --------------------------------------------------------------------------------
 
-FROM libraries AS embedder-cpu-installed
+FROM libraries AS embedder-cpu-libraries
 RUN --mount=type=cache,target=/root/.cache/pip --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
     sh tools/image/install.sh embedder-cpu
+
+FROM embedder-cpu-libraries AS embedder-cpu-installed
 COPY --from=wheel /wheels /wheels
 RUN --mount=type=bind,source=tools/image,target=/image sh /image/finish.sh
 
@@ -105,15 +107,22 @@ RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
 COPY --from=wheel /wheels /wheels
 RUN --mount=type=bind,source=tools/image,target=/image sh /image/finish.sh
 
-# Torch makes the exports and stays behind.
-FROM embedder-cuda-installed AS export
+# What makes the exports stays behind: weights and libraries.
+FROM embedder-cpu-libraries AS export
+# The extra that exports: lite (EfficientNet-Lite) or embedder (any network, with 3 GB of torch).
+ARG EXPORTER=lite
+ARG TORCH_INDEX
+RUN --mount=type=secret,id=pip-conf,target=/etc/pip.conf \
+    PIP_NO_CACHE_DIR=1 PIP_EXTRA_INDEX_URL=$TORCH_INDEX sh tools/image/install.sh "$EXPORTER"
+COPY --from=wheel /wheels /wheels
+RUN /opt/pip/bin/pip --python /opt/simile/bin/python install --no-deps --no-index /wheels/*.whl
 ARG MODELS=efficientnet_lite0
 RUN for model in $MODELS; do \
         SIMILE_EMBEDDER_MODEL=$model /opt/simile/bin/simile model export --models-dir /models || exit 1; \
     done \
     && rm -f /models/*/speeds.json
 
-# `--build-context models=FOLDER` puts a folder of yours in its place; no torch is needed then.
+# `--build-context models=FOLDER` puts a folder of yours in its place.
 FROM scratch AS models
 COPY --from=export /models /
 

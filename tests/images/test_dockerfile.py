@@ -110,6 +110,7 @@ def test_dockerignore_admits_exactly_what_is_copied() -> None:
             {"torch", "torchvision", "annoy", "usearch"},
         ),
         ("embedder", {"aiohttp", "torch"}, {"annoy", "usearch"}),
+        ("lite", {"onnx"}, {"torch", "torchvision"}),
     ],
 )
 def test_libraries_are_those_of_the_extra(
