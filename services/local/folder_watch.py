@@ -19,7 +19,7 @@ _REST_MS: Final = 500
 """Files that are being copied change again within this time."""
 
 _MAX_WAIT_MS: Final = 10_000
-_RESCAN_MS: Final = 600_000
+RESCAN_MS: Final = 600_000
 """Mounts, and changes that another machine makes on a network disk, are reported by no system."""
 
 _POLL_MS: Final = 30_000
@@ -34,7 +34,7 @@ def require_library() -> None:
 
 
 async def changes(
-    folder: Path, *, rescan_ms: int = _RESCAN_MS, retry_seconds: float = _ABSENT_SECONDS
+    folder: Path, *, rescan_ms: int = RESCAN_MS, retry_seconds: float = _ABSENT_SECONDS
 ) -> AsyncGenerator[None]:
     """Yield when files have changed and rested for a moment, and now and then without a change.
 
