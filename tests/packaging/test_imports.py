@@ -46,6 +46,7 @@ def _import_in_fresh_interpreter(*modules: str, environment: dict[str, str]) -> 
         ("services.searcher.build.builder", {"torch", "torchvision"}),
         ("services.embedder.service", {"annoy", "usearch"}),
         ("services.cli.main", {"numpy", "torch", "torchvision", "annoy", "usearch", "PIL"}),
+        ("services.cli.main", {"httpx", "simile_client"}),  # they slow down every command
     ],
 )
 def test_a_service_loads_only_what_its_image_holds(module: str, absent: set[str]) -> None:

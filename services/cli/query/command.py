@@ -15,7 +15,7 @@ from services.cli.query.images import find_images, is_single, require_sources
 from services.cli.query.output import QueryOutput
 from services.cli.query.parameters import given_parameters, require_route, search_options
 from services.cli.query.wording import for_command_line
-from services.clients.api import QueryImage, connected
+from services.clients.api import QueryImage
 from services.clients.batches import BatchSearch, Patience, until_admitted
 from services.shared import lifecycle
 from services.shared.contracts.parameters import Route
@@ -97,6 +97,8 @@ def query(
 async def _search_one(
     image: QueryImage, parameters: Mapping[str, str], pages: int, output: QueryOutput
 ) -> None:
+    from services.clients.calls import connected
+
     async with connected(output.url) as client:
         answers = until_admitted(lambda: client.search(image, parameters, pages=pages), Patience())
         output.pages(image.name, [answer async for answer in answers])
@@ -105,6 +107,8 @@ async def _search_one(
 async def _search_all(
     sources: Sequence[str], parameters: Mapping[str, str], output: QueryOutput
 ) -> None:
+    from services.clients.calls import connected
+
     with _progress(output) as progress:
         # Counted first, for the bar; standard input can be read once.
         images = list(find_images(sources))
