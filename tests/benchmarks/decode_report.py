@@ -45,37 +45,38 @@ def draw(figures: Figures, path: Path) -> None:
 def _method(figures: Figures) -> Iterator[str]:
     yield "## Decoding"
     yield ""
-    yield "From a photograph's bytes to the 224 x 224 pixels that the default network looks at: CPU"
-    yield "time of one image (the median of each photograph's least of some rounds, in which the"
-    yield "ways come in any order), and what is kept of the top 10 that decoding every pixel gives."
-    yield "The larger sizes are made of the same photographs: enlarged, with a camera's noise,"
-    yield "4:2:0, every third one turned by EXIF."
+    yield "This benchmark decodes a photograph's bytes to the 224 x 224 input pixels of the default"
+    yield "network. The tables show the CPU time of an image (the median over photographs of the"
+    yield "minimum over rounds in random order), and the share of the top 10 that stays the same as"
+    yield "with every pixel decoded. The larger sizes are the same photographs: enlarged, with a"
+    yield "camera's noise, 4:2:0, every third one rotated by EXIF."
     yield ""
-    yield "Simile's way is Pillow's draft (libjpeg leaves out what is finer than an eighth, a"
-    yield "quarter or a half) at no less than 1.4 times the pixels needed, then one bicubic step."
-    yield "The name of these pixels is in the model's id, so that queries and collections share"
-    yield "them."
+    yield "Simile uses Pillow's draft (libjpeg decodes at an eighth, a quarter or a half of the"
+    yield "size)"
+    yield "with at least 1.4 times the needed pixels, then one bicubic step. The model id names"
+    yield "this"
+    yield "decoding, so that queries and collections have the same pixels."
     yield ""
     bytes_ = ", ".join(
         f"{count} of *{size}* ({figures['image_bytes'][size] / 1000:,.0f} kB)"
         for size, count in figures["asked"].items()
     )
-    yield f"Asked by {bytes_};"
-    yield f"{figures['stored']:,} are stored. The model is `{figures['model_id']}`."
+    yield f"Queries: {bytes_};"
+    yield f"{figures['stored']:,} photographs are stored. The model is `{figures['model_id']}`."
     yield ""
     yield f"Measured on {described(figures['machine'])};"
     yield ", ".join(f"{name} {version}" for name, version in figures["libraries"].items()) + "."
     if figures["missing"]:
-        yield f"Not installed, and so left out: {', '.join(figures['missing'])}."
+        yield f"Not installed and therefore left out: {', '.join(figures['missing'])}."
     yield ""
-    yield "![Cost against what is kept](images/benchmark-decode.png)"
+    yield "![Cost against the preserved share](images/benchmark-decode.png)"
     yield ""
 
 
 def _costs(figures: Figures) -> Iterator[str]:
     sizes = list(figures["asked"])
     full = figures["ways"][FULL]["cpu_ms"]
-    yield "| CPU ms an image | " + " | ".join(sizes) + " | 12 MP, of every pixel's |"
+    yield "| CPU ms per image | " + " | ".join(sizes) + " | 12 MP, share of every pixel |"
     yield "|---" * (len(sizes) + 2) + "|"
     for name, way in figures["ways"].items():
         spent = " | ".join(f"{way['cpu_ms'][size]:.2f}" for size in sizes)
@@ -85,38 +86,40 @@ def _costs(figures: Figures) -> Iterator[str]:
 
 def _kept(figures: Figures) -> Iterator[str]:
     sizes = list(figures["asked"])
-    yield "Of the top 10, so much is kept when only the queries are decoded so, on an index of"
-    yield "which every pixel was decoded / when the index is made so too:"
+    yield "The share of the top 10 that is preserved if only the queries are decoded this way, on"
+    yield "an"
+    yield "index with every pixel decoded / if the index is decoded this way as well:"
     yield ""
-    yield "| top 10 kept | " + " | ".join(sizes) + " |"
+    yield "| top 10 preserved | " + " | ".join(sizes) + " |"
     yield "|---" * (len(sizes) + 1) + "|"
     for name, way in figures["ways"].items():
         shares = (way["top10_kept"][size] for size in sizes)
         kept = " | ".join(f"{one['queries']:.3f} / {one['both']:.3f}" for one in shares)
         yield f"| {name} | {kept} |"
     yield ""
-    yield "Drafts of no more than the pixels needed lose most at the sizes where libjpeg's own"
-    yield "filter does nearly all of the scaling: of 6 MP an eighth is 258 high. Drafts of twice"
-    yield "the pixels keep no more of 12 MP, and take longer. What a large JPEG costs at the least"
-    yield "is reading its codes, whatever the size decoded at."
+    yield "Drafts with just the needed pixels lose most at sizes where libjpeg's own filter does"
+    yield "nearly all of the scaling: an eighth of 6 MP is 258 pixels high. Drafts with twice the"
+    yield "pixels preserve no more at 12 MP, and take longer. Entropy decoding is the minimum cost"
+    yield "of"
+    yield "a large JPEG, at any size."
     yield ""
 
 
 def _shrinking(figures: Figures) -> Iterator[str]:
     moved = figures["shrinking"]
-    same = "the same to the bit" if moved["same_input"] else "NOT the same"
+    same = "identical" if moved["same_input"] else "NOT identical"
     yield "### Shrunk at upload"
     yield ""
-    yield "With `SIMILE_UPLOAD_SHRINK` the draft of a large photograph is made by upload, which"
-    yield f"sends its pixels as they are; the network's input is {same}. For a 12-megapixel"
+    yield "With `SIMILE_UPLOAD_SHRINK` upload makes the draft of a large photograph, and sends the"
+    yield f"uncompressed pixels; the network's input is {same}. For a 12-megapixel"
     yield "photograph:"
     yield ""
     yield "| | off | on |"
     yield "|---|---|---|"
-    yield f"| upload, CPU ms more | 0 | {moved['upload_cpu_ms']:.1f} |"
+    yield f"| additional CPU ms of upload | 0 | {moved['upload_cpu_ms']:.1f} |"
     before, after = moved["embedder_cpu_ms"], moved["embedder_cpu_ms_shrunk"]
     yield f"| embedder's decoding, CPU ms | {before:.1f} | {after:.1f} |"
     yield f"| sent, MB | {moved['bytes'] / 1e6:.2f} | {moved['bytes_shrunk'] / 1e6:.2f} |"
     yield ""
-    yield "It moves work rather than saving it: worth it where embedders' CPUs are the scarce ones,"
-    yield "as beside a GPU."
+    yield "The setting moves work instead of saving it. Use it if the embedders' CPUs are the"
+    yield "bottleneck, as beside a GPU."

@@ -19,10 +19,12 @@ def written(figures: Figures) -> str:
 def _lines(figures: Figures) -> Iterator[str]:
     yield "## Messaging"
     yield ""
-    yield "What a query costs without its computing: the services as processes over RabbitMQ, with"
-    yield "a model that computes nothing, an index of 100 vectors, and images of "
-    yield f"{figures['image_bytes']:,} bytes. CPU is that of all processes, client and broker too;"
-    yield f"with nothing to do they use {figures['idle_cores']:.3f} of a core. Medians of rounds."
+    yield "The cost of a query without computation: the services run as processes over RabbitMQ,"
+    yield "with"
+    yield "a model that computes nothing, an index of 100 vectors, and images of"
+    yield f"{figures['image_bytes']:,} bytes. CPU is that of all processes, including client and"
+    yield f"broker; idle they use {figures['idle_cores']:.3f} of a core. Figures are medians of"
+    yield "rounds."
     yield ""
     yield f"Measured on {described(figures['machine'])}."
     for way, title in (
@@ -32,7 +34,9 @@ def _lines(figures: Figures) -> Iterator[str]:
         yield ""
         yield f"### {title}"
         yield ""
-        yield f"| at a time | queries/s | p50, ms | p99, ms | CPU ms a query | {' | '.join(_OF)} |"
+        yield (
+            f"| concurrent | queries/s | p50, ms | p99, ms | CPU ms per query | {' | '.join(_OF)} |"
+        )
         yield f"|---|---|---|---|---|{'---|' * len(_OF)}"
         for concurrency, point in figures[way].items():
             yield (
@@ -41,10 +45,10 @@ def _lines(figures: Figures) -> Iterator[str]:
             )
     cpu, p50 = figures["inbox"]["8"]["cpu_ms"], figures["inbox"]["1"]["p50_ms"]
     yield ""
-    yield "| without HTTP | aim | measured | |"
+    yield "| without HTTP | target | measured | |"
     yield "|---|---|---|---|"
-    yield _aim("CPU a query, 8 at a time", cpu, _MAX_CPU_MS)
-    yield _aim("p50, one at a time", p50, _MAX_P50_MS)
+    yield _aim("CPU per query, 8 concurrent", cpu, _MAX_CPU_MS)
+    yield _aim("p50, 1 concurrent", p50, _MAX_P50_MS)
 
 
 def _by_process(point: Figures) -> str:

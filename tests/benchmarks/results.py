@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
+import textwrap
 from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -14,6 +16,8 @@ import click
 import psutil
 
 PAGE: Final = "benchmarks.md"
+_WIDTH: Final = 100
+_PROSE: Final = re.compile(r"[^\s|#!<-]")
 _LIBRARIES: Final = (
     "annoy", "faiss-cpu", "hnswlib", "numpy", "onnxruntime", "openvino", "torch",
 )  # fmt: skip
@@ -71,7 +75,23 @@ def write_section(page: Path, name: str, text: str) -> None:
         raise click.ClickException(message)
     after = rest.partition(end)[2]
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(f"{before}{begin}\n{text.strip()}\n{end}{after}")
+    page.write_text(f"{before}{begin}\n{wrapped(text.strip())}\n{end}{after}")
+
+
+def wrapped(text: str) -> str:
+    """Wrap the paragraphs of a section; tables, lists, headings and pictures stay as they are."""
+    lines: list[str] = []
+    words: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        if _PROSE.match(line):
+            words += line.split()
+        else:
+            filled = textwrap.fill(
+                " ".join(words), _WIDTH, break_long_words=False, break_on_hyphens=False
+            )
+            lines += [filled, line] if words else [line]
+            words = []
+    return "\n".join(lines).rstrip()
 
 
 def described(figures: Mapping[str, Any]) -> str:

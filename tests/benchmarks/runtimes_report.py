@@ -19,14 +19,15 @@ def _lines(figures: Figures) -> Iterator[str]:
     measured = {name: one for name, one in runtimes.items() if "cosine_least" in one}
     yield "## Runtimes"
     yield ""
-    yield f"`{figures['model_id']}` on one thread, by batch size: images a second, medians of"
-    yield "rounds in which every runtime has its turn. The cosine is to torch in fp32, on all of"
-    yield f"{figures['photographs']:,} photographs. Of torch's top 10, so much is kept when only"
-    yield "the queries are computed so, on an index made by torch, and when both are."
+    yield f"`{figures['model_id']}` on one thread: images per second by batch size, medians of"
+    yield "rounds in which every runtime has its turn. The cosine is relative to torch in fp32, on"
+    yield f"{figures['photographs']:,} photographs. *top 10 kept*: the share of torch's top 10"
+    yield "that is"
+    yield "preserved if only the queries use the runtime, on an index by torch, and if both use it."
     yield ""
     yield f"Measured on {described(figures['machine'])}."
     yield ""
-    yield "| runtime | 1 | 8 | 32 | cosine, least | median | top 10 kept, queries | both |"
+    yield "| runtime | 1 | 8 | 32 | cosine, minimum | median | top 10 kept, queries | both |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, one in measured.items():
         speeds = " | ".join(f"{one['images_per_second'][size]:.0f}" for size in ("1", "8", "32"))
@@ -37,7 +38,7 @@ def _lines(figures: Figures) -> Iterator[str]:
     yield ""
     yield "On two cores, batches of 8 in ONNX Runtime: two workers of one thread each reach"
     yield f"{runtimes['two workers']['images_per_second']:.0f} images a second, one worker of two"
-    yield f"threads {runtimes['two threads a batch']['images_per_second']:.0f}."
+    yield f"threads reaches {runtimes['two threads a batch']['images_per_second']:.0f}."
     yield ""
     best = max(
         (one for name, one in measured.items() if name.endswith("int8")),
@@ -45,13 +46,14 @@ def _lines(figures: Figures) -> Iterator[str]:
     )
     kept = best["top10_both"] >= _LEAST_KEPT
     yield (
-        f"int8 (static, per channel, calibrated on photographs) keeps {best['top10_both']:.3f} of "
+        f"int8 (static, per channel, calibrated on photographs) preserves {best['top10_both']:.3f} "
     )
     yield (
-        f"the top 10 at best, queries and index both computed so; {_LEAST_KEPT} is the least that "
-        f"{'is' if kept else 'would be'} offered."
+        f"of the top 10 at best, if queries and index both use it; Simile would offer int8 from "
+        f"{_LEAST_KEPT} on{', and does' if kept else ''}."
     )
     yield ""
-    yield "What a GPU reaches was not measured: there is none in this machine. Its code (CUDA"
-    yield "graphs of fixed batch sizes, pinned memory, two workers a GPU) has tests marked `gpu`,"
-    yield "which were skipped here."
+    yield "GPUs were not measured, since this machine has none. Their code (CUDA graphs of fixed"
+    yield "batch"
+    yield "sizes, pinned memory, two workers for each GPU) has tests marked `gpu`, which were"
+    yield "skipped."

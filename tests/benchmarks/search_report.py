@@ -15,18 +15,19 @@ _TOGETHER: Final = "queries_per_second"
 _ALONE: Final = "one_query_ms_p50"
 
 _METHOD: Final = """\
-Recall@10 is against exact search, and ties count as right. One thread searches unless a column
-says two; builds use every core, as each library does by default. "Batches of 32" are sent as a
-searcher under load has it; Annoy has no batch, and is asked in a loop. Speeds are medians of
-rounds in which every engine has its turn, so that the ratios hold even where the machine is
-shared. The queries are in none of the indexes. hnswlib and faiss have 16 links and an
-ef_construction of 200; they, and plain Annoy, are also tuned to the smallest effort that reaches
-a recall of these very queries, which favours them: Simile chooses at its build, by other vectors.
+Recall@10 is relative to exact search; ties count as correct. Searches use one thread, except in
+the column for two threads; builds use every core, as each library does by default. "Batches of 32"
+are what a searcher gets under load; Annoy has no batches, so the benchmark calls it in a loop.
+Speeds are medians over rounds in which every engine has its turn, so that the ratios hold on a
+shared machine. No index contains the queries. hnswlib and faiss have 16 links and an
+ef_construction of 200. These two, and plain Annoy, are also tuned to the smallest effort that
+reaches the recall on exactly these queries, which favours them: Simile tunes at its build, on
+other vectors.
 
-Sets: *photographs* are embedded by EfficientNet-Lite0, every tenth asks. *easy* vectors are
-clusters in 24 dimensions, mapped linearly, with a little noise. *hard* ones look like a network's
-layer: 96 dimensions of falling strength, outputs of very different scale, and a threshold below
-which two thirds are zero."""
+Sets: *photographs* are embedded by EfficientNet-Lite0, and every tenth is a query. *easy* vectors
+are clusters in 24 dimensions, mapped linearly, with a little noise. *hard* vectors look like a
+network's layer: 96 dimensions of falling strength, outputs of very different scale, and a
+threshold that sets two thirds of them to zero."""
 
 
 def written(sets: Mapping[str, Figures], growth: Figures | None) -> str:
@@ -55,11 +56,12 @@ def written(sets: Mapping[str, Figures], growth: Figures | None) -> str:
 def _ratios(sets: Mapping[str, Figures]) -> Iterator[str]:
     yield "### Simile over others"
     yield ""
-    yield "Times as many queries a second in batches of 32 / with one query alone, of one thread."
-    yield "The others at the smallest effort that reaches the recall, and Annoy also as it comes."
+    yield "Queries per second of Simile over those of the engine, in batches of 32 / one by one, on"
+    yield "one thread. The engines have the smallest effort that reaches the recall; Annoy also has"
+    yield "its defaults."
     yield ""
-    others = ("Annoy, as it comes", *(ENGINES[name].title for name in _OTHERS))
-    yield f"| set | recall asked | {' | '.join(others)} |"
+    others = ("Annoy, defaults", *(ENGINES[name].title for name in _OTHERS))
+    yield f"| set | target recall | {' | '.join(others)} |"
     yield f"|---|---|{'---|' * len(others)}"
     for figures in sets.values():
         for target in TARGETS:
@@ -105,9 +107,11 @@ def _named(engine: str, table: Figures, point: Figures) -> str:
 def _builds(sets: Mapping[str, Figures]) -> Iterator[str]:
     yield "### Builds and memory"
     yield ""
-    yield "*Held*: the most anonymous memory of the building processes, 40 MiB of Python among it."
-    yield "*Mapped or loaded*: what a search reads. *Own*: what every process that opens it has for"
-    yield "itself; the rest is mapped files, which processes share."
+    yield "*Held*: the maximum anonymous memory of the building processes, including 40 MiB of"
+    yield "Python."
+    yield "*Mapped or loaded*: the bytes that a search reads. *Own*: the memory of each process"
+    yield "that"
+    yield "opens the index; the rest are mapped files, which processes share."
     yield ""
     yield "| set | engine | build, s | held, MiB | mapped or loaded, MiB | own, MiB |"
     yield "|---|---|---|---|---|---|"
@@ -127,7 +131,7 @@ def _worse(sets: Mapping[str, Figures]) -> Iterator[str]:
     yield "### Where Simile is slower or worse"
     yield ""
     found = [line for figures in sets.values() for line in _losses(figures)]
-    yield from found or ["- In none of these figures."]
+    yield from found or ["- Nowhere in these figures."]
 
 
 def _losses(figures: Figures) -> Iterator[str]:
@@ -137,7 +141,8 @@ def _losses(figures: Figures) -> Iterator[str]:
         if ours is None:
             continue
         if ours["recall"] < target:
-            yield f"- {title}: {target:g} was asked and {ours['recall']:.4f} found."
+            yield f"- {title}: the target recall is {target:g}, and {ours['recall']:.4f} was"
+            yield "reached."
         for name in _OTHERS:
             theirs = _other(figures, name, target)
             if theirs is None:
@@ -147,7 +152,7 @@ def _losses(figures: Figures) -> Iterator[str]:
             if min(together, alone) < 1:
                 yield (
                     f"- {title}, recall {target:g}: {together:.2f} times the queries of "
-                    f"{ENGINES[name].title} in batches of 32, {alone:.2f} times with one."
+                    f"{ENGINES[name].title} in batches of 32, {alone:.2f} times one by one."
                 )
     builds = {name: table["build_seconds"] for name, table in figures["engines"].items()}
     for name in ("annoy", "hnswlib", "faiss"):
@@ -161,7 +166,7 @@ def _losses(figures: Figures) -> Iterator[str]:
 def _growth(rows: Sequence[Figures]) -> Iterator[str]:
     yield "### As a collection grows"
     yield ""
-    yield "Hard vectors of 256 dimensions, recall 0.99 asked."
+    yield "Hard vectors of 256 dimensions, with a target recall of 0.99."
     yield ""
     yield "![Costs over size](images/benchmark-growth.png)"
     yield ""

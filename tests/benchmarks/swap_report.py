@@ -14,11 +14,12 @@ def written(figures: Figures) -> str:
         [
             "## Swaps",
             "",
-            "A searcher answers while versions are activated: the service itself, over the",
-            f"in-memory broker, with {figures['clients']} clients that ask and pause {pause}.",
-            "Clients, broker and searcher share one process and one event loop, whose stalls a",
-            "1 ms ticker measures. Each item's label names its version: an answer with a neighbour",
-            "of another version than the one it names would be *mixed*.",
+            "A searcher answers queries while versions are activated: the real service, over the",
+            f"in-memory broker, with {figures['clients']} clients that pause {pause} after each",
+            "answer.",
+            "Clients, broker and searcher share a process and an event loop, whose stalls a 1 ms",
+            "ticker measures. Each item's label names its version: an answer with neighbours of",
+            "another version than its own would be *mixed*.",
             "",
             f"Measured on {described(figures['machine'])}.",
             "",
@@ -42,17 +43,17 @@ def _large(figures: Figures) -> Iterator[str]:
     yield _row("steady load, no swaps", steady, f"{steady['longest_stall_ms']:.1f}")
     yield _row("in the second after a swap", swapping["after"], "")
     yield _row("while the next version is verified and opened", swapping["opening"], "")
-    yield _row("all of the swapping", swapping["all"], f"{swapping['longest_stall_ms']:.1f}")
+    yield _row("during all swaps", swapping["all"], f"{swapping['longest_stall_ms']:.1f}")
     yield ""
     yield (
         f"The p99 in the second after a swap is {figures['p99_after_over_steady']:.2f} times that "
         "of the steady load."
     )
     yield (
-        f"From activation to the first answer of the new version it takes "
+        f"From activation to the first answer of the new version take "
         f"{swapping['opening_seconds']:.2f} s: the wait for the"
     )
-    yield "next look at the volume, the hashes of all files, and the canary queries."
+    yield "next check of the volume, the hashes of all files, and the canary queries."
     yield f"{swapping['errors']} errors, {swapping['mixed']} mixed answers."
 
 
@@ -78,11 +79,11 @@ def _row(what: str, times: Figures, stall: str) -> str:
 
 def _small(figures: Figures) -> Iterator[str]:
     before, after = figures["before"], figures["after"]
-    yield f"### {figures['swaps']:,} swaps as fast as they are followed"
+    yield f"### {figures['swaps']:,} swaps as fast as the searcher follows"
     yield ""
     yield (
         f"{figures['swaps'] / figures['seconds']:.0f} swaps a second, {figures['answers']:,} "
-        f"answers meanwhile: {figures['errors']} errors, {figures['mixed']} mixed."
+        f"answers in this time: {figures['errors']} errors, {figures['mixed']} mixed."
     )
     yield ""
     yield "| | before | after |"

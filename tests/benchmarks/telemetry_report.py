@@ -28,15 +28,17 @@ def share(figures: Figures, way: str) -> float:
 def _lines(figures: Figures) -> Iterator[str]:
     yield "## Telemetry"
     yield ""
-    yield "What metrics and logs cost a query: the services as processes over RabbitMQ, logs at"
-    yield f"`info` as JSON, images of {figures['image_bytes']:,} bytes, "
-    yield f"{figures['at_once']} queries at a time. Both are turned off and on in the same"
-    yield "processes, in turns of two seconds; of each pair of turns the difference is taken, and"
-    yield "the median of all is shown, with quartiles. CPU is that of services and broker."
+    yield "The cost of metrics and logs per query: the services run as processes over RabbitMQ,"
+    yield "with"
+    yield f"logs at `info` as JSON, images of {figures['image_bytes']:,} bytes, and"
+    yield f"{figures['at_once']} concurrent queries. Both are switched off and on in the same"
+    yield "processes, in turns of two seconds. The table shows the median difference of the pairs"
+    yield "of"
+    yield "turns, with quartiles. CPU is that of services and broker."
     yield ""
     yield f"Measured on {described(figures['machine'])}."
     yield ""
-    yield f"| CPU ms a query | off | on | {' | '.join(f'{name}, on' for name in _OF)} | more |"
+    yield f"| CPU ms per query | off | on | {' | '.join(f'{name}, on' for name in _OF)} | more |"
     yield f"|---|---|---|{'---|' * len(_OF)}---|"
     for way, title in _WAYS.items():
         off, on = figures[way]["off"], figures[way]["on"]
@@ -47,12 +49,12 @@ def _lines(figures: Figures) -> Iterator[str]:
             f"{figures[way]['more_ms']:.3f} ({low:.3f} to {high:.3f}) |"
         )
     yield ""
-    yield "| more CPU a query | aim | measured | |"
+    yield "| additional CPU per query | target | measured | |"
     yield "|---|---|---|---|"
     for way, title in _WAYS.items():
         found = share(figures, way)
         met = "met" if found <= _MAX_SHARE else "missed"
         yield f"| with {title} | at most {_MAX_SHARE:.0%} | {found:.1%} | {met} |"
     yield ""
-    yield "Tracing that is off, as it is by default, costs the calls that find it so:"
-    yield f"{figures['tracing_off_us']:.1f} microseconds a query in all services together."
+    yield "With tracing off, the default, its calls take"
+    yield f"{figures['tracing_off_us']:.1f} microseconds per query in all services together."

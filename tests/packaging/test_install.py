@@ -1,4 +1,4 @@
-"""What `make run` installs: no torch on a CPU, and a clear message where a compiler is missing."""
+"""Tests what `make run` installs: no torch on a CPU, and a clear message without a compiler."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ _JPEG_SCALES: Final = (8, 4, 2)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """Describes an image by its header. It is made once and carried along with the bytes.
+    """Describes an image by its header; made once, and passed along with the bytes.
 
     Attributes:
         format: Pillow's name of the format.

@@ -51,7 +51,7 @@ async def read_form(
             else:
                 await _take_field(form, part.name, part, body)
     except (ValueError, RuntimeError, AssertionError, BadHttpMessage) as error:
-        # What aiohttp raises on a form that does not parse.
+        # aiohttp raises these errors on an invalid form.
         raise _unreadable(error) from error
     return form
 

@@ -13,25 +13,25 @@ from tests.benchmarks.serving.systems import FAMILIES, SIMILE, SIMILE_LOCAL
 from tests.benchmarks.serving.targets import Target, over_family, targets
 
 _METHOD: Final = """\
-Simile beside what people would pick instead: the same machine, the same photographs of the
-collection, the same client on the same cores, every body different. All answer a POST of an image
-with its ten nearest neighbours. Systems have their turns one after another, in rounds; figures are
-medians over the rounds.
+This benchmark compares Simile with common ways to serve the same model: on the same machine, with
+the same photographs, the same client on the same cores, and different bytes in every request. Every
+system answers a POST of an image with its ten nearest neighbours. The systems take turns, in
+rounds; figures are medians over the rounds.
 
-*The limit* is what the machine can do: decode, model and search in a loop without a server, one
-process a core with one thread each; it is measured again all through a round. *E* is a system's
-images/s over the limit's, *overhead* its CPU time an image (broker and Redis included, client not)
-beyond the limit's.
+*The limit* of the machine is a loop of decoding, model and search without a server, in a process
+with one thread for each core, measured repeatedly during each round. *E* is a system's images/s
+over those of the limit. *Overhead* is the system's CPU time per image (with broker and Redis,
+without the client) minus that of the limit.
 
-Rivals search a plain Annoy file of the same vectors (10 trees). *Given* ones have Simile's decoder
-and ONNX Runtime, one thread of the model a worker, a worker a core, and batches of up to 8, as
-Simile has; *documented* ones decode with Pillow and run torch, eager, in batches of up to 32, on
-one worker, as their tutorials do. Each server's own batching is on, and access logs are off. Simile
-logs as it ships; its cache of embeddings is off, and a query's deadline is 3 s. The design of 2018
-is Flask under gunicorn, base64 of pixels in a Redis list, and a model process; both sides look for
-news every 250 ms.
+The alternatives search a plain Annoy file of the same vectors (10 trees). *Given* systems have
+Simile's decoder and ONNX Runtime, a worker for each core with one thread of the model, and batches
+of at most 8, as Simile. *Documented* systems decode with Pillow and run eager torch in batches of
+at most 32 on one worker, as in their tutorials. Each server's own batching is on, and access logs
+are off. Simile has its default logs, a deadline of 3 s, and no cache of embeddings. The design of
+2018 is Flask under gunicorn, base64 of pixels in a Redis list, and a model process; both sides poll
+every 250 ms.
 
-This machine has no GPU: what embeds on GPUs was not run here."""
+This machine has no GPU: systems on GPUs were not measured."""
 
 
 def written(figures: Figures) -> str:
@@ -70,11 +70,11 @@ def _versions(versions: Figures) -> str:
 
 def _aims(judged: Sequence[Target]) -> Iterator[str]:
     met = sum(target.met is True for target in judged)
-    yield "### What was aimed at, and what was measured"
+    yield "### Targets"
     yield ""
-    yield f"{met} of {len(judged)} are met."
+    yield f"Simile meets {met} of {len(judged)} targets."
     yield ""
-    yield "| | aim | measured | |"
+    yield "| | target | measured | |"
     yield "|---|---|---|---|"
     for target in judged:
         sense = "at least" if target.sense == ">=" else "at most"
@@ -100,7 +100,7 @@ def _throughput(found: Measured) -> Iterator[str]:
     columns = " | ".join(f"{count}" for count in CONCURRENCIES)
     yield "### Throughput"
     yield ""
-    yield "Images a second by the number of clients; E and the overhead with 32."
+    yield "Images per second by the number of clients; E and overhead with 32 clients."
     yield ""
     yield f"| | {columns} | E | overhead, ms |"
     yield "|---|" + "---|" * (len(CONCURRENCIES) + 2)
@@ -133,7 +133,8 @@ def _latency(found: Measured) -> Iterator[str]:
 def _ratios(found: Measured) -> Iterator[str]:
     yield "### Simile over the others"
     yield ""
-    yield "Times as many images a second as the best of each, at the worse of 32 and 64 clients."
+    yield "Images per second of Simile over those of the best of each, at the lower of 32 and 64"
+    yield "clients."
     yield ""
     yield "| | over RabbitMQ | one process |"
     yield "|---|---|---|"
@@ -152,13 +153,13 @@ def _overload(found: Measured) -> Iterator[str]:
     yield f"### Overload: {OVERLOAD} clients"
     yield ""
     yield (
-        "Refused clients wait as long as Retry-After says; a client gives up after 30 s. "
-        "A refusal's CPU is that of the thread that takes requests, beyond what it spends on the "
-        "served. *In a storm* refused clients ask again at once."
+        "Refused clients wait for Retry-After; a client times out after 30 s. A refusal's CPU is "
+        "that of the thread that receives requests, without its CPU for served requests. *In a "
+        "storm* refused clients retry at once."
     )
     yield ""
     yield (
-        "| | images/s | over those with 64 | p99 of the served, ms | refused a second "
+        "| | images/s | over those with 64 | p99 of served requests, ms | refused a second "
         "| p99 of refusals, ms | CPU of a refusal over an image's | lost | after over before "
         "| images/s in a storm | over those with 64 |"
     )
@@ -201,9 +202,9 @@ def _limits(found: Measured) -> Iterator[str]:
     yield (
         f"The limit, measured {len(rates)} times: {_median(limits, 'cores', 'images_per_second')} "
         f"images/s (from {min(rates):.1f} to {max(rates):.1f}) at "
-        f"{_median(limits, 'cores', 'cpu_ms')} ms CPU an image; one process alone "
+        f"{_median(limits, 'cores', 'cpu_ms')} ms CPU per image; a single process "
         f"{_median(limits, 'one', 'images_per_second')} images/s, "
-        f"{_median(limits, 'one', 'p50_ms')} ms for one image."
+        f"{_median(limits, 'one', 'p50_ms')} ms for an image."
     )
 
 

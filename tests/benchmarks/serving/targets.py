@@ -67,11 +67,11 @@ def _efficiency(found: Measured) -> Iterator[Target]:
     ):
         value = least(found.efficiency(name, concurrency) for concurrency in BUSY)
         yield Target(
-            f"{title}: images/s over the loop without a server, the worse of 32 and 64 clients",
+            f"{title}: images/s over the loop without a server, the lower of 32 and 64 clients",
             ">=", bound, value,
         )  # fmt: skip
     overhead = found.overhead_ms(SIMILE, BUSY[0])
-    yield Target("over RabbitMQ: CPU an image beyond that loop's", "<=", 1.8, overhead, "ms")
+    yield Target("over RabbitMQ: CPU per image beyond that loop's", "<=", 1.8, overhead, "ms")
 
 
 def _rivals(found: Measured) -> Iterator[Target]:
@@ -112,7 +112,7 @@ def _slower(found: Measured, other: str) -> float | None:
 def _latency(found: Measured) -> Iterator[Target]:
     for name, title in ((SIMILE, "over RabbitMQ"), (SIMILE_LOCAL, "one process")):
         value = found.median(name, measured.over_one_image)
-        yield Target(f"{title}: p50 of one client over one image's time", "<=", 1.3, value)
+        yield Target(f"{title}: p50 of one client over the time of an image", "<=", 1.3, value)
         value = found.median(name, lambda turn: measured.tail(turn, 32))
         yield Target(f"{title}: p99 over p50, 32 clients", "<=", 1.4, value)
 
@@ -126,13 +126,13 @@ def _overload(found: Measured, name: str, title: str) -> Iterator[Target]:
         ">=", 0.95, median(measured.overload_kept),
     )  # fmt: skip
     p99 = median(measured.of_overload("p99_ms"))
-    yield Target(f"{title}: p99 of the served, 512 clients", "<=", 3000, p99, "ms")
+    yield Target(f"{title}: p99 of served requests, 512 clients", "<=", 3000, p99, "ms")
     yield Target(
         f"{title}: time-outs and errors, 512 clients", "<=", 0,
         _most(found.turns(name)),
     )  # fmt: skip
     refusal = median(measured.of_overload("refusal_p99_ms"))
-    yield Target(f"{title}: p99 of the refusals, 512 clients", "<=", 100, refusal, "ms")
+    yield Target(f"{title}: p99 of refusals, 512 clients", "<=", 100, refusal, "ms")
     share = median(measured.refusal_cpu_share)
     yield Target(f"{title}: CPU of a refusal over an image's", "<=", 0.05, share)
     yield Target(
@@ -149,6 +149,8 @@ def _most(turns: Sequence[measured.Turn]) -> float | None:
 
 def _scaling(found: Measured) -> Iterator[Target]:
     value = middle(found.over_best(TWO_CORES, [ONE_CORE], concurrency) for concurrency in BUSY)
-    yield Target("images/s of two embedders, a core each, over one on one core", ">=", 1.8, value)
+    yield Target(
+        "images/s of two embedders, each with a core, over one with a core", ">=", 1.8, value
+    )
     ready = found.median(SIMILE, lambda turn: turn["ready_seconds"])
-    yield Target("an embedder's start to ready, its export made before", "<=", 3.0, ready, "s")
+    yield Target("time until an embedder with an export is ready", "<=", 3.0, ready, "s")

@@ -81,5 +81,5 @@ def test_the_page_says_what_was_missed() -> None:
         "versions": {},
     }  # fmt: skip
     page = report.written(figures)
-    (ready,) = (line for line in page.splitlines() if line.startswith("| an embedder's start"))
+    (ready,) = (line for line in page.splitlines() if line.startswith("| time until an embedder"))
     assert ready.endswith("| at most 3.00 s | 4.00 s | **missed** |")

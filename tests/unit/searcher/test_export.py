@@ -59,7 +59,7 @@ def test_numpy_and_json_lines(volume: Volume, tmp_path: Path) -> None:
 
 
 def test_parquet(volume: Volume, tmp_path: Path) -> None:
-    """One file holds all, and its metadata describe the collection."""
+    """A single file holds all rows, and its metadata describe the collection."""
     out = tmp_path / "out"
     exporting.export(volume, "birds", out, exporting.ParquetWriter(), NoProgress())
     table = pq.read_table(out / "items.parquet")

@@ -130,7 +130,7 @@ async def test_a_vector_may_have_any_length(api: Api, length: float) -> None:
 
 
 async def test_the_vector_of_an_image_finds_what_the_image_finds(api: Api, picture: bytes) -> None:
-    """What POST /v1/embed answers can be sent back as a query."""
+    """The answer of POST /v1/embed can be sent back as a query."""
     embedded = await api.search(picture, EMBED)
     answer = await _post(api, {"vector": embedded.json["vector"]})
     assert answer.status == 200
@@ -142,7 +142,7 @@ class TestByAddress:
 
     @pytest.mark.parametrize("path", [SEARCH, EMBED])
     async def test_an_address_in_json_is_a_parameter(self, api: Api, path: str) -> None:
-        """It passes the same check as the address of a form."""
+        """The address passes the same check as the address of a form."""
         answer = await _post(api, {"image_url": "https://images.example/a.png"}, path)
         refused(answer, 400, "url_not_allowed")
 

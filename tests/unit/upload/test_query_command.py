@@ -149,7 +149,7 @@ async def test_a_folder_stands_for_all_images_below_it(api: Api, tmp_path: Path)
 
 
 async def test_an_empty_folder_is_an_error(api: Api, tmp_path: Path) -> None:
-    """It says which files are searched for."""
+    """The message says which files are searched for."""
     (tmp_path / "empty").mkdir()
     result = await _query(api, str(tmp_path / "empty"))
     assert result.exit_code == 1

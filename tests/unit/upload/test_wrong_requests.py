@@ -111,7 +111,7 @@ async def test_a_form_field_that_is_no_image_is_recognised(
 
 
 async def test_two_images_are_pointed_to_batches(api: Api) -> None:
-    """One query has one image."""
+    """A query has a single image."""
     answer = await api.ask("POST", SEARCH, data=form_of(PICTURE, PICTURE))
     refused(answer, 400, "malformed_request")
     assert "POST /v1/search/batch takes several images" in _detail(answer)

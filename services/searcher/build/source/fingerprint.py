@@ -1,4 +1,4 @@
-"""What a build knows of a file before it is embedded: the hash of its bytes, the size in pixels."""
+"""Fingerprints the files of a build before they are embedded: hash of the bytes, size in pixels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from services.shared.errors import ImageTooLarge, UnknownItem
 
 _SETTLED_NS: Final = 2 * 10**9
 _NEVER: Final = -(2**62)
-"""A time of modification that no file has: the next build reads the file."""
+"""A modification time that no file has, so that the next build reads the file."""
 
 _one_large = threading.Lock()
 
@@ -24,7 +24,7 @@ _one_large = threading.Lock()
 def fingerprint(
     images: FolderImages, path: str, known: FileFacts | None, limits: BuildLimits
 ) -> FileFacts:
-    """The file's facts; those known already where the file has not changed since.
+    """Return the file's facts; the known ones if the file is unchanged.
 
     Raises UnknownItem for a file that can't be had, or what `probe` raises.
     """
@@ -49,7 +49,7 @@ def fingerprint(
 
 
 def read_image(folder: Path, content: Content) -> bytes:
-    """The content's bytes. Raises UnknownItem when they are not those that were hashed."""
+    """Return the content's bytes. Raises UnknownItem if they changed since they were hashed."""
     image = (folder / content.path).read_bytes()
     if _sha256(image) != content.sha256:
         message = f"{content.path} changed while the index was built; run the build again"

@@ -1,7 +1,7 @@
 """Makes the images of a collection fit for the embedders, whose limits are meant for callers.
 
-What is too large is decoded here as the model wants it and sent uncompressed: the same pixels, to
-the bit, as the model makes of a photograph. One large image at a time, so memory stays foreseen.
+Images that are too large are decoded here as the model needs them, and sent uncompressed: exactly
+the pixels that the model makes of a photograph. Large images take turns, to bound the memory.
 """
 
 from __future__ import annotations

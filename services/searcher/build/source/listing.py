@@ -1,7 +1,7 @@
 """Reads manifest.csv, the list of a folder's images with their labels and attributes.
 
 Spreadsheets write it in several ways: with commas, semicolons or tabs, in UTF-8 or UTF-16, with
-`Path` or `PATH` as the column's name. What is not certain is an error that says what to change.
+`Path` or `PATH` as the column's name. Ambiguities are errors that name the remedy.
 """
 
 from __future__ import annotations

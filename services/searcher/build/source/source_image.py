@@ -1,4 +1,4 @@
-"""One image of a folder as a listing or the disk names it."""
+"""Describes an image of a folder, as a listing or the disk names it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class SourceImage:
-    """One image file: path is relative to the folder, with forward slashes.
+    """An image file; path is relative to the folder, with forward slashes.
 
-    fault: code and reason, where the file can't be in a collection whatever it holds.
+    fault: code and reason if the file can't be in a collection, whatever its content.
     """
 
     path: str
@@ -21,5 +21,5 @@ class SourceImage:
 
     @property
     def item_id(self) -> str:
-        """16 hex digits of the path: the same in every version, safe in a URL."""
+        """Return 16 hex digits of the path's hash: stable across versions, safe in a URL."""
         return hashlib.blake2b(self.path.encode(), digest_size=8).hexdigest()
