@@ -185,7 +185,7 @@ class Admission:
 
     @property
     def _batches_turn(self) -> bool:
-        """Whether the next free slot may go to a batch: one of them, then half of the rest."""
+        """Return whether the next free slot may go to a batch: the first, then half of the rest."""
         if not self._of_batches:
             return True
         return not self._waiting and self._of_batches < self.limit * _BATCHES_SHARE
