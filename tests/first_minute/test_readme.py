@@ -99,7 +99,7 @@ def test_the_readme_has_the_commands() -> None:
     """The sections exist and hold the commands that newcomers copy."""
     assert sum(line.startswith("curl") for line in COMMANDS) >= 8
     assert any("simile query" in line for line in COMMANDS)
-    assert any("simile evaluate" in line for line in COMMANDS)
+    assert any("simile index evaluate" in line for line in COMMANDS)
 
 
 def test_no_command_carries_a_comment() -> None:

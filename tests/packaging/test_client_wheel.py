@@ -20,7 +20,7 @@ from tests.unit.upload.conftest import Api, running_api
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ROOT / "clients" / "python"
-PAGES = [CLIENT / "README.md"]
+PAGES = [CLIENT / "README.md", ROOT / "README.md"]
 FIRST = re.compile(
     r"^```python\n(from simile_client import Simile\n.*?)^```$", re.DOTALL | re.MULTILINE
 )
