@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -72,12 +72,14 @@ class QueryImage:
         path: the file; it is read when the image is sent.
         content: the bytes, where there is no file.
         url: the address, where Simile fetches the image.
+        vector: the numbers to search by, in place of an image.
     """
 
     name: str
     path: Path | None = None
     content: bytes = b""
     url: str | None = None
+    vector: Sequence[float] | None = None
 
     def loaded(self) -> QueryImage:
         """Return the image with its bytes in memory. Raises FileUnusable."""

@@ -42,12 +42,17 @@ class Client:
         """
         cursor: dict[str, str] = {}
         for _ in range(pages):
-            sent = {**parameters, **cursor}
-            answer = await self._send("/v1/search", "neighbors", sent, [image])
+            answer = await self._search(image, {**parameters, **cursor})
             yield answer
             if answer["next_cursor"] is None:
                 return
             cursor = {"cursor": answer["next_cursor"]}
+
+    async def _search(self, image: QueryImage, parameters: Mapping[str, str]) -> Answer:
+        if image.vector is None:
+            return await self._send("/v1/search", "neighbors", parameters, [image])
+        body = {**parameters, "vector": image.vector}
+        return await self._send("/v1/search", "neighbors", body=body)
 
     async def search_batch(
         self, images: Sequence[QueryImage], parameters: Mapping[str, str]
@@ -72,10 +77,11 @@ class Client:
         expected: str,
         parameters: Mapping[str, str] | None = None,
         images: Sequence[QueryImage] | None = None,
+        body: Mapping[str, object] | None = None,
     ) -> Answer:
         """Return the body of an answer, which has the member `expected`."""
         uploads = None if images is None else [_upload(image) for image in images]
-        call = Call(route, partial(_object_with, expected), parameters or {}, uploads)
+        call = Call(route, partial(_object_with, expected), parameters or {}, uploads, body)
         try:
             return await self._simile.send(call)
         except simile_client.ApiError as error:

@@ -14,7 +14,7 @@ from aiohttp import web
 from services.shared.contracts.parameters import Route
 from services.shared.errors import SimileError
 from services.shared.telemetry.tracing import sampled, trace_id
-from services.upload.collections import CollectionReader
+from services.upload.collections import CollectionReader, OpenCollection
 from services.upload.http import responses
 from services.upload.http.context import (
     ALLOWANCE,
@@ -92,7 +92,7 @@ class BatchHandler:
                 box=box,
                 deadline=until,
             )
-            outcomes = await self._outcomes(uploads, batch, opened.manifest.model_id, warnings)
+            outcomes = await self._outcomes(uploads, batch, opened, warnings)
         timeline.lap("images")
         codes = Counter(outcome.code for outcome in outcomes)
         for code, count in codes.items():
@@ -115,7 +115,7 @@ class BatchHandler:
         self,
         uploads: Sequence[Upload],
         batch: SearchQuery,
-        model_id: str,
+        opened: OpenCollection,
         warnings: Sequence[str],
     ) -> list[_Outcome]:
         """Ask for each image as a query of its own, with the parameters of the batch."""
@@ -124,20 +124,21 @@ class BatchHandler:
             for upload in uploads:
                 timeline = batch.timeline.copy()
                 query = replace(batch, query_id=new_query_id(), timeline=timeline)
-                answering = self._outcome(upload, model_id, query, batch.query_id, warnings)
+                answering = self._outcome(upload, opened, query, batch.query_id, warnings)
                 tasks.append(group.create_task(answering))
         return [task.result() for task in tasks]
 
     async def _outcome(
         self,
         upload: Upload,
-        model_id: str,
+        opened: OpenCollection,
         query: SearchQuery,
         batch: str,
         warnings: Sequence[str],
     ) -> _Outcome:
         try:
-            found = await self._found(upload.content, model_id, query, batch)
+            async with self.collections.reading(opened):
+                found = await self._found(upload.content, opened.manifest.model_id, query, batch)
             answer = self._answer(query, found, warnings)
         except SimileError as error:
             problem = problem_body(error, query.query_id)

@@ -8,12 +8,13 @@ still used.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from services.shared.contracts import Filter
 from services.shared.errors import (
@@ -31,6 +32,8 @@ from services.shared.volume.volume import Lease, Volume, read_vector, read_vecto
 from services.upload.collection_names import CollectionNames
 from services.upload.search.embedding_cache import Vector
 from services.upload.stored_images import StoredImages
+
+_T = TypeVar("_T")
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
 _MAX_FACETS: Final = 200
@@ -104,7 +107,7 @@ class CollectionReader:
 
     async def recent(self) -> OpenCollection | None:
         """Return the most recently requested collection; at first the default one, or any."""
-        names = await asyncio.to_thread(self._names.indexed)
+        names = await asyncio.to_thread(self._indexed)
         wanted = (self._recent, self._names.wanted, *names)
         name = next((name for name in wanted if name in names), None)
         if name is None:
@@ -130,22 +133,39 @@ class CollectionReader:
         except IndexBuilding:
             return Listed(collection, None, build)
 
+    @contextlib.asynccontextmanager
+    async def reading(self, opened: OpenCollection) -> AsyncIterator[None]:
+        """Raise UnknownCollection for what fails inside since the collection was just deleted."""
+        try:
+            yield
+        except (OSError, IndexCorrupt, NoIndex) as error:
+            if await asyncio.to_thread(opened.directory.is_dir):
+                raise
+            name = opened.manifest.collection
+            message = f"the collection {name!r} was deleted; GET /v1/collections shows the others"
+            raise UnknownCollection(message) from error
+
+    async def _read(self, opened: OpenCollection, work: Callable[[], _T]) -> _T:
+        """Return what `work` reads, in a thread."""
+        async with self.reading(opened):
+            return await asyncio.to_thread(work)
+
     async def item(self, opened: OpenCollection, item_id: str) -> Item:
         """Return an item. Raises UnknownItem."""
-        return await asyncio.to_thread(opened.items.by_id, item_id)
+        return await self._read(opened, lambda: opened.items.by_id(item_id))
 
     async def items_at(self, opened: OpenCollection, positions: Sequence[int]) -> Sequence[Item]:
         """Return the items at these positions."""
-        return await asyncio.to_thread(opened.items.at, positions)
+        return await self._read(opened, lambda: opened.items.at(positions))
 
     async def sample(self, opened: OpenCollection, count: int) -> Sequence[Item]:
         """Return items spread over the collection."""
-        return await asyncio.to_thread(opened.items.sample, count)
+        return await self._read(opened, lambda: opened.items.sample(count))
 
     async def facets(self, opened: OpenCollection) -> Facets:
         """Return the labels and attributes that a filter can name."""
         async with self._counting:
-            return await asyncio.to_thread(lambda: opened.facets)
+            return await self._read(opened, lambda: opened.facets)
 
     async def page(
         self, opened: OpenCollection, wanted: Filter, first: int, limit: int
@@ -157,24 +177,25 @@ class CollectionReader:
             count = items.count if wanted == Filter() else items.count_matching(wanted)
             return items.page(wanted, first, limit), count
 
-        return await asyncio.to_thread(read)
+        return await self._read(opened, read)
 
     async def vectors(self, opened: OpenCollection, items: Sequence[Item]) -> Sequence[bytes]:
         """Return the stored vectors of items, each as little-endian float32 values."""
         positions = [item.position for item in items]
-        return await asyncio.to_thread(
-            read_vectors, opened.directory, positions, opened.manifest.dimension
+        dimension = opened.manifest.dimension
+        return await self._read(
+            opened, lambda: read_vectors(opened.directory, positions, dimension)
         )
 
     async def absent(self, opened: OpenCollection, wanted: Filter) -> Filter:
         """Return the labels and attribute values of a filter that no item has."""
-        return await asyncio.to_thread(opened.items.absent, wanted)
+        return await self._read(opened, lambda: opened.items.absent(wanted))
 
     async def vector(self, opened: OpenCollection, item: Item) -> Vector:
         """Return an item's stored vector."""
         manifest = opened.manifest
-        raw = await asyncio.to_thread(
-            read_vector, opened.directory, item.position, manifest.dimension
+        raw = await self._read(
+            opened, lambda: read_vector(opened.directory, item.position, manifest.dimension)
         )
         return Vector(manifest.model_id, manifest.dimension, raw)
 
@@ -218,9 +239,19 @@ class CollectionReader:
                 raise IndexCorrupt(message)
         return OpenCollection(manifest, directory, ItemCatalog(directory / ITEMS), lease)
 
+    def _indexed(self) -> list[str]:
+        """Return the collections, sorted; close those that are gone, so that disk is freed."""
+        names = self._names.indexed()
+        for gone in self._opened.keys() - set(names):
+            closed = self._opened.pop(gone, None)
+            for key, (_, looked) in [*self._looked.items()]:
+                if looked is closed:
+                    self._looked.pop(key, None)
+        return names
+
     def _readable(self) -> list[OpenCollection]:
         readable = []
-        for name in self._names.indexed():
+        for name in self._indexed():
             try:
                 readable.append(self._current(name))
             except SimileError:

@@ -73,12 +73,14 @@ class Handlers:
             if vector is None:
                 opened, question, box = await self._question_of(fields)
                 query = _query(request, question, until, box)
-                found = await self._by_image(request, query, image, opened, reservation)
+                async with self.collections.reading(opened):
+                    found = await self._by_image(request, query, image, opened, reservation)
             else:
                 self.client.admission.embedding.release(reservation)
                 opened, question, box = await self._question_of(fields)
                 query = _query(request, question, until)
-                found = await self.client.similar(query, given_vector(vector, box, opened))
+                async with self.collections.reading(opened):
+                    found = await self.client.similar(query, given_vector(vector, box, opened))
         return await self._answer_found(request, found, opened, question.filter)
 
     async def similar(self, request: web.Request) -> web.Response:
@@ -90,7 +92,8 @@ class Handlers:
         vector = await self.collections.vector(opened, item)
         request[TIMELINE].lap("lookup")
         question = replace(question, collection=opened.manifest.collection, exclude=item.item_id)
-        found = await self.client.similar(_query(request, question, until), vector)
+        async with self.collections.reading(opened):
+            found = await self.client.similar(_query(request, question, until), vector)
         return await self._answer_found(request, found, opened, question.filter)
 
     async def embed(self, request: web.Request) -> web.Response:

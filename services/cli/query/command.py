@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from services.cli.options import examples, url_option
-from services.cli.query.images import find_images, is_single, require_sources
+from services.cli.query.images import find_images, is_single, require_sources, vector_query
 from services.cli.query.output import QueryOutput
 from services.cli.query.parameters import given_parameters, require_route, search_options
 from services.cli.query.wording import for_command_line
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
         "simile query cat.jpg --box 0.25,0.25,0.5,0.5",
         "simile query photos --json > answers.jsonl",
         "curl --location https://example.org/cat.jpg | simile query -",
+        "simile query --vector vector.json",
         "simile query https://example.org/cat.jpg --url http://simile.example.org",
     )
 )
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     "sources",
     type=click.Path(),
     nargs=-1,
-    required=True,
     metavar="IMAGE...",
     callback=require_sources,
 )
@@ -64,22 +65,28 @@ if TYPE_CHECKING:
 def query(
     *,
     sources: tuple[str, ...],
+    vector: Path | None,
     url: str,
     pages: int,
     attributes: bool,
     as_json: bool,
     **values: object,
 ) -> None:
-    """Search a running Simile by images.
+    """Search a running Simile by images, or by a vector.
 
     An IMAGE is a file, a folder, an http or https URL, or - for standard input. A folder stands for
     all images in it and below it. Simile itself fetches a URL, where its operator allows that. Many
     images are sent in batches; where Simile is full, the command waits as long as it asks for.
     """
+    if (vector is None) == (not sources):
+        message = "give an IMAGE or several, or --vector FILE"
+        raise click.UsageError(message)
     parameters = given_parameters(values)
     output = QueryOutput(url, as_json, attributes)
     try:
-        if is_single(sources):
+        if vector is not None:
+            asyncio.run(_search_one(vector_query(vector), parameters, pages, output))
+        elif is_single(sources):
             (image,) = find_images(sources)
             asyncio.run(_search_one(image, parameters, pages, output))
         else:

@@ -12,6 +12,7 @@ import click
 from services.clients.api import QueryImage
 from services.shared.errors import FileUnusable
 from services.shared.image_files import image_files
+from services.shared.json_text import read_json
 
 STANDARD_INPUT: Final = "-"
 _SCHEMES: Final = ("http://", "https://")
@@ -52,6 +53,19 @@ def find_images(sources: Sequence[str]) -> Iterator[QueryImage]:
             yield from _of_folder(_path(source))
         else:
             yield QueryImage(name=source, path=_path(source))
+
+
+def vector_query(file: Path) -> QueryImage:
+    """Return the query by the vector in a JSON file, or in standard input. Raises FileUnusable."""
+    content = _standard_input() if str(file) == STANDARD_INPUT else file.read_bytes()
+    try:
+        vector = read_json(content)
+    except ValueError:
+        vector = None
+    if not isinstance(vector, list):
+        message = f"{file} holds no JSON list of numbers"
+        raise FileUnusable(message)
+    return QueryImage(name=str(file), vector=vector)
 
 
 def _path(source: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
@@ -11,6 +12,9 @@ from services.shared.contracts.parameters import Parameter, Route, of_route
 
 IMAGE_URL: Final = "image_url"
 """The parameter that is an argument of the command."""
+
+_VECTOR: Final = "vector"
+_FILE: Final = click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -23,8 +27,8 @@ def search_options(command: _Command) -> _Command:
 
 
 def option_parameters() -> list[Parameter]:
-    """Return the parameters of a search by an image that are options of the command."""
-    return [one for one in of_route(Route.SEARCH) if one.in_form and one.name != IMAGE_URL]
+    """Return the parameters of a search that are options of the command."""
+    return [one for one in of_route(Route.SEARCH) if one.name != IMAGE_URL]
 
 
 def option_name(parameter: str) -> str:
@@ -51,6 +55,9 @@ def _text(value: object) -> str:
 
 
 def _option(parameter: Parameter) -> Callable[[_Command], _Command]:
+    if parameter.name == _VECTOR:
+        text = f"{parameter.description} FILE holds a JSON list; - reads it from standard input."
+        return click.option("--vector", type=_FILE, help=text.replace("`", ""))
     schema = parameter.schema
     kind = _kind(schema)
     names: Sequence[str] = (option_name(parameter.name), parameter.name)

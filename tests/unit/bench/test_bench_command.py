@@ -122,6 +122,16 @@ def test_runs_come_one_after_another_with_their_figures(
     assert all(headers["X-Team"] == "birds" for headers in simile.headers)
 
 
+def test_the_results_are_printed_as_json(
+    simile: Simile, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `--json -` standard output is JSON alone; the address comes from SIMILE_URL."""
+    monkeypatch.setenv("SIMILE_URL", simile.url)
+    done = bench("--images", images, "--concurrency", "1", *SHORT, "--json", "-")
+    assert done.exit_code == 0, done.output
+    assert [one["concurrency"] for one in json.loads(done.stdout)["runs"]] == [1]
+
+
 def test_a_service_that_goes_away_costs_no_run_that_was_over(
     simile: Simile, images: Path, tmp_path: Path
 ) -> None:

@@ -71,7 +71,7 @@ def _parsed_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for folder in ("photos", "pets", "d"):
         (tmp_path / folder).mkdir()
-    for file in ("cat.jpg", "dog.jpg", "photo.jpg", "keys.txt"):
+    for file in ("cat.jpg", "dog.jpg", "photo.jpg", "keys.txt", "vector.json"):
         (tmp_path / file).write_bytes(b"x")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import sys
 import time
 
+import click
 import pytest
 from rich.console import Console
 
@@ -25,3 +27,23 @@ def test_the_rate_has_its_unit(unit: str) -> None:
     progress.close()
     assert "6 of 10" in out.getvalue()
     assert (" trees/s" in out.getvalue()) == bool(unit)
+
+
+def test_what_is_printed_to_a_file_is_not_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines for a pipe stay out of the terminal that shows the bar on standard error."""
+    terminal, pipe = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", pipe)
+    with RichProgress(Console(file=terminal, force_terminal=True)) as progress:
+        progress.begin("searching", 2)
+        click.echo("a line of JSON")
+    assert pipe.getvalue() == "a line of JSON\n"
+    assert "a line of JSON" not in terminal.getvalue()
+
+
+def test_a_bar_without_a_terminal_prints_nothing() -> None:
+    """Not even an empty line, which would be in the log of a script."""
+    log = io.StringIO()
+    with RichProgress(Console(file=log)) as progress:
+        progress.begin("searching", 2)
+        progress.advance()
+    assert log.getvalue() == ""

@@ -198,8 +198,13 @@ async def api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[
 
 
 @contextlib.asynccontextmanager
-async def running_api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncIterator[Api]:
-    """Run the service as the fixture `api` does, for tests that need another scope."""
+async def running_api(
+    tmp_path: Path, upload_settings: UploadSettings, *, fakes_searcher: bool = True
+) -> AsyncIterator[Api]:
+    """Run the service as the fixture `api` does, for tests that need another scope.
+
+    Without the fake searcher the test runs one.
+    """
     images, volume, broker = tmp_path / "images", Volume(tmp_path / "root"), MemoryBroker()
     write_images(images)
     publish_version(volume, "birds", unit_vectors(COUNT), items(COUNT), images_root=images)
@@ -212,7 +217,7 @@ async def running_api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncI
     )
     running = asyncio.create_task(work)
     searcher = FakeSearcher(broker, volume)
-    searching = asyncio.create_task(searcher.serve())
+    searching = [asyncio.create_task(searcher.serve())] if fakes_searcher else []
     url = await started
     async with aiohttp.ClientSession() as session, fake_embedder(broker, topology.EMBED) as fake:
         while telemetry.health.not_ready():
@@ -220,7 +225,7 @@ async def running_api(tmp_path: Path, upload_settings: UploadSettings) -> AsyncI
         yield Api(url, session, broker, fake, searcher, volume, images, telemetry, stop, running)
         stop.set()
         await running
-    await cancel(searching)
+    await cancel(*searching)
     await broker.close()
 
 

@@ -62,10 +62,10 @@ async def test_every_option_reaches_the_searcher(api: Api, files: list[str]) -> 
 
 
 def test_every_parameter_of_a_search_is_an_option() -> None:
-    """Each has the range of the table; image_url is the argument, a vector is for programs."""
+    """Each has the range of the table; image_url is the argument, and nothing is left out."""
     options = {option.name: option for option in main.commands["query"].params}
     searches = {parameter.name for parameter in of_route(Route.SEARCH)}
-    assert searches - {one.name for one in option_parameters()} == {IMAGE_URL, "vector"}
+    assert searches - {one.name for one in option_parameters()} == {IMAGE_URL}
     for parameter in option_parameters():
         option = options[parameter.name]
         assert option.opts == [option_name(parameter.name)]
@@ -165,6 +165,21 @@ async def test_an_image_comes_from_standard_input(api: Api) -> None:
     assert "no bytes" in nothing.stderr
 
 
+async def test_a_vector_is_searched_by(api: Api, tmp_path: Path) -> None:
+    """It comes from a JSON file or from standard input; with an image it is refused."""
+    text = json.dumps(unit_vectors(1)[0].tolist())
+    file = tmp_path / "vector.json"
+    file.write_text(text)
+    for source, stdin in ((str(file), ""), ("-", text)):
+        result = await _query(api, "--vector", source, "-k", "3", "--json", stdin=stdin.encode())
+        (line,) = _lines(result)
+        assert len(line["answer"]["neighbors"]) == 3
+    file.write_text("no list")
+    assert "no JSON list" in (await _query(api, "--vector", str(file))).stderr
+    assert "give an IMAGE" in (await _query(api, "--vector", str(file), str(file))).stderr
+    assert "give an IMAGE" in (await _query(api)).stderr
+
+
 async def test_an_address_that_simile_does_not_fetch_is_explained(api: Api) -> None:
     """The error says how to send the image itself, alone and among several."""
     address = "http://127.0.0.1:9/cat.jpg"
@@ -214,6 +229,7 @@ async def test_what_a_batch_does_not_have_is_refused(
 
 
 _WRONG = {
+    "vector": "wrong.json",
     "collection": "No [b]Good[/b]",
     "filter": "crow",
     "box": "1,2,3",
@@ -226,10 +242,19 @@ _WRONG = {
     option_parameters(),
     ids=lambda one: one.name,
 )
-async def test_an_error_names_the_option(api: Api, files: list[str], parameter: Parameter) -> None:
+async def test_an_error_names_the_option(
+    api: Api,
+    files: list[str],
+    parameter: Parameter,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Wrong values of every parameter: one line in the words of the command line."""
     option = option_name(parameter.name)
-    result = await _query(api, files[0], option, _WRONG.get(parameter.name, "1000"))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.json").write_text("[1, 2]")
+    images = [] if parameter.name == "vector" else [files[0]]
+    result = await _query(api, *images, option, _WRONG.get(parameter.name, "1000"))
     assert result.exit_code in {1, 2}
     last = result.stderr.splitlines()[-1]
     assert option in last or parameter.name == "collection"
