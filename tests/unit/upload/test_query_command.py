@@ -166,7 +166,7 @@ async def test_an_image_comes_from_standard_input(api: Api) -> None:
 
 
 async def test_a_vector_is_searched_by(api: Api, tmp_path: Path) -> None:
-    """It comes from a JSON file or from standard input; with an image it is refused."""
+    """A vector comes from a JSON file or from standard input; with an image it is refused."""
     text = json.dumps(unit_vectors(1)[0].tolist())
     file = tmp_path / "vector.json"
     file.write_text(text)
