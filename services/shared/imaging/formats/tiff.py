@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from services.shared.errors import UndecodableImage
@@ -30,6 +30,8 @@ FLOOR_PIXELS: Final = 2**20
 _SLACK_BYTES: Final = 2**20
 _MAX_TIMES_READ: Final = 2
 
+_VALUES_READ: Final = 16
+_ORDERS: Final[Mapping[bytes, str]] = {b"II": "<", b"MM": ">"}
 _BIG_TIFF: Final = 43
 _WIDTH, _HEIGHT, _SAMPLES, _PLANES = 256, 257, 277, 284
 _STRIP_OFFSETS, _ROWS_PER_STRIP = 273, 278
@@ -57,11 +59,16 @@ _BYTES: Final = frozenset({1, 2, 7})
 
 
 class Tag(NamedTuple):
-    """An entry of a directory: type, number of values, first value."""
+    """An entry of a directory: type, number of values, and the first values that are integers."""
 
     kind: int
     many: int
-    value: int
+    values: tuple[int, ...]
+
+    @property
+    def value(self) -> int:
+        """The first value; 0 where it is no integer."""
+        return self.values[0] if self.values else 0
 
 
 class _Layout(NamedTuple):
@@ -89,30 +96,54 @@ def check(image: bytes) -> None:
 
 
 def directory(image: bytes) -> Mapping[int, Tag]:
-    """Return the first directory's entries, as far as the file goes. Raises struct.error."""
-    order = {b"II": "<", b"MM": ">"}.get(image[:2])
-    if order is None:
-        return {}
-    layout = _layout(order, big=struct.unpack_from(f"{order}H", image, 2)[0] == _BIG_TIFF)
-    (start,) = struct.unpack_from(layout.offset, image, layout.start)
-    if start > len(image):
-        return {}
-    (count,) = struct.unpack_from(layout.head, image, start)
+    """Return the first directory's entries, as far as the file goes.
+
+    Raises UndecodableImage for too many of them; struct.error.
+    """
+    layout, place, count = _begin(image)
     if count > MAX_TAGS:
         message = f"the TIFF has {count} tags; {MAX_TAGS} are accepted"
         raise UndecodableImage(message)
-    place, tags = start + struct.calcsize(layout.head), dict[int, Tag]()
+    tags = dict[int, Tag]()
+    for name, tag in _entries(image, layout, place, count):
+        if name in tags and name in _USED:
+            message = f"the TIFF has tag {name} twice"
+            raise UndecodableImage(message)
+        tags[name] = tag
+    return tags
+
+
+def readable_tags(image: bytes, start: int | None = None) -> Mapping[int, Tag]:
+    """Return the entries of the directory at `start`, by default of the first, however broken."""
+    try:
+        layout, place, count = _begin(image, start)
+    except struct.error:
+        return {}
+    return dict(_entries(image, layout, place, min(count, MAX_TAGS)))
+
+
+def _begin(image: bytes, start: int | None = None) -> tuple[_Layout, int, int]:
+    """Return the layout, the position of a directory's entries, and their number."""
+    order = _ORDERS.get(image[:2])
+    if order is None:
+        return _layout("<", big=False), 0, 0
+    layout = _layout(order, big=struct.unpack_from(f"{order}H", image, 2)[0] == _BIG_TIFF)
+    if start is None:
+        (start,) = struct.unpack_from(layout.offset, image, layout.start)
+    if not 0 <= start <= len(image):
+        return layout, 0, 0
+    (count,) = struct.unpack_from(layout.head, image, start)
+    return layout, start + struct.calcsize(layout.head), count
+
+
+def _entries(image: bytes, layout: _Layout, place: int, count: int) -> Iterator[tuple[int, Tag]]:
     width = struct.calcsize(layout.entry) + struct.calcsize(layout.offset)
     # Pillow also reads a truncated directory.
     for _ in range(min(count, (len(image) - place) // width)):
         tag, kind, many = struct.unpack_from(layout.entry, image, place)
-        if tag in tags and tag in _USED:
-            message = f"the TIFF has tag {tag} twice"
-            raise UndecodableImage(message)
         field = place + struct.calcsize(layout.entry)
-        tags[tag] = Tag(kind, many, _first(image, layout, (kind, many), field))
+        yield tag, Tag(kind, many, _values(image, layout, (kind, many), field))
         place += width
-    return tags
 
 
 def _layout(order: str, *, big: bool) -> _Layout:
@@ -121,17 +152,18 @@ def _layout(order: str, *, big: bool) -> _Layout:
     return _Layout(order, 4, f"{order}H", f"{order}L", f"{order}HHL")
 
 
-def _first(image: bytes, layout: _Layout, values: tuple[int, int], place: int) -> int:
-    """Return the first value of an entry, if it is an integer; otherwise 0."""
+def _values(image: bytes, layout: _Layout, values: tuple[int, int], place: int) -> tuple[int, ...]:
+    """Return the first values of an entry that are in the file; none that are no integers."""
     kind, many = values
-    if kind not in _NUMBERS or not many:
-        return 0
-    number = layout.order + _NUMBERS[kind]
-    if struct.calcsize(number) * many > struct.calcsize(layout.offset):
+    if kind not in _NUMBERS:
+        return ()
+    size = struct.calcsize(f"={_NUMBERS[kind]}")
+    if size * many > struct.calcsize(layout.offset):
         (place,) = struct.unpack_from(layout.offset, image, place)
-    if place + struct.calcsize(number) > len(image):
-        return 0
-    return int(struct.unpack_from(number, image, place)[0])
+    read = min(many, _VALUES_READ, max(0, len(image) - place) // size)
+    return struct.unpack_from(
+        f"{layout.order}{read}{_NUMBERS[kind]}", image, min(place, len(image))
+    )
 
 
 def _check_tags(tags: Mapping[int, Tag], size: int) -> None:

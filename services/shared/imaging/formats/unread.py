@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from services.shared.errors import UnsupportedFormat
 from services.shared.imaging.formats import jpeg
+from services.shared.imaging.formats.tiff import Tag, readable_tags
 
 _SAVE: Final = "save it as JPEG or PNG"
 _SAVE_TIFF: Final = "save it with 8 or 16 bits a channel and LZW, Deflate or no compression"
@@ -52,11 +52,7 @@ _JPEG_BITS: Final = 8
 
 _BITS, _COMPRESSION, _PHOTOMETRIC, _PLANAR, _PARTS, _SAMPLES = 258, 259, 262, 284, 330, 339
 _DNG: Final = 50706
-_ORDERS: Final[Mapping[bytes, str]] = {b"II": "<", b"MM": ">"}
-_BIG: Final = 43
-_TYPES: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
-_MAX_TAGS: Final = 1000
-_MAX_VALUES: Final = 16
+_TIFF_ORDERS: Final = frozenset({b"II", b"MM"})
 _MAX_PARTS: Final = 8
 
 _RAW_PHOTOMETRICS: Final = frozenset({32803, 34892})
@@ -70,16 +66,7 @@ _COMPRESSIONS: Final[Mapping[int, str]] = {
 _SAMPLE_KINDS: Final[Mapping[int, str]] = {2: "signed", 3: "floating-point", 5: "complex"}
 _READ_BITS: Final = frozenset({1, 2, 4, 8, 12, 16})
 
-_Tags = Mapping[int, Sequence[int]]
-
-
-class _Layout(NamedTuple):
-    """Byte order, and the formats of TIFF or of BigTIFF."""
-
-    order: str
-    head: str
-    entry: str
-    offset: str
+_Tags = Mapping[int, Tag]
 
 
 def check(image: bytes, frame: jpeg.Frame | None) -> None:
@@ -92,7 +79,7 @@ def check(image: bytes, frame: jpeg.Frame | None) -> None:
     Raises:
         UnsupportedFormat: with the kind and the remedy.
     """
-    if image[:2] in _ORDERS:
+    if image[:2] in _TIFF_ORDERS:
         _check_tiff(image)
     elif image.startswith(jpeg.START) and frame is None and (kind := _jpeg(image)):
         raise _unsupported(kind, _SAVE)
@@ -101,11 +88,8 @@ def check(image: bytes, frame: jpeg.Frame | None) -> None:
 def _check_tiff(image: bytes) -> None:
     if any(image.startswith(magic, place) for place, magic in _RAW_MAGIC):
         raise _unsupported(_RAW, _DEVELOP)
-    layout = _layout(image)
-    if layout is None:
-        return
-    tags = _tags(image, layout, _first(image, layout))
-    if _is_raw(image, layout, tags):
+    tags = readable_tags(image)
+    if _is_raw(image, tags):
         raise _unsupported(_RAW, _DEVELOP)
     if reason := _reason(tags):
         kind, way = f"a TIFF with {reason}", _SAVE_TIFF
@@ -122,7 +106,7 @@ def kind_of(image: bytes) -> UnsupportedFormat | None:
     if image.startswith(_CONTAINER, 4):
         brand = image[8:12].decode("ascii", "replace").strip()
         return _unsupported(f"a container of the kind {brand!r}", _SAVE)
-    if image[:2] in _ORDERS and (strange := _strange_tiff(image)):
+    if image[:2] in _TIFF_ORDERS and (strange := _strange_tiff(image)):
         return _unsupported(strange, _SAVE)
     return None
 
@@ -143,80 +127,39 @@ def _jpeg(image: bytes) -> str | None:
 
 def _strange_tiff(image: bytes) -> str | None:
     """Return the kind of a TIFF with readable tags that Pillow does not support."""
-    layout = _layout(image)
-    tags = {} if layout is None else _tags(image, layout, _first(image, layout))
+    tags = readable_tags(image)
     if _PHOTOMETRIC not in tags:
         return None
-    bits = ", ".join(map(str, tags.get(_BITS, (1,))))
-    return (
-        f"a TIFF with {bits} bits a channel and photometric interpretation {tags[_PHOTOMETRIC][0]}"
-    )
+    bits = ", ".join(map(str, _numbers(tags, _BITS)))
+    kind = tags[_PHOTOMETRIC].value
+    return f"a TIFF with {bits} bits a channel and photometric interpretation {kind}"
 
 
 def _reason(tags: _Tags) -> str | None:
     """Return the error of a kind of TIFF that is not read; None for other kinds."""
-    compression = tags.get(_COMPRESSION, (1,))[0]
+    compression = _numbers(tags, _COMPRESSION)[0]
     if compression not in _READ_COMPRESSIONS:
         return f"{_COMPRESSIONS.get(compression, f'compression {compression}')} compression"
-    bits = tags.get(_BITS, (1,))
-    kind = _SAMPLE_KINDS.get(tags.get(_SAMPLES, (1,))[0])
+    bits = _numbers(tags, _BITS)
+    kind = _SAMPLE_KINDS.get(_numbers(tags, _SAMPLES)[0])
     if kind is not None:
         return f"{kind} samples of {bits[0]} bits"
     if odd := next((one for one in bits if one not in _READ_BITS), None):
         return f"{odd} bits a channel"
-    if tags.get(_PLANAR, (1,))[0] == 2 and bits[0] > 8:  # noqa: PLR2004 (Pillow reads 8 bits a plane)
+    if _numbers(tags, _PLANAR)[0] == 2 and bits[0] > 8:  # noqa: PLR2004 (Pillow reads 8 bits a plane)
         return "16 bits a channel in separate planes"
     return None
 
 
-def _is_raw(image: bytes, layout: _Layout, tags: _Tags) -> bool:
-    parts = [_tags(image, layout, place) for place in tags.get(_PARTS, ())[:_MAX_PARTS]]
+def _is_raw(image: bytes, tags: _Tags) -> bool:
+    places = _numbers(tags, _PARTS, ())[:_MAX_PARTS]
     return _DNG in tags or any(
-        _RAW_PHOTOMETRICS & {*part.get(_PHOTOMETRIC, ())}
-        or _RAW_COMPRESSIONS & {*part.get(_COMPRESSION, ())}
-        for part in (tags, *parts)
+        _RAW_PHOTOMETRICS & {*_numbers(part, _PHOTOMETRIC, ())}
+        or _RAW_COMPRESSIONS & {*_numbers(part, _COMPRESSION, ())}
+        for part in (tags, *(readable_tags(image, place) for place in places))
     )
 
 
-def _layout(image: bytes) -> _Layout | None:
-    order = _ORDERS[image[:2]]
-    try:
-        (version,) = struct.unpack_from(f"{order}H", image, 2)
-    except struct.error:
-        return None
-    if version == _BIG:
-        return _Layout(order, f"{order}Q", f"{order}HHQ8s", f"{order}Q")
-    return _Layout(order, f"{order}H", f"{order}HHL4s", f"{order}L")
-
-
-def _first(image: bytes, layout: _Layout) -> int:
-    try:
-        (start,) = struct.unpack_from(layout.offset, image, struct.calcsize(layout.offset))
-    except struct.error:
-        return len(image)
-    return int(start)
-
-
-def _tags(image: bytes, layout: _Layout, start: int) -> dict[int, Sequence[int]]:
-    """Return the numbers of the directory at that offset, a few of each tag; empty if broken."""
-    try:
-        (count,) = struct.unpack_from(layout.head, image, start)
-        return dict(_numbers(image, layout, start + struct.calcsize(layout.head), count))
-    except (struct.error, OverflowError):
-        return {}
-
-
-def _numbers(
-    image: bytes, layout: _Layout, start: int, count: int
-) -> Iterator[tuple[int, Sequence[int]]]:
-    size = struct.calcsize(layout.entry)
-    for number in range(min(count, _MAX_TAGS)):
-        tag, kind, many, value = struct.unpack_from(layout.entry, image, start + number * size)
-        if kind not in _TYPES or not many:
-            continue
-        form = f"{layout.order}{min(many, _MAX_VALUES)}{_TYPES[kind]}"
-        if many * struct.calcsize(f"={_TYPES[kind]}") <= len(value):
-            yield tag, struct.unpack_from(form, value)
-        else:
-            (place,) = struct.unpack(layout.offset, value)
-            yield tag, struct.unpack_from(form, image, place)
+def _numbers(tags: _Tags, name: int, default: tuple[int, ...] = (1,)) -> tuple[int, ...]:
+    """Return the values of a tag, or the default where the directory has none."""
+    return (tags[name].values if name in tags else ()) or default
