@@ -41,7 +41,6 @@ class Handover:
         catalog: Catalog,
         metrics: SearcherMetrics,
         *,
-        max_passes: int = _MAX_PASSES,
         max_pause_seconds: float = _MAX_PAUSE_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -51,14 +50,12 @@ class Handover:
             broker: holds the queue.
             catalog: the collections of this searcher.
             metrics: the searcher's metrics.
-            max_passes: how often a query may be returned, by all searchers together.
             max_pause_seconds: the longest pause of a query before it is returned.
             clock: returns seconds.
         """
         self._broker = broker
         self._catalog = catalog
         self._metrics = metrics
-        self._max_passes = max_passes
         self._max_pause_seconds = max_pause_seconds
         self._clock = clock
         self._polled_at = float("-inf")
@@ -89,7 +86,7 @@ class Handover:
     def _may_pass(self, query: VectorQuery, now_unix_ms: int) -> bool:
         deadline = query.item.slip.deadline_unix_ms
         ends_soon = 0 < deadline - now_unix_ms < _MIN_LEFT_MS
-        return query.passes < self._max_passes and not ends_soon
+        return query.passes < _MAX_PASSES and not ends_soon
 
     async def _others_consume(self) -> bool:
         """Return whether other searchers consume queries, as of the last second."""

@@ -9,12 +9,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.searcher.admin import versions
 from services.searcher.index import scan
-from services.searcher.index.scan import Positions, Vectors, mapped
+from services.searcher.index.index import Index
+from services.searcher.index.scan import Positions, Vectors
 from services.searcher.progress import Progress
-from services.shared.volume.items import ITEMS, Item, ItemCatalog
-from services.shared.volume.manifest import VECTORS
+from services.shared.volume.items import Item, ItemCatalog
 from services.shared.volume.volume import Volume
 
 _BLOCK_ROWS: Final = 1024
@@ -64,17 +63,11 @@ def find_duplicates(
     Compares every pair exactly: time grows with the square of the collection, memory with
     the collection. Raises IndexCorrupt.
     """
-    lease = volume.hold(collection, version)
-    versions.verify(volume, collection, version)
-    manifest = volume.manifest(collection, version)
-    directory = volume.directory(collection, version)
-    vectors = mapped(directory / VECTORS, manifest.count, manifest.dimension)
-    progress.begin("comparing", manifest.count, "images")
+    index = Index.open(volume, collection, version)
+    vectors = index.engine.vectors
+    progress.begin("comparing", len(vectors), "images")
     families = _compared(vectors, 1.0 - distance**2 / 2.0, progress, block_rows)
-    catalog = ItemCatalog(directory / ITEMS)
-    groups = [_group(vectors, catalog, families.degree, some) for some in families.groups()]
-    catalog.close()
-    del lease
+    groups = [_group(vectors, index.items, families.degree, some) for some in families.groups()]
     return sorted(groups, key=lambda group: (-len(group.labels), -len(group.items)))
 
 

@@ -6,7 +6,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -14,12 +14,12 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from services.searcher.admin import versions
-from services.searcher.index.scan import Vectors, mapped
+from services.searcher.index.index import Index
+from services.searcher.index.scan import Vectors
 from services.searcher.progress import Progress
 from services.shared.errors import FileUnusable, MissingExtra
-from services.shared.volume.items import ITEMS, Item, ItemCatalog
-from services.shared.volume.manifest import VECTORS, Manifest
+from services.shared.volume.items import Item, ItemCatalog
+from services.shared.volume.manifest import Manifest
 from services.shared.volume.volume import Volume
 
 _ITEMS_AT_ONCE: Final = 4096
@@ -120,18 +120,13 @@ def export(
     Raises UnknownCollection, NoIndex, IndexCorrupt, FileUnusable where the folder exists or can't
     be written.
     """
-    version = volume.active(collection)
-    lease = volume.hold(collection, version)
-    versions.verify(volume, collection, version)
-    manifest = volume.manifest(collection, version)
-    directory = volume.directory(collection, version)
-    vectors = mapped(directory / VECTORS, manifest.count, manifest.dimension)
+    index = Index.open(volume, collection, volume.active(collection))
+    manifest = index.manifest
     progress.begin("exporting", manifest.count, "items")
-    with closing(ItemCatalog(directory / ITEMS)) as items, _new_folder(out) as folder:
-        writer.write(Content(manifest, items, vectors), folder, progress)
+    with _new_folder(out) as folder:
+        writer.write(Content(manifest, index.items, index.engine.vectors), folder, progress)
         description = json.dumps(_description(manifest), indent=2)
         (folder / "collection.json").write_text(f"{description}\n")
-    del lease
     return manifest
 
 

@@ -27,7 +27,6 @@ CANARIES: Final = "simile_upload_canary_total"
 CANARY_SUCCESS: Final = "simile_upload_canary_success_timestamp_seconds"
 QUEUE_MESSAGES: Final = "simile_broker_queue_messages"
 PROCESS_INFO: Final = "simile_process_info"
-PROCESS_START: Final = "process_start_time_seconds"
 
 SERVICES: Final = ("upload", "embedder", "searcher")
 

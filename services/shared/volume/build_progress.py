@@ -68,15 +68,9 @@ class BuildProgress:
 class BuildWatch:
     """Finds the builds that run now, in whatever process and on whatever machine."""
 
-    def __init__(
-        self,
-        volume: Volume,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, volume: Volume, clock: Callable[[], float] = time.monotonic) -> None:
         self._volume = volume
         self._clock = clock
-        self._now = now
         self._seen: dict[str, tuple[tuple[str, int], float | None]] = {}
 
     def running(self) -> Mapping[str, BuildProgress]:
@@ -101,7 +95,7 @@ class BuildWatch:
         mark, now = (progress.build, progress.beat), self._clock()
         seen = self._seen.get(collection)
         if seen is None:
-            age = abs(self._now() - progress.written_unix_ms / 1000)
+            age = abs(time.time() - progress.written_unix_ms / 1000)
             seen = self._seen[collection] = (mark, now if age < _STALE_SECONDS else None)
         elif seen[0] != mark:
             seen = self._seen[collection] = (mark, now)

@@ -33,10 +33,9 @@ class Reservation:
 class Reservations:
     """Holds the reserved slots; each expires after a short time."""
 
-    def __init__(self, clock: Callable[[], float], *, kept_seconds: float = _KEPT_SECONDS) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         """Clock in seconds."""
         self._clock = clock
-        self._kept_seconds = kept_seconds
         self._reservations: deque[Reservation] = deque()
         self._by_caller = Counter[str]()
         self._count = 0
@@ -55,7 +54,7 @@ class Reservations:
         """Reserve a slot for a query of the caller, unless the caller has `at_most` already."""
         reservation = Reservation(caller)
         if self._by_caller[caller] < at_most:
-            reservation.kept, reservation.ends = True, self._clock() + self._kept_seconds
+            reservation.kept, reservation.ends = True, self._clock() + _KEPT_SECONDS
             self._reservations.append(reservation)
             self._by_caller[caller] += 1
             self._count += 1

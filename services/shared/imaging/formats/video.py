@@ -13,9 +13,6 @@ from services.shared.imaging.reading import Bits, Fields
 MAX_UNITS: Final = 20_000
 """The maximum of slices, headers and messages of a file. Encoders write a few for each tile."""
 
-MAX_LAYERS: Final = 4
-"""The maximum of layers of an AV1 image."""
-
 _HEVC_PARAMETERS: Final = 33
 _HEVC_SLICES: Final = 32
 _FIRST_SLICE: Final = 0x80
