@@ -1,4 +1,4 @@
-"""`reduced-hnsw`: a graph of the reduced vectors in half precision, mapped from one file.
+"""`reduced-hnsw`: a graph of the reduced vectors in bfloat16, mapped from one file.
 
 A search walks from neighbour to neighbour (Malkov, Yashunin: Efficient and robust approximate
 nearest neighbor search using hierarchical navigable small world graphs, 2016), and keeps `search_k`
@@ -130,8 +130,9 @@ def _extend(work: Workspace, rows: Positions, reduction: Reduction, limit: float
     Memory: that of the graph. Raises BuildFailed.
     """
     # Euclidean distances order unit vectors as cosines do. Inner products do not order vectors that
-    # are rounded: the longest are near to all, and the copies of a picture lose their links.
-    graph = Index(ndim=reduction.dimension, metric="l2sq", dtype="f16", **_OPTIONS)
+    # are rounded: the longest are near to all, and the copies of a picture lose their links. A walk
+    # takes a third less time in bf16 than in f16; in i8 the noise would be rounded away.
+    graph = Index(ndim=reduction.dimension, metric="l2sq", dtype="bf16", **_OPTIONS)
     path, began, rng = work.directory / _FILE, time.monotonic(), np.random.default_rng(0)
     if path.is_file():
         graph.load(str(path))
