@@ -173,7 +173,7 @@ class BatchHandler:
         seconds = query.timeline.seconds()
         example = trace_id(query.traceparent) if sampled(query.traceparent) else ""
         self.metrics.observe_stages(seconds, example)
-        return self.bodies.search(query.query_id, found, seconds, warnings)
+        return self.bodies.search(query, found, seconds, warnings)
 
 
 def _record(query: SearchQuery, upload: Upload, code: str) -> None:

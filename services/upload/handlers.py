@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from aiohttp import web
 
-from services.shared.contracts import Box, Filter, Question
+from services.shared.contracts import Box, Question
 from services.shared.contracts.parameters import Route
 from services.shared.imaging import Probe
 from services.upload.batch import BatchHandler
@@ -81,7 +81,7 @@ class Handlers:
                 query = _query(request, question, until)
                 async with self.collections.reading(opened):
                     found = await self.client.similar(query, given_vector(vector, box, opened))
-        return await self._answer_found(request, found, opened, question.filter)
+        return await self._answer_found(request, query, found, opened)
 
     async def similar(self, request: web.Request) -> web.Response:
         """GET .../similar: the neighbours of an item of the collection, without the item."""
@@ -92,9 +92,10 @@ class Handlers:
         vector = await self.collections.vector(opened, item)
         request[TIMELINE].lap("lookup")
         question = replace(question, collection=opened.manifest.collection, exclude=item.item_id)
+        query = _query(request, question, until)
         async with self.collections.reading(opened):
-            found = await self.client.similar(_query(request, question, until), vector)
-        return await self._answer_found(request, found, opened, question.filter)
+            found = await self.client.similar(query, vector)
+        return await self._answer_found(request, query, found, opened)
 
     async def embed(self, request: web.Request) -> web.Response:
         """POST /v1/embed: the vector of the image in the body."""
@@ -164,14 +165,14 @@ class Handlers:
     async def _answer_found(
         self,
         request: web.Request,
+        query: SearchQuery,
         found: Found,
         opened: OpenCollection,
-        wanted: Filter | None,
     ) -> web.Response:
-        warnings = await filter_warnings(self.collections, opened, wanted)
+        warnings = await filter_warnings(self.collections, opened, query.question.filter)
         request[TIMELINE].lap("reply")
         seconds = request[TIMELINE].seconds()
-        body = self.bodies.search(request[QUERY_ID], found, seconds, warnings)
+        body = self.bodies.search(query, found, seconds, warnings)
         logged = ("collection", "index_version", "model_id", "matching")
         request[FACTS].update({name: body[name] for name in logged})
         request[FACTS]["neighbors"] = len(found.neighbors.neighbors)

@@ -33,7 +33,7 @@ class Trial:
     does, so a measured engine must not contain the held-out vectors.
 
     held_out: positions of the queries, ascending. indexed: all other positions. queries: shape
-    (len(held_out), dimension).
+    (len(held_out), dimension). nearest_similarities: of each query to its nearest other vector.
     """
 
     def __init__(self, vectors: Vectors) -> None:
@@ -48,6 +48,7 @@ class Trial:
         self._k = min(MEASURED_AT, len(self.indexed))
         exact = scan.nearest(vectors, self.queries, self._k, without=self.held_out)
         self._bounds = [dots.min() for _, dots in exact]
+        self.nearest_similarities = np.array([dots.max() for _, dots in exact])
 
     def measure(self, engine: Engine, size: int, *, recall: float | None = None) -> Measurement:
         """Measure the engine's recall, unless it is given, and speed.

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import structlog
 
+from services.searcher.build.closeness import close_above
 from services.searcher.build.trial import Trial
 from services.searcher.index import reduction, scan
 from services.searcher.index.engine import Engine
@@ -56,7 +57,8 @@ _RERANK_TO_PREFER: Final = 50
 class Tuned:
     """The chosen plan, its recall, every measured plan, and the files of the chosen plan.
 
-    energy: the share of energy that the reduction keeps, 1 without one.
+    energy: the share of energy that the reduction keeps, 1 without one. close_above: the similarity
+    below which nothing is close, None if it is unknown.
     """
 
     plan: Plan
@@ -64,6 +66,7 @@ class Tuned:
     energy: float
     measured: tuple[Measurement, ...]
     shards: Shards
+    close_above: float | None = None
 
 
 def tune(
@@ -99,6 +102,7 @@ def tune(
         energy=tuner.energy(chosen.plan),
         measured=tuple(tuner.measured),
         shards=shards,
+        close_above=tuner.close_above,
     )
 
 
@@ -153,6 +157,11 @@ class _Tuner:
         """Return queries per second of the fastest plan that reaches the recall so far, or 0."""
         enough = [one.queries_per_second for one in self.measured if self.is_enough(one)]
         return max(enough, default=0.0)
+
+    @property
+    def close_above(self) -> float | None:
+        """Return the similarity below which nothing is close, None if it is unknown."""
+        return close_above(self._trial)
 
     def asks_for(self, method: MethodName) -> bool:
         """Return whether the settings name this method."""

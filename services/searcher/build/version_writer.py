@@ -58,6 +58,7 @@ def write_version(
         energy=tuned.energy,
         measured=tuned.measured,
         shards=tuned.shards,
+        close_above=tuned.close_above,
         images_root=sources.folder,
         linked_folders=sources.linked,
         created_unix_ms=time.time_ns() // 1_000_000,

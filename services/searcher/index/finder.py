@@ -241,6 +241,7 @@ class Finder:
             neighbors=tuple(_neighbors(kept, items)),
             matching=kept.matching,
             next_cursor=cursor,
+            close_above=manifest.close_above,
         )
 
 

@@ -185,6 +185,8 @@ class Neighbors:
         neighbors: the nearest items, nearest first.
         matching: how many items pass the query's filter, near or far.
         next_cursor: the cursor of the next page; empty when there is none.
+        close_above: the similarity below which the collection has nothing close; None where it is
+            unknown.
     """
 
     collection: str
@@ -193,6 +195,7 @@ class Neighbors:
     neighbors: tuple[Neighbor, ...]
     matching: int = 0
     next_cursor: str = ""
+    close_above: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,6 +123,7 @@ def check_answer(found: pb.Neighbors) -> None:
     count = len(found.neighbors)
     require(count <= contracts.MAX_NEIGHBORS, f"an answer has {count} neighbours")
     require(len(found.next_cursor) <= contracts.MAX_CURSOR, "an answer has a cursor too long")
+    require(-1 <= found.close_above <= 1, "an answer has a close_above that is no similarity")
     for text in (found.collection, found.index_version, found.model_id):
         check_text("name of an answer", text)
 

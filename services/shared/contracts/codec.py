@@ -215,6 +215,7 @@ def _reply_out(reply: contracts.Reply) -> pb.Reply:
                 neighbors=[_neighbor_out(neighbor) for neighbor in found.neighbors],
                 matching=found.matching,
                 next_cursor=found.next_cursor,
+                close_above=found.close_above,
             )
             return pb.Reply(
                 correlation_id=reply.correlation_id,
@@ -290,6 +291,7 @@ def _neighbors_in(found: pb.Neighbors) -> contracts.Neighbors:
         neighbors,
         found.matching,
         found.next_cursor,
+        found.close_above if found.HasField("close_above") else None,
     )
 
 

@@ -406,6 +406,7 @@ class Neighbors(_message.Message):
     NEIGHBORS_FIELD_NUMBER: _builtins.int
     MATCHING_FIELD_NUMBER: _builtins.int
     NEXT_CURSOR_FIELD_NUMBER: _builtins.int
+    CLOSE_ABOVE_FIELD_NUMBER: _builtins.int
     collection: _builtins.str
     index_version: _builtins.str
     model_id: _builtins.str
@@ -413,6 +414,8 @@ class Neighbors(_message.Message):
     """How many items of the collection pass the query's filter, near or far."""
     next_cursor: _builtins.str
     """Asks for the page after this one; empty when there is none."""
+    close_above: _builtins.float
+    """The similarity below which the collection has nothing close; absent where it is unknown."""
     @_builtins.property
     def neighbors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Neighbor]: ...
     def __init__(
@@ -424,12 +427,15 @@ class Neighbors(_message.Message):
         neighbors: _abc.Iterable[Global___Neighbor] | None = ...,
         matching: _builtins.int = ...,
         next_cursor: _builtins.str = ...,
+        close_above: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_close_above", b"_close_above", "close_above", b"close_above"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collection", b"collection", "index_version", b"index_version", "matching", b"matching", "model_id", b"model_id", "neighbors", b"neighbors", "next_cursor", b"next_cursor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_close_above", b"_close_above", "close_above", b"close_above", "collection", b"collection", "index_version", b"index_version", "matching", b"matching", "model_id", b"model_id", "neighbors", b"neighbors", "next_cursor", b"next_cursor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__close_above: _TypeAlias = _typing.Literal["close_above"]  # noqa: Y015
+    _WhichOneofArgType__close_above: _TypeAlias = _typing.Literal["_close_above", b"_close_above"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__close_above) -> _WhichOneofReturnType__close_above | None: ...
 
 Global___Neighbors: _TypeAlias = Neighbors  # noqa: Y015
 

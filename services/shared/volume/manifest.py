@@ -109,6 +109,8 @@ class Manifest:
         measured: every plan that was tried.
         canaries: positions whose vectors must find themselves.
         images_root: the folder of the images, as the builder saw it.
+        close_above: the similarity below which nothing is close; None where it is unknown, as in
+            indexes of earlier releases.
         linked_folders: the folders outside it that links in it led to, and that may be served.
     """
 
@@ -128,6 +130,7 @@ class Manifest:
     canaries: tuple[int, ...]
     files: Mapping[str, StoredFile]
     linked_folders: tuple[str, ...] = ()
+    close_above: float | None = None
     format: int = FORMAT
     metric: str = "angular"
 
@@ -159,6 +162,7 @@ class Manifest:
                 Measurement(**{**one, "plan": Plan(**one["plan"])}) for one in raw["measured"]
             )
             # Manifests of earlier releases have none.
+            raw["close_above"] = _similarity(raw.get("close_above"))
             raw["linked_folders"] = tuple(str(one) for one in raw.get("linked_folders", ()))
             raw["shards"] = tuple(Shard(**shard) for shard in raw["shards"])
             manifest = cls(**{field.name: raw[field.name] for field in fields(cls)})
@@ -172,6 +176,15 @@ class Manifest:
 def reduces(method: str) -> bool:
     """Return whether a method searches reduced vectors."""
     return method.startswith("reduced")
+
+
+def _similarity(given: Any) -> float | None:  # noqa: ANN401 (any JSON)
+    """Return a similarity, or None where there is none. Raises IndexCorrupt."""
+    if given is None:
+        return None
+    sound = isinstance(given, int | float) and not isinstance(given, bool) and -1 <= given <= 1
+    require(sound, "has a close_above that is no similarity")
+    return float(given)
 
 
 def require(condition: bool, fault: str) -> None:  # noqa: FBT001 (an assertion's condition)

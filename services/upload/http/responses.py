@@ -11,12 +11,12 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from services.shared.contracts import Neighbor
+from services.shared.contracts import Neighbor, Neighbors, Question
 from services.shared.messaging.request_reply import Embedded
 from services.shared.volume.build_progress import BuildProgress
 from services.shared.volume.items import Facet, Facets, Item
 from services.upload.collections import Listed, OpenCollection
-from services.upload.search.queries import Found
+from services.upload.search.queries import Found, SearchQuery
 
 _FLOAT_BYTES: Final = 4
 _FACTS_OF_AN_INDEX: Final = (
@@ -55,7 +55,11 @@ class ItemBodies:
     show_paths: bool = True
 
     def search(
-        self, query_id: str, found: Found, seconds: Mapping[str, float], warnings: Sequence[str]
+        self,
+        query: SearchQuery,
+        found: Found,
+        seconds: Mapping[str, float],
+        warnings: Sequence[str],
     ) -> dict[str, Any]:
         """Return the body of an answer to a search; next_cursor is None on the last page.
 
@@ -63,13 +67,15 @@ class ItemBodies:
         """
         answer = found.neighbors
         return {
-            "query_id": query_id,
+            "query_id": query.query_id,
             "collection": answer.collection,
             "index_version": answer.index_version,
             "model_id": answer.model_id,
             "matching": answer.matching,
             "neighbors": [self._neighbor(answer.collection, one) for one in answer.neighbors],
             "next_cursor": answer.next_cursor or None,
+            "close_above": answer.close_above,
+            "no_close_match": _is_distant(answer, query.question),
             "warnings": list(warnings),
             "timings_ms": milliseconds(seconds),
         }
@@ -157,6 +163,13 @@ def facets_body(opened: OpenCollection, facets: Facets) -> dict[str, Any]:
         "labels": _facets(facets.labels),
         "attributes": {name: _facets(values) for name, values in facets.attributes.items()},
     }
+
+
+def _is_distant(answer: Neighbors, question: Question) -> bool:
+    """Return whether the nearest item, which only a first page has, is not close."""
+    if answer.close_above is None or question.cursor:
+        return False
+    return not answer.neighbors or answer.neighbors[0].similarity < answer.close_above
 
 
 def version_body(opened: OpenCollection) -> dict[str, Any]:

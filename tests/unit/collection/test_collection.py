@@ -39,10 +39,10 @@ def test_a_published_version_reads_back(volume: Volume) -> None:
     version = volume.active("birds")
     manifest = volume.manifest("birds", version)
     assert Manifest.from_json(manifest.to_json()) == manifest
-    linked = replace(manifest, linked_folders=("/disk",))
+    linked = replace(manifest, linked_folders=("/disk",), close_above=0.5)
     assert Manifest.from_json(linked.to_json()) == linked
     earlier = json.loads(manifest.to_json())
-    del earlier["linked_folders"]
+    del earlier["linked_folders"], earlier["close_above"]
     assert Manifest.from_json(json.dumps(earlier)) == manifest
     assert (manifest.count, manifest.dimension) == (20, 8)
     directory = volume.directory("birds", version)
@@ -113,6 +113,10 @@ def _without(field: str) -> Callable[[dict[str, Any]], None]:
         lambda raw: raw.update(canaries=[20]),
         lambda raw: raw.update(canaries=[float("inf")]),
         lambda raw: raw.update(recall="high"),
+        lambda raw: raw.update(close_above="high"),
+        lambda raw: raw.update(close_above=1.5),
+        lambda raw: raw.update(close_above=float("nan")),
+        lambda raw: raw.update(close_above=True),
         lambda raw: raw.update(created_unix_ms="today"),
         lambda raw: raw.update(model_id=["a"]),
         lambda raw: raw["plan"].update(rerank="all"),

@@ -93,6 +93,8 @@ HOSTILE_REPLIES = {
     "many neighbours": _reply(neighbors=pb.Neighbors(neighbors=[pb.Neighbor()] * 101)),
     "next cursor": _reply(neighbors=pb.Neighbors(next_cursor="x" * 8193)),
     "version": _reply(neighbors=pb.Neighbors(index_version="x" * 256)),
+    "close above": _reply(neighbors=pb.Neighbors(close_above=1.5)),
+    "close above NaN": _reply(neighbors=pb.Neighbors(close_above=NAN)),
     "distance NaN": _answer(distance=NAN),
     "similarity infinite": _answer(similarity=float("inf")),
     "many duplicates": _answer(duplicates=["x"] * 1001),

@@ -81,6 +81,7 @@ outcomes = st.builds(contracts.Failure, _words, st.text(max_size=50)) | st.build
     st.lists(neighbors, max_size=4).map(tuple),
     st.integers(0, 2**53),
     st.text(max_size=20),
+    st.none() | st.floats(-1, 1),
 )
 replies = st.builds(
     contracts.Replies,

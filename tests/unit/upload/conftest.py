@@ -106,6 +106,8 @@ class FakeSearcher:
         self.vectors: list[list[float]] = []
         self.model_id = MODEL
         self.sends_paths = True
+        self.leaves_out_all = False
+        self.close_above: float | None = None
 
     @property
     def asked(self) -> Question:
@@ -138,6 +140,7 @@ class FakeSearcher:
         if question.cursor and of_version != version:
             return Failure("cursor_expired", "the index changed since the page before")
         passing = [one for one in items(COUNT) if one.item_id != question.exclude]
+        passing = [] if self.leaves_out_all else passing
         end = int(start or 0) + question.k
         return Neighbors(
             question.collection,
@@ -146,6 +149,7 @@ class FakeSearcher:
             tuple(self._neighbor(one, question) for one in passing[int(start or 0) : end]),
             matching=len(passing),
             next_cursor=f"{version}_{end}" if end < len(passing) else "",
+            close_above=self.close_above,
         )
 
     def _neighbor(self, item: Item, question: Question) -> Neighbor:

@@ -83,6 +83,18 @@ class SearchAnswer(BaseModel):
         str | None,
         Field(description="Asks for the page after this one; null when there is none."),
     ]
+    close_above: Annotated[
+        float | None,
+        Field(
+            description="A similarity that 95 % of the collection's items reach with their nearest neighbour; null in an index of an earlier release, or of few items."
+        ),
+    ]
+    no_close_match: Annotated[
+        bool,
+        Field(
+            description="The nearest item is less similar than `close_above`: nothing in the collection is close. False on pages after the first."
+        ),
+    ]
     warnings: Annotated[
         list[str],
         Field(
