@@ -20,7 +20,7 @@ from tests.unit.upload.conftest import Api, running_api
 
 ROOT = Path(__file__).resolve().parents[2]
 CLIENT = ROOT / "clients" / "python"
-PAGES = [CLIENT / "README.md", ROOT / "README.md"]
+PAGES = [CLIENT / "README.md", ROOT / "README.md", ROOT / "docs" / "api.md"]
 FIRST = re.compile(
     r"^```python\n(from simile_client import Simile\n.*?)^```$", re.DOTALL | re.MULTILINE
 )
@@ -79,7 +79,7 @@ def test_five_lines_search_from_an_empty_environment(
     subprocess.run([*pip, "-c", ROOT / "constraints.txt", wheel], check=True)
     (tmp_path / "photo.jpg").write_bytes(plain_jpeg((9, 90, 200)))
     for page in PAGES:
-        (lines,) = FIRST.findall(page.read_text(encoding="utf-8"))
+        lines, *_ = FIRST.findall(page.read_text(encoding="utf-8"))
         assert len(lines.splitlines()) == 5
         assert ADDRESS in lines
         program = lines.replace(ADDRESS, served.url)
