@@ -95,7 +95,7 @@ class Client:
             message = f"the server at {self._url} is not Simile: give Simile's address with --url"
             raise Unreachable(message) from error
         except OSError as error:
-            message = f"{error.filename} can't be read: {error.strerror}"
+            message = f"{error.filename or 'the image'} can't be read: {error.strerror}"
             raise FileUnusable(message) from error
 
 

@@ -18,7 +18,7 @@ from tools.reference import DOCS, ROOT
 
 PAGE = (DOCS / "api.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-# What a failed request of curl writes is otherwise taken for an answer.
+# Without it, curl ends with success where the answer is an error.
 SHELL = 'set -eu\ncurl() { command curl --fail-with-body "$@" >> answers; }\n'
 
 
