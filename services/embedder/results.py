@@ -40,7 +40,7 @@ class Timing:
     """The publisher's waits.
 
     Attributes:
-        retry_seconds: between two attempts to publish while the broker is away.
+        retry_seconds: between two attempts to publish while the broker is unavailable.
         max_defer_seconds: how long results are deferred, at most. A batch of photographs is
             decoded in less; results don't wait for a larger image.
     """
@@ -216,7 +216,7 @@ class ResultPublisher:
             self._settle(jobs)
 
     async def _send(self, queue: str, message: Message, jobs: Sequence[Job]) -> None:
-        """Publish a message; while the broker is away, try again until all callers have left.
+        """Publish a message; while the broker is unavailable, retry until all callers have left.
 
         Bulk results also wait for a full queue. If the images were given back at once, they would
         be embedded again and again during a broker's alarm, and bulk images would be dead-lettered.

@@ -84,7 +84,7 @@ class IndexRefresher:
             try:
                 served = _served(await self.work.run(NoProgress()))
             except SimileError as error:
-                self.screen.warn(f"the index is not brought up to date: {error}", error.code)
+                self.screen.warn(f"the index could not be updated: {error}", error.code)
             else:
                 if served.changed:
                     self.screen.refreshed(served)
@@ -122,7 +122,7 @@ class IndexRefresher:
                 reports.append(_served(await self.work.run(self.screen.progress)))
             except SimileError as error:
                 # The served version stays valid; only the latest changes are missing.
-                self.screen.warn(f"the index is not brought up to date: {error}", error.code)
+                self.screen.warn(f"the index could not be updated: {error}", error.code)
                 reports.append(Served(served.collection, served.count, left_out=()))
                 return
             if ready.is_set():

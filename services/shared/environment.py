@@ -84,7 +84,7 @@ def unknown_variables(environment: Mapping[str, str]) -> Iterator[str]:
             if similar
             else "; docs/configuration.md lists them"
         )
-        yield f"{name} is no setting of Simile and has no effect{hint}"
+        yield f"{name} is not a setting of Simile and has no effect{hint}"
 
 
 def _is_service_link(name: str, value: str) -> bool:

@@ -115,6 +115,6 @@ def broker_check(broker: Broker) -> Check:
     def check() -> str | None:
         if broker.blocked:
             return "the broker accepts no messages (memory or disk alarm)"
-        return None if broker.ready else broker.refusal or "the broker is away"
+        return None if broker.ready else broker.refusal or "the broker is unavailable"
 
     return check

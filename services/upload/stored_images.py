@@ -218,5 +218,5 @@ def _gone_without(item: Item) -> Iterator[None]:
     except SimileError as error:
         if error.status >= _SERVER_FAULT or isinstance(error, ImageGone):
             raise
-        message = f"the file of item {item.item_id} was replaced by no image ({error}); {_WAY_OUT}"
+        message = f"the file of item {item.item_id} is not an image any more ({error}); {_WAY_OUT}"
         raise ImageGone(message) from error

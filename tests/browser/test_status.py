@@ -97,11 +97,11 @@ def test_an_operator_sees_the_state(status: Page) -> None:
 
 def test_a_failure_is_described_in_words(status: Page, api: Api) -> None:
     """A failure is announced in words, not only by colour, and so is its end."""
-    failing = {"reason": "the broker is away"}
+    failing = {"reason": "the broker is unavailable"}
     api.telemetry.health.ready_when("broker", lambda: failing.get("reason"))
     _refresh(status)
     expect(status.get_by_role("status")).to_have_text("Not ready")
-    expect(status.locator("#reasons")).to_contain_text("broker: the broker is away")
+    expect(status.locator("#reasons")).to_contain_text("broker: the broker is unavailable")
     found = violations(status)
     failing.clear()
     _refresh(status)

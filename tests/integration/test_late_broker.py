@@ -105,7 +105,7 @@ def test_services_wait_for_their_broker_and_survive_its_loss(system: System) -> 
     for process in system.processes:
         wait_until(lambda p=process: "broker_away" in p.log.read_text(), "waiting", process)  # type: ignore[misc]
         assert _failing(process, "/livez") == {}
-        assert _failing(process, "/readyz") == {"broker": "the broker is away"}
+        assert _failing(process, "/readyz") == {"broker": "the broker is unavailable"}
     system.node.start()
     for process in system.processes:
         wait_until(process.ready, "ready", process)

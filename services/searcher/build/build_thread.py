@@ -47,5 +47,5 @@ class BuildThread:
 
     def _check_stopping(self) -> None:
         if self._stopping.is_set():
-            message = "the build was interrupted; run it again, it goes on where it was"
+            message = "the build was interrupted; run it again, it continues where it stopped"
             raise BuildFailed(message)

@@ -34,7 +34,7 @@ class BulkEmbedder:
         self._embeddable: bytes | None = None
 
     async def embed(self, image: bytes) -> Embedded:
-        """Return the image's vector; waits for a broker that is away or full.
+        """Return the image's vector; waits for an unavailable or full broker.
 
         Raises:
             SimileError: the image's own error.

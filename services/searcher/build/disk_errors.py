@@ -30,8 +30,8 @@ def explained(home: Path, error: OSError | sqlite3.Error) -> BuildFailed:
         return BuildFailed(f"{home} can't be used: {error}")
     return BuildFailed(
         f"no space left for {full or home} ({error}): make room there, by `simile index prune` "
-        "or a larger volume, then run the build again; it goes on where it was, and the active "
-        "version answers meanwhile"
+        "or a larger volume, then run the build again; it continues where it stopped, and the "
+        "active version answers meanwhile"
     )
 
 

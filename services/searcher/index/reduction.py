@@ -39,7 +39,7 @@ class Reduction:
             with np.load(path, allow_pickle=False) as stored:
                 components = np.ascontiguousarray(stored["components"], dtype=np.float32)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            message = f"{path.name} is no reduction: {error}"
+            message = f"{path.name} is not a reduction: {error}"
             raise IndexCorrupt(message) from error
         if components.shape != shape:
             message = f"{path.name} has shape {components.shape}, the manifest says {shape}"

@@ -50,7 +50,7 @@ class Reader(io.BytesIO):
         """Read at most `size` bytes. Raises UndecodableImage."""
         self.reads += 1
         if self.reads > MAX_READS:
-            message = f"the image is made of more than {MAX_READS} pieces"
+            message = f"the image has more than {MAX_READS} pieces"
             raise UndecodableImage(message)
         return super().read(size)
 

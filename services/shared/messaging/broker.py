@@ -168,7 +168,7 @@ class Broker(Protocol):
         Raises:
             Overloaded: the queue is full.
             Unroutable: there is no such queue.
-            BrokerUnavailable: the broker is away or blocked, or has not confirmed in time: then
+            BrokerUnavailable: the broker is unavailable, blocked, or did not confirm in time: then
                 the message may or may not be in the queue.
             Unsendable: AMQP can't carry the message, which is therefore not sent.
         """

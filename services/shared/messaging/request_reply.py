@@ -227,7 +227,7 @@ class Inbox:
             )
         for future in self._pending.values():
             if not future.done():
-                message = "the connection to the broker was lost while the query was on its way"
+                message = "the connection to the broker was lost while the query was in flight"
                 future.set_exception(ReplyQueueLost(message))
         self._pending.clear()
 
@@ -261,4 +261,6 @@ async def open_inbox(broker: Broker, replica: str) -> AsyncIterator[Inbox]:
 
 
 def _no_reply_queue() -> BrokerUnavailable:
-    return BrokerUnavailable("there is no reply queue now: the broker is away; try again soon")
+    return BrokerUnavailable(
+        "there is no reply queue now: the broker is unavailable; try again soon"
+    )

@@ -22,7 +22,7 @@ M = TypeVar("M", bound=AnyMessage)
 
 _log = structlog.get_logger(__name__)
 
-_UNREADY: Final = "not consuming: the broker is away"
+_UNREADY: Final = "not consuming: the broker is unavailable"
 
 
 class BadMessages:

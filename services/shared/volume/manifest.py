@@ -168,7 +168,7 @@ class Manifest:
             manifest = cls(**{field.name: raw[field.name] for field in fields(cls)})
             _check(manifest)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            message = f"{MANIFEST} is no manifest: {error!r}"
+            message = f"{MANIFEST} is not a manifest: {error!r}"
             raise IndexCorrupt(message) from error
         return manifest
 
@@ -232,7 +232,7 @@ def _check(manifest: Manifest) -> None:
         require(bool(_FILE_NAME.fullmatch(name)), f"names a file {name[:40]!r}")
     needed = {VECTORS, ITEMS, *(shard.file for shard in manifest.shards)}
     missing = needed - set(manifest.files)
-    require(not missing, f"says nothing of {sorted(missing)}")
+    require(not missing, f"lacks {sorted(missing)}")
     require_rows(manifest, VECTORS, manifest.dimension)
 
 

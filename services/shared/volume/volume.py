@@ -130,7 +130,7 @@ class Volume:
     def directory(self, collection: str, version: str) -> Path:
         """Return the folder of the version, which may not exist. Raises IndexCorrupt."""
         if not _VERSION.fullmatch(version):
-            message = f"{version[:40]!r} is no index version; `simile index list` shows them"
+            message = f"{version[:40]!r} is not an index version; `simile index list` shows them"
             raise IndexCorrupt(message)
         return self.home(collection) / _VERSIONS / version
 

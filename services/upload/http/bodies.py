@@ -132,7 +132,7 @@ class Bodies:
         of_caller = theirs.count + count, theirs.held_bytes + size
         if all_of_them[0] > bounds.count or all_of_them[1] > bounds.held_bytes:
             message = (
-                f"{self.used.count} images are on their way already, and "
+                f"{self.used.count} images are arriving already, and "
                 f"{self.used.held_bytes} bytes are held; try again later"
             )
             raise self.refused(Overloaded(message))
@@ -141,7 +141,7 @@ class Bodies:
             or of_caller[1] > bounds.held_bytes * _CALLERS_SHARE
         ):
             message = (
-                f"{theirs.count} of your images are on their way already, and {theirs.held_bytes} "
+                f"{theirs.count} of your images are arriving already, and {theirs.held_bytes} "
                 "of your bytes are held; send fewer at once"
             )
             raise self.refused(RateLimited(message))
@@ -216,7 +216,7 @@ class Body:
                 yield
         except TimeoutError:
             if self._displaced:
-                message = "too many images are on their way, most of them yours; send fewer at once"
+                message = "too many images are arriving, most of them yours; send fewer at once"
                 raise self._bodies.refused(Overloaded(message)) from None
             raise BodyTimeout(self._lateness()) from None
         except web.RequestPayloadError as error:

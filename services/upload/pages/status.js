@@ -88,7 +88,7 @@ function show(status) {
   fill("stages", ["Stage", "Mean", "Half within", "99 % within"], status.stages.map((one) =>
     [one.stage, time(one.mean_ms), time(one.p50_ms), time(one.p99_ms)]), "No answered queries yet");
   fill("queues", ["Queue", "Messages"], Object.entries(status.queues).map(([queue, count]) =>
-    [queue, number(count)]), "Not known: the broker is away");
+    [queue, number(count)]), "Not known: the broker is unavailable");
   fill("collections", ["Collection", "Images", "Recall", "Promised", "Built", "Index version"],
     status.collections.map((one) => [
       one.name, number(one.count), share(one.recall), share(one.recall_target),

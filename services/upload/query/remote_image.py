@@ -94,7 +94,9 @@ class RemoteImages:
         except TimeoutError:
             message = f"the image at image_url did not arrive within {self.timeout_seconds:g} s"
             raise UrlUnreachable(message) from None
-        message = f"image_url leads on more than {_MAX_REDIRECTS} times; name the image itself"
+        message = (
+            f"image_url redirects more than {_MAX_REDIRECTS} times; use the address of the image"
+        )
         raise UrlUnreachable(message)
 
     async def _ask(self, url: URL) -> bytes | URL:
@@ -150,7 +152,7 @@ class RemoteImages:
         if f"{named}:{port}" in self.allowed_hosts:
             return await self._resolved(url)
         if port != self.ports[url.scheme]:
-            message = f"image_url names port {port}; only 80 and 443 are asked"
+            message = f"image_url names port {port}; only 80 and 443 are allowed"
             raise UrlNotAllowed(message)
         addresses = await self._resolved(url)
         if named not in self.allowed_hosts and not all(map(is_public, addresses)):
@@ -237,7 +239,7 @@ def _led(url: URL, location: str) -> URL:
     try:
         return _parsed(str(url.join(URL(location))))
     except ValueError:
-        message = "image_url leads on to something that is no address"
+        message = "image_url redirects to an invalid address"
         raise UrlUnreachable(message) from None
 
 

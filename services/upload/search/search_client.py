@@ -115,7 +115,7 @@ class SearchClient:
             message = "this replica is stopping; another one will answer"
             raise ShuttingDown(message)
         if not (self._broker.ready and self._inbox.ready):
-            message = "the message broker is away or blocked; try again soon"
+            message = "the message broker is unavailable or blocked; try again soon"
             raise BrokerUnavailable(message)
 
     def left_seconds(self, deadline: float | None) -> float:
@@ -123,7 +123,7 @@ class SearchClient:
         left = patience(deadline)
         if left <= 0:
             self._on_expired()
-            message = "the time for the answer was over before the query could be sent on"
+            message = "the deadline passed before the query could be sent to another service"
             raise DeadlineExceeded(message)
         return min(left, self.deadline_seconds)
 
@@ -295,4 +295,4 @@ def _found(answer: Answer) -> Found:
 
 
 def _unexpected(answer: Answer) -> Internal:
-    return Internal(f"the answer is a {type(answer).__name__} of another kind than was asked for")
+    return Internal(f"the answer is a {type(answer).__name__} of an unexpected kind")

@@ -118,7 +118,7 @@ def require_same_origin(request: web.Request) -> None:
         scheme, _, authority = (origin or "").partition("://")
         same = origin is None or (scheme in WEB_SCHEMES and authority == request.host)
     if not same:
-        message = "another origin's page may not ask with this page's cookie; send the key itself"
+        message = "pages of another origin can't use this page's cookie; send the key itself"
         raise Forbidden(message)
 
 

@@ -50,7 +50,9 @@ class ApiKey:
 def new_key(name: str, scopes: Iterable[Scope]) -> tuple[str, ApiKey]:
     """Return a new key, to be shown once, and its entry. Raises InvalidSettings."""
     if not _NAME.fullmatch(name):
-        message = f"{name!r} is no name for a key: use up to 64 letters, digits, '.', '_' and '-'"
+        message = (
+            f"{name!r} is not a valid name of a key: use up to 64 letters, digits, '.', '_' and '-'"
+        )
         raise InvalidSettings(message)
     secret = _PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     return secret, ApiKey(name, frozenset(scopes), digest_of(secret))

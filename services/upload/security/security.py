@@ -19,7 +19,7 @@ from services.upload.security.rate_limit import RateLimit
 from services.upload.security.reloading_file import ReloadingFile
 from services.upload.settings import UploadSettings
 
-_ONLY_NAMED: Final = "only the keys that can be read from it are good now"
+_ONLY_NAMED: Final = "only its readable keys are valid now"
 _MAX_KEY_FILE_BYTES: Final = 4 * 2**20
 
 

@@ -201,7 +201,7 @@ async def test_results_that_get_stuck_are_seen(monkeypatch: pytest.MonkeyPatch) 
 
 
 async def test_a_broker_that_is_away_is_no_stall() -> None:
-    """While the broker is away, the embedder publishes results repeatedly and stays live."""
+    """While the broker is unavailable, the embedder publishes results repeatedly and stays live."""
     broker = CountingBroker()
     async with running_embedder(
         broker=broker, unready_after_seconds=0.5, dead_after_seconds=0.5

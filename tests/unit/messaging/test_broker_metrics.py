@@ -48,7 +48,7 @@ async def test_queues_are_shown_with_their_length(
 async def test_a_length_that_cannot_be_seen_any_more_is_not_shown(
     registry: CollectorRegistry, metrics: BrokerMetrics
 ) -> None:
-    """While the broker is away, an old length would be wrong."""
+    """While the broker is unavailable, an old length would be wrong."""
     broker = MemoryBroker()
     await broker.start([QUEUE])
     await metrics.show_queue(broker, QUEUE.name)

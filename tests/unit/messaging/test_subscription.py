@@ -198,8 +198,8 @@ async def test_it_is_unready_until_it_consumes_and_stalled_where_a_broker_is_the
 ) -> None:
     """Neither an absent broker nor the end of a subscription is a reason to restart."""
     broker: Broker = received.broker
-    assert received.subscription.unready() == "not consuming: the broker is away"
-    assert received.subscription.stalled() == "not consuming: the broker is away"
+    assert received.subscription.unready() == "not consuming: the broker is unavailable"
+    assert received.subscription.stalled() == "not consuming: the broker is unavailable"
     received.broker.block()
     assert not broker.ready
     assert received.subscription.stalled() is None

@@ -31,7 +31,7 @@ async def test_a_cancelled_build_waits_until_its_thread_has_ended() -> None:
     with pytest.raises(asyncio.CancelledError):
         await building
     assert ended.is_set()
-    with pytest.raises(BuildFailed, match="goes on where it was"):
+    with pytest.raises(BuildFailed, match="continues where it stopped"):
         progress.begin("the next stage", None)
 
 

@@ -35,10 +35,10 @@ async def admin(aiohttp_client: AiohttpClient, health: Health) -> TestClient:  #
 
 async def test_an_unready_process_says_why(admin: TestClient, health: Health) -> None:  # type: ignore[type-arg]
     """A failing readiness check gives 503 with its reason, and the process stays live."""
-    health.ready_when("broker", lambda: "the broker is away")
+    health.ready_when("broker", lambda: "the broker is unavailable")
     answer = await admin.get("/readyz")
     assert answer.status == 503
-    assert (await answer.json())["failing"] == {"broker": "the broker is away"}
+    assert (await answer.json())["failing"] == {"broker": "the broker is unavailable"}
     assert (await admin.get("/livez")).status == 200
 
 
@@ -66,7 +66,7 @@ def test_readiness_is_a_metric() -> None:
     telemetry, failing = Telemetry(), dict[str, str]()
     telemetry.health.ready_when("broker", lambda: failing.get("reason"))
     ready = [telemetry.registry.get_sample_value("simile_ready")]
-    failing["reason"] = "the broker is away"
+    failing["reason"] = "the broker is unavailable"
     ready.append(telemetry.registry.get_sample_value("simile_ready"))
     failing.clear()
     telemetry.health.live_when("worker", lambda: "wedged for 61 s")

@@ -57,7 +57,7 @@ async def serving(health: Health) -> AsyncIterator[str]:
 def admin() -> Iterator[str]:
     """Run the admin server of a process that is not ready, in a thread."""
     health = Health()
-    health.ready_when("broker", lambda: "the broker is away")
+    health.ready_when("broker", lambda: "the broker is unavailable")
     with threaded(serving(health)) as url:
         yield url
 
@@ -73,7 +73,7 @@ def test_once_shows_one_interval_and_ends(admin: str) -> None:
     assert code == 0
     assert "1 of 2 processes answer" in shown
     assert "in flight 2" in shown
-    assert "broker: the broker is away" in shown
+    assert "broker: the broker is unavailable" in shown
     assert "not ready" in shown
     assert "away" in shown
 

@@ -55,10 +55,10 @@ async def test_the_status_lists_the_collections(api: Api) -> None:
 
 async def test_failing_checks_are_shown_with_their_reasons(api: Api) -> None:
     """The answer has status 200, since the route is no probe."""
-    api.telemetry.health.ready_when("broker", lambda: "the broker is away")
+    api.telemetry.health.ready_when("broker", lambda: "the broker is unavailable")
     status = await _status(api)
     assert (status["live"], status["ready"]) == (True, False)
-    assert status["failing"] == {"broker": "the broker is away"}
+    assert status["failing"] == {"broker": "the broker is unavailable"}
     api.telemetry.health.live_when("model", lambda: "it stands still")
     assert not (await _status(api))["live"]
 

@@ -515,7 +515,7 @@ class Status(BaseModel):
     queues: Annotated[
         dict[str, int],
         Field(
-            description="Messages that wait, by queue, as seen in the last 15 seconds; empty while the broker is away."
+            description="Messages that wait, by queue, as seen in the last 15 seconds; empty while the broker is unavailable."
         ),
     ]
     collections: list[Collection]

@@ -38,5 +38,5 @@ def required_files(plan: Plan, shards: Sequence[Shard]) -> tuple[str, ...]:
 def check(manifest: Manifest) -> None:
     """Raise IndexCorrupt for a manifest that does not fit its search method."""
     missing = set(required_files(manifest.plan, manifest.shards)) - set(manifest.files)
-    require(not missing, f"says nothing of {sorted(missing)}")
+    require(not missing, f"lacks {sorted(missing)}")
     METHODS[manifest.plan.method].check(manifest)

@@ -130,7 +130,9 @@ class _Reader:
         parts = self._held.references.get((b"dimg", number), ())
         if item.kind not in _DERIVED or not parts or depth >= _MAX_DEPTH:
             kind = item.kind.decode("latin-1")
-            message = f"the image is coded as {kind!r}, which is not read: save it as JPEG or PNG"
+            message = (
+                f"the image is coded as {kind!r}, which is not supported: save it as JPEG or PNG"
+            )
             raise (UnsupportedFormat if item.kind in _NOT_READ else UndecodableImage)(message)
         return self._coded_kind(parts[0], depth + 1)
 
@@ -184,7 +186,7 @@ class _Reader:
                 raise UndecodableImage(message)
             return coded.pixels
         if item.kind not in _DERIVED or depth >= _MAX_DEPTH:
-            message = "the image is put together in a way that is not read: save it as JPEG or PNG"
+            message = "the image is put together in an unsupported way: save it as JPEG or PNG"
             raise UndecodableImage(message)
         parts = self._held.references.get((b"dimg", number), ())
         return max(self._canvas(item), sum(self._decoded(part, depth + 1) for part in parts))

@@ -159,7 +159,7 @@ def _source(image: bytes, method: int, idat: Box | None) -> tuple[int, int]:
         return 0, len(image)
     if method == _IN_IDAT and idat is not None:
         return idat.start, idat.end
-    message = "the image builds its items in a way that is not read"
+    message = "the image builds its items in an unsupported way"
     raise UndecodableImage(message)
 
 

@@ -99,7 +99,7 @@ def _segments(image: bytes) -> Iterator[_Segment]:
             end = place + 2 + length
             yield _Segment(marker, place, min(end, len(image)))
             place = end
-    message = f"the JPEG is made of more than {_MAX_SEGMENTS} pieces"
+    message = f"the JPEG has more than {_MAX_SEGMENTS} pieces"
     raise UndecodableImage(message)
 
 

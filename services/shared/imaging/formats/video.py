@@ -41,7 +41,7 @@ class Units:
         """Count a unit. Raises UndecodableImage if there are too many."""
         self._count += 1
         if self._count > MAX_UNITS:
-            message = f"the image is made of more than {MAX_UNITS} pieces"
+            message = f"the image has more than {MAX_UNITS} pieces"
             raise UndecodableImage(message)
 
 

@@ -35,7 +35,7 @@ _MAX_BACKOFF_SECONDS: Final = 2.0
 """RabbitMQ logs each refused channel, and aio-pika keeps 4 KB of it while its connection lasts."""
 
 _TOO_LARGE: Final = re.compile(r"message size \d+.* max size (\d+)")
-_AWAY: Final = "RabbitMQ is away; the service connects again by itself"
+_AWAY: Final = "RabbitMQ is unavailable; the service reconnects by itself"
 _BLOCKED: Final = "RabbitMQ takes no messages now: it is short of memory or disk"
 
 
@@ -210,7 +210,7 @@ class AmqpBroker:
 
         Raises:
             Unroutable: the queue does not exist.
-            BrokerUnavailable: RabbitMQ is away.
+            BrokerUnavailable: RabbitMQ is unavailable.
         """
         opened = self._consuming.opened
         if opened is None:

@@ -48,7 +48,7 @@ def refusal_in(error: BaseException, connection: str) -> BrokerUnavailable | Non
     if untrusted is None:
         return None
     reason = (
-        f"no trust between RabbitMQ and us ({connection}): {untrusted}; check SIMILE_AMQP_CA_FILE, "
+        f"TLS with RabbitMQ failed ({connection}): {untrusted}; check SIMILE_AMQP_CA_FILE, "
         "SIMILE_AMQP_CERT_FILE and the host of SIMILE_AMQP_URL"
     )
     return BrokerUnavailable(reason)

@@ -55,7 +55,7 @@ class AmqpTls:
             except OSError as error:
                 message = (
                     f"SIMILE_AMQP_CERT_FILE {self.cert_file} and SIMILE_AMQP_KEY_FILE "
-                    f"{self.key_file} are no certificate and its key: {error}"
+                    f"{self.key_file} are not a certificate and its key: {error}"
                 )
                 raise InvalidSettings(message) from None
         return context
