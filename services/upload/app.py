@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from importlib import metadata
-from pathlib import Path
 from typing import Final
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Middleware
 
 from services.shared import lifecycle
 from services.shared.canary import Canary
@@ -31,6 +30,7 @@ from services.upload.http.responses import ItemBodies
 from services.upload.http.retry_pacing import RetryPacing
 from services.upload.http.server import TimedRunner
 from services.upload.metrics import UploadMetrics
+from services.upload.page_handlers import PageHandlers
 from services.upload.query.image_input import ImageInput
 from services.upload.query.limits import FORM_OVERHEAD_BYTES, BodyLimits
 from services.upload.query.remote_image import RemoteImages, SystemNames
@@ -39,7 +39,6 @@ from services.upload.search.embedding_cache import EmbeddingCache
 from services.upload.search.queries import QueryLimits
 from services.upload.search.search_client import SearchClient
 from services.upload.search.workers import Workers
-from services.upload.security.access import DOCS_PAGE
 from services.upload.security.security import Security
 from services.upload.security.session import SessionHandlers
 from services.upload.settings import UploadSettings
@@ -48,9 +47,6 @@ from services.upload.stored_images import StoredImages
 
 _log = structlog.get_logger(__name__)
 
-_HERE: Final = Path(__file__).parent
-_PAGES: Final = _HERE / "pages"
-_OPENAPI: Final = _HERE / "openapi.json"
 _UNHEARD_SECONDS: Final = 4.0
 """Longer than opening a reply queue takes after a loss of the broker."""
 
@@ -162,6 +158,7 @@ def _listener(app: web.Application, settings: UploadSettings, security: Security
         app,
         header_timeout_seconds=settings.header_timeout_seconds,
         shutdown_timeout_seconds=_LAST_SECONDS,
+        path_prefix=settings.path_prefix,
     )
     return Listener(runner, settings, security.tls)
 
@@ -197,9 +194,9 @@ def application(
         settings.fetch_hosts, shared.image_max_bytes, settings.body_timeout_seconds, SystemNames()
     )
     inputs = ImageInput(limits, bodies, shrinker, remote if settings.query_by_url else None)
-    handlers = Handlers(
-        client, collections, metrics, inputs, ItemBodies(show_paths=settings.show_paths)
-    )
+    prefix = settings.path_prefix
+    item_bodies = ItemBodies(show_paths=settings.show_paths, path_prefix=prefix)
+    handlers = Handlers(client, collections, metrics, inputs, item_bodies)
     turns = FairQueue(metrics.count_admission)
     metrics.waiting_reads.set_function(lambda: turns.waiting)
     app = web.Application(
@@ -216,11 +213,8 @@ def application(
     app.add_routes(
         [
             *handlers.routes(),
-            *SessionHandlers(security.access, bodies).routes(),
-            web.get("/openapi.json", _serve(_OPENAPI)),
-            web.get("/", _serve(_PAGES / "index.html")),
-            web.get(DOCS_PAGE, _serve(_PAGES / "docs.html")),
-            web.static("/static", _PAGES),
+            *SessionHandlers(security.access, bodies, prefix).routes(),
+            *PageHandlers(prefix).routes(),
         ]
     )
     app.on_response_prepare.append(security.headers.add)
@@ -277,16 +271,6 @@ def _collections(settings: UploadSettings, shared: SharedSettings) -> Collection
         ),
         hidden=settings.hidden,
     )
-
-
-def _serve(file: Path) -> Handler:
-    """Return a handler that answers with the file."""
-
-    async def serve(request: web.Request) -> web.FileResponse:
-        del request
-        return web.FileResponse(file)
-
-    return serve
 
 
 def _unready(client: SearchClient, inbox: Inbox, listener: Listener) -> str | None:

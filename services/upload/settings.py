@@ -18,6 +18,7 @@ from services.shared.settings import Port
 _ORIGIN: Final = re.compile(
     r"\*|https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?"
 )
+_PREFIX: Final = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*")
 _HOST: Final = re.compile(r"[a-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-f:]+\](:[0-9]{1,5})?")
 
 
@@ -175,6 +176,11 @@ class UploadSettings(EnvironmentSettings):
         "although their address is private or their port is not 80 or 443.",
     )
 
+    path_prefix: str = Field(
+        default="",
+        description="The path under which a proxy offers Simile, such as /simile: answers name it, "
+        "and the page's cookie is sent there alone. Requests are answered with and without it.",
+    )
     allowed_hosts: str = Field(
         default="",
         description="Names (host or host:port, separated by commas) accepted in the Host header "
@@ -220,6 +226,9 @@ class UploadSettings(EnvironmentSettings):
             raise ValueError(message)
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             message = "SIMILE_UPLOAD_TLS_CERT_FILE and SIMILE_UPLOAD_TLS_KEY_FILE go together"
+            raise ValueError(message)
+        if not _PREFIX.fullmatch(self.path_prefix):
+            message = f"SIMILE_UPLOAD_PATH_PREFIX: {self.path_prefix!r} is not of the form /simile"
             raise ValueError(message)
         _require("SIMILE_UPLOAD_CORS_ORIGINS", self.origins, _ORIGIN, "https://shop.example, or *")
         _require("SIMILE_UPLOAD_URL_ALLOWED_HOSTS", self.fetch_hosts, _HOST, "images.example:8080")

@@ -17,6 +17,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import RequestHandler
 
 from services.shared.errors import HeadTooLarge, Internal, MalformedRequest, SimileError
+from services.upload.http.path_prefix import without_prefix
 from services.upload.http.problems import problem
 from services.upload.http.security_headers import SECURITY, SERVER
 from services.upload.search.queries import new_query_id
@@ -158,7 +159,7 @@ class _TimedServer(web.Server):
 class TimedRunner(web.AppRunner):
     """Runs an application on timed connections."""
 
-    __slots__ = ("_header_timeout_seconds",)
+    __slots__ = ("_header_timeout_seconds", "_path_prefix")
 
     def __init__(
         self,
@@ -166,6 +167,7 @@ class TimedRunner(web.AppRunner):
         *,
         header_timeout_seconds: float,
         shutdown_timeout_seconds: float,
+        path_prefix: str = "",
     ) -> None:
         super().__init__(
             app,
@@ -178,6 +180,7 @@ class TimedRunner(web.AppRunner):
             auto_decompress=False,  # images are compressed; small bodies must not grow
         )
         self._header_timeout_seconds = header_timeout_seconds
+        self._path_prefix = path_prefix
 
     @property
     def without_request(self) -> int:
@@ -190,7 +193,7 @@ class TimedRunner(web.AppRunner):
         require_private_attributes(RequestHandler(made, loop=asyncio.get_running_loop()), made)
         server = _TimedServer(
             made.request_handler,
-            request_factory=hide_headers(made.request_factory),
+            request_factory=without_prefix(hide_headers(made.request_factory), self._path_prefix),
             handler_cancellation=made.handler_cancellation,
             **made._kwargs,  # noqa: SLF001 (what the application gave it)
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypedDict
 
 from aiohttp import hdrs, web
 
@@ -27,12 +27,22 @@ from services.upload.security.access import (
 _MAX_BYTES: Final = 1024
 
 
+class CookieOptions(TypedDict):
+    """Says where a browser sends the cookie, and to whom it shows it."""
+
+    path: str
+    httponly: bool
+    samesite: str
+    secure: bool
+
+
 @dataclass(frozen=True, slots=True)
 class SessionHandlers:
     """POST and DELETE /v1/session."""
 
     access: Access
     bodies: Bodies
+    path_prefix: str = ""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -50,17 +60,24 @@ class SessionHandlers:
         answer = web.Response(status=204)
         if self.access.keys is not None:
             self.access.known(request, given)
-            answer.set_cookie(
-                COOKIE, given, httponly=True, samesite="Strict", secure=_over_tls(request)
-            )
+            answer.set_cookie(COOKIE, given, **self._cookie(request))
         return answer
 
     async def end(self, request: web.Request) -> web.Response:
         """DELETE: remove the cookie."""
         require_same_origin(request)
         answer = web.Response(status=204)
-        answer.del_cookie(COOKIE, httponly=True, samesite="Strict", secure=_over_tls(request))
+        answer.del_cookie(COOKIE, **self._cookie(request))
         return answer
+
+    def _cookie(self, request: web.Request) -> CookieOptions:
+        # Behind a prefix, what else is on the host must not get the key.
+        return {
+            "path": f"{self.path_prefix}/",
+            "httponly": True,
+            "samesite": "Strict",
+            "secure": _over_tls(request),
+        }
 
 
 def _key_in(body: bytes) -> str:
