@@ -1,4 +1,4 @@
-"""Handles the routes that read collections and items: facts, lists and images; no search."""
+"""Handles the routes that read collections and items: facts, and lists; no search."""
 
 from __future__ import annotations
 
@@ -23,20 +23,14 @@ from services.shared.errors import MalformedRequest
 from services.shared.volume.items import Item
 from services.upload.collections import CollectionReader, OpenCollection
 from services.upload.http import responses
-from services.upload.metrics import UploadMetrics
 from services.upload.query import list_cursor
 from services.upload.query.body import single_values
 from services.upload.query.filter_warnings import filter_warnings
 from services.upload.query.image_input import ImageInput
 from services.upload.query.parameters import parse, require_known
-from services.upload.stored_images import EncodedImage
 
 _SAMPLES_BYTES: Final = 4 * 2**20
-_ITEM_MAX_AGE_SECONDS: Final = 300
 _NONE: Final = frozenset[str]()
-_IMAGE_TAG: Final = '"{}"'
-_THUMBNAIL_TAG: Final = '"{}-thumbnail"'
-"""ETags, of the SHA-256 of the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +39,12 @@ class CollectionHandlers:
 
     Attributes:
         collections: the collections of the volume.
-        metrics: counts thumbnails.
         bodies: builds the bodies of the answers.
         inputs: has the limits of images and batches, which callers can ask for.
         samples: samples as they were answered, the same until the collection's version changes.
     """
 
     collections: CollectionReader
-    metrics: UploadMetrics
     bodies: responses.ItemBodies
     inputs: ImageInput
     samples: LRUCache[tuple[str, str, int], bytes] = field(
@@ -68,8 +60,6 @@ class CollectionHandlers:
             web.get(Route.SAMPLE, self.sample),
             web.get(Route.ITEMS, self.items),
             web.get("/v1/items/{collection}/{item_id}", self.item),
-            web.get("/v1/items/{collection}/{item_id}/image", self.image),
-            web.get("/v1/items/{collection}/{item_id}/thumbnail", self.thumbnail),
         ]
 
     async def list_collections(self, request: web.Request) -> web.Response:
@@ -158,34 +148,6 @@ class CollectionHandlers:
             }
         )
 
-    async def image(self, request: web.Request) -> web.StreamResponse:
-        """GET .../image: the stored file as it is now."""
-        opened, item = await requested_item(self.collections, request)
-        if (unchanged := await self._unchanged(request, opened, item, _IMAGE_TAG)) is not None:
-            return unchanged
-        picture = await self.collections.images.image(opened.manifest, item)
-        return _image_response(request, picture, _IMAGE_TAG)
-
-    async def thumbnail(self, request: web.Request) -> web.StreamResponse:
-        """GET .../thumbnail: a small JPEG."""
-        opened, item = await requested_item(self.collections, request)
-        if (unchanged := await self._unchanged(request, opened, item, _THUMBNAIL_TAG)) is not None:
-            return unchanged
-        picture, cached = await self.collections.images.thumbnail(opened.manifest, item)
-        self.metrics.thumbnails.labels(source="cache" if cached else "made").inc()
-        return _image_response(request, picture, _THUMBNAIL_TAG)
-
-    async def _unchanged(
-        self, request: web.Request, opened: OpenCollection, item: Item, form: str
-    ) -> web.Response | None:
-        """Return 304 if the file's times show that the caller has it; None if it must be read."""
-        if not request.if_none_match:
-            return None
-        sha256 = await self.collections.images.known_sha256(opened.manifest, item)
-        if sha256 is None or not _holds(request, form.format(sha256)):
-            return None
-        return _not_modified(form.format(sha256))
-
 
 async def requested_item(
     collections: CollectionReader, request: web.Request
@@ -202,30 +164,3 @@ def _page_size(values: Mapping[str, Any]) -> int:
         message = f"limit must be at most {MAX_PAGE_OF_VECTORS} with vectors, not {limit}"
         raise MalformedRequest(message)
     return limit
-
-
-def _holds(request: web.Request, tag: str) -> bool:
-    """Return True where If-None-Match names the tag."""
-    return tag.strip('"') in {one.value for one in request.if_none_match or ()}
-
-
-def _holds_any(request: web.Request) -> bool:
-    return "*" in {one.value for one in request.if_none_match or ()}
-
-
-def _caching(tag: str) -> dict[str, str]:
-    return {"ETag": tag, "Cache-Control": f"private, max-age={_ITEM_MAX_AGE_SECONDS}"}
-
-
-def _not_modified(tag: str) -> web.Response:
-    return web.Response(status=304, headers=_caching(tag))
-
-
-def _image_response(request: web.Request, picture: EncodedImage, form: str) -> web.Response:
-    """Return the image, or 304; Range is ignored, so no answer mixes two states of a file."""
-    tag = form.format(picture.sha256)
-    if _holds(request, tag) or _holds_any(request):
-        return _not_modified(tag)
-    return web.Response(
-        body=picture.content, content_type=picture.media_type, headers=_caching(tag)
-    )

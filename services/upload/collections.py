@@ -37,6 +37,8 @@ _T = TypeVar("_T")
 
 _LOOK_AGAIN_SECONDS: Final = 0.25
 _MAX_FACETS: Final = 200
+_MAX_KEPT: Final = 5
+"""Versions of a collection that are listed."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ class CollectionReader:
         """Return the collections that can be read or are being built, and the default's name."""
         return await asyncio.to_thread(self._listing)
 
+    async def kept(self) -> Sequence[Manifest]:
+        """Return the newest versions of each collection that are on the volume, newest first."""
+        return await asyncio.to_thread(self._kept)
+
     async def listed(self, collection: str) -> Listed:
         """Return one collection as it is listed. Raises UnknownCollection, NoIndex."""
         build = await asyncio.to_thread(self._names.build_of, collection)
@@ -198,6 +204,14 @@ class CollectionReader:
             opened, lambda: read_vector(opened.directory, item.position, manifest.dimension)
         )
         return Vector(manifest.model_id, manifest.dimension, raw)
+
+    def _kept(self) -> list[Manifest]:
+        kept = []
+        for name in self._names.indexed():
+            for version in self._volume.versions(name)[: -_MAX_KEPT - 1 : -1]:
+                with contextlib.suppress(SimileError):  # removed meanwhile, or its searchers report it
+                    kept.append(self._volume.manifest(name, version))
+        return kept
 
     def _current(self, collection: str | None) -> OpenCollection:
         name = collection or self._names.default()

@@ -23,6 +23,7 @@ from services.upload.http.context import (
     TRACEPARENT,
     caller_deadline,
 )
+from services.upload.image_handlers import ImageHandlers
 from services.upload.metrics import UploadMetrics
 from services.upload.query.body import read_header, read_query, single_values
 from services.upload.query.filter_warnings import filter_warnings
@@ -51,13 +52,15 @@ class Handlers:
     def routes(self) -> list[web.RouteDef]:
         """Return the API's routes; GET routes answer HEAD too."""
         batch = BatchHandler(self.client, self.collections, self.metrics, self.inputs, self.bodies)
-        browsing = CollectionHandlers(self.collections, self.metrics, self.bodies, self.inputs)
+        browsing = CollectionHandlers(self.collections, self.bodies, self.inputs)
+        images = ImageHandlers(self.client, self.collections, self.metrics, self.inputs)
         return [
             web.post(Route.SEARCH, self.search),
             web.post(Route.BATCH, batch.search),
             web.post(Route.EMBED, self.embed),
             web.get(Route.SIMILAR, self.similar),
             *browsing.routes(),
+            *images.routes(),
         ]
 
     async def search(self, request: web.Request) -> web.Response:

@@ -35,6 +35,8 @@ _COUNTED: Final = (
     metric_names.CANARIES,
     metric_names.CANARY_SUCCESS,
     metric_names.QUEUE_MESSAGES,
+    metric_names.LIVE_RECALL_EXPECTED,
+    metric_names.LIVE_RECALL_FOUND,
 )
 _MEASURED: Final = (metric_names.REQUEST_SECONDS, metric_names.STAGE_SECONDS)
 
@@ -63,6 +65,10 @@ class RecentMetrics:
         now = Samples.of(self._registry.collect())
         began, then = self._looks[0] if self._looks else (self._clock(), now)
         return now.since(then), self._clock() - began
+
+    def totals(self) -> Samples:
+        """Return the metrics since the start of the process."""
+        return Samples.of(self._registry.collect())
 
     async def run(self) -> None:
         """Take samples until cancelled."""
@@ -96,6 +102,7 @@ class StatusHandlers:
         require_known(single_values(request), _NONE)
         risen, seconds = self.recent.risen()
         listing, _ = await self.collections.listing()
+        active = {one.name: one.opened.manifest.version for one in listing if one.opened}
         not_live, not_ready = self.health.not_live(), self.health.not_ready()
         body = {
             "replica": self.replica,
@@ -113,6 +120,11 @@ class StatusHandlers:
             "canary": _canary(risen),
             "queues": metric_names.queue_messages([risen]),
             "collections": [responses.collection_body(one) for one in listing],
+            "versions": [
+                responses.version_fact(one, active=one.version == active.get(one.collection))
+                for one in await self.collections.kept()
+            ],
+            "live_recall": _live_recall(self.recent.totals()),
         }
         return responses.json_response(body, headers={"Cache-Control": "no-store"})
 
@@ -133,6 +145,17 @@ def _canary(risen: Samples) -> Mapping[str, Any]:
     last = risen.total(metric_names.CANARY_SUCCESS)
     by_code = {code: int(n) for code, n in risen.by("code", metric_names.CANARIES).items() if n}
     return {"by_code": by_code, "success_unix_ms": round(1000 * last) if last else None}
+
+
+def _live_recall(totals: Samples) -> Mapping[str, Any]:
+    """Return the live recall by collection, where the searchers run in this process."""
+    expected = totals.by("collection", metric_names.LIVE_RECALL_EXPECTED)
+    found = totals.by("collection", metric_names.LIVE_RECALL_FOUND)
+    return {
+        name: {"recall": found.get(name, 0.0) / count, "neighbors": int(count)}
+        for name, count in expected.items()
+        if count
+    }
 
 
 def _times(took: Histogram) -> Mapping[str, Any]:

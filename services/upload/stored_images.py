@@ -29,6 +29,9 @@ _STORED_LIMITS: Final = imaging.Limits(
 )
 """The builder has checked these images; serving them needs no second check."""
 
+SHOWN_BY_BROWSERS: Final = frozenset({"JPEG", "PNG", "GIF", "WEBP", "BMP"})
+"""Formats that every browser shows, by Pillow's names."""
+
 _MAX_THUMBNAILS: Final = 2
 _LARGE_MEMORY: Final = 128 * 2**20
 """Thumbnails that need more memory are made one at a time."""
@@ -91,7 +94,7 @@ class StoredImages:
         """
         self._images_root = images_root
         self._thumbnail_pixels = thumbnail_pixels
-        self._thumbnails = LRUCache[str, bytes](thumbnail_cache_bytes, len)
+        self._thumbnails = LRUCache[tuple[str, int], bytes](thumbnail_cache_bytes, len)
         self._seen = LRUCache[tuple[str, str], _Seen](_MAX_SEEN)
         self._making = asyncio.Semaphore(_MAX_THUMBNAILS)
         self._max_memory = max_thumbnail_memory
@@ -123,25 +126,45 @@ class StoredImages:
             return None
         return content if sha256 == item.sha256 else None
 
-    async def thumbnail(self, manifest: Manifest, item: Item) -> tuple[EncodedImage, bool]:
+    async def thumbnail(
+        self, manifest: Manifest, item: Item, pixels: int | None = None
+    ) -> tuple[EncodedImage, bool]:
         """Return a small JPEG of the present file, and whether it was cached.
 
+        pixels: the longest side, at most; None for that of the settings.
         Raises ImageGone, or TooManyPixels if it would need too much memory.
         """
+        pixels = pixels or self._thumbnail_pixels
         sha256 = await self.known_sha256(manifest, item)
-        known = None if sha256 is None else self._thumbnails.get(sha256)
+        known = None if sha256 is None else self._thumbnails.get((sha256, pixels))
         if sha256 is not None and known is not None:
             return EncodedImage(known, "image/jpeg", sha256), True
         # Large files are also read one at a time, to bound the memory.
         async with self._making:
             content, sha256 = await self._content(manifest, item)
-            known = self._thumbnails.get(sha256)
+            known = self._thumbnails.get((sha256, pixels))
             if known is not None:
                 return EncodedImage(known, "image/jpeg", sha256), True
-            small = await asyncio.to_thread(self._shrunk, item, content)
-        with contextlib.suppress(ValueError):  # the thumbnail is larger than the cache
-            self._thumbnails[sha256] = small
+            small = await asyncio.to_thread(self._shrunk, item, content, pixels)
+        with contextlib.suppress(ValueError):  # of a thumbnail that is larger than the cache
+            self._thumbnails[sha256, pixels] = small
         return EncodedImage(small, "image/jpeg", sha256), False
+
+    async def preview(
+        self, image: bytes, known: imaging.Probe, limits: imaging.Limits, pixels: int
+    ) -> EncodedImage:
+        """Return an image that is not stored in a format that every browser shows.
+
+        Only formats that are decoded in a process of their own are converted: an image of others
+        is returned as it is. Raises TooManyPixels, and what `imaging.decode` raises.
+        """
+        sha256 = hashlib.sha256(image).hexdigest()
+        if known.format in SHOWN_BY_BROWSERS:
+            return EncodedImage(image, known.media_type, sha256)
+        self._require_memory(known, pixels, "a preview of the image")
+        async with self._making:
+            small = await asyncio.to_thread(imaging.thumbnail, image, limits, pixels, known)
+        return EncodedImage(small, "image/jpeg", sha256)
 
     async def _content(self, manifest: Manifest, item: Item) -> tuple[bytes, str]:
         """Return the file's bytes and their hash, which is cached."""
@@ -163,16 +186,21 @@ class StoredImages:
         with _gone_without(item):
             return imaging.probe(content, _STORED_LIMITS).media_type
 
-    def _shrunk(self, item: Item, content: bytes) -> bytes:
+    def _shrunk(self, item: Item, content: bytes, pixels: int) -> bytes:
         with _gone_without(item):
             known = imaging.probe(content, _STORED_LIMITS)
-        memory = known.memory(self._thumbnail_pixels)
-        if memory > self._max_memory:
-            message = f"a thumbnail of item {item.item_id} would take {memory >> 20} MiB to make"
-            raise TooManyPixels(message)
+        memory = self._require_memory(known, pixels, f"a thumbnail of item {item.item_id}")
         one_by_one = self._one_large if memory > _LARGE_MEMORY else contextlib.nullcontext()
         with one_by_one, _gone_without(item):
-            return imaging.thumbnail(content, _STORED_LIMITS, self._thumbnail_pixels, known)
+            return imaging.thumbnail(content, _STORED_LIMITS, pixels, known)
+
+    def _require_memory(self, known: imaging.Probe, pixels: int, what: str) -> int:
+        """Return the memory that decoding takes. Raises TooManyPixels where that is too much."""
+        memory = known.memory(pixels)
+        if memory > self._max_memory:
+            message = f"{what} would take {memory >> 20} MiB to make"
+            raise TooManyPixels(message)
+        return memory
 
     def _file(self, manifest: Manifest, item: Item) -> Path:
         """Return the real path of the item's file. Raises ImageGone."""

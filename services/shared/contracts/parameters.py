@@ -14,6 +14,10 @@ from typing import Any, Final
 from services.shared.contracts import MAX_CURSOR, MAX_NEIGHBORS, Question
 
 DEFAULT_SAMPLE: Final = 24
+DEFAULT_PREVIEW_PIXELS: Final = 1280
+THUMBNAIL_SIZES: Final = (320, 640, 1280, 2048)
+"""Few, so that a thumbnail that was made serves many screens."""
+
 MAX_FIELD_BYTES: Final = 1024
 MAX_FILTER_BYTES: Final = 4096
 MAX_URL_BYTES: Final = 2048
@@ -38,6 +42,8 @@ class Route(StrEnum):
     SIMILAR = "/v1/items/{collection}/{item_id}/similar"
     SAMPLE = "/v1/collections/{name}/sample"
     ITEMS = "/v1/items/{collection}"
+    THUMBNAIL = "/v1/items/{collection}/{item_id}/thumbnail"
+    PREVIEW = "/v1/preview"
 
 
 _IMAGE: Final = (Route.SEARCH, Route.BATCH)
@@ -173,6 +179,14 @@ PARAMETERS: Final = (
         accepts=f"1 to {_MAX_SAMPLE}; {DEFAULT_SAMPLE} by default",
         description="How many items.",
         schema=_integer(_MAX_SAMPLE, DEFAULT_SAMPLE),
+    ),
+    Parameter(
+        name="size", routes=(Route.THUMBNAIL, Route.PREVIEW),
+        accepts=", ".join(map(str, THUMBNAIL_SIZES)),
+        description="The longest side in pixels, at most; a smaller image is not enlarged. By "
+        f"default {DEFAULT_PREVIEW_PIXELS} for a preview, and `SIMILE_UPLOAD_THUMBNAIL_PIXELS` for "
+        "a thumbnail.",
+        schema={"type": "integer", "enum": [*THUMBNAIL_SIZES]},
     ),
 )  # fmt: skip
 """All parameters, in the order of the documentation."""

@@ -26,6 +26,8 @@ IN_FLIGHT_LIMIT: Final = "simile_upload_in_flight_limit_queries"
 CANARIES: Final = "simile_upload_canary_total"
 CANARY_SUCCESS: Final = "simile_upload_canary_success_timestamp_seconds"
 QUEUE_MESSAGES: Final = "simile_broker_queue_messages"
+LIVE_RECALL_EXPECTED: Final = "simile_searcher_live_recall_expected_total"
+LIVE_RECALL_FOUND: Final = "simile_searcher_live_recall_found_total"
 PROCESS_INFO: Final = "simile_process_info"
 
 SERVICES: Final = ("upload", "embedder", "searcher")

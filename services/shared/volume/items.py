@@ -11,7 +11,7 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -73,10 +73,19 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """Lists the labels and attribute values that filters can use, most frequent first."""
+    """Lists the most frequent labels and attribute values that filters can use.
+
+    Attributes:
+        labels: the labels, most frequent first.
+        attributes: the values of each attribute, most frequent first.
+        label_values: how many labels there are.
+        attribute_values: how many values each attribute has.
+    """
 
     labels: tuple[Facet, ...]
     attributes: Mapping[str, tuple[Facet, ...]]
+    label_values: int = 0
+    attribute_values: Mapping[str, int] = field(default_factory=dict)
 
 
 class ItemCatalog:
@@ -192,23 +201,23 @@ class ItemCatalog:
     def facets(self, limit: int) -> Facets:
         """Return the `limit` most frequent labels, and as many values of each attribute."""
         labels = self._rows(
-            "SELECT label, count(*) FROM items GROUP BY label ORDER BY count(*) DESC, label"
-            " LIMIT ?",
+            "SELECT label, count(*), count(*) OVER () FROM items GROUP BY label"
+            " ORDER BY count(*) DESC, label LIMIT ?",
             [limit],
         )
         names = [row[0] for row in self._rows("SELECT DISTINCT name FROM attributes", [])]
-        return Facets(
-            tuple(Facet(*row) for row in labels),
-            {name: self._values(name, limit) for name in names},
-        )
+        values = {name: self._values(name, limit) for name in names}
+        attributes = {name: _facets(rows) for name, rows in values.items()}
+        counts = {name: rows[0][2] for name, rows in values.items()}
+        return Facets(_facets(labels), attributes, labels[0][2] if labels else 0, counts)
 
-    def _values(self, name: str, limit: int) -> tuple[Facet, ...]:
-        rows = self._rows(
-            "SELECT value, count(*) FROM attributes WHERE name = ? GROUP BY value"
-            " ORDER BY count(*) DESC, value LIMIT ?",
+    def _values(self, name: str, limit: int) -> list[sqlite3.Row]:
+        """Return rows of a value, the number of its items, and the number of values."""
+        return self._rows(
+            "SELECT value, count(*), count(*) OVER () FROM attributes WHERE name = ?"
+            " GROUP BY value ORDER BY count(*) DESC, value LIMIT ?",
             [name, limit],
         )
-        return tuple(Facet(*row) for row in rows)
 
     def __iter__(self) -> Iterator[Item]:
         """Yield every item by position, with few of them in memory."""
@@ -275,6 +284,10 @@ def _condition(wanted: Filter) -> tuple[str, list[str]]:
         )
         parameters += [name, *values]
     return " AND ".join(parts), parameters
+
+
+def _facets(rows: Iterable[sqlite3.Row]) -> tuple[Facet, ...]:
+    return tuple(Facet(row[0], row[1]) for row in rows)
 
 
 def _item(row: sqlite3.Row) -> Item:

@@ -15,6 +15,7 @@ from services.shared.contracts import Neighbor, Neighbors, Question
 from services.shared.messaging.request_reply import Embedded
 from services.shared.volume.build_progress import BuildProgress
 from services.shared.volume.items import Facet, Facets, Item
+from services.shared.volume.manifest import Manifest
 from services.upload.collections import Listed, OpenCollection
 from services.upload.search.queries import Found, SearchQuery
 
@@ -50,9 +51,11 @@ class ItemBodies:
 
     Attributes:
         show_paths: the bodies name the item's file.
+        path_prefix: the path under which a proxy offers Simile.
     """
 
     show_paths: bool = True
+    path_prefix: str = ""
 
     def search(
         self,
@@ -89,7 +92,7 @@ class ItemBodies:
             "attributes": dict(item.attributes),
             "width": item.width,
             "height": item.height,
-            **_urls(collection, item.item_id),
+            **self._urls(collection, item.item_id),
         }
 
     def _neighbor(self, collection: str, neighbor: Neighbor) -> dict[str, Any]:
@@ -101,8 +104,12 @@ class ItemBodies:
             "distance": neighbor.distance,
             "similarity": neighbor.similarity,
             "duplicates": list(neighbor.duplicates),
-            **_urls(collection, neighbor.item_id),
+            **self._urls(collection, neighbor.item_id),
         }
+
+    def _urls(self, collection: str, item_id: str) -> dict[str, str]:
+        address = f"{self.path_prefix}/v1/items/{quote(collection)}/{item_id}"
+        return {"image_url": f"{address}/image", "thumbnail_url": f"{address}/thumbnail"}
 
     def _path(self, path: str) -> dict[str, str]:
         return {"path": path} if path and self.show_paths else {}
@@ -146,6 +153,18 @@ def collection_body(listed: Listed) -> dict[str, Any]:
     }
 
 
+def version_fact(manifest: Manifest, *, active: bool) -> dict[str, Any]:
+    """Return the facts of one version of a collection."""
+    return {
+        "collection": manifest.collection,
+        "index_version": manifest.version,
+        "active": active,
+        "count": manifest.count,
+        "recall": manifest.recall,
+        "created_unix_ms": manifest.created_unix_ms,
+    }
+
+
 def _build_body(build: BuildProgress) -> dict[str, Any]:
     return {
         "stage": build.stage,
@@ -162,6 +181,8 @@ def facets_body(opened: OpenCollection, facets: Facets) -> dict[str, Any]:
         **version_body(opened),
         "labels": _facets(facets.labels),
         "attributes": {name: _facets(values) for name, values in facets.attributes.items()},
+        "label_values": facets.label_values,
+        "attribute_values": dict(facets.attribute_values),
     }
 
 
@@ -198,8 +219,3 @@ def milliseconds(seconds: Mapping[str, float]) -> dict[str, float]:
 
 def _facets(facets: Iterable[Facet]) -> list[dict[str, Any]]:
     return [{"value": facet.value, "count": facet.count} for facet in facets]
-
-
-def _urls(collection: str, item_id: str) -> dict[str, str]:
-    address = f"/v1/items/{quote(collection)}/{item_id}"
-    return {"image_url": f"{address}/image", "thumbnail_url": f"{address}/thumbnail"}

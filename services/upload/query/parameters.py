@@ -6,7 +6,7 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -188,6 +188,14 @@ def _yes_or_no(name: str, text: str) -> bool:
     return _BOOLEANS[text]
 
 
+def _one_of(values: Sequence[int], name: str, text: str) -> int:
+    known = {str(value): value for value in values}
+    if text not in known:
+        message = f"{name} must be one of {', '.join(known)}, not {text[:40]!r}"
+        raise MalformedRequest(message)
+    return known[text]
+
+
 _OF_TEXT: Final[Mapping[str, Parser]] = {
     "image_url": _address,
     "collection": _collection,
@@ -202,6 +210,8 @@ def _parser(parameter: Parameter) -> Parser:
     """Return the parser of a parameter; numbers are bounded by the table's range."""
     schema = parameter.schema
     match schema.get("type"):
+        case "integer" if "enum" in schema:
+            return partial(_one_of, schema["enum"])
         case "integer":
             return partial(_whole_number, schema["minimum"], schema["maximum"])
         case "boolean":

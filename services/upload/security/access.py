@@ -32,7 +32,9 @@ _OPEN: Final = frozenset({"/", STATUS_PAGE, DOCS_PAGE, "/static", "/openapi.json
 _SCOPES: Final = {STATUS_ROUTE: Scope.ADMIN}
 """The scope that a route needs, if it is not `read`."""
 
-_QUERIES: Final = frozenset({"/v1/search", "/v1/search/batch", "/v1/embed", SESSION_ROUTE})
+_QUERIES: Final = frozenset(
+    {"/v1/search", "/v1/search/batch", "/v1/embed", "/v1/preview", SESSION_ROUTE}
+)
 _SIMILAR: Final = "/similar"
 _SAME: Final = frozenset({"same-origin", "none"})
 _IPV6_NETWORK_BITS: Final = 64

@@ -289,6 +289,18 @@ class Facets(BaseModel):
     index_version: str
     labels: list[Facet]
     attributes: dict[str, list[Facet]]
+    label_values: Annotated[
+        int,
+        Field(
+            description="How many labels there are; `labels` holds the 200 most frequent."
+        ),
+    ]
+    attribute_values: Annotated[
+        dict[str, int],
+        Field(
+            description="How many values each attribute has; `attributes` holds the 200 most frequent."
+        ),
+    ]
 
 
 class QueryStatistics(BaseModel):
@@ -393,6 +405,40 @@ class Items(BaseModel):
         Field(
             description="What the caller may have got wrong, such as a label in the filter that no item has; empty where nothing is."
         ),
+    ]
+
+
+class KeptVersion(BaseModel):
+    """
+    A version of a collection that is on the volume.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+    collection: Annotated[str, Field(description="The name of a collection.")]
+    index_version: str
+    active: Annotated[bool, Field(description="True for the version that answers.")]
+    count: int
+    recall: float
+    created_unix_ms: int
+
+
+class LiveRecall(BaseModel):
+    """
+    How many of the true neighbours the answers held, of those that this process also searched exactly.
+    """
+
+    model_config = ConfigDict(
+        extra="allow",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+    recall: float
+    neighbors: Annotated[
+        int, Field(description="The true neighbours that were looked for.")
     ]
 
 
@@ -519,6 +565,16 @@ class Status(BaseModel):
         ),
     ]
     collections: list[Collection]
+    versions: Annotated[
+        list[KeptVersion],
+        Field(description="The newest versions of each collection, newest first."),
+    ]
+    live_recall: Annotated[
+        dict[str, LiveRecall],
+        Field(
+            description="By collection. Empty where searchers run in other processes: their metrics have it."
+        ),
+    ]
 
 
 class BatchAnswer(BaseModel):
