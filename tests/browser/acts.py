@@ -29,7 +29,7 @@ _GIVE = """([way, files]) => {
 def pick(page: Page, picture: Path) -> None:
     """Choose a file, and wait for its ten neighbours."""
     page.locator("#file").set_input_files(picture)
-    expect(page.locator("#grid .search")).to_have_count(10)
+    expect(page.locator("#grid:not([aria-busy]) .search")).to_have_count(10)
 
 
 def give(page: Page, way: Literal["drop", "paste"], pictures: Sequence[Path]) -> None:

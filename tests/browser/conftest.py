@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from services.local.sample import draw_sample
+from services.upload.settings import UploadSettings
 from tests.support.running import simile_up
+from tests.support.threaded import threaded
+from tests.unit.upload.conftest import Api, running_api
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -71,13 +76,28 @@ def picture(pictures: list[Path]) -> Path:
 @pytest.fixture
 def page(chromium: Browser, site: str) -> Iterator[Page]:
     """Yield the loaded page; fail the test for console errors and requests to other hosts."""
-    with chromium.new_context(base_url=site, viewport={"width": 1280, "height": 860}) as context:
+    with watched(chromium, site, viewport={"width": 1280, "height": 860}) as page:
+        yield page
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Yield an upload service with stand-ins behind it, which starts in a moment."""
+    folder = tmp_path_factory.mktemp("api")
+    with threaded(running_api(folder, UploadSettings(port=0))) as running:
+        yield running
+
+
+@contextlib.contextmanager
+def watched(chromium: Browser, site: str, **options: Any) -> Iterator[Page]:
+    """Yield the loaded page; fail for console errors and requests to other hosts."""
+    with chromium.new_context(base_url=site, **options) as context:
         page = context.new_page()
         complaints: list[str] = []
         page.on("console", lambda line: _complain(complaints, line.type, line.text))
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("request", lambda request: _complain_of_address(complaints, request.url, site))
-        page.goto("/")
+        page.goto("./")
         page.locator("#strip a").first.wait_for()
         yield page
         assert complaints == []

@@ -10,11 +10,14 @@ from PIL import Image
 from playwright.sync_api import Page, expect
 
 from services.local.sample import draw_sample
-from tests.browser.acts import drag
+from tests.browser.acts import drag, pick
 from tests.support.pictures import encoded, scene
 from tests.support.running import simile_up
 
 pytestmark = pytest.mark.browser
+
+_WIDTH = 360
+"""Of every drawing of the sample."""
 
 FORMATS = {"heic": "HEIF", "tif": "TIFF", "jp2": "JPEG2000"}
 
@@ -48,13 +51,39 @@ def test_an_item_that_browsers_do_not_show_has_a_thumbnail(
     """The thumbnail replaces the item, and a part of it can be searched."""
     item = _item(page, site, name)
     page.goto(f"/?item={item['item_id']}")
-    expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
+    expect(page.locator("#query-picture")).to_have_js_property("naturalWidth", _WIDTH)
     expect(page.locator("#query-blank")).to_be_hidden()
     expect(page.get_by_role("button", name="Search a part")).to_be_visible()
     with page.expect_request("**/v1/search?*box=*"):
         drag(page, (0.2, 0.3), (0.8, 0.7))
-    expect(page.locator("#status")).to_contain_text("similar images")
-    expect(page.locator("#query-picture")).to_have_attribute("src", item["thumbnail_url"])
+    expect(page.locator("#status")).to_contain_text("results")
+    expect(page.locator("#query-picture")).to_have_js_property("naturalWidth", _WIDTH)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_query_that_browsers_do_not_show_has_a_preview(
+    page: Page, tmp_path: Path, picture: Path, name: str
+) -> None:
+    """The server makes the picture that the page shows, and a part of it can be searched."""
+    query = tmp_path / f"query.{name}"
+    with Image.open(picture) as opened:
+        query.write_bytes(encoded(opened, FORMATS[name]))
+    pick(page, query)
+    expect(page.locator("#query-picture")).to_have_js_property("naturalWidth", _WIDTH)
+    expect(page.locator("#query-blank")).to_be_hidden()
+    with page.expect_request("**/v1/search?*box=*"):
+        drag(page, (0.2, 0.3), (0.8, 0.7))
+    expect(page.locator("#status")).to_contain_text("results")
+
+
+def test_too_many_pixels_are_named_in_megapixels(page: Page, tmp_path: Path) -> None:
+    """The message names the file, its size, the limit, and what to do."""
+    scene(900, 600).save(tmp_path / "poster.jpg")
+    page.locator("#file").set_input_files(tmp_path / "poster.jpg")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("“poster.jpg” has too many pixels")
+    expect(problem).to_contain_text("It has 0.54 megapixels; 0.2 megapixels are accepted.")
+    expect(problem).to_contain_text("Save a smaller copy")
 
 
 def test_a_part_of_an_item_larger_than_callers_may_send_is_searched(page: Page, site: str) -> None:
@@ -64,4 +93,4 @@ def test_a_part_of_an_item_larger_than_callers_may_send_is_searched(page: Page, 
     with page.expect_response("**/v1/search?*box=*") as answered:
         drag(page, (0.2, 0.3), (0.8, 0.7))
     assert answered.value.status == 200
-    expect(page.locator("#status")).to_contain_text("similar images")
+    expect(page.locator("#status")).to_contain_text("results")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -40,9 +41,12 @@ def test_a_picked_image_shows_ten_neighbours_of_its_class(page: Page, picture: P
     """Neighbours have label, similarity and details; most are of the image's class."""
     pick(page, picture)
     assert labels(page).count("fish") >= 8
-    expect(page.locator("#status")).to_contain_text("10 similar images")
+    expect(page.locator("#status")).to_contain_text("10 results")
+    expect(page.locator("#status")).to_have_text(re.compile(r"^10 results, \d+\.\d\d s$"))
+    expect(page.locator("#facts")).to_be_hidden()
+    page.get_by_text("Details").click()
     expect(page.locator("#facts")).to_contain_text("efficientnet_lite0@")
-    expect(page.locator("#facts")).to_contain_text("model")
+    expect(page.locator("#facts")).to_contain_text(re.compile(r"model \d+\.\d ms"))
     expect(page.locator("#query-image img")).to_be_visible()
 
 
@@ -64,10 +68,10 @@ def test_a_click_on_a_neighbour_searches_from_it_and_back_returns(
     page.locator("#grid .search").nth(2).click()
     expect(page).not_to_have_url(uploaded)
     assert "item=" in page.url
-    expect(page.locator("#status")).to_contain_text("10 similar images")
+    expect(page.locator("#status")).to_contain_text("10 results")
     page.go_back()
     expect(page).to_have_url(uploaded)
-    expect(page.locator("#status")).to_contain_text("10 similar images")
+    expect(page.locator("#status")).to_contain_text("10 results")
     assert labels(page) == before
 
 
@@ -121,22 +125,25 @@ def test_waiting_shows_placeholders(page: Page, picture: Path) -> None:
 
 
 def test_a_refusal_says_what_to_do_with_its_code(page: Page, picture: Path) -> None:
-    """A 503 shows its title, its detail, when to retry, and its code."""
+    """A 503 is explained in a person's words, with when to retry and its code."""
     page.route("**/v1/search*", _refuse)
     page.locator("#file").set_input_files(picture)
     problem = page.get_by_role("alert")
-    expect(problem).to_contain_text("Too much is going on")
+    expect(problem).to_contain_text("Many people are searching right now")
     expect(problem).to_contain_text("Try again in 1 s")
     expect(problem).to_contain_text("overloaded")
     assert violations(page) == []
 
 
 def test_a_file_that_is_not_an_image_is_refused(page: Page, tmp_path: Path) -> None:
-    """A text file named as an image gets the server's message and code; the page still works."""
+    """The page names the file and the formats that it may have, and still works."""
     text = tmp_path / "text.jpg"
     text.write_text("this is no image")
     page.locator("#file").set_input_files(text)
-    expect(page.get_by_role("alert")).to_contain_text("unsupported_format")
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("“text.jpg” isn\u2019t an image that can be read here")
+    expect(problem).to_contain_text("Choose one of these formats: JPEG, PNG, WebP")
+    expect(problem).to_contain_text("unsupported_format")
     page.locator("#strip a").first.click()
     expect(page.locator("#grid .search")).to_have_count(10)
     expect(page.get_by_role("alert")).to_be_hidden()
@@ -149,6 +156,8 @@ def test_a_file_that_is_too_large_is_not_sent(page: Page, tmp_path: Path) -> Non
     large = tmp_path / "large.jpg"
     large.write_bytes(bytes(16 * 2**20))
     page.locator("#file").set_input_files(large)
+    expect(page.get_by_role("alert")).to_contain_text("“large.jpg” is too large")
+    expect(page.get_by_role("alert")).to_contain_text("It has 16 MB; 15 MB are accepted")
     expect(page.get_by_role("alert")).to_contain_text("image_too_large")
     assert not any("/v1/search" in address for address in asked)
 

@@ -34,7 +34,7 @@ def _chosen(page: Page, picture: Path) -> None:
 
 def _searched(page: Page, expected: list[float]) -> None:
     page.wait_for_url("**box=*")
-    expect(page.locator("#status")).to_contain_text("similar images")
+    expect(page.locator("#status")).to_contain_text("results")
     assert box(page) == pytest.approx(expected, abs=0.01)
 
 
@@ -112,6 +112,7 @@ def test_a_finger_draws_a_box(chromium: Browser, site: str, picture: Path) -> No
         page = context.new_page()
         page.goto("/")
         pick(page, picture)
+        page.get_by_role("button", name="Search a part").click()
         page.locator("#stage").scroll_into_view_if_needed()
         scrolled = page.evaluate("scrollY")
         touch = context.new_cdp_session(page)
@@ -209,7 +210,7 @@ def test_no_accessibility_violations(page: Page, picture: Path, scheme: str) -> 
     assert violations(page) == []
     page.keyboard.press("Enter")
     page.wait_for_url("**box=*")
-    expect(page.locator("#status")).to_contain_text("similar images")
+    expect(page.locator("#status")).to_contain_text("results")
     assert violations(page) == []
 
 

@@ -92,7 +92,9 @@ def test_an_operator_sees_the_state(status: Page) -> None:
     expect(status.locator("#queues")).to_contain_text("simile.embed")
     expect(status.locator("#queues td")).to_have_text("4")
     expect(status.locator("#collections tbody tr")).to_contain_text("birds")
+    expect(status.locator("#versions tbody tr")).to_contain_text("answers")
     expect(status.locator("#numbers")).to_contain_text("Canaries")
+    expect(status.get_by_role("link", name="API")).to_have_attribute("href", "docs")
 
 
 def test_a_failure_is_described_in_words(status: Page, api: Api) -> None:

@@ -1,7 +1,9 @@
-// The HTTP API as the page uses it; every failure becomes a Problem with title, detail and code.
+// The HTTP API as the page uses it; every failure becomes a Problem with a stable code.
+
+import * as paths from "./paths.js";
 
 export class Problem extends Error {
-  constructor({ title, detail, code, retryAfter }) {
+  constructor({ title = "", detail = "", code, retryAfter = null }) {
     super(detail);
     Object.assign(this, { title, detail, code, retryAfter });
   }
@@ -14,11 +16,7 @@ async function reach(path, options) {
     throw await problemOf(answer);
   } catch (error) {
     if (error instanceof Problem || error.name === "AbortError") throw error;
-    throw new Problem({
-      title: "Simile can’t be reached",
-      detail: "Check that it is running and that you are connected, then try again.",
-      code: "unreachable",
-    });
+    throw new Problem({ code: "unreachable" });
   }
 }
 
@@ -33,38 +31,46 @@ async function problemOf(answer) {
 }
 
 const ask = async (path, options) => (await reach(path, options)).json();
-const part = encodeURIComponent;
 const given = (parameters) => Object.entries(parameters).filter(([, value]) => value);
 const query = (parameters) => new URLSearchParams(given(parameters));
-const itemPath = (collection, id) => `/v1/items/${part(collection)}/${part(id)}`;
 
-export const signIn = (key) => reach("/v1/session", {
+function formOf(parameters, images = []) {
+  const form = new FormData();
+  for (const [name, value] of given(parameters)) form.append(name, value);
+  for (const image of images) form.append("image", image);
+  return form;
+}
+
+const sent = (image, signal) => ({
+  method: "POST",
+  body: image,
+  headers: { "Content-Type": image.type || "application/octet-stream" },
+  signal,
+});
+
+export const signIn = (key) => reach(paths.api("session"), {
   method: "POST",
   body: JSON.stringify({ key }),
   headers: { "Content-Type": "application/json" },
 });
-export const signOut = () => reach("/v1/session", { method: "DELETE" });
-export const collections = () => ask("/v1/collections");
-export const status = () => ask("/v1/status");
-export const facets = (collection) => ask(`/v1/collections/${part(collection)}/facets`);
+export const signOut = () => reach(paths.api("session"), { method: "DELETE" });
+export const collections = () => ask(paths.api("collections"));
+export const status = () => ask(paths.api("status"));
+export const facets = (collection) => ask(`${paths.collectionOf(collection)}/facets`);
 export const sample = (collection, count) =>
-  ask(`/v1/collections/${part(collection)}/sample?count=${count}`);
-export const item = (collection, id) => ask(itemPath(collection, id));
+  ask(`${paths.collectionOf(collection)}/sample?count=${count}`);
+export const item = (collection, id) => ask(paths.itemOf(collection, id));
 export const image = async (path, signal) => (await reach(path, { signal })).blob();
+export const preview = async (image, signal) =>
+  (await reach(paths.api("preview"), sent(image, signal))).blob();
 export const similar = (collection, id, parameters, signal) =>
-  ask(`${itemPath(collection, id)}/similar?${query(parameters)}`, { signal });
+  ask(`${paths.itemOf(collection, id)}/similar?${query(parameters)}`, { signal });
 
 export const search = (image, parameters, signal) =>
-  ask(`/v1/search?${query(parameters)}`, {
-    method: "POST",
-    body: image,
-    headers: { "Content-Type": image.type || "application/octet-stream" },
-    signal,
-  });
+  ask(`${paths.api("search")}?${query(parameters)}`, sent(image, signal));
 
-export function searchBatch(images, parameters, signal) {
-  const form = new FormData();
-  for (const [name, value] of given(parameters)) form.append(name, value);
-  for (const image of images) form.append("image", image);
-  return ask("/v1/search/batch", { method: "POST", body: form, signal });
-}
+export const searchByAddress = (address, parameters, signal) =>
+  ask(paths.api("search"), { method: "POST", body: formOf({ ...parameters, image_url: address }), signal });
+
+export const searchBatch = (images, parameters, signal) =>
+  ask(paths.api("search/batch"), { method: "POST", body: formOf(parameters, images), signal });

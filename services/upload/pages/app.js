@@ -2,12 +2,18 @@
 
 import * as address from "./address.js";
 import * as api from "./api.js";
-import * as batch from "./batch.js";
 import * as building from "./building.js";
-import { byId, plural } from "./elements.js";
+import { byId } from "./elements.js";
 import * as filter from "./filter.js";
+import { whenGiven } from "./given.js";
+import * as lightbox from "./lightbox.js";
+import { limitTo } from "./limits.js";
+import * as options from "./options.js";
 import * as query from "./query.js";
+import * as question from "./question.js";
+import { showBatch } from "./several.js";
 import * as signIn from "./sign_in.js";
+import * as store from "./store.js";
 import * as uploads from "./uploads.js";
 import * as view from "./view.js";
 
@@ -18,7 +24,9 @@ const collection = byId("collection");
 const collapse = byId("collapse");
 let running = new AbortController();
 let entered = ""; // the collection whose strip and facets are shown
-let answered = ""; // the image whose neighbours are shown
+let settled = null; // what is on the screen, by its address, and how to bring it back
+let searching = false;
+let returning = false; // Back was pressed by the page, not by a person
 let pages = { ask: null, cursor: null };
 let listed = []; // the collections as they were when last asked
 
@@ -26,40 +34,85 @@ const chosen = () => ({
   ...address.choicesOf(address.read()), collection: collection.value, k: k.value,
 });
 const linkTo = (next) => address.of({ ...chosen(), ...next });
+const viewOf = (item) => address.of({ ...address.read(), view: item });
 
 function go(next) {
   history.pushState(null, "", address.of(next));
-  return show();
+  return show({ pushed: true });
 }
 
-const rechoose = (change) => go({ ...address.read(), ...chosen(), ...change });
+const rechoose = (change) => go({ ...address.read(), ...chosen(), ...change, view: "" });
 
-async function show() {
+// pushed: the address is new, so that Back leads to what is on the screen now.
+async function show({ pushed = false, again = false } = {}) {
+  const asked = address.read();
+  if (!asked.view) lightbox.hide();
+  if (!again && settled?.question === address.questionOf(asked)) return comeBack(asked);
+  searching = true;
   running.abort();
   running = new AbortController();
   const { signal } = running;
-  const asked = address.read();
   followChoices(asked);
-  if (!followBuild()) return;
+  if (!followBuild()) return undefined;
   try {
     await Promise.all([enter(collection.value), showAsked(asked, signal)]);
+    if (signal.aborted) return undefined;
+    settle(asked);
+    return await showEnlarged(asked);
   } catch (error) {
-    if (signal.aborted) return;
-    answered = "";
-    showFailure(error);
+    return signal.aborted ? undefined : showFailure(error, asked, pushed);
   }
 }
 
-function showFailure(error) {
-  if (error.code === "unauthenticated") signIn.ask();
-  else view.showProblem(problemOf(error));
+// What is asked is on the screen, or was until another search began that is not over.
+function comeBack(asked) {
+  if (searching) {
+    searching = false;
+    running.abort();
+    settled.restore();
+  }
+  followChoices(asked);
+  return showEnlarged(asked);
 }
+
+function settle(asked) {
+  searching = false;
+  const restores = [view.keep(), query.keep()];
+  settled = {
+    question: address.questionOf(asked),
+    restore: () => restores.forEach((restore) => restore()),
+  };
+}
+
+function showFailure(error, asked = address.read(), pushed = false) {
+  searching = false;
+  if (error.code === "unauthenticated") {
+    settled = null;
+    signIn.ask();
+    return;
+  }
+  const earlier = pushed && settled;
+  if (earlier) {
+    settled.restore();
+    returning = true;
+    history.back();
+  } else {
+    settled = null;
+    view.hideResults();
+  }
+  const retry = () => (earlier ? go(asked) : show({ again: true }));
+  view.showProblem(problemOf(error), retry, Boolean(earlier));
+}
+
+const problemOf = (error) =>
+  (error instanceof api.Problem ? error : new api.Problem({ code: "page", detail: String(error) }));
 
 function followChoices(asked) {
   follow(k, asked.k);
   follow(collection, asked.collection);
   collapse.checked = Boolean(asked.collapse);
   filter.show(asked.filter);
+  options.show(filter.chosenCount() + (asked.collapse ? 1 : 0));
   view.linkStrip(linkTo);
 }
 
@@ -72,27 +125,19 @@ async function enter(name) {
   const [{ items }, facets] = await Promise.all([api.sample(name, STRIP), api.facets(name)]);
   if (name !== collection.value) return;
   entered = name;
-  view.showStrip(items);
+  view.showStrip(name, items);
   view.linkStrip(linkTo);
   filter.offer(facets);
 }
 
-function problemOf(error) {
-  if (error instanceof api.Problem) return error;
-  return { title: "The page has a fault", detail: String(error), code: "page" };
-}
-
 async function showAsked(asked, signal) {
-  if (asked.item || asked.upload) return showSearch(asked, signal);
-  answered = "";
-  return asked.batch ? showBatch(asked, signal) : view.showStart();
+  if (asked.item || asked.upload || asked.url) return showSearch(asked, signal);
+  return asked.batch ? showBatch(asked, parameters(asked), linkTo, signal) : view.showStart();
 }
 
 async function showSearch(asked, signal) {
-  const { picture, ask } = asked.item ? ofItem(asked, signal) : ofUpload(asked, signal);
-  const image = [asked.collection, asked.item, asked.upload].join("/");
-  view.showWaiting(Number(k.value), image === answered);
-  answered = image;
+  view.showWaiting(Number(k.value));
+  const { picture, ask } = await question.of(asked, parameters(asked), signal);
   const showPicture = async () => {
     const shown = await picture;
     if (!signal.aborted) query.show({ ...shown, box: asked.box });
@@ -100,43 +145,23 @@ async function showSearch(asked, signal) {
   const [answer] = await Promise.all([ask(), showPicture()]);
   if (signal.aborted) return;
   pages = { ask, cursor: answer.next_cursor };
-  view.showAnswer(answer, Boolean(asked.filter), linkTo);
+  view.showAnswer(answer, context(asked));
 }
 
-function parametersOf({ collection: name = collection.value, collapse, filter, box }) {
-  return { collection: name, k: k.value, collapse, filter, box };
-}
+const context = (asked) => ({ filtered: Boolean(asked.filter), linkTo, viewOf });
+const parameters = ({ collection: name = collection.value, collapse: fold, filter: passing, box }) =>
+  ({ collection: name, k: k.value, collapse: fold, filter: passing, box });
 
-function ofItem(asked, signal) {
-  const { collection: name, box, ...choices } = parametersOf(asked);
-  const item = api.item(name, asked.item);
-  const byItem = (cursor) => api.similar(name, asked.item, { ...choices, cursor }, signal);
-  const byPart = async (cursor) => {
-    const image = await sendable(await item, signal);
-    return api.search(image, { collection: name, box, ...choices, cursor }, signal);
-  };
-  return {
-    picture: item.then(({ image_url, thumbnail_url, label }) => (
-      { address: image_url, copy: thumbnail_url, name: label || asked.item })),
-    ask: box ? byPart : byItem,
-  };
-}
-
-// A collection may hold larger images than may be sent: then the thumbnail is.
-async function sendable(item, signal) {
-  if (uploads.tooManyPixels(item)) return api.image(item.thumbnail_url, signal);
-  const image = await api.image(item.image_url, signal);
-  return uploads.tooLarge({ content: image }) ? api.image(item.thumbnail_url, signal) : image;
-}
-
-function ofUpload(asked, signal) {
-  const upload = uploads.find(asked.upload);
-  const problem = uploads.tooLarge(upload);
-  if (problem) throw problem;
-  return {
-    picture: upload,
-    ask: (cursor) => api.search(upload.content, { ...parametersOf(asked), cursor }, signal),
-  };
+async function showEnlarged({ view: wanted, collection: name = collection.value }) {
+  if (!wanted) return;
+  const neighbors = view.neighbors();
+  const found = neighbors.find((one) => one.item_id === wanted);
+  try {
+    const item = found ?? await api.item(name, wanted);
+    lightbox.show(item, neighbors, name, linkTo({ item: wanted }));
+  } catch (error) {
+    view.showProblem(problemOf(error), () => show({ again: true }), true);
+  }
 }
 
 async function showMore() {
@@ -146,95 +171,72 @@ async function showMore() {
     const answer = await pages.ask(pages.cursor);
     if (signal.aborted) return;
     pages.cursor = answer.next_cursor;
-    view.addAnswer(answer, Boolean(address.read().filter), linkTo);
+    view.addAnswer(answer, context(address.read()));
+    settle(address.read());
   } catch (error) {
     if (!signal.aborted) showMoreProblem(problemOf(error));
   }
 }
 
 function showMoreProblem(problem) {
-  if (problem.code !== "cursor_expired") {
-    view.showMoreProblem(problem, "Try again");
-    return;
-  }
-  pages.cursor = null;
-  view.showMoreProblem({
-    title: "The collection has changed meanwhile",
-    detail: "What comes next can only be found by a new search.",
-    code: problem.code,
-  }, "Start again");
-}
-
-async function showBatch(asked, signal) {
-  const given = asked.batch.split(",").map((id) => uploads.find(id));
-  view.showBatch();
-  view.announce(`Searching by ${plural(given.length, "image")}…`);
-  batch.showRows(given, linkTo);
-  let failed = 0;
-  const showOutcome = (upload, outcome) => {
-    failed += outcome.problem ? 1 : 0;
-    batch.showOutcome(given.indexOf(upload), outcome, linkTo);
-  };
-  for (const upload of given.filter(uploads.tooLarge)) {
-    showOutcome(upload, { problem: uploads.tooLarge(upload) });
-  }
-  for (const request of uploads.inRequests(given.filter((upload) => !uploads.tooLarge(upload)))) {
-    const images = request.map(({ content }) => content);
-    const { results } = await api.searchBatch(images, parametersOf(asked), signal);
-    if (signal.aborted) return;
-    request.forEach((upload, place) => showOutcome(upload, results[place]));
-  }
-  view.announce(batchTold(given.length, failed, Number(asked.given)));
-  view.focusBatch();
-}
-
-function batchTold(count, failed, given) {
-  const sentences = [`Searched by ${plural(count - failed, "image")}.`];
-  if (failed) sentences.push(`${failed} could not be.`);
-  if (given > count) sentences.push(`Of the ${given} given, only the first ${count} were taken: no more go at once.`);
-  return sentences.join(" ");
+  const expired = problem.code === "cursor_expired";
+  if (expired) pages.cursor = null;
+  view.showMoreProblem(problem, expired ? "Start again" : "Try again");
 }
 
 function take(files) {
-  const taken = [...files].slice(0, uploads.mostAtOnce()).map((file) => uploads.keep(file));
+  const taken = [...files].slice(0, uploads.maxAtOnce()).map((file) => uploads.keep(file));
   if (taken.length === 1) go({ ...chosen(), upload: taken[0] });
   else if (taken.length > 1) go({ ...chosen(), batch: taken.join(","), given: files.length });
 }
 
-for (const id of ["file", "photo"]) {
-  byId(id).addEventListener("change", ({ target }) => {
-    take(target.files);
-    target.value = "";
-  });
+whenGiven({
+  onFiles: take,
+  onAddress: (url) => go({ ...chosen(), url }),
+  onLink: (url) => openLink(url),
+  onNothing: () => view.showProblem(new api.Problem({ code: "no_image_given" }), null, true),
+});
+
+function openLink(href, { enlarged = false } = {}) {
+  history.pushState(enlarged ? { enlarged } : null, "", href);
+  show({ pushed: true });
+  if (!enlarged) scrollTo({ top: 0 });
 }
-addEventListener("paste", ({ clipboardData }) => take(clipboardData.files));
-addEventListener("dragover", (event) => {
-  event.preventDefault();
-  document.body.classList.add("over");
+
+addEventListener("popstate", () => {
+  if (!returning) {
+    show();
+    return;
+  }
+  returning = false;
+  history.replaceState(history.state, "", settled.question);
+  followChoices(address.read());
 });
-addEventListener("dragleave", ({ relatedTarget }) => {
-  if (!relatedTarget) document.body.classList.remove("over");
-});
-addEventListener("drop", (event) => {
-  event.preventDefault();
-  document.body.classList.remove("over");
-  take(event.dataTransfer.files);
-});
-addEventListener("popstate", show);
 addEventListener("click", (event) => {
-  const link = event.target.closest("a[href^='/?'], #home");
-  if (!link || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;
+  const link = event.target.closest("a[href]");
+  if (!link || link.download || !address.isOwn(link)) return;
+  if (event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;
   event.preventDefault();
-  history.pushState(null, "", link.href);
-  show();
-  scrollTo({ top: 0 });
+  openLink(link.href, { enlarged: Boolean(link.dataset.view) });
+});
+lightbox.whenWished({
+  move: (item) => {
+    history.replaceState(history.state, "", viewOf(item));
+    show();
+  },
+  close: () => {
+    const asked = address.read();
+    if (!asked.view) return;
+    if (history.state?.enlarged) history.back();
+    else history.replaceState(null, "", address.of({ ...asked, view: "" }));
+  },
 });
 k.addEventListener("change", () => rechoose({ k: k.value }));
 collapse.addEventListener("change", () =>
   rechoose({ collapse: collapse.checked ? NEAR_DUPLICATE : "" }));
 collection.addEventListener("change", () => {
   // An item and a filter belong to their collection; an uploaded image can be asked of another.
-  const { item, box, ...asked } = address.read();
+  const { item, box, view: enlarged, ...asked } = address.read();
   go({ ...asked, ...chosen(), filter: "", box: item ? "" : box });
 });
 filter.whenChosen((text) => rechoose({ filter: text }));
@@ -246,7 +248,7 @@ byId("more-button").addEventListener("click", () => {
     return;
   }
   scrollTo({ top: 0 });
-  show();
+  show({ again: true });
 });
 
 const named = (name) => listed.find((one) => one.name === name);
@@ -276,18 +278,19 @@ async function lookedAgain(known) {
   if (!followBuild() || now.index_version === before?.index_version) return undefined;
   entered = "";
   if (building.usable(before)) return enter(now.name).catch(showFailure); // the screen stays as it is
-  await show();
+  await show({ again: true });
   if (!address.read().item) view.announce("Your collection is ready.");
   return undefined;
 }
 
 async function start() {
+  store.prune();
   try {
     const known = await api.collections();
-    uploads.limitTo(known.limits);
-    view.showLimits(known.limits);
+    limitTo(known.limits);
+    view.showLimits();
     adopt(known);
-    await show();
+    await show({ again: true });
   } catch (error) {
     showFailure(error);
   }

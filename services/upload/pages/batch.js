@@ -1,8 +1,11 @@
 // Several images at once: a row each, with the image and what is most similar to it.
 
-import { byId, element, link, percent, picture, problemText } from "./elements.js";
+import { fileOf, titleOf } from "./cards.js";
+import { byId, element, link, picture, problemText, similarityText } from "./elements.js";
+import * as paths from "./paths.js";
 
 const PLACES = 10;
+const SIZES = "(max-width: 760px) 36vw, 10vw";
 
 export function showRows(uploads, linkTo) {
   byId("rows").replaceChildren(...uploads.map((upload) => row(upload, linkTo)));
@@ -11,7 +14,7 @@ export function showRows(uploads, linkTo) {
 function row({ id, name, address }, linkTo) {
   const query = link({ className: "row-query", href: linkTo({ upload: id }) }, `${name}: search by it alone`,
     picture(address, { blank: "no preview" }),
-    element("b", { textContent: name }));
+    element("b", { textContent: name, title: name }));
   return element("li", { className: "row" }, query, waiting());
 }
 
@@ -22,23 +25,27 @@ function waiting() {
   return strip;
 }
 
-export function showOutcome(place, outcome, linkTo) {
-  byId("rows").children[place].lastElementChild.replaceWith(found(outcome, linkTo));
+export function showOutcome(place, upload, outcome, linkTo) {
+  byId("rows").children[place].lastElementChild.replaceWith(found(upload, outcome, linkTo));
 }
 
-function found({ answer, problem }, linkTo) {
-  if (problem) return element("div", { className: "problem" }, ...problemText(problem));
+function found({ name, content }, { answer, problem }, linkTo) {
+  if (problem) {
+    return element("div", { className: "problem" }, ...problemText({ ...problem, file: name, size: content.size }));
+  }
   if (answer.neighbors.length === 0) {
     return element("p", { className: "row-empty", textContent: "Nothing passes the filter." });
   }
-  return element("ol", { className: "row-found" },
-    ...answer.neighbors.map((neighbor) => element("li", {}, neighborLink(neighbor, linkTo))));
+  return element("ol", { className: "row-found" }, ...answer.neighbors.map((neighbor) =>
+    element("li", {}, neighborLink(neighbor, answer.collection, linkTo))));
 }
 
-function neighborLink({ item_id: item, label, similarity, thumbnail_url: thumbnail }, linkTo) {
-  const named = label || "no label";
-  return link({ className: "search", href: linkTo({ item }) },
-    `${named}, similarity ${percent(similarity)}: search from it`,
-    picture(thumbnail, { lazy: true }),
-    element("span", { textContent: named }));
+function neighborLink(neighbor, collection, linkTo) {
+  const title = titleOf(neighbor);
+  const made = link({ className: "search", href: linkTo({ item: neighbor.item_id }) },
+    `${title}, similarity ${similarityText(neighbor.similarity)}: search from it`,
+    picture(paths.thumbnailSources(collection, neighbor.item_id, SIZES), { lazy: true }),
+    element("span", { textContent: title }));
+  made.title = neighbor.path ?? fileOf(neighbor);
+  return made;
 }

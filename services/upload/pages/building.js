@@ -61,11 +61,14 @@ function words(collection, unfinished) {
   return [`${doing}: ${progressOf(building)}`, `${then}${left}`];
 }
 
-function progressOf({ stage, done, total, eta_seconds: eta }) {
-  const images = total === null ? "" : `${done.toLocaleString("en")} of ${count(total, "image")}`;
+export function progressOf({ stage, done, total, eta_seconds: eta }) {
+  const images = total === null ? "" : together(`${done.toLocaleString("en")} of ${count(total, "image")}`);
   if (stage !== "embedding") return images && BEFORE.has(stage) ? `${stage} ${images}` : stage;
   return eta === null ? images : `${images}, about ${duration(eta)}`;
 }
+
+// Not broken across lines.
+const together = (text) => text.replaceAll(" ", "\u00a0");
 
 function duration(seconds) {
   if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;

@@ -13,11 +13,16 @@ export function whenChosen(change) {
   onChange = change;
 }
 
-export function offer({ labels, attributes }) {
+export const chosenCount = () => Object.values(asked).flat().length;
+
+// `label_values` and `attribute_values` count all values: of many, only the most common are offered.
+export function offer({ labels, attributes, label_values: labelCount, attribute_values: counts = {} }) {
   const named = (values) => values.filter(({ value }) => value);
   const facets = Object.entries(attributes);
   if (named(labels).length > 1) facets.unshift([LABEL, labels]);
-  groups.replaceChildren(...facets.map(([facet, values]) => group(facet, named(values))));
+  const totalOf = (facet) => (facet === LABEL ? labelCount : counts[facet]);
+  groups.replaceChildren(...facets.map(([facet, values]) =>
+    group(facet, named(values), totalOf(facet) > values.length ? totalOf(facet) : 0)));
   render();
 }
 
@@ -50,10 +55,12 @@ function format() {
   });
 }
 
-function group(facet, values) {
+function group(facet, values, total = 0) {
+  const rest = total ? `The ${values.length} most common of ${total.toLocaleString("en")} are shown.` : "";
   const made = element("fieldset", {},
     element("legend", { textContent: facet || "Label" }),
-    element("div", { className: "chips" }, ...values.map(chip)));
+    element("div", { className: "chips" }, ...values.map(chip)),
+    ...(rest ? [element("p", { className: "hint", textContent: rest })] : []));
   made.dataset.facet = facet;
   return made;
 }
@@ -97,8 +104,9 @@ for (const id of ["filter-clear", "empty-clear"]) {
     onChange("");
   });
 }
-panel.addEventListener("keydown", ({ key }) => {
-  if (key !== "Escape" || !panel.open) return;
+panel.addEventListener("keydown", (event) => {
+  if (event.key !== "Escape" || !panel.open) return;
+  event.preventDefault(); // the choices around it stay open
   panel.open = false;
   byId("filter-summary").focus();
 });

@@ -11,6 +11,8 @@ const KEYS = {
   ArrowDown: { x: 0, y: STEP },
 };
 
+const narrow = matchMedia("(max-width: 760px)");
+const query = byId("query");
 const frame = byId("query-image");
 const stage = byId("stage");
 const image = byId("query-picture");
@@ -23,30 +25,57 @@ const whole = byId("part-whole");
 let onSearch = () => {};
 let drawn = null; // the edges on the screen
 let searched = ""; // the box of the address, as text
-let wanted = ""; // the address of the query image
-let instead = ""; // of a smaller copy that every browser shows
+let current = { address: "", fallback: null, name: "", box: "" }; // what is shown
+let instead = null; // makes the address of a copy that every browser shows
 let drag = null; // follows a pointer
 
 export function whenChosen(search) {
   onSearch = search;
 }
 
-export function show({ address, copy = "", name, box: text = "" }) {
-  const another = wanted !== address;
+// Answers with what brings this image back.
+export function keep() {
+  const before = current;
+  return () => show(before);
+}
+
+// `fallback` makes the address of a copy, for a browser that can't show the image itself.
+export function show({ address, fallback = null, name, box: text = "" }) {
+  const another = current.address !== address || current.name !== name;
+  current = { address, fallback, name, box: text };
   if (another) {
-    wanted = address;
-    instead = copy;
+    instead = fallback;
     tools.hidden = true;
-    stage.hidden = false;
-    blank.hidden = true;
+    byId("query-name").textContent = name;
     image.alt = `Your query: ${name}`;
-    image.src = address;
+    unfold(false);
+    if (address) reveal(address);
+    else showBlank("The image is on another site: only Simile has looked at it.");
   }
   if (another || text !== searched) {
     searched = text;
     draw(box.parse(text));
   }
 }
+
+function reveal(address) {
+  stage.hidden = false;
+  blank.hidden = true;
+  image.src = address;
+}
+
+function showBlank(text) {
+  stage.hidden = true;
+  blank.hidden = false;
+  blank.textContent = text;
+}
+
+// On a narrow screen the image is a small strip until a part of it is drawn.
+function unfold(unfolded) {
+  query.classList.toggle("unfolded", unfolded);
+}
+
+const isStrip = () => narrow.matches && !query.classList.contains("unfolded");
 
 function draw(edges) {
   drawn = edges;
@@ -67,12 +96,14 @@ function place({ left, top, right, bottom }) {
 
 function search() {
   const text = box.format(drawn);
+  unfold(false);
   if (text !== searched) onSearch(text);
 }
 
 function clear() {
   const asked = searched;
   drag = null;
+  unfold(false);
   draw(null);
   ask.focus();
   if (asked) onSearch("");
@@ -103,6 +134,10 @@ function take(event) {
   if (tools.hidden || !event.isPrimary || event.button !== 0) return;
   // Neither a text selection nor the browser's own drag of the image may begin.
   event.preventDefault();
+  if (isStrip()) {
+    unfold(true);
+    return;
+  }
   frame.setPointerCapture(event.pointerId);
   drag = { follow: gripOf(event.target, pointOf(event)), before: drawn };
 }
@@ -142,18 +177,16 @@ function press(event) {
 }
 
 image.addEventListener("load", () => {
-  stage.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
+  query.style.setProperty("--ratio", image.naturalWidth / image.naturalHeight);
   tools.hidden = false;
 });
-image.addEventListener("error", () => {
-  if (instead) {
-    image.src = instead;
-    instead = "";
-    return;
-  }
-  stage.hidden = true;
-  blank.hidden = false;
-  blank.textContent = `${image.alt} (this browser can’t show it)`;
+image.addEventListener("error", async () => {
+  const { address } = current;
+  const copied = await instead?.().catch(() => null);
+  instead = null;
+  if (address !== current.address) return; // another image is shown by now
+  if (copied) image.src = copied;
+  else showBlank("This image can’t be shown here, but it can be searched by.");
 });
 frame.addEventListener("pointerdown", take);
 frame.addEventListener("pointermove", follow);
@@ -163,6 +196,9 @@ part.addEventListener("keydown", press);
 whole.addEventListener("click", clear);
 ask.addEventListener("click", () => {
   if (drawn) search();
-  else draw(box.CENTRED);
+  else {
+    unfold(true);
+    draw(box.CENTRED);
+  }
   part.focus({ preventScroll: true });
 });

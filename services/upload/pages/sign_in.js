@@ -2,6 +2,8 @@
 
 import * as api from "./api.js";
 import { byId, problemText } from "./elements.js";
+import { BASE } from "./paths.js";
+import * as store from "./store.js";
 
 const SIGNED_IN = "simile-signed-in";
 const form = byId("sign-in");
@@ -60,5 +62,6 @@ byId("sign-out").hidden = !storage()?.getItem(SIGNED_IN);
 byId("sign-out").addEventListener("click", async () => {
   await api.signOut();
   remember(false);
-  location.assign("/");
+  await store.clear(); // whoever comes next at this browser sees none of it
+  location.assign(BASE);
 });

@@ -1,7 +1,8 @@
 // The status page: asks how this replica is, every few seconds, and shows it.
 
 import * as api from "./api.js";
-import { byId, element, problemText } from "./elements.js";
+import { progressOf } from "./building.js";
+import { bar, byId, element, problemText } from "./elements.js";
 import * as signIn from "./sign_in.js";
 
 const PERIOD_MS = 5000;
@@ -70,16 +71,28 @@ function canaryFigure({ by_code: codes, success_unix_ms: success }) {
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 
+// A cell is text, or an element. On a narrow screen each row is a list, and a cell is named by its column.
 function fill(id, heads, rows, none) {
   const side = (place) => (place === 0 ? "" : "number");
-  const head = element("tr", {}, ...heads.map((text, place) =>
-    element("th", { textContent: text, scope: "col", className: side(place) })));
-  const lines = rows.map(([name, ...cells]) => element("tr", {},
-    element("th", { textContent: name, scope: "row" }),
-    ...cells.map((text) => element("td", { textContent: text, className: "number" }))));
-  const empty = element("tr", {}, element("td", { textContent: none, className: "none", colSpan: heads.length }));
-  byId(id).replaceChildren(
-    element("thead", {}, head), element("tbody", {}, ...(lines.length > 0 ? lines : [empty])));
+  const head = row(...heads.map((text, place) =>
+    cell("th", text, { scope: "col", role: "columnheader", className: side(place) })));
+  const lines = rows.map(([name, ...cells]) => row(
+    cell("th", name, { scope: "row", role: "rowheader" }),
+    ...cells.map((content, place) => named(heads[place + 1], cell("td", content, { role: "cell", className: "number" })))));
+  const empty = row(cell("td", none, { role: "cell", className: "none", colSpan: heads.length }));
+  const table = byId(id);
+  table.setAttribute("role", "table"); // as a list it would be none to a screen reader
+  table.replaceChildren(
+    element("thead", { role: "rowgroup" }, head),
+    element("tbody", { role: "rowgroup" }, ...(lines.length > 0 ? lines : [empty])));
+}
+
+const row = (...cells) => element("tr", { role: "row" }, ...cells);
+const cell = (tag, content, properties) => element(tag, properties, content);
+
+function named(name, made) {
+  made.dataset.column = name;
+  return made;
 }
 
 function show(status) {
@@ -89,15 +102,29 @@ function show(status) {
     [one.stage, time(one.mean_ms), time(one.p50_ms), time(one.p99_ms)]), "No answered queries yet");
   fill("queues", ["Queue", "Messages"], Object.entries(status.queues).map(([queue, count]) =>
     [queue, number(count)]), "Not known: the broker is unavailable");
-  fill("collections", ["Collection", "Images", "Recall", "Promised", "Built", "Index version"],
+  fill("collections", ["Collection", "State", "Images", "Live recall", "Recall at build", "Promised"],
     status.collections.map((one) => [
-      one.name, number(one.count), share(one.recall), share(one.recall_target),
-      one.created_unix_ms === null ? "–" : `${since(one.created_unix_ms)} ago`,
-      one.building === null ? one.index_version : `${one.index_version ?? "none"}, another is being built`,
+      one.name, stateOf(one), number(one.count), liveRecall(status.live_recall[one.name]),
+      share(one.recall), share(one.recall_target),
     ]), "There is nothing to search yet");
+  fill("versions", ["Collection", "Version", "State", "Images", "Recall", "Built"],
+    status.versions.map((one) => [
+      one.collection, one.index_version, one.active ? "answers" : "kept", number(one.count),
+      share(one.recall), `${since(one.created_unix_ms)} ago`,
+    ]), "No version yet");
   byId("board").hidden = false;
   showProblem(null);
 }
+
+function stateOf({ index_version: version, building }) {
+  if (building === null) return "ready";
+  const text = `${version ? "answers, next one" : "first build"}: ${progressOf(building)}`;
+  const parts = [text, ...(building.total ? [bar(building.done / building.total)] : [])];
+  return element("div", { className: "state" }, ...parts);
+}
+
+const liveRecall = (live) =>
+  (live ? `${share(live.recall)} of ${number(live.neighbors)}` : "–");
 
 function showProblem(problem) {
   const box = byId("problem");

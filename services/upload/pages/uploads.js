@@ -1,42 +1,46 @@
-// The images a person gave: kept while the page is open, each under the number its address names.
+// The images a person gave: each under a short id that the address names.
 
 import { Problem } from "./api.js";
+import { limits } from "./limits.js";
+import * as store from "./store.js";
 
+const ID_BYTES = 6;
 const kept = new Map();
-let limits = { image_max_bytes: Infinity, image_max_pixels: Infinity, max_batch_images: 16, batch_max_bytes: Infinity };
 
-export function limitTo(given) {
-  limits = given;
-}
-
-export const mostAtOnce = () => limits.max_batch_images;
+export const maxAtOnce = () => limits().max_batch_images;
 
 export function keep(file) {
-  const id = String(kept.size + 1);
-  kept.set(id, { id, content: file, name: file.name || "pasted image", address: URL.createObjectURL(file) });
+  const id = newId();
+  const name = file.name || "pasted image";
+  remember(id, file, name);
+  store.put(id, file, name);
   return id;
 }
 
-export function find(id) {
-  const upload = kept.get(id);
-  if (upload) return upload;
-  throw new Problem({
-    title: "That image is no longer here",
-    detail: "An uploaded image is kept only while the page is open: choose it again.",
-    code: "upload_gone",
-  });
+function newId() {
+  const bytes = crypto.getRandomValues(new Uint8Array(ID_BYTES));
+  return [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-export const tooManyPixels = ({ width, height }) => width * height > limits.image_max_pixels;
+function remember(id, content, name) {
+  const upload = { id, content, name, address: URL.createObjectURL(content) };
+  kept.set(id, upload);
+  return upload;
+}
 
-export function tooLarge({ content }) {
-  if (content.size <= limits.image_max_bytes) return null;
-  const megabytes = (content.size / 2 ** 20).toFixed(1);
-  return new Problem({
-    title: "The image has too many bytes",
-    detail: `It has ${megabytes} MB; ${Math.floor(limits.image_max_bytes / 2 ** 20)} MB are accepted: send a smaller one.`,
-    code: "image_too_large",
-  });
+export async function find(id) {
+  const upload = kept.get(id);
+  if (upload) return upload;
+  const stored = await store.get(id);
+  if (stored) return remember(id, stored.content, stored.name);
+  throw new Problem({ code: "upload_gone" });
+}
+
+export const tooManyPixels = ({ width, height }) => width * height > limits().image_max_pixels;
+
+export function tooLarge({ content, name }) {
+  if (content.size <= limits().image_max_bytes) return null;
+  return Object.assign(new Problem({ code: "image_too_large" }), { file: name, size: content.size });
 }
 
 // Photographs of a phone can be more than one request may hold.
@@ -46,7 +50,7 @@ export function inRequests(uploads) {
   for (const upload of uploads) {
     if (requests.length === 0 || upload.content.size > left) {
       requests.push([]);
-      left = limits.batch_max_bytes;
+      left = limits().batch_max_bytes;
     }
     requests.at(-1).push(upload);
     left -= upload.content.size;

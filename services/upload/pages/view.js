@@ -1,43 +1,18 @@
 // What is on the screen around the query image: knows no addresses and asks no server.
 
-import { byId, element, link, percent, picture, plural, problemText } from "./elements.js";
+import { blankCard, card, titleOf } from "./cards.js";
+import { button, byId, element, link, picture, plural, problemText } from "./elements.js";
+import { formatNames, limits, megabytes } from "./limits.js";
+import * as paths from "./paths.js";
+import { worthRetrying } from "./sentences.js";
 
 const PLACES = ["result", "batch"];
+const STRIP_SIZES = "(max-width: 760px) 42vw, 13vw";
+const KEPT = ["empty", "more", "far", "details", "empty-clear"];
 const grid = byId("grid");
+let shown = { neighbors: [] }; // the neighbours on the screen
 
-function card(neighbor, linkTo) {
-  const label = neighbor.label || "no label";
-  const similarity = percent(neighbor.similarity);
-  const bar = element("i");
-  bar.style.setProperty("--similarity", Math.min(1, Math.max(0, neighbor.similarity)));
-  const search = link(
-    { className: "search", href: linkTo({ item: neighbor.item_id }) },
-    `${label}, similarity ${similarity}: search from it`,
-    picture(neighbor.thumbnail_url),
-    element("div", { className: "label" },
-      element("b", { textContent: label }),
-      element("span", { textContent: similarity })),
-    element("div", { className: "bar" }, bar));
-  const original = link(
-    { className: "original", href: neighbor.image_url, textContent: "Original" },
-    `Original image: ${label}`);
-  return element("li", { className: "card" }, search, ...folded(neighbor, label, linkTo), original);
-}
-
-function folded({ item_id: item, duplicates }, label, linkTo) {
-  if (duplicates.length === 0) return [];
-  const amount = plural(duplicates.length, "near-duplicate");
-  return [link(
-    { className: "folded", href: linkTo({ item, collapse: "" }), textContent: `+${amount}` },
-    `${amount} of ${label}: show them too`)];
-}
-
-function blankCard() {
-  const blank = element("li", { className: "card waiting" },
-    element("div", { className: "frame" }), element("div", { className: "bar" }));
-  blank.setAttribute("aria-hidden", "true");
-  return blank;
-}
+export const neighbors = () => shown.neighbors;
 
 function reveal(place) {
   document.body.classList.toggle("answered", place !== "start");
@@ -55,23 +30,41 @@ function focusOn(title) {
   if (!choosing) title.focus({ preventScroll: true });
 }
 
+// Answers with what brings this screen back, after a search that failed.
+export function keep() {
+  const place = PLACES.find((id) => !byId(id).hidden) ?? "start";
+  const [cards, rows] = [grid, byId("rows")].map((list) => [...list.children]);
+  const hidden = KEPT.map((id) => [id, byId(id).hidden]);
+  const [before, text] = [shown, byId("status").textContent];
+  return () => {
+    reveal(place);
+    grid.removeAttribute("aria-busy");
+    grid.replaceChildren(...cards);
+    byId("rows").replaceChildren(...rows);
+    for (const [id, was] of hidden) byId(id).hidden = was;
+    shown = before;
+    announce(text);
+  };
+}
+
 export function showChoices(collections, chosen) {
-  const shown = ({ count, index_version: version }) => (version ? count : "being prepared");
+  const counted = ({ count, index_version: version }) => (version ? count : "being prepared");
   byId("collection").replaceChildren(...collections.map((one) => element("option", {
-    value: one.name, textContent: `${one.name} (${shown(one)})`, selected: one.name === chosen,
+    value: one.name, textContent: `${one.name} (${counted(one)})`, selected: one.name === chosen,
   })));
   byId("collection-choice").hidden = collections.length < 2;
 }
 
-export function showLimits({ image_max_bytes: bytes, formats }) {
-  byId("limits").textContent = `${formats.join(", ")} up to ${Math.floor(bytes / 2 ** 20)} MB`;
+export function showLimits() {
+  byId("limits").textContent = `${formatNames()} up to ${megabytes(limits().image_max_bytes)}`;
 }
 
-export function showStrip(items) {
+export function showStrip(collection, items) {
   byId("strip").replaceChildren(...items.map((item) => {
     const start = link({}, `Search from ${item.label || "this image"}`,
-      picture(item.thumbnail_url, { lazy: true }));
+      picture(paths.thumbnailSources(collection, item.item_id, STRIP_SIZES), { lazy: true }));
     start.dataset.item = item.item_id;
+    start.title = item.path ?? titleOf(item);
     return element("li", {}, start);
   }));
   byId("start").hidden = items.length === 0;
@@ -83,38 +76,48 @@ export function linkStrip(linkTo) {
   }
 }
 
-export function showWaiting(k, again) {
+export function showWaiting(k) {
   reveal("result");
   announce("Searching…");
   byId("more").hidden = true;
-  // The answer to the same image asked differently replaces the one that is there.
-  if (again && grid.childElementCount > 0) {
+  // What was found before stays until there is something in its place.
+  if (neighbors().length > 0) {
     grid.setAttribute("aria-busy", "true");
     return;
   }
-  byId("empty").hidden = true;
-  byId("facts").textContent = "";
-  grid.removeAttribute("aria-busy");
+  for (const id of ["empty", "far", "details"]) byId(id).hidden = true;
   grid.replaceChildren(...Array.from({ length: k }, blankCard));
 }
 
-export function showAnswer(answer, filtered, linkTo) {
+export function showAnswer(answer, context) {
   grid.removeAttribute("aria-busy");
-  grid.replaceChildren(...answer.neighbors.map((neighbor) => card(neighbor, linkTo)));
-  showEmpty(answer, filtered);
-  showEnd(answer, filtered);
+  shown = { neighbors: [] };
+  grid.replaceChildren(...cardsOf(answer, context));
+  showEmpty(answer, context.filtered);
+  byId("far").hidden = !answer.no_close_match || answer.neighbors.length === 0;
+  showEnd(answer, context.filtered);
   focusOn(byId("result-title"));
 }
 
-export function addAnswer(answer, filtered, linkTo) {
-  const added = answer.neighbors.map((neighbor) => card(neighbor, linkTo));
+export function addAnswer(answer, context) {
+  const added = cardsOf(answer, context);
   grid.append(...added);
-  showEnd(answer, filtered);
+  showEnd(answer, context.filtered);
   added[0]?.querySelector(".search").focus();
 }
 
-function showEmpty({ neighbors, matching }, filtered) {
-  byId("empty").hidden = neighbors.length > 0;
+function cardsOf(answer, { linkTo, viewOf }) {
+  const context = { collection: answer.collection, closeAbove: answer.close_above ?? undefined, linkTo };
+  shown = { neighbors: [...shown.neighbors, ...answer.neighbors] };
+  return answer.neighbors.map((neighbor) => {
+    const made = card(neighbor, context);
+    made.querySelector(".enlarge").href = viewOf(neighbor.item_id);
+    return made;
+  });
+}
+
+function showEmpty({ neighbors: found, matching }, filtered) {
+  byId("empty").hidden = found.length > 0;
   byId("empty-clear").hidden = !filtered;
   const [title, advice] = emptiness(filtered, matching);
   byId("empty-title").textContent = title;
@@ -127,18 +130,26 @@ function emptiness(filtered, matching) {
   return [title, "Loosen it, or search without it."];
 }
 
+const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+
 function showEnd(answer, filtered) {
   const { timings_ms: times, matching } = answer;
-  const count = grid.childElementCount;
+  const amount = neighbors().length;
   const passing = filtered ? ` of ${matching} that pass the filter` : "";
-  announce(count === 0 ? byId("empty-title").textContent + "."
-    : `${plural(count, "similar image")}${passing} in ${times.total.toFixed(0)} ms.`);
-  const stages = Object.entries(times).map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`);
-  byId("facts").textContent =
-    [answer.collection, answer.model_id, `index ${answer.index_version}`, ...stages].join(" · ");
+  announce(amount === 0 ? `${byId("empty-title").textContent}.`
+    : `${plural(amount, "result")}${passing}, ${seconds(times.total)}`);
+  showDetails(answer);
   byId("more").hidden = !answer.next_cursor;
   byId("more-problem").hidden = true;
   byId("more-button").textContent = "Show more";
+}
+
+function showDetails({ collection, model_id: model, index_version: version, timings_ms: times }) {
+  const stages = Object.entries(times).map(([stage, ms]) => `${stage} ${ms.toFixed(1)} ms`);
+  const facts = [["Collection", collection], ["Model", model], ["Index version", version], ["Time", stages.join(" · ")]];
+  byId("facts").replaceChildren(...facts.map(([name, value]) => element("div", {},
+    element("dt", { textContent: name }), element("dd", { textContent: value }))));
+  byId("details").hidden = false;
 }
 
 export function showMoreWaiting() {
@@ -154,6 +165,8 @@ export function showMoreProblem(problem, wayOn) {
 }
 
 export function showBatch() {
+  shown = { neighbors: [] };
+  grid.replaceChildren();
   reveal("batch");
 }
 
@@ -161,16 +174,30 @@ export function focusBatch() {
   focusOn(byId("batch-title"));
 }
 
-export function showProblem(problem) {
-  const box = byId("problem");
-  box.replaceChildren(...problemText(problem));
+export function hideResults() {
   for (const id of PLACES) byId(id).hidden = true;
-  box.hidden = false;
   announce("");
+}
+
+// `retry` asks again what failed; where an earlier result is still there, the problem can be put away.
+export function showProblem(problem, retry, earlier) {
+  const box = byId("problem");
+  const close = () => {
+    box.hidden = true;
+    byId("result-title").focus({ preventScroll: true });
+  };
+  const buttons = [
+    ...(worthRetrying(problem) ? [button("Try again", retry)] : []),
+    ...(earlier ? [button("Close", close)] : []),
+  ];
+  box.replaceChildren(...problemText(problem), element("div", { className: "ways-on" }, ...buttons));
+  box.hidden = false;
   box.focus();
 }
 
 export function showStart() {
   reveal("start");
+  shown = { neighbors: [] };
+  grid.replaceChildren();
   announce("");
 }
