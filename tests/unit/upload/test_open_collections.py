@@ -35,6 +35,8 @@ async def test_facets_hold_200_values_at_most(api: Api) -> None:
     answer = await api.get("/v1/collections/moths/facets")
     matches("Facets", answer)
     assert len(answer.json["attributes"]["number"]) == 200
+    assert answer.json["attribute_values"] == {"number": 300}
+    assert answer.json["label_values"] == 2
 
 
 @pytest.fixture

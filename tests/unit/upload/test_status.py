@@ -13,7 +13,8 @@ from services.shared.telemetry import metric_names
 from services.upload.security.api_keys import Scope, new_key
 from services.upload.settings import UploadSettings
 from services.upload.status import RecentMetrics
-from tests.unit.upload.conftest import Api, matches, refused
+from tests.support.volume import items, publish_version, unit_vectors
+from tests.unit.upload.conftest import COUNT, Api, matches, refused
 
 
 async def _status(api: Api) -> Mapping[str, Any]:
@@ -61,6 +62,35 @@ async def test_failing_checks_are_shown_with_their_reasons(api: Api) -> None:
     assert status["failing"] == {"broker": "the broker is unavailable"}
     api.telemetry.health.live_when("model", lambda: "it stands still")
     assert not (await _status(api))["live"]
+
+
+async def test_it_lists_the_newest_versions(api: Api) -> None:
+    """Newest first; the one that answers is marked, and at most five are listed."""
+    active = api.volume.active("birds")
+    for number in range(1, 7):
+        publish_version(
+            api.volume, "birds", unit_vectors(COUNT), items(COUNT),
+            images_root=api.images, number=number,
+        )  # fmt: skip
+    api.volume.activate("birds", active)
+    versions = (await _status(api))["versions"]
+    names = [one["index_version"] for one in versions]
+    assert names == sorted(api.volume.versions("birds"), reverse=True)[:5]
+    assert [one["active"] for one in versions] == [name == active for name in names]
+    assert {one["count"] for one in versions} == {COUNT}
+
+
+async def test_it_has_the_live_recall_of_searchers_in_this_process(api: Api) -> None:
+    """Only of collections with samples; without searchers there is none."""
+    assert (await _status(api))["live_recall"] == {}
+    counts = {
+        name: Counter(name, "", ["collection"], registry=api.telemetry.registry)
+        for name in (metric_names.LIVE_RECALL_EXPECTED, metric_names.LIVE_RECALL_FOUND)
+    }
+    counts[metric_names.LIVE_RECALL_EXPECTED].labels("birds").inc(40)
+    counts[metric_names.LIVE_RECALL_FOUND].labels("birds").inc(38)
+    counts[metric_names.LIVE_RECALL_EXPECTED].labels("empty")
+    assert (await _status(api))["live_recall"] == {"birds": {"recall": 0.95, "neighbors": 40}}
 
 
 async def test_parameters_are_refused(api: Api) -> None:
