@@ -209,7 +209,7 @@ class CollectionReader:
         kept = []
         for name in self._names.indexed():
             for version in self._volume.versions(name)[: -_MAX_KEPT - 1 : -1]:
-                with contextlib.suppress(SimileError):  # removed meanwhile, or its searchers report it
+                with contextlib.suppress(SimileError):  # removed, or reported by its searchers
                     kept.append(self._volume.manifest(name, version))
         return kept
 
