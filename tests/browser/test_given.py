@@ -40,7 +40,7 @@ def _give(page: Page, way: str, texts: Mapping[str, str]) -> None:
 
 
 def test_a_query_survives_a_reload(page: Page, picture: Path) -> None:
-    """So does Back from another site; the address has a short id."""
+    """After a reload, and Back from another site, the image and its results are there again."""
     pick(page, picture)
     found = labels(page)
     assert len(asked(page)["upload"]) == 12

@@ -51,7 +51,7 @@ def test_results_are_on_the_first_screen(phone: Page, picture: Path) -> None:
 
 
 def test_choices_are_behind_one_button(phone: Page, picture: Path) -> None:
-    """It says how many are made; Escape closes the choices, and the button has the focus."""
+    """The button counts the choices that are made; Escape closes them and focuses the button."""
     pick(phone, picture)
     expect(phone.locator("#k")).to_be_hidden()
     options = phone.get_by_role("button", name="Options")
