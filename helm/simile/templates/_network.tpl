@@ -1,8 +1,8 @@
 {{/* What every pod of Simile may reach: names, and the broker. */}}
 
 {{- define "simile.egress.names" -}}
-# Names are asked for everywhere: a cluster's DNS may run on the nodes themselves. A policy sees the
-# port of the pod that answers, which is 5353 on OpenShift.
+# DNS is allowed to any address: a cluster's DNS may run on the nodes themselves. A policy applies to
+# the port of the DNS pod, which is 5353 on OpenShift.
 - ports:
     {{- range $port := list 53 5353 }}
     - {port: {{ $port }}, protocol: UDP}

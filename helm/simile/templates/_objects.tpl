@@ -14,7 +14,7 @@ metadata:
   annotations:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-# Simile never asks the Kubernetes API for anything.
+# Simile never calls the Kubernetes API.
 automountServiceAccountToken: false
 {{- end -}}
 {{- end -}}
@@ -44,7 +44,7 @@ spec:
   minAvailable: {{ include "simile.numberOrPercent" .minAvailable }}
   {{- end }}
   {{- end }}
-  # A pod that is not ready serves nobody, and must not keep its node.
+  # An unready pod serves no caller, and must not block a node's drain.
   unhealthyPodEvictionPolicy: AlwaysAllow
   selector:
     matchLabels:

@@ -11,7 +11,7 @@ runAsGroup: {{ int64 . }}
 {{- end }}
 {{- with .fsGroup }}
 fsGroup: {{ int64 . }}
-# A large volume isn't walked at each start of a pod.
+# The group of a large volume isn't changed at each start of a pod.
 fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 {{- with .supplementalGroups }}
@@ -65,7 +65,7 @@ serviceAccountName: {{ include "simile.serviceAccountName" . | quote }}
 automountServiceAccountToken: false
 enableServiceLinks: false
 # The first process of a container would miss a SIGTERM that comes before it has a handler; here it is
-# not the first process of its namespace. What is left behind by a process that was killed is reaped.
+# not the first process of its namespace. Orphans of killed processes are reaped.
 shareProcessNamespace: true
 securityContext:
   {{- include "simile.pod.security" .root | nindent 2 }}

@@ -59,7 +59,7 @@
   value: "9090"
 - name: SIMILE_ROOT
   value: /data
-# Whatever a library wants to keep in a home goes where it may write.
+# Libraries write the files of a home folder to a writable folder.
 - name: HOME
   value: /tmp
 {{- include "simile.broker.env" .root }}
