@@ -11,7 +11,7 @@ import pytest
 import structlog
 from hypothesis import settings
 
-from tests.support.rabbitmq import Node, require_server
+from tests.support.rabbitmq import Node, running_node
 from tests.support.running import MODELS_DIR
 
 # Examples may take any time: the machine is shared.
@@ -49,10 +49,5 @@ def _logs_as_configured_last() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Run a RabbitMQ node for the session."""
-    require_server()
-    node = Node(tmp_path_factory.mktemp("rabbitmq"))
-    try:
-        node.start()
+    with running_node(tmp_path_factory.mktemp("rabbitmq")) as node:
         yield node
-    finally:
-        node.close()

@@ -46,7 +46,7 @@ from tests.benchmarks import messaging_report, results
 from tests.benchmarks.display import Display, shown
 from tests.support import running
 from tests.support.pictures import plain_jpeg
-from tests.support.rabbitmq import Node
+from tests.support.rabbitmq import Node, running_node
 from tests.support.volume import items, publish_version, unit_vectors
 
 CONCURRENCIES: Final = (1, 8, 32, 64)
@@ -158,11 +158,8 @@ async def _measured(folder: Path, rounds: int, display: Display) -> results.Figu
 def _system(folder: Path) -> Iterator[tuple[Node, Processes, str]]:
     """Run a broker and the services; yield the node, all processes, and the front's URL."""
     broker_folder = folder / "rabbitmq"
-    broker_folder.mkdir()
-    node, port = Node(broker_folder), running.free_port()
     with contextlib.ExitStack() as ending:
-        ending.callback(node.close)
-        node.start()
+        node, port = ending.enter_context(running_node(broker_folder)), running.free_port()
         environment = {
             "SIMILE_AMQP_URL": node.url,
             "SIMILE_ROOT": str(folder / "root"),

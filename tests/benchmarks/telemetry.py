@@ -33,7 +33,7 @@ from tests.benchmarks.display import Display, shown
 from tests.benchmarks.messaging import DIMENSION, MODEL, cpu_seconds, is_broker
 from tests.benchmarks.telemetry_switch import OFF, ON, STUB
 from tests.support import pictures, running
-from tests.support.rabbitmq import Node
+from tests.support.rabbitmq import Node, running_node
 from tests.support.running import Process
 from tests.support.volume import items, publish_version, unit_vectors
 
@@ -136,14 +136,9 @@ def _medians(rows: Sequence[_Turn]) -> _Turn:
 @contextlib.contextmanager
 def _broker(folder: Path) -> Iterator[tuple[Node, psutil.Process]]:
     place = folder / "rabbitmq"
-    place.mkdir()
-    node = Node(place)
-    try:
-        node.start()
+    with running_node(place) as node:
         (process,) = (one for one in psutil.process_iter() if is_broker(one, place))
         yield node, process
-    finally:
-        node.close()
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 import pytest
 
@@ -24,6 +23,7 @@ from services.shared.messaging.broker import (
     QueueState,
 )
 from tests.support.port import Port
+from tests.support.waiting import until
 
 PATIENCE_SECONDS = 20.0
 
@@ -44,12 +44,6 @@ async def _take(consumer: Consumer, count: int) -> list[Delivery]:
         while len(taken) < count:
             taken += await consumer.take(count - len(taken))
     return taken
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def _until_depth(broker: Broker, queue: str, depth: int) -> None:
@@ -354,7 +348,7 @@ async def test_a_cut_connection_raises_consumer_lost(port: Port) -> None:
         again = await broker.consume(queue, prefetch=16)
     (back,) = await _take(again, 1)
     assert (back.body, back.redelivered) == (b"kept", True)
-    await _until(lambda: broker.ready)
+    await until(lambda: broker.ready)
     await broker.publish(queue.name, _message(7))
     assert (await _take(again, 1))[0].body == b"7"
 

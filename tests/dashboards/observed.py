@@ -23,7 +23,7 @@ from tests.support.light_embedder import SECONDS as LIGHT_SECONDS
 from tests.support.prometheus import Prometheus, Target
 from tests.support.rabbitmq import Node
 from tests.support.running import free_port, wait_until
-from tests.support.system import COLLECTION, System
+from tests.support.system import COLLECTION, System, every_service_at
 
 RULES: Final = Path(__file__).resolve().parents[2] / "helm" / "simile" / "rules" / "simile.yaml"
 REPLICAS: Final = ("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
@@ -31,7 +31,6 @@ MAX_IN_FLIGHT: Final = 48
 REFUSED_SECONDS: Final = 3.0
 """The seconds that the broken version is active: several scrapes."""
 
-_SERVICES: Final = ("upload", "embedder", "searcher", "index")
 _LABELS: Final = {"namespace": "photos", "release": "simile"}
 
 
@@ -88,7 +87,7 @@ class Observed:
         while not over.is_set():
             wave = 0.55 - 0.45 * math.cos(4 * math.pi * (time.monotonic() - begun) / seconds)
             if number >= max(1, wave * clients):
-                await asyncio.sleep(0.25)
+                await asyncio.sleep(0.1)
                 continue
             image = chance.choice(images).read_bytes()
             await self._one(session, chance.random(), image + bytes([chance.randrange(256)] * 4))
@@ -175,7 +174,7 @@ def observed(
     system = System(
         folder,
         folder / COLLECTION,
-        dict.fromkeys(_SERVICES, node.url),
+        every_service_at(node.url),
         embedder=embedder,
         environment={
             "SIMILE_EMBEDDER_WORKERS": "1",

@@ -18,7 +18,7 @@ from tests.dashboards import boards
 from tests.dashboards.drawing import Drawn, Line, draw
 from tests.dashboards.observed import observed
 from tests.support.prometheus import Prometheus, Series
-from tests.support.rabbitmq import Node
+from tests.support.rabbitmq import running_node
 
 IMAGES: Final = Path(__file__).resolve().parents[2] / "docs" / "images"
 LOAD_SECONDS: Final = 180.0
@@ -70,19 +70,16 @@ def main() -> None:
     """Draw every dashboard."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "rabbitmq").mkdir()
-        node = Node(folder / "rabbitmq")
-        try:
-            node.start()
-            with observed(node, folder, per_class=15, scrape_interval="2s") as running:
-                start = time.time()
-                asyncio.run(running.load(LOAD_SECONDS, clients=5, copies=1))
-                end = time.time()
-                for board in boards.read():
-                    drawn = evaluated(board, running.prometheus, start, end)
-                    draw(board, drawn, IMAGES / f"dashboard-{board.name}.png")
-        finally:
-            node.close()
+        with (
+            running_node(folder / "rabbitmq") as node,
+            observed(node, folder, per_class=15, scrape_interval="2s") as running,
+        ):
+            start = time.time()
+            asyncio.run(running.load(LOAD_SECONDS, clients=5, copies=1))
+            end = time.time()
+            for board in boards.read():
+                drawn = evaluated(board, running.prometheus, start, end)
+                draw(board, drawn, IMAGES / f"dashboard-{board.name}.png")
 
 
 if __name__ == "__main__":

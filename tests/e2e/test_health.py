@@ -22,50 +22,21 @@ from services.shared.messaging.broker import Message
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from tests.support.pictures import plain_jpeg
 from tests.support.rabbitmq import Node
-from tests.support.running import START_SECONDS, Process, free_port, log_lines, start, wait_until
+from tests.support.running import START_SECONDS, Process, log_lines, start, wait_until
+from tests.support.system import System, every_service_at
 
 SERVICES: Final = ("upload", "embedder", "searcher")
 
 
-class System:
-    """Runs one replica of each service, with a canary every second."""
+def _canaries(system: System, service: str, asked_by: str, code: str) -> float:
+    """Count the canaries of a service that ended with that code."""
+    name = f"simile_{service}_canary_total"
+    return system.processes[service].total(name, asked_by=asked_by, code=code)
 
-    def __init__(self, node: Node, folder: Path) -> None:
-        self.folder = folder
-        self.images = folder / "sample"
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.environment = {
-            "SIMILE_AMQP_URL": node.url,
-            "SIMILE_ROOT": str(folder / "root"),
-            "SIMILE_LOG_FORMAT": "json",
-            "SIMILE_UPLOAD_PORT": str(port),
-            "SIMILE_CANARY_SECONDS": "1",
-            "SIMILE_EMBEDDER_WORKERS": "1",
-        }
-        self.processes = {name: self.start(name) for name in SERVICES}
 
-    def start(self, service: str) -> Process:
-        """Start a replica of the service."""
-        log = self.folder / f"{service}.log"
-        return start(service, ["-m", f"services.{service}"], log, self.environment)
-
-    def build(self) -> None:
-        """Build the sample's index, and wait until all services are ready."""
-        arguments = ["-m", "services", "index", "build", str(self.images)]
-        build = start("index build", arguments, self.folder / "build.log", self.environment)
-        assert build.popen.wait(timeout=240) == 0, build.log.read_text()
-        for process in self.processes.values():
-            wait_until(process.ready, "ready", process)
-
-    def canaries(self, service: str, asked_by: str, code: str) -> float:
-        """Count the canaries of a service that ended with that code."""
-        name = f"simile_{service}_canary_total"
-        return self.processes[service].total(name, asked_by=asked_by, code=code)
-
-    async def until(self, there: Callable[[], bool], what: str, service: str) -> None:
-        """Poll until the condition holds; `what` names it in the failure."""
-        await asyncio.to_thread(wait_until, there, what, self.processes[service])
+async def _until(system: System, there: Callable[[], bool], what: str, service: str) -> None:
+    """Poll until the condition holds; `what` names it in the failure."""
+    await asyncio.to_thread(wait_until, there, what, system.processes[service])
 
 
 def _failing(process: Process, path: str) -> dict[str, str]:
@@ -83,13 +54,16 @@ def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Yield the running system with its index built."""
     folder = tmp_path_factory.mktemp("health")
     draw_sample(folder / "sample", per_class=4)
-    running = System(rabbitmq, folder)
+    environment = {"SIMILE_CANARY_SECONDS": "1", "SIMILE_EMBEDDER_WORKERS": "1"}
+    running = System(
+        folder, folder / "sample", every_service_at(rabbitmq.url), environment=environment
+    )
     try:
+        running.start(*SERVICES)
         running.build()
         yield running
     finally:
-        for process in running.processes.values():
-            process.stop()
+        running.stop()
 
 
 WEDGES: Final = """
@@ -156,13 +130,15 @@ async def test_a_wedged_model_thread_is_detected_and_does_not_delay_shutdown(
 
 async def test_canaries_fail_with_the_embedder_and_recover_with_it(system: System) -> None:
     """Without an embedder upload's canaries fail; upload stays ready, as all replicas are alike."""
-    await system.until(lambda: system.canaries("upload", "image", "ok") >= 2, "tried", "upload")
-    await system.until(
-        lambda: system.canaries("searcher", "vector", "ok") >= 2, "tried", "searcher"
+    await _until(system, lambda: _canaries(system, "upload", "image", "ok") >= 2, "tried", "upload")
+    await _until(
+        system, lambda: _canaries(system, "searcher", "vector", "ok") >= 2, "tried", "searcher"
     )
     assert system.processes["embedder"].stop() == 0
     late = "deadline_exceeded"
-    await system.until(lambda: system.canaries("upload", "image", late) >= 4, "failing", "upload")
+    await _until(
+        system, lambda: _canaries(system, "upload", "image", late) >= 4, "failing", "upload"
+    )
     upload = system.processes["upload"]
     assert _failing(upload, "/readyz") == {}
     assert _failing(system.processes["searcher"], "/readyz") == {}
@@ -173,9 +149,11 @@ async def test_canaries_fail_with_the_embedder_and_recover_with_it(system: Syste
             code = (await answer.json(content_type=None))["code"]
             assert (answer.status, code) == (503, "no_embedder")
             assert answer.headers["Retry-After"] == "5"
-    before = system.canaries("upload", "image", "ok")
-    system.processes["embedder"] = system.start("embedder")
-    await system.until(lambda: system.canaries("upload", "image", "ok") > before, "well", "upload")
+    before = _canaries(system, "upload", "image", "ok")
+    system.start("embedder")
+    await _until(
+        system, lambda: _canaries(system, "upload", "image", "ok") > before, "well", "upload"
+    )
     assert (
         upload.total("simile_upload_requests_total", route="/v1/search", status="200", code="ok")
         == 0
@@ -196,9 +174,9 @@ async def test_a_second_signal_ends_upload_at_once(system: System) -> None:
     )
     await writer.drain()
     arriving = "simile_upload_arriving_bodies"
-    await system.until(lambda: process.total(arriving) == 1, "asked", "upload")
+    await _until(system, lambda: process.total(arriving) == 1, "asked", "upload")
     process.popen.send_signal(signal.SIGTERM)
-    await system.until(lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
+    await _until(system, lambda: "draining" in _failing(process, "/readyz"), "draining", "upload")
     assert process.alive
     process.popen.send_signal(signal.SIGTERM)
     # Shorter than the drain's timeout of 20 s.

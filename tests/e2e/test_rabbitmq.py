@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 from collections.abc import Iterator
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import aiohttp
@@ -16,51 +16,12 @@ from services.shared.volume.items import ITEMS, ItemCatalog
 from services.shared.volume.volume import Volume
 from tests.support.photographs import awkward_dir
 from tests.support.rabbitmq import Node
-from tests.support.running import Process, free_port, log_lines, start, wait_until
+from tests.support.running import log_lines, wait_until
+from tests.support.system import System, every_service_at
+from tests.support.waiting import until
 
 QUERIES = 200
 CONCURRENCY = 8
-
-
-class System:
-    """Runs one upload, two embedders and two searchers with an index of the drawn sample."""
-
-    def __init__(self, node: Node, folder: Path) -> None:
-        self.folder = folder
-        self.images = folder / "sample"
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.environment = {
-            "SIMILE_AMQP_URL": node.url,
-            "SIMILE_ROOT": str(folder / "root"),
-            "SIMILE_LOG_FORMAT": "json",
-            "SIMILE_UPLOAD_PORT": str(port),
-            "SIMILE_UPLOAD_DEADLINE_SECONDS": "30",
-            "SIMILE_EMBEDDER_WORKERS": "1",
-        }
-        self.processes = {
-            name: self.start(name)
-            for name in ("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
-        }
-
-    def start(self, name: str) -> Process:
-        """Start a replica, `<service>-<number>`."""
-        service = name.partition("-")[0]
-        environment = {**self.environment, "SIMILE_REPLICA": name}
-        return start(name, ["-m", f"services.{service}"], self.folder / f"{name}.log", environment)
-
-    def build(self) -> None:
-        """Build the sample's index over the broker, with the running embedders."""
-        arguments = ["-m", "services", "index", "build", str(self.images)]
-        log = self.folder / "build.log"
-        process = start("index build", arguments, log, self.environment)
-        assert process.popen.wait(timeout=240) == 0, log.read_text()
-        for process in self.processes.values():
-            wait_until(process.ready, "ready", process)
-
-    def stop(self) -> dict[str, int]:
-        """Send SIGTERM to each process; return the exit codes."""
-        return {name: process.stop() for name, process in self.processes.items()}
 
 
 @pytest.fixture(scope="module")
@@ -68,8 +29,12 @@ def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Yield the running system with its index built."""
     folder = tmp_path_factory.mktemp("system")
     draw_sample(folder / "sample", per_class=8)
-    running = System(rabbitmq, folder)
+    environment = {"SIMILE_UPLOAD_DEADLINE_SECONDS": "30", "SIMILE_EMBEDDER_WORKERS": "1"}
+    running = System(
+        folder, folder / "sample", every_service_at(rabbitmq.url), environment=environment
+    )
     try:
+        running.start("upload-1", "embedder-1", "embedder-2", "searcher-1", "searcher-2")
         running.build()
         yield running
     finally:
@@ -110,7 +75,7 @@ async def test_killing_an_embedder_under_load_loses_no_query(system: System) -> 
     timeout = aiohttp.ClientTimeout(total=40)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         await asyncio.gather(*(ask(session, number) for number in range(QUERIES)))
-    system.processes["embedder-1"] = system.start("embedder-1")
+    system.start("embedder-1")
     assert len(outcomes) == QUERIES
     failures = [answer.get("code") for status, answer in outcomes if status != 200]
     assert set(failures) <= {"deadline_exceeded"}
@@ -162,7 +127,7 @@ async def test_rotated_photographs_have_nearly_the_same_vector(system: System) -
 
 async def test_swapping_the_index_under_load_mixes_no_versions(system: System) -> None:
     """While two versions alternate, each query is answered from the version that it names."""
-    volume = Volume(system.folder / "root")
+    volume = system.volume
     first = volume.active("sample")
     extra = system.images / "extra"
     extra.mkdir()
@@ -184,8 +149,9 @@ async def test_swapping_the_index_under_load_mixes_no_versions(system: System) -
     async with aiohttp.ClientSession() as session:
         asking = [asyncio.create_task(ask(session, number)) for number in range(4)]
         for swap in range(10):
-            volume.activate("sample", (first, second)[swap % 2])
-            await asyncio.sleep(1.2)
+            version = (first, second)[swap % 2]
+            volume.activate("sample", version)
+            await until(partial(_answered_from, version, answers, len(answers)))
         swapping = False
         await asyncio.gather(*asking)
     assert [answer for status, answer in answers if status != 200] == []
@@ -199,6 +165,11 @@ async def test_swapping_the_index_under_load_mixes_no_versions(system: System) -
         {neighbor["item_id"] for neighbor in answer["neighbors"]} & strangers
         for _, answer in answers
     )
+
+
+def _answered_from(version: str, answers: list[tuple[int, dict[str, Any]]], first: int) -> bool:
+    """Return whether one of the answers, counted from `first`, names the version."""
+    return any(answer.get("index_version") == version for _, answer in answers[first:])
 
 
 def _item_ids(volume: Volume, version: str) -> set[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -13,6 +12,7 @@ import pytest
 from services.shared.lifecycle import ExitCode
 from tests.support.rabbitmq import Node
 from tests.support.running import START_SECONDS, Process, log_lines, simile_up, start
+from tests.support.waiting import until
 
 BUILT = "index_published"
 
@@ -59,13 +59,13 @@ async def test_up_as_processes_restarts_a_killed_child(root: Path, rabbitmq: Nod
         assert len(children) == 3
         victim = next(child for child in children if "services.searcher" in child.cmdline())
         victim.kill()
-        await _until(lambda: len(_services(process)) == 3 and victim.pid not in _services(process))
+        await until(lambda: len(_services(process)) == 3 and victim.pid not in _services(process))
         async with aiohttp.ClientSession() as session:
             sample = await (await session.get(f"{url}/v1/collections/sample/sample")).json()
             similar = sample["items"][0]["image_url"].removesuffix("image") + "similar"
             async with asyncio.timeout(START_SECONDS):
                 while (await session.get(f"{url}{similar}")).status != 200:
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.1)
         left = _services(process)
         assert process.stop() == 0
     assert not any(psutil.pid_exists(pid) for pid in left)
@@ -78,12 +78,6 @@ def _services(process: Process) -> set[int]:
         for child in psutil.Process(process.popen.pid).children()
         if child.status() != psutil.STATUS_ZOMBIE
     }
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(START_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.1)
 
 
 def test_an_invalid_setting_is_named(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from services.local.sample import draw_sample
 from tests.support.checker import Load
 from tests.support.cut_proxy import CutProxy
 from tests.support.light_embedder import SECONDS
-from tests.support.rabbitmq import Node, require_server
+from tests.support.rabbitmq import Node, running_node
 from tests.support.system import COLLECTION, LIGHT, System
 
 DEADLINE_SECONDS: Final = 4.0
@@ -31,13 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Run a RabbitMQ node for these tests: they kill it and raise its alarms."""
-    require_server()
-    node = Node(tmp_path_factory.mktemp("faults"))
-    try:
-        node.start()
+    with running_node(tmp_path_factory.mktemp("faults")) as node:
         yield node
-    finally:
-        node.close()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

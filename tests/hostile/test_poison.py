@@ -106,6 +106,7 @@ class Requester:
         self._broker = broker
         self._queue: Queue = topology.reply_queue("asker")
         self.outcomes: dict[str, str] = {}
+        self.listens = asyncio.Event()
 
     async def ask(self, name: str, image: bytes, queue: Queue) -> None:
         """Publish one image."""
@@ -115,6 +116,7 @@ class Requester:
     async def listen(self) -> None:
         """Receive answers until cancelled."""
         consumer = await self._broker.consume(self._queue, prefetch=0, auto_ack=True)
+        self.listens.set()
         while True:
             for delivery in await consumer.take(64):
                 match codec.decode(delivery.type, delivery.body):
@@ -134,7 +136,7 @@ async def test_a_poisonous_image_kills_three_embedders_and_fails_no_other_image(
     """The image kills three embedders, then is answered and quarantined; others get vectors."""
     asker = Requester(broker)
     tasks = [asyncio.create_task(asker.listen()), asyncio.create_task(embedders.restart_dead())]
-    await asyncio.sleep(0.2)  # until the reply queue exists
+    await asker.listens.wait()
     for number in range(GOOD):
         await asker.ask(f"good-{number}", IMAGE, queue)
         if number == GOOD // 2:

@@ -23,7 +23,7 @@ from tests.hostile.mutations import mutated
 from tests.support import pictures
 from tests.support.rabbitmq import Node
 from tests.support.running import Process
-from tests.support.system import LIGHT, System
+from tests.support.system import LIGHT, System, every_service_at
 
 SEED: Final = 20260401
 BROKEN: Final = 100
@@ -39,7 +39,6 @@ def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """Yield one replica of each service over RabbitMQ, with an index of the sample."""
     folder = tmp_path_factory.mktemp("hostile")
     draw_sample(folder / "sample", per_class=2)
-    services = ("upload", "embedder", "searcher", "index")
     environment = {
         "SIMILE_UPLOAD_DEADLINE_SECONDS": "60",
         "SIMILE_EMBEDDER_DECODE_TIMEOUT_SECONDS": "60",
@@ -49,7 +48,7 @@ def system(rabbitmq: Node, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     running = System(
         folder,
         folder / "sample",
-        dict.fromkeys(services, rabbitmq.url),
+        every_service_at(rabbitmq.url),
         embedder=LIGHT,
         environment=environment,
     )

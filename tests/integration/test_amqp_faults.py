@@ -15,7 +15,8 @@ from services.shared.messaging.broker import Message, Queue
 from services.shared.messaging.rabbitmq.broker import AmqpBroker
 from services.shared.messaging.request_reply import Inbox
 from tests.support.cut_proxy import CutProxy
-from tests.support.rabbitmq import Node, require_server
+from tests.support.rabbitmq import Node, running_node
+from tests.support.waiting import until
 
 PATIENCE_SECONDS = 60.0
 QUEUE = Queue(name="faults")
@@ -24,19 +25,8 @@ QUEUE = Queue(name="faults")
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """Run a node for this module: it is killed and alarmed."""
-    require_server()
-    node = Node(tmp_path_factory.mktemp("faults"))
-    try:
-        node.start()
+    with running_node(tmp_path_factory.mktemp("faults")) as node:
         yield node
-    finally:
-        node.close()
-
-
-async def _until_ready(broker: AmqpBroker) -> None:
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not broker.ready:
-            await asyncio.sleep(0.02)
 
 
 async def test_a_killed_node_fails_pending_publishes_and_is_survived(node: Node) -> None:
@@ -59,7 +49,7 @@ async def test_a_killed_node_fails_pending_publishes_and_is_survived(node: Node)
     with pytest.raises(BrokerUnavailable):
         await broker.publish(QUEUE.name, Message("a.Type", b""))
     await asyncio.to_thread(node.start)
-    await _until_ready(broker)
+    await until(lambda: broker.ready)
     async with asyncio.timeout(PATIENCE_SECONDS):
         await inbox.opened()
         again = await broker.consume(QUEUE, prefetch=4)
@@ -89,7 +79,7 @@ async def test_a_silent_link_fails_pending_publishes_and_is_survived(node: Node)
         proxy.resume()
         async with asyncio.timeout(PATIENCE_SECONDS):
             await inbox.opened()
-        await _until_ready(broker)
+        await until(lambda: broker.ready)
         assert inbox.queue != before
         await cancel(receiving)
         await broker.close()
@@ -175,7 +165,7 @@ async def test_an_alarm_refuses_publishes(node: Node) -> None:
             await broker.publish(QUEUE.name, Message("a.Type", b"x"))
     finally:
         await asyncio.to_thread(node.ctl, "set_vm_memory_high_watermark", "0.6")
-    await _until_ready(broker)
+    await until(lambda: broker.ready)
     await broker.publish(QUEUE.name, Message("a.Type", b"after"))
     await broker.close()
 

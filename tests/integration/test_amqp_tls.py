@@ -17,7 +17,7 @@ from services.shared.messaging.rabbitmq.tls import AmqpTls, certificate_error
 from services.shared.process import amqp_broker
 from services.shared.settings import SharedSettings, load
 from tests.support.certificates import Authority, Pair
-from tests.support.rabbitmq import Node, require_server
+from tests.support.rabbitmq import running_node
 from tests.support.running import free_port
 
 QUEUE = Queue(name="test.tls")
@@ -41,22 +41,17 @@ def client(authority: Authority) -> Pair:
 @pytest.fixture(scope="module")
 def url(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run a node that requires a certificate of its CA; yield its URL."""
-    require_server()
     pair, port = authority.issue("node", HOST), free_port()
-    node = Node(
-        tmp_path_factory.mktemp("rabbitmq-tls"),
+    config = (
         f"listeners.ssl.default = 127.0.0.1:{port}\n"
         f"ssl_options.cacertfile = {authority.file}\n"
         f"ssl_options.certfile = {pair.cert}\n"
         f"ssl_options.keyfile = {pair.key}\n"
         "ssl_options.verify = verify_peer\n"
-        "ssl_options.fail_if_no_peer_cert = true\n",
+        "ssl_options.fail_if_no_peer_cert = true\n"
     )
-    try:
-        node.start()
+    with running_node(tmp_path_factory.mktemp("rabbitmq-tls"), config):
         yield f"amqps://guest:guest@{HOST}:{port}/"
-    finally:
-        node.close()
 
 
 def _broker(url: str, tls: AmqpTls) -> AmqpBroker:

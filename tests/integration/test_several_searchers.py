@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import struct
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -40,6 +40,7 @@ from services.shared.telemetry.stopwatch import Stopwatch
 from services.shared.volume.volume import Volume
 from tests.support.rabbitmq import Node
 from tests.support.volume import DIMENSION, MODEL, items, publish_version, unit_vectors
+from tests.support.waiting import until
 
 COUNT = 30
 QUERIES = 200
@@ -123,13 +124,6 @@ class System:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while await self.consumers() != count:
                 await asyncio.sleep(0.02)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until the condition holds."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture(params=["memory", "rabbitmq"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import shutil
@@ -9,6 +10,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,19 @@ def _children(pid: int) -> list[int]:
     tasks = Path(f"/proc/{pid}/task/{pid}/children")
     found = [int(child) for child in tasks.read_text().split()] if tasks.exists() else []
     return [*(grandchild for child in found for grandchild in _children(child)), *found]
+
+
+@contextlib.contextmanager
+def running_node(folder: Path, config: str = "") -> Iterator[Node]:
+    """Run a node with its files in `folder` and `config` as its rabbitmq.conf."""
+    require_server()
+    folder.mkdir(parents=True, exist_ok=True)
+    node = Node(folder, config)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.close()
 
 
 def require_server() -> None:

@@ -19,6 +19,11 @@ COLLECTION: Final = "sample"
 BUILD_SECONDS: Final = 240
 
 
+def every_service_at(amqp_url: str) -> Mapping[str, str]:
+    """Return the URLs of a system whose services all connect to that broker directly."""
+    return dict.fromkeys(("upload", "embedder", "searcher", "index"), amqp_url)
+
+
 class System:
     """Runs replicas named `<service>-<number>`, which connect to the broker of their service."""
 

@@ -73,27 +73,29 @@ class LoopMonitor:
         where = "".join(traceback.format_stack(frame)) if frame is not None else ""
         _log.error("the event loop is blocked", action="event_loop_blocked", where=where)
 
-    async def run(self) -> None:
-        """Record a heartbeat twice a second, until cancelled."""
+    async def run(self, beat_seconds: float = _BEAT_SECONDS) -> None:
+        """Record a heartbeat after every `beat_seconds`, until cancelled."""
         while True:
-            due = self._clock() + _BEAT_SECONDS
-            await asyncio.sleep(_BEAT_SECONDS)
+            due = self._clock() + beat_seconds
+            await asyncio.sleep(beat_seconds)
             self.beat(due)
 
 
 @contextlib.asynccontextmanager
-async def watched_loop(health: Health, registry: CollectorRegistry) -> AsyncIterator[None]:
+async def watched_loop(
+    health: Health, registry: CollectorRegistry, *, beat_seconds: float = _BEAT_SECONDS
+) -> AsyncIterator[None]:
     """Watch the running loop while inside, with its health checks and its metric."""
     monitor = LoopMonitor(ProcessMetrics(registry).loop_lag_seconds.observe)
     _THRESHOLDS.watch(health, "event loop", monitor.stalled)
     over, loop_thread = threading.Event(), threading.get_ident()
 
     def watch() -> None:
-        while not over.wait(_BEAT_SECONDS):
+        while not over.wait(beat_seconds):
             monitor.look(loop_thread)
 
     threading.Thread(target=watch, name="loop monitor", daemon=True).start()
-    beating = asyncio.create_task(monitor.run(), name="loop heartbeat")
+    beating = asyncio.create_task(monitor.run(beat_seconds), name="loop heartbeat")
     try:
         yield
     finally:

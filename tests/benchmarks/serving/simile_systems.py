@@ -28,7 +28,7 @@ from tests.benchmarks.serving.systems import (
     Running,
     System,
 )
-from tests.support.rabbitmq import Node
+from tests.support.rabbitmq import Node, running_node
 
 COLLECTION: Final = "photographs"
 _PATH: Final = f"/v1/search?collection={COLLECTION}"
@@ -90,7 +90,7 @@ def in_processes(
 
     embedders: the cores of each; empty: all cores.
     """
-    with _rabbitmq(bench) as node, children(bench.logs) as system:
+    with running_node(bench.logs / "rabbitmq") as node, children(bench.logs) as system:
         system.adopted.append(node_pid(node))
         common = {**environment(bench), "SIMILE_AMQP_URL": node.url}
         ready = [
@@ -107,18 +107,6 @@ def in_processes(
 
 def _on(cores: Sequence[int]) -> Sequence[str]:
     return ["taskset", "-c", ",".join(map(str, cores))] if cores else []
-
-
-@contextlib.contextmanager
-def _rabbitmq(bench: Bench) -> Iterator[Node]:
-    folder = bench.logs / "rabbitmq"
-    folder.mkdir(parents=True)
-    node = Node(folder)
-    try:
-        node.start()
-        yield node
-    finally:
-        node.close()
 
 
 def node_pid(node: Node) -> int:

@@ -15,25 +15,16 @@ from services.embedder.models import speed
 from services.embedder.models.exported import Exported, Facts
 from services.embedder.models.model import Pixels, RuntimeInfo, Vectors
 from services.embedder.models.speed import Speed
+from tests.support.clock import Clock
 
 _PIXELS = np.zeros((8, 4, 4, 3), np.uint8)
-
-
-@dataclass
-class _Clock:
-    """Returns a time that advances only in the runtime."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass
 class _Timed:
     """Takes a fixed time for each call and each image."""
 
-    clock: _Clock
+    clock: Clock
     call_seconds: float
     image_seconds: float
     batches: list[int] = field(default_factory=list)
@@ -47,9 +38,9 @@ class _Timed:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Replace the clock that measures speeds."""
-    clock = _Clock()
+    clock = Clock()
     monkeypatch.setattr(time, "perf_counter", clock)
     return clock
 
@@ -58,7 +49,7 @@ def _exported(folder: Path) -> Exported:
     return Exported(folder, Facts(1, "some weights", "some@model/x/3", 3, "0" * 64, "2"))
 
 
-def test_a_batch_is_as_small_as_it_can_be_without_loss(clock: _Clock) -> None:
+def test_a_batch_is_as_small_as_it_can_be_without_loss(clock: Clock) -> None:
     """A single image is the best batch where larger ones gain nothing."""
     alone = speed.measure(_Timed(clock, 0.0, 0.01), _PIXELS)
     assert alone.chunk_images == 1
@@ -68,7 +59,7 @@ def test_a_batch_is_as_small_as_it_can_be_without_loss(clock: _Clock) -> None:
     assert together.images_per_second == pytest.approx(16 / 0.17)
 
 
-def test_a_slow_network_is_not_measured_for_minutes(clock: _Clock) -> None:
+def test_a_slow_network_is_not_measured_for_minutes(clock: Clock) -> None:
     """Larger batches are not tried once a call takes as long as a measurement."""
     slow = _Timed(clock, 0.0, 0.2)
     found = speed.measure(slow, _PIXELS)

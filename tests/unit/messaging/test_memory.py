@@ -12,19 +12,9 @@ from hypothesis import strategies as st
 from services.shared.errors import BrokerUnavailable, ConsumerLost
 from services.shared.messaging.broker import Delivery, Message, Queue
 from services.shared.messaging.memory import MemoryBroker
+from tests.support.clock import Clock
 
 QUEUE = Queue(name="work")
-
-
-class Clock:
-    """Returns a time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        """Return the seconds since the test began."""
-        return self.now
 
 
 async def _broker(*queues: Queue, clock: Clock | None = None, count: int = 0) -> MemoryBroker:
@@ -66,9 +56,9 @@ async def test_an_expired_message_is_never_delivered() -> None:
     clock, dead = Clock(), Queue(name="dead")
     queue = Queue(name="short", message_ttl_seconds=10.0, dead_letter_to="dead")
     broker = await _broker(dead, queue, clock=clock, count=1)
-    clock.now = 9.0
+    clock.now += 9
     await broker.publish(queue.name, Message("a.Type", b"1"))
-    clock.now = 10.0
+    clock.now += 1
     consumer = await broker.consume(queue, prefetch=16)
     assert _bodies(await consumer.take(16)) == [1]
     assert await broker.depth("dead") == 1

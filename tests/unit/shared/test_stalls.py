@@ -139,11 +139,11 @@ async def test_the_running_loop_beats() -> None:
         name = "simile_event_loop_lag_seconds_bucket"
         return registry.get_sample_value(name, {"le": most}) or 0.0
 
-    async with watched_loop(health, registry):
+    async with watched_loop(health, registry, beat_seconds=0.02):
         await asyncio.sleep(0)
-        time.sleep(0.7)  # noqa: ASYNC251 (the test blocks the loop)
+        time.sleep(0.15)  # noqa: ASYNC251 (the test blocks the loop)
         async with asyncio.timeout(20):
             while beats() < 2:
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.01)
         assert beats("0.1") < beats()
         assert not health.not_live()

@@ -17,6 +17,7 @@ from pytest_aiohttp.plugin import AiohttpClient
 
 from services.shared.telemetry import Telemetry, logs
 from services.shared.telemetry.health import Health, admin_app
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -182,13 +183,15 @@ def test_lines_of_an_ended_loop_do_not_delay_others(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stdout", written)
     logs.configure("info", "json")
 
-    async def observe(event: str, seconds: float) -> None:
+    async def log(event: str) -> None:
         structlog.get_logger("simile.test").info(event)
-        await asyncio.sleep(seconds)
 
-    asyncio.run(observe("first", 0))
-    asyncio.run(observe("second", 0.2))
-    assert "second" in written.flushed
+    async def log_and_wait(event: str) -> None:
+        await log(event)
+        await until(lambda: event in written.flushed)
+
+    asyncio.run(log("first"))
+    asyncio.run(log_and_wait("second"))
 
 
 @pytest.mark.usefixtures("_restored_logging")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from dataclasses import dataclass
 
 import pytest
 
@@ -16,32 +15,23 @@ from services.upload.search.admission_control import AdmissionControl
 from services.upload.search.deadlines import batch_deadline
 from services.upload.search.queries import QueryLimits
 from services.upload.search.reservations import Reservation
-
-
-@dataclass
-class _Clock:
-    """Returns a time that tests set."""
-
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture
-def clock() -> _Clock:
+def clock() -> Clock:
     """Return a clock at zero."""
-    return _Clock()
+    return Clock(0.0)
 
 
-def _admission(clock: _Clock, *, max_in_flight: int = 100, chance: float = 0.0) -> Admission:
+def _admission(clock: Clock, *, max_in_flight: int = 100, chance: float = 0.0) -> Admission:
     return Admission(
         max_in_flight=max_in_flight, deadline_seconds=5.0, clock=clock, chance=lambda: chance
     )
 
 
 def _serve(
-    admission: Admission, clock: _Clock, *, together: int, seconds: float, turns: int
+    admission: Admission, clock: Clock, *, together: int, seconds: float, turns: int
 ) -> None:
     """Serve queries in turns: `together` at a time, each of which takes `seconds`."""
     for _ in range(turns):
@@ -53,7 +43,7 @@ def _serve(
             one.__exit__(None, None, None)
 
 
-def test_at_first_only_the_setting_counts(clock: _Clock) -> None:
+def test_at_first_only_the_setting_counts(clock: Clock) -> None:
     """Without measurements, the setting alone limits the queries in flight."""
     admission = _admission(clock, max_in_flight=2)
     with admission.acquire_now(), admission.acquire_now():
@@ -63,14 +53,14 @@ def test_at_first_only_the_setting_counts(clock: _Clock) -> None:
     assert admission.in_flight == 0
 
 
-def test_no_more_are_admitted_than_can_be_answered_in_time(clock: _Clock) -> None:
+def test_no_more_are_admitted_than_can_be_answered_in_time(clock: Clock) -> None:
     """At 10 answers a second, 40 queries are admitted within 5 s, with a margin."""
     admission = _admission(clock)
     _serve(admission, clock, together=1, seconds=0.1, turns=50)
     assert admission.limit == 40
 
 
-def test_short_deadlines_are_refused_earlier(clock: _Clock) -> None:
+def test_short_deadlines_are_refused_earlier(clock: Clock) -> None:
     """At 10 answers a second, 8 queries in flight leave no room for a deadline of a second."""
     admission = _admission(clock)
     _serve(admission, clock, together=1, seconds=0.1, turns=50)
@@ -84,7 +74,7 @@ def test_short_deadlines_are_refused_earlier(clock: _Clock) -> None:
         pass
 
 
-def test_few_queries_do_not_lower_the_limit(clock: _Clock) -> None:
+def test_few_queries_do_not_lower_the_limit(clock: Clock) -> None:
     """Occasional queries say nothing about the rate, however long the pauses are."""
     admission = _admission(clock)
     for _ in range(100):
@@ -93,7 +83,7 @@ def test_few_queries_do_not_lower_the_limit(clock: _Clock) -> None:
     assert admission.limit == 100
 
 
-def test_the_limit_follows_the_speed_of_the_model(clock: _Clock) -> None:
+def test_the_limit_follows_the_speed_of_the_model(clock: Clock) -> None:
     """The limit falls when embedders become slow, and rises when they are fast again."""
     admission = _admission(clock)
     _serve(admission, clock, together=1, seconds=0.01, turns=100)
@@ -104,7 +94,7 @@ def test_the_limit_follows_the_speed_of_the_model(clock: _Clock) -> None:
     assert admission.limit == 100
 
 
-def test_missed_deadlines_lower_the_limit(clock: _Clock) -> None:
+def test_missed_deadlines_lower_the_limit(clock: Clock) -> None:
     """Missed deadlines lower the limit, but never so far that no answer could come."""
     admission = _admission(clock)
     _serve(admission, clock, together=1, seconds=0.01, turns=10)
@@ -113,7 +103,7 @@ def test_missed_deadlines_lower_the_limit(clock: _Clock) -> None:
     assert admission.limit == 4
 
 
-def test_an_error_does_not_count_as_an_answer(clock: _Clock) -> None:
+def test_an_error_does_not_count_as_an_answer(clock: Clock) -> None:
     """A refusal by the broker takes no time, and must not count as a fast answer."""
     admission = _admission(clock)
     _serve(admission, clock, together=1, seconds=0.5, turns=100)
@@ -124,7 +114,7 @@ def test_an_error_does_not_count_as_an_answer(clock: _Clock) -> None:
     assert admission.limit == before
 
 
-def test_retry_after_follows_the_queries_in_flight(clock: _Clock) -> None:
+def test_retry_after_follows_the_queries_in_flight(clock: Clock) -> None:
     """Retry-After is the time of the queries in flight, spread over the callers."""
     early, late = _admission(clock), _admission(clock, chance=1.0)
     for admission in (early, late):
@@ -138,7 +128,7 @@ def test_retry_after_follows_the_queries_in_flight(clock: _Clock) -> None:
     assert _admission(clock).retry_after_seconds == 1
 
 
-async def test_a_reserved_slot_is_taken_when_the_image_has_arrived(clock: _Clock) -> None:
+async def test_a_reserved_slot_is_taken_when_the_image_has_arrived(clock: Clock) -> None:
     """A reserved slot goes to no other query, and its own query is not refused after its image."""
     admission = _admission(clock, max_in_flight=1)
     with admission.reserve("one") as reservation:
@@ -149,7 +139,7 @@ async def test_a_reserved_slot_is_taken_when_the_image_has_arrived(clock: _Clock
     assert admission.in_flight == 0
 
 
-async def test_a_slow_image_keeps_its_slot_for_a_second(clock: _Clock) -> None:
+async def test_a_slow_image_keeps_its_slot_for_a_second(clock: Clock) -> None:
     """After a second another query gets the slot; the slow query takes the next free slot."""
     admission = _admission(clock, max_in_flight=1)
     with admission.reserve("slow") as slow:
@@ -163,7 +153,7 @@ async def test_a_slow_image_keeps_its_slot_for_a_second(clock: _Clock) -> None:
     assert admission.in_flight == 0
 
 
-def test_one_callers_images_reserve_at_most_a_quarter_of_the_slots(clock: _Clock) -> None:
+def test_one_callers_images_reserve_at_most_a_quarter_of_the_slots(clock: Clock) -> None:
     """However many images a caller begins to send, others find three quarters of the slots."""
     admission = _admission(clock, max_in_flight=8)
     with contextlib.ExitStack() as arriving:
@@ -173,7 +163,7 @@ def test_one_callers_images_reserve_at_most_a_quarter_of_the_slots(clock: _Clock
             pytest.fail("a query above the limit was admitted")
 
 
-async def test_waiting_queries_are_admitted_in_order_and_within_a_time(clock: _Clock) -> None:
+async def test_waiting_queries_are_admitted_in_order_and_within_a_time(clock: Clock) -> None:
     """Each query gets the next free slot, or is refused when its time is over."""
     admission = _admission(clock, max_in_flight=1)
     async with admission.acquire(Reservation(), 0):
@@ -190,7 +180,7 @@ async def test_waiting_queries_are_admitted_in_order_and_within_a_time(clock: _C
     assert (admission.waiting, admission.in_flight) == (0, 0)
 
 
-async def test_a_cancelled_wait_takes_no_slot(clock: _Clock) -> None:
+async def test_a_cancelled_wait_takes_no_slot(clock: Clock) -> None:
     """A cancelled wait is forgotten, even when its slot became free at that moment."""
     admission = _admission(clock, max_in_flight=1)
     async with admission.acquire(Reservation(), 0):
@@ -252,7 +242,7 @@ class _Entered:
         await asyncio.gather(*self._tasks)
 
 
-async def test_batches_together_use_half_of_the_slots(clock: _Clock) -> None:
+async def test_batches_together_use_half_of_the_slots(clock: Clock) -> None:
     """Single queries enter at once beside two batches, and the batches take turns."""
     admission = _admission(clock, max_in_flight=4)
     queries = _Entered(admission)
@@ -269,7 +259,7 @@ async def test_batches_together_use_half_of_the_slots(clock: _Clock) -> None:
     assert (admission.in_flight, admission.waiting) == (0, 0)
 
 
-async def test_single_queries_go_before_all_images_of_a_batch_but_one(clock: _Clock) -> None:
+async def test_single_queries_go_before_all_images_of_a_batch_but_one(clock: Clock) -> None:
     """Neither starves: a batch that has no slot gets the next one, and further slots are single."""
     admission = _admission(clock, max_in_flight=2)
     queries = _Entered(admission)
@@ -285,7 +275,7 @@ async def test_single_queries_go_before_all_images_of_a_batch_but_one(clock: _Cl
     assert (admission.in_flight, admission.waiting) == (0, 0)
 
 
-async def test_a_batch_gets_a_slot_however_few_there_are(clock: _Clock) -> None:
+async def test_a_batch_gets_a_slot_however_few_there_are(clock: Clock) -> None:
     """With a single slot an image at a time is let in."""
     queries = _Entered(_admission(clock, max_in_flight=1))
     queries.ask("a1", "a2", "a3")
@@ -295,7 +285,7 @@ async def test_a_batch_gets_a_slot_however_few_there_are(clock: _Clock) -> None:
     assert queries.names == ["a1", "a2", "a3"]
 
 
-async def test_an_image_of_a_batch_that_leaves_takes_no_slot(clock: _Clock) -> None:
+async def test_an_image_of_a_batch_that_leaves_takes_no_slot(clock: Clock) -> None:
     """A wait that is cancelled, or over, is forgotten; later images get the slot."""
     admission = _admission(clock, max_in_flight=1)
     async with admission.acquire(Reservation(batch="a"), 0):

@@ -54,8 +54,8 @@ class TestSlowHeads:
 
     @pytest.fixture
     def upload_settings(self) -> UploadSettings:
-        """Return settings with 0.3 s for a head and for a body."""
-        return UploadSettings(port=0, header_timeout_seconds=0.3, body_timeout_seconds=0.3)
+        """Return settings with 0.12 s for a head and for a body."""
+        return UploadSettings(port=0, header_timeout_seconds=0.12, body_timeout_seconds=0.12)
 
     @pytest.mark.parametrize("begin", [b"", b"GET / HTTP/1.1\r\n"])
     async def test_an_incomplete_head_is_given_up(self, api: Api, begin: bytes) -> None:
@@ -80,7 +80,7 @@ class TestSlowHeads:
         """An idle connection may stay, as proxies keep them; a new head is timed."""
         reader, writer = await _connect(api)
         request = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
-        for pause in (0, 0.5):
+        for pause in (0, 0.18):
             await asyncio.sleep(pause)
             writer.write(request)
             assert b" 200 " in await reader.readline()
@@ -94,7 +94,7 @@ class TestSlowHeads:
         """The time limit of the head does not affect the answer."""
         api.embedder.silent_after = 0
         asking = asyncio.create_task(api.search(PICTURE))
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.18)
         assert not asking.done()
         asking.cancel()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,16 +13,11 @@ import pytest
 from services.shared.telemetry.health import lasting
 from services.upload.http.listener import Listener
 from services.upload.settings import UploadSettings
+from tests.support.waiting import until
 from tests.unit.upload.conftest import Api, refused
 
 CONNECTIONS = 20
 REQUEST = b"GET /v1/collections HTTP/1.1\r\nHost: localhost\r\n\r\n"
-
-
-async def _until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def _unready(api: Api) -> bool:
@@ -43,7 +37,7 @@ async def test_connections_that_wait_at_the_stop_are_answered(api: Api) -> None:
     # Without an await, the event loop can't accept the connections before the stop.
     waiting = [socket.create_connection((host, int(port))) for _ in range(CONNECTIONS)]
     api.stop.set()
-    await _until(lambda: _unready(api))
+    await until(lambda: _unready(api))
     async with asyncio.timeout(20):
         heads = await asyncio.gather(*map(_answered, waiting))
     assert all(head.startswith(b"HTTP/1.1 200") for head in heads)
@@ -85,7 +79,7 @@ class TestLameDuck:
     async def test_callers_are_answered_as_before(self, api: Api, picture: bytes) -> None:
         """The replica is not ready, but answers a new connection, and closes the connection."""
         api.stop.set()
-        await _until(lambda: _unready(api))
+        await until(lambda: _unready(api))
         answer = await api.search(picture)
         assert answer.status == 200
         assert answer.headers["Connection"] == "close"
@@ -137,4 +131,4 @@ class TestBrokerAway:
         """Replies can't reach the replica, though the broker receives its messages."""
         _take_away(api, monkeypatch)
         api.broker.unblock()
-        await _until(lambda: "reply queue" in api.telemetry.health.not_ready())
+        await until(lambda: "reply queue" in api.telemetry.health.not_ready())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -13,13 +12,8 @@ import pytest
 from services.shared.lifecycle import cancel
 from services.shared.messaging import topology
 from services.upload.settings import UploadSettings
+from tests.support.waiting import until
 from tests.unit.upload.conftest import Api, form_of, refused
-
-
-async def _until(there: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not there():
-            await asyncio.sleep(0.005)
 
 
 def _count(api: Api, name: str, **labels: str) -> float:
@@ -87,13 +81,13 @@ async def test_a_caller_that_disconnects_is_forgotten(api: Api, picture: bytes) 
     """The query ends with the connection, and is counted with status 499."""
     api.embedder.ignoring.add(picture)
     asking = asyncio.create_task(api.search(picture))
-    await _until(lambda: _count(api, "in_flight_queries") == 1)
+    await until(lambda: _count(api, "in_flight_queries") == 1)
     while await api.broker.depth(topology.EMBED.name):
         await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
     await cancel(asking)
-    await _until(lambda: _count(api, "in_flight_queries") == 0)
-    await _until(lambda: _gone(api) == 1)
+    await until(lambda: _count(api, "in_flight_queries") == 0)
+    await until(lambda: _gone(api) == 1)
 
 
 async def test_a_caller_that_disconnects_during_its_body_is_forgotten(
@@ -106,9 +100,9 @@ async def test_a_caller_that_disconnects_during_its_body_is_forgotten(
         await asyncio.Event().wait()
 
     asking = asyncio.create_task(api.search(stuck()))
-    await _until(lambda: _count(api, "held_bytes") > 0)
+    await until(lambda: _count(api, "held_bytes") > 0)
     await cancel(asking)
-    await _until(lambda: _gone(api) == 1)
+    await until(lambda: _gone(api) == 1)
     assert _count(api, "arriving_bodies") == _count(api, "held_bytes") == 0
     assert api.embedder.embedded == []
     assert "Traceback" not in capsys.readouterr().out
@@ -139,9 +133,9 @@ class TestDraining:
                 yield picture[10:]
 
             asking = asyncio.create_task(session.post(f"{api.url}/v1/search", data=slow()))
-            await _until(lambda: _count(api, "arriving_bodies") == 1)
+            await until(lambda: _count(api, "arriving_bodies") == 1)
             api.stop.set()
-            await _until(lambda: "upload" in api.telemetry.health.not_ready())
+            await until(lambda: "upload" in api.telemetry.health.not_ready())
             async with asyncio.timeout(20), aiohttp.ClientSession() as another:
                 with pytest.raises(aiohttp.ClientConnectorError):
                     while True:
@@ -165,9 +159,9 @@ class TestDraining:
 
         headers = {"Content-Type": "multipart/form-data; boundary=x"}
         asking = asyncio.create_task(api.search(slow(), "/v1/search/batch", headers=headers))
-        await _until(lambda: _count(api, "arriving_bodies") == 1)
+        await until(lambda: _count(api, "arriving_bodies") == 1)
         api.stop.set()
-        await _until(lambda: "upload" in api.telemetry.health.not_ready())
+        await until(lambda: "upload" in api.telemetry.health.not_ready())
         held.set()
         answer = await asking
         assert answer.status == 200

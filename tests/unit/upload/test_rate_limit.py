@@ -9,19 +9,9 @@ import pytest
 from services.shared.errors import RateLimited
 from services.upload.security.rate_limit import RateLimit
 from services.upload.settings import UploadSettings
+from tests.support.clock import Clock
 from tests.support.pictures import plain_jpeg
 from tests.unit.upload.conftest import Api, form_of, refused
-
-
-class Clock:
-    """Returns a time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the time in seconds."""
-        return self.now
 
 
 def _taken(limit: RateLimit, caller: str) -> int:

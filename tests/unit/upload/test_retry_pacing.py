@@ -12,37 +12,29 @@ import pytest
 from aiohttp import web
 
 from services.upload.http.retry_pacing import RetryPacing
-
-
-class _Clock:
-    """Returns a time that tests set."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.support.clock import Clock
 
 
 @pytest.fixture
-def clock() -> _Clock:
+def clock() -> Clock:
     """Return a clock some time after the machine's start."""
-    return _Clock()
+    return Clock()
 
 
 def _waits(refusals: RetryPacing, count: int) -> list[float]:
     return [round(refusals.wait_seconds(), 6) for _ in range(count)]
 
 
-def _refusals(clock: _Clock) -> RetryPacing:
+def _refusals(clock: Clock) -> RetryPacing:
     return RetryPacing(lambda: None, per_second=10, burst=3, max_seconds=0.5, clock=clock)
 
 
-def test_a_burst_is_sent_at_once_and_the_rest_at_the_rate(clock: _Clock) -> None:
+def test_a_burst_is_sent_at_once_and_the_rest_at_the_rate(clock: Clock) -> None:
     """Three refusals are sent at once, then ten a second, none later than half a second."""
     assert _waits(_refusals(clock), 10) == [0, 0, 0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.5, 0.5]
 
 
-def test_occasional_refusals_never_wait(clock: _Clock) -> None:
+def test_occasional_refusals_never_wait(clock: Clock) -> None:
     """Callers that obey Retry-After are refused without a delay."""
     refusals = _refusals(clock)
     for _ in range(50):
@@ -50,7 +42,7 @@ def test_occasional_refusals_never_wait(clock: _Clock) -> None:
         assert refusals.wait_seconds() == 0
 
 
-def test_after_a_quiet_time_the_burst_is_full_again(clock: _Clock) -> None:
+def test_after_a_quiet_time_the_burst_is_full_again(clock: Clock) -> None:
     """The burst is as large as at first, and no larger."""
     refusals = _refusals(clock)
     _waits(refusals, 20)
