@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from services.searcher.build import version_writer
+from services.searcher.build.tuning import tune
 from services.searcher.settings import IndexSettings
 from services.shared.messaging import topology
 from services.shared.messaging.memory import MemoryBroker
@@ -16,8 +19,10 @@ from tests.support.fake_embedder import fake_embedder
 
 
 @pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Site]:
+async def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Site]:
     """Return a site with two labelled pictures and one without a label."""
+    # A child process for each Annoy file would take most of the tests' time.
+    monkeypatch.setattr(version_writer, "tune", partial(tune, in_children=False))
     broker = MemoryBroker()
     await broker.start(topology.ALL)
     async with fake_embedder(broker) as embedder:

@@ -77,6 +77,7 @@ def tune(
     progress: Progress,
     *,
     methods: Mapping[MethodName, Method] = METHODS,
+    in_children: bool = True,
 ) -> Tuned:
     """Choose a plan, and write its files beside `directory`/vectors.f32 (count, dimension).
 
@@ -91,6 +92,7 @@ def tune(
         dimension=dimension,
         settings=settings,
         progress=progress,
+        in_children=in_children,
     )
     tuner = _Tuner(workspace, methods)
     tuner.try_methods()

@@ -212,7 +212,7 @@ def test_a_collection_is_deleted_after_a_yes(volume: Volume) -> None:
 
 
 def test_a_deletion_without_a_terminal_needs_yes(volume: Volume) -> None:
-    """Where nobody answers, the error names the option."""
+    """The error names the option when no server answers."""
     result = _run("index", "delete", "pets")
     assert result.exit_code == 2
     assert "--yes" in result.stderr

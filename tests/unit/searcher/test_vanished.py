@@ -129,7 +129,7 @@ async def test_vectors_of_every_kept_version_are_used(full: Site) -> None:
     embedded = len(full.embedder.embedded)
     report = await full.build()
     assert (report.manifest.count, report.embedded) == (24, 0)
-    # An embedder is asked for its model by one image.
+    # An image asks an embedder for its model.
     assert len(full.embedder.embedded) == embedded + 1
 
 
@@ -176,7 +176,7 @@ def test_the_bound_is_a_share(count: int, share: float, *, stops: bool) -> None:
 
 
 async def test_a_damaged_catalogue_is_no_loss(full: Site) -> None:
-    """Nothing can be compared: the build goes on, and replaces the damaged version."""
+    """The build replaces a damaged version, with which no file can be compared."""
     first = await full.build()
     items = full.volume.directory(NAME, first.manifest.version) / "items.sqlite"
     items.chmod(0o644)

@@ -264,7 +264,7 @@ async def test_a_part_with_a_coding_is_refused(api: Api, path: str, kind: str) -
 
 
 async def test_a_part_without_an_effective_coding_is_accepted(api: Api) -> None:
-    """Some clients declare binary, 8bit or 7bit."""
+    """Clients declare binary, 8bit or 7bit."""
     for coding in ("binary", "8bit", "7BIT"):
         head = b'--x\r\nContent-Disposition: form-data; name="image"\r\n'
         head += b"Content-Transfer-Encoding: " + coding.encode() + b"\r\n\r\n"

@@ -227,7 +227,7 @@ class TestLargeImages:
         assert api.embedder.embedded == [large]
 
     async def test_as_large_an_image_as_a_body_may_be_is_accepted(self, api: Api) -> None:
-        """Base64 makes a body larger; the limit is that of the image. One byte more is refused."""
+        """Base64 makes a body larger, but the limit is that of the image, to the byte."""
         start, limit = plain_jpeg((3, 2, 1)), 15 * 2**20
         most = start + bytes(limit - len(start))
         data = {"image": f"data:image/jpeg;base64,{base64.b64encode(most).decode()}"}

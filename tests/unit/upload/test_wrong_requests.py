@@ -50,7 +50,7 @@ async def test_a_file_in_another_field_is_pointed_to_its_own(
 
 
 async def test_an_image_without_a_file_name_is_recognised_too(api: Api) -> None:
-    """Some libraries send the bytes with a type and without a name."""
+    """HTTP libraries may send the bytes with a type and without a name."""
     answer = await api.ask("POST", SEARCH, data=_with_file("photo", None, "image/jpeg"))
     assert "is called 'image', not 'photo'" in _detail(answer)
 
