@@ -114,18 +114,24 @@ def is_given(context: click.Context, name: str) -> bool:
 
 
 def require_with(context: click.Context, needed: str, *names: str) -> None:
-    """Raise UsageError for a given option that has no effect without the option `needed`.
+    """Raise UsageError for a given option that has no effect without the parameter `needed`.
 
     Args:
         context: of the command.
         needed: the name of the parameter that the others need.
-        names: the names of parameters.
+        names: the names of options.
     """
-    options = {option.name: max(option.opts, key=len) for option in context.command.params}
+    shown = {one.name: _shown(one) for one in context.command.params}
     for name in names:
         if is_given(context, name) and not context.params[needed]:
-            message = f"{options[name]} has no effect without {options[needed]}: add it"
+            message = f"{shown[name]} has no effect without {shown[needed]}: add it"
             raise click.UsageError(message, context)
+
+
+def _shown(parameter: click.Parameter) -> str:
+    """Return an option as it is written, or the name of an argument as in the usage line."""
+    longest = max(parameter.opts, key=len)
+    return longest if isinstance(parameter, click.Option) else longest.upper()
 
 
 class ImagesFolder(click.Path):

@@ -93,6 +93,7 @@ def up(
     and warnings are printed; elsewhere the log is printed as JSON.
     """
     require_with(context, "processes", "embedders", "searchers")
+    require_with(context, "images", "watch", *folder_flags)
     from services.local import folder_watch
     from services.local.first_query import require_key
     from services.local.source import source_of

@@ -33,6 +33,7 @@ from services.cli.options import (
     json_option,
     optional_version_argument,
     require_folder,
+    require_with,
     root_option,
     volume_of,
 )
@@ -75,8 +76,10 @@ for command in (activate, delete, duplicates, evaluate, explain, export, rollbac
 @folder_options
 @root_option
 @click.option("--amqp-url", help="RabbitMQ (SIMILE_AMQP_URL); without: in memory.")
+@click.pass_context
 @lifecycle.exit_on_error
 def build(
+    context: click.Context,
     *,
     folder: Path | None,
     collection: str | None,
@@ -93,6 +96,7 @@ def build(
     and takes the fastest one that reaches the recall. Run the command again after an interruption:
     it continues where it stopped.
     """
+    require_with(context, "folder", *folder_flags)
     import asyncio
 
     from services.local import up as local

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import click
@@ -86,9 +86,16 @@ def result_table(answers: Sequence[Answer], title: str | None, *, attributes: bo
     table = new_table("", *(Column(name, overflow="fold") for name in cells), title=title)
     for rank, neighbor in enumerate(neighbors, start=1):
         add_row(table, str(rank), *(cell(neighbor) for cell in cells.values()))
-    if answers[-1]["next_cursor"] is not None:
-        table.caption = f"{len(neighbors)} of {answers[-1]['matching']}"
+    table.caption = ", ".join(_captions(answers, len(neighbors))) or None
     return table
+
+
+def _captions(answers: Sequence[Answer], shown: int) -> Iterator[str]:
+    """Yield what the rows do not show: results that are left, and that none is close."""
+    if answers[-1]["next_cursor"] is not None:
+        yield f"{shown} of {answers[-1]['matching']}"
+    if answers[0].get("no_close_match"):
+        yield "no close match"
 
 
 def _attributes(neighbor: Answer) -> str:

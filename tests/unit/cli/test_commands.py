@@ -190,6 +190,9 @@ def test_a_sheet_that_is_asked_for_is_drawn_beside_json(volume: Volume) -> None:
     [
         ("up --embedders 2", "--embedders has no effect without --processes"),
         ("up --searchers 1", "--searchers has no effect without --processes"),
+        ("up --watch", "--watch has no effect without --images"),
+        ("up --allow-missing", "--allow-missing has no effect without --images"),
+        ("index build --follow-symlinks", "--follow-symlinks has no effect without FOLDER"),
         ("index verify pets 20260729T101112Z-0123abcd --all", "not both"),
         ("quarantine drop --all x", "or --all"),
     ],

@@ -14,6 +14,7 @@ from aiohttp.test_utils import TestServer
 from click.testing import CliRunner, Result
 
 from services.cli.main import main
+from services.cli.query.output import result_table
 from services.cli.query.parameters import IMAGE_URL, option_name, option_parameters
 from services.shared.contracts import Box, Filter
 from services.shared.contracts.parameters import Parameter, Route, of_route
@@ -94,6 +95,17 @@ async def test_the_table_names_the_file_of_each_neighbour(api: Api, files: list[
     result = await _query(api, files[0], "-k", "2")
     assert "image-1.jpg" not in result.stdout
     assert api.items[1].item_id in result.stdout
+
+
+@pytest.mark.parametrize("distant", [True, False])
+def test_the_table_shows_that_no_result_is_close(*, distant: bool) -> None:
+    """The caption has it beside the number of results, in an answer that says so."""
+    neighbor = {"similarity": 0.3, "label": "cat", "item_id": "1", "duplicates": []}
+    answer = {
+        "neighbors": [neighbor], "next_cursor": "x", "matching": 9, "no_close_match": distant,
+    }  # fmt: skip
+    caption = result_table([answer], None, attributes=False).caption
+    assert caption == ("1 of 9, no close match" if distant else "1 of 9")
 
 
 async def test_pages_go_on_where_the_one_before_ended(api: Api, files: list[str]) -> None:
