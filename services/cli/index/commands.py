@@ -80,6 +80,7 @@ for command in (activate, delete, duplicates, evaluate, explain, export, rollbac
 @lifecycle.exit_on_error
 def build(
     context: click.Context,
+    /,
     *,
     folder: Path | None,
     collection: str | None,
