@@ -94,7 +94,9 @@ def _captions(answers: Sequence[Answer], shown: int) -> Iterator[str]:
     """Yield what the rows do not show: results that are left, and that none is close."""
     if answers[-1]["next_cursor"] is not None:
         yield f"{shown} of {answers[-1]['matching']}"
-    if answers[0].get("no_close_match"):
+    if not shown:
+        yield "no results"
+    elif answers[0].get("no_close_match"):
         yield "no close match"
 
 

@@ -23,9 +23,10 @@ def for_command_line(error: SimileError, url: str) -> SimileError:
 def reworded(code: str, detail: str, url: str) -> str:
     """Return the detail of an error with options for parameters, and URLs for routes."""
     if code == UrlNotAllowed.code:
+        reason = detail.partition(";")[0].replace(IMAGE_URL, "URLs")
         return (
-            f"the Simile at {url} does not fetch this address ({detail.replace(IMAGE_URL, 'URLs')}"
-            "): send the image itself, as in `curl --location URL | simile query -`"
+            f"the Simile at {url} does not fetch this address ({reason}): send the image itself, "
+            "as in `curl --location URL | simile query -`"
         )
     words = _IN_URL.sub(lambda found: option_name(found[1]), detail)
     words = _ROUTE.sub(lambda found: f"{url}{found[1]}", words)
