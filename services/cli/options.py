@@ -104,6 +104,7 @@ def confirm(question: str, *, yes: bool) -> None:
     except click.Abort:
         if sys.stdin.isatty():
             raise
+        click.echo(err=True)  # ends the line of the question
         message = f"{question} Give --yes where no terminal can confirm it"
         raise click.UsageError(message) from None
 
