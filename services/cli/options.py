@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from services.cli.tables import echo
 from services.clients.api import DEFAULT_URL, simile_url
 from services.shared.errors import InvalidSettings, SimileError
 from services.shared.settings import SharedSettings, load
@@ -104,7 +105,7 @@ def confirm(question: str, *, yes: bool) -> None:
     except click.Abort:
         if sys.stdin.isatty():
             raise
-        click.echo(err=True)  # ends the line of the question
+        echo("", err=True)  # ends the line of the question
         message = f"{question} Give --yes where no terminal can confirm it"
         raise click.UsageError(message) from None
 
