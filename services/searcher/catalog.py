@@ -189,7 +189,7 @@ class Catalog:
 
     @property
     def _room_bytes(self) -> float:
-        """The size of an index that fits beside the open ones; below 0 where they are too many."""
+        """The bytes left for another index beside the open ones; below 0 if they are too many."""
         return math.inf if self._memory_bytes is None else self._memory_bytes - self.mapped_bytes
 
     def _close_unused(self, newest: str) -> None:

@@ -230,7 +230,7 @@ class QueryConsumer:
             delivery.reject(requeue=True)
 
     def _queries(self, delivery: Delivery, message: Embeddings) -> list[VectorQuery]:
-        """The message's queries whose deadline is not over."""
+        """Return the message's queries whose deadline is not over."""
         if delivery.redelivered:
             self._metrics.redelivered.inc()
         now = time.time_ns() // 1_000_000

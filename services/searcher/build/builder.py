@@ -164,7 +164,7 @@ class _Build:
         return report
 
     def _read_all(self) -> None:
-        """In a thread: every file's hash and header. Raises ImagesMissing where many are gone."""
+        """Read every file's hash and header, in a thread. Raises ImagesMissing where many are gone."""
         total = list_images(self._images, self._journal)
         self._kept.forget_other_folder(self._request.folder)
         read_all(self._images, self._journal, self._limits, self._progress, total)
@@ -232,7 +232,7 @@ class _Build:
         return embedded.model_id
 
     def _publish(self, model_id: str) -> Manifest:
-        """In a thread: write every file of the new version, publish and activate it."""
+        """Write every file of the new version, publish and activate it; in a thread."""
         building = self._volume.home(self._request.collection) / BUILDING
         try:
             staging, manifest = write_version(

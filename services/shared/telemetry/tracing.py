@@ -136,7 +136,7 @@ def sound(traceparent: str) -> bool:
 
 
 def trace_id(traceparent: str) -> str:
-    """Its trace's id; empty without one."""
+    """Return the id of its trace; empty without one."""
     return traceparent[3:35]
 
 

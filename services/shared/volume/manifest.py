@@ -135,7 +135,7 @@ class Manifest:
     metric: str = "angular"
 
     def to_json(self) -> str:
-        """The manifest's text."""
+        """Return the manifest's text."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
 
     @property
@@ -145,7 +145,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
-        """The manifest of that text. Raises IndexCorrupt when it isn't one of this format."""
+        """Parse a manifest. Raises IndexCorrupt for text of another format."""
         try:
             raw: dict[str, Any] = read_json(text)
             if raw["format"] != FORMAT:

@@ -37,7 +37,7 @@ class BuildLimits:
 
     @classmethod
     def of(cls, settings: IndexSettings, shared: SharedSettings) -> Self:
-        """The limits of these settings; a build's are never narrower than callers'."""
+        """Return the limits of these settings; a build's are never narrower than callers'."""
         sent = shared.image_limits
         read = Limits(
             max(settings.image_max_bytes, sent.max_bytes),
@@ -61,11 +61,11 @@ def probe(image: bytes, limits: Limits) -> Probe:
 
 
 def named(error: SimileError) -> SimileError:
-    """The error of a limit, with the setting that lets the image in."""
+    """Return the error of a limit, with the setting that admits the image."""
     return type(error)(f"{error}; raise {_SETTINGS[type(error)]} to let it in")
 
 
 def for_jpeg(limits: Limits) -> Limits:
-    """The limits on the pixels that a JPEG holds, of those on the pixels that are decoded."""
+    """Convert limits on decoded pixels to limits on the pixels that a JPEG has."""
     pixels = min(_JPEG_FRACTION * limits.max_pixels, max(_MAX_JPEG_PIXELS, limits.max_pixels))
     return replace(limits, max_pixels=pixels)

@@ -35,7 +35,7 @@ def fits(size: int, known: Probe, limits: Limits) -> bool:
 
 
 def fitted(image: bytes, limits: BuildLimits, model_id: str, known: Probe | None = None) -> bytes:
-    """The image, or where it is too large for the embedders one of which a model sees the same.
+    """Return the image, or a smaller one with the same model input if it is too large to send.
 
     A photograph gives the same input to the bit. Other pictures that do not fit without loss are
     averaged down as little as makes them fit. known: the image's probe, where it was made before.
@@ -61,7 +61,7 @@ class Fitter:
         self._one_large = asyncio.Lock()
 
     async def image(self, content: Content, model_id: str | None, embedder: BulkEmbedder) -> bytes:
-        """The content's bytes as the embedders take them; they say their model where it is None.
+        """Return the content's bytes for the embedders, which name their model if it is None.
 
         Raises OSError, SimileError.
         """
@@ -85,7 +85,7 @@ class Fitter:
 
 
 def small_picture() -> bytes:
-    """A picture that every embedder takes: its answer names the model."""
+    """Return a picture that every embedder accepts, to learn the model from its answer."""
     return _bitmap(Image.linear_gradient("L").convert("RGB"))
 
 

@@ -116,7 +116,7 @@ def _attributes(header: _Header, cells: Sequence[str]) -> Mapping[str, str]:
 
 
 def _read_header(listing: Path, lines: TextIO) -> _Header:
-    """The header, by the first delimiter that gives a column path. Raises BuildFailed."""
+    """Return the header, split by the first delimiter that gives a column path. Raises BuildFailed."""
     text, count = _first_line(lines)
     delimiters: Sequence[str] = _DELIMITERS
     if text.lower().startswith(_SEPARATOR_HINT):
@@ -139,7 +139,7 @@ def _read_header(listing: Path, lines: TextIO) -> _Header:
 
 
 def _first_line(lines: TextIO) -> tuple[str, int]:
-    """The first line that is not blank, or nothing; and how many lines were read for it."""
+    """Return the first line that is not blank, or nothing, and the number of lines read."""
     count = 0
     while line := lines.readline():
         count += 1
@@ -149,7 +149,7 @@ def _first_line(lines: TextIO) -> tuple[str, int]:
 
 
 def _column(listing: Path, names: Sequence[str], wanted: str) -> int | None:
-    """The column of that name, in any case where none has it exactly. Raises BuildFailed."""
+    """Return the column of that name, ignoring case if none matches exactly. Raises BuildFailed."""
     if wanted in names:
         return names.index(wanted)
     alike = [number for number, name in enumerate(names) if name.casefold() == wanted]
@@ -185,7 +185,7 @@ def _encoding(listing: Path) -> str:
 
 
 def _first_undecodable(listing: Path) -> str | None:
-    """Where the first bytes are that are not UTF-8, and what is around them."""
+    """Describe the place of the first bytes that are not UTF-8."""
     with listing.open("rb") as raw:
         for number, line in enumerate(raw, start=1):
             try:
@@ -197,7 +197,7 @@ def _first_undecodable(listing: Path) -> str | None:
 
 
 def _as_on_disk(folder: Path, path: str) -> str:
-    """The path, or where nothing has it, what does: with slashes, or its accents composed.
+    """Return the path as it is on the disk: with slashes, or with composed accents.
 
     Windows writes backslashes; macOS writes an accent as a character of its own.
     """
