@@ -164,7 +164,7 @@ class _Build:
         return report
 
     def _read_all(self) -> None:
-        """Read every file's hash and header, in a thread. Raises ImagesMissing where many are gone."""
+        """Read all files, in a thread. Raises ImagesMissing if many are gone."""
         total = list_images(self._images, self._journal)
         self._kept.forget_other_folder(self._request.folder)
         read_all(self._images, self._journal, self._limits, self._progress, total)

@@ -116,7 +116,7 @@ def _attributes(header: _Header, cells: Sequence[str]) -> Mapping[str, str]:
 
 
 def _read_header(listing: Path, lines: TextIO) -> _Header:
-    """Return the header, split by the first delimiter that gives a column path. Raises BuildFailed."""
+    """Return the header, by the first delimiter that gives a column path. Raises BuildFailed."""
     text, count = _first_line(lines)
     delimiters: Sequence[str] = _DELIMITERS
     if text.lower().startswith(_SEPARATOR_HINT):
