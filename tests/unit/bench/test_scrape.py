@@ -70,7 +70,7 @@ def test_a_process_of_all_services_is_none_of_them() -> None:
 
 
 def test_a_process_that_does_not_report_its_cpu_is_left_out() -> None:
-    """Its CPU is unknown instead of zero, since some systems can't report it."""
+    """The CPU of such a process is unknown instead of zero."""
     spent = scrape.spent({A: upload_text()}, {A: upload_text()})
     assert spent.cpu_seconds == {}
     assert spent.of_service("upload") is None

@@ -248,7 +248,7 @@ async def test_a_folder_that_is_lost_in_the_middle_publishes_nothing(
 
 
 async def test_a_file_that_changes_while_it_is_read_is_reported(site: Site) -> None:
-    """Its bytes differ from those that were hashed, and the next run takes the file."""
+    """The file whose bytes differ from the hashed ones fails, and the next run takes it."""
     changing = site.folder / "red" / "one.jpg"
     site.draw("red/zero.jpg", 7)
     progress = _Meanwhile("embedding", lambda: site.draw("red/one.jpg", 8))

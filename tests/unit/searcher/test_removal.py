@@ -65,7 +65,7 @@ def test_a_collection_that_is_being_built_is_not_deleted(volume: Volume) -> None
 def test_a_build_that_begins_meanwhile_does_not_go_on_in_a_deleted_folder(
     volume: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its lock is a file that is gone: it ends with an error instead of losing its work."""
+    """A build whose lock file is gone ends with an error instead of losing its work."""
     home = volume.home("birds")
 
     def deletes_first(_handle: object, _operation: int) -> None:

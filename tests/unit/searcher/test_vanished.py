@@ -134,7 +134,7 @@ async def test_vectors_of_every_kept_version_are_used(full: Site) -> None:
 
 
 async def test_a_damaged_old_version_is_not_used(full: Site) -> None:
-    """Its vectors can't be trusted: the picture is embedded again."""
+    """The build embeds a picture again if only a damaged version has the vector."""
     full.settings = full.settings.model_copy(update={"max_missing": 1.0})
     first = await full.build()
     shutil.move(full.folder / "three.jpg", full.folder.with_name("away.jpg"))
