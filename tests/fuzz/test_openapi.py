@@ -5,6 +5,7 @@ No answer is a 5xx, and each has a status, headers, type and body as described.
 
 from __future__ import annotations
 
+import base64
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from tests.support.threaded import threaded
 from tests.unit.upload.conftest import OPENAPI, running_api
 
 AnyCase = schemathesis.Case[Any]
+
+IN_PLACE = {"image_url", "vector"}
+"""Members that take the place of an image."""
 
 PICTURE = plain_jpeg((40, 80, 160))
 
@@ -42,6 +46,9 @@ def _with_contents(described: dict[str, Any]) -> dict[str, Any]:
 
 
 SCHEMA = schemathesis.openapi.from_dict(_with_contents(OPENAPI))
+
+# The server runs in a thread of this process: its use of `random` is not that of a strategy.
+pytestmark = pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 
 # Derandomized: a failure must come from the change under test.
 BOUNDED = settings(
@@ -99,7 +106,9 @@ def test_anything(case: AnyCase, served: Served) -> None:
     _with_long_timeout(case)
     # Unknown headers are allowed: proxies add theirs.
     invented = "x-schemathesis-unknown-property" in (case.headers or {})
-    case.call_and_validate(base_url=served.url, checks=POSITIVE if invented else CHECKS)
+    # A member of a JSON body may be a text, as in a form, or null.
+    lenient = invented or case.media_type == "application/json"
+    case.call_and_validate(base_url=served.url, checks=POSITIVE if lenient else CHECKS)
 
 
 @SCHEMA.include(path_regex="^/v1/(search|embed|items|collections/)").parametrize()
@@ -115,6 +124,11 @@ def test_existing_names(case: AnyCase, served: Served) -> None:
         several = isinstance(case.body.get("image"), list)
         body: dict[str, Any] = case.body
         body["image"] = [PICTURE] if several else PICTURE
+    elif case.media_type == "application/json":
+        if isinstance(case.body, dict):
+            given: dict[str, Any] = case.body
+            kept = {name: one for name, one in given.items() if name not in IN_PLACE}
+            case.body = {**kept, "image": base64.b64encode(PICTURE).decode()}
     elif case.media_type is not None:
         case.body = PICTURE
     case.call_and_validate(base_url=served.url, checks=POSITIVE)
