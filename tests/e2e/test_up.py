@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from services.shared.lifecycle import ExitCode
+from simile_client import AsyncSimile, Simile
 from tests.support.rabbitmq import Node
 from tests.support.running import START_SECONDS, Process, log_lines, simile_up, start
 from tests.support.waiting import until
@@ -27,15 +28,18 @@ async def test_up_without_images_draws_a_sample_and_answers(root: Path) -> None:
     """Without images `up` draws a sample, builds its index and answers with neighbours."""
     log = root / "first.log"
     with simile_up(log, "--root", str(root)) as (url, _):
-        async with aiohttp.ClientSession() as session:
-            collections = await (await session.get(f"{url}/v1/collections")).json()
-            assert [entry["name"] for entry in collections["collections"]] == ["sample"]
-            sample = await (await session.get(f"{url}/v1/collections/sample/sample")).json()
-            item = sample["items"][0]
-            image = await (await session.get(f"{url}{item['image_url']}")).read()
-            answer = await (await session.post(f"{url}/v1/search", data=image)).json()
-    assert answer["neighbors"][0]["item_id"] == item["item_id"]
-    assert len(answer["neighbors"]) == 10
+        async with AsyncSimile(url) as simile:
+            collections = await simile.collections()
+            assert [entry.name for entry in collections.collections] == ["sample"]
+            item = (await simile.sample("sample")).items[0]
+            image = await simile.image("sample", item.item_id)
+            answer = await simile.search(image)
+            vector = (await simile.embed(image)).vector
+            pages = [page async for page in simile.items_pages("sample", limit=50)]
+            assert (await simile.search_vector(vector)).neighbors[0].item_id == item.item_id
+    assert sum(len(page.items) for page in pages) == pages[0].matching
+    assert answer.neighbors[0].item_id == item.item_id
+    assert len(answer.neighbors) == 10
     assert any(line.get("action") == BUILT for line in log_lines(log))
 
 
@@ -43,9 +47,8 @@ async def test_up_again_reuses_the_index(root: Path) -> None:
     """A second start embeds no image and publishes no version."""
     versions = sorted(path.name for path in (root / "sample" / "versions").iterdir())
     with simile_up(root / "second.log", "--root", str(root)) as (url, process):
-        async with aiohttp.ClientSession() as session:
-            answer = await (await session.get(f"{url}/v1/collections/sample")).json()
-        assert answer["index_version"] == versions[-1]
+        with Simile(url) as simile:
+            assert simile.collection("sample").index_version == versions[-1]
         code = process.stop()
     assert code == 0
     assert sorted(path.name for path in (root / "sample" / "versions").iterdir()) == versions
