@@ -143,6 +143,9 @@ async def test_items_are_found_shown_and_searched_by(api: Api, client: Client) -
     stored = (api.images / api.items[4].path).read_bytes()
     assert await client.call("image", "birds", item_id) == stored
     assert (await client.call("thumbnail", "birds", item_id)).startswith(b"\xff\xd8")
+    large = await client.call("thumbnail", "birds", item_id, size=640)
+    assert large.startswith(b"\xff\xd8")
+    assert await client.call("preview", PICTURES[0]) == PICTURES[0]
     found = await client.call("similar", "birds", item_id, k=3, filter=Filter(label="crow"))
     assert len(found.neighbors) == 3
     pages = await client.call("similar_pages", "birds", item_id, k=10)

@@ -48,7 +48,8 @@ def test_the_classes_have_the_names_of_the_schemas(models: ModuleType) -> None:
     """Every schema is a class, and no class has a made-up name such as BatchResult1."""
     text = Path(str(models.__file__)).read_text()
     made = set(re.findall(r"^class (\w+)", text, re.MULTILINE))
-    assert made == set(OPENAPI["components"]["schemas"])
+    assert made >= set(OPENAPI["components"]["schemas"])
+    assert [name for name in made if name[-1].isdigit()] == []
 
 
 @pytest.mark.parametrize(("name", "example"), EXAMPLES)

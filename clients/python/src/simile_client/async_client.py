@@ -177,9 +177,13 @@ class AsyncSimile:
         """Return the bytes of an item's image file."""
         return await self.send(calls.image(collection, item_id))
 
-    async def thumbnail(self, collection: str, item_id: str) -> bytes:
-        """Return a small JPEG of an item."""
-        return await self.send(calls.thumbnail(collection, item_id))
+    async def thumbnail(self, collection: str, item_id: str, size: int | None = None) -> bytes:
+        """Return a JPEG of an item, with its longest side of 320, 640, 1280 or 2048 pixels."""
+        return await self.send(calls.thumbnail(collection, item_id, size))
+
+    async def preview(self, image: Image, size: int | None = None) -> bytes:
+        """Return an image in a format that browsers show; sizes as of `thumbnail`."""
+        return await self.send(calls.preview(image, size))
 
     async def status(self) -> Status:
         """Return the state of a replica and of its last minutes; a key needs the scope admin."""

@@ -169,9 +169,15 @@ def image(collection: str, item_id: str) -> Call[bytes]:
     return Call(f"{_item(collection, item_id)}/image", _content)
 
 
-def thumbnail(collection: str, item_id: str) -> Call[bytes]:
+def thumbnail(collection: str, item_id: str, size: int | None) -> Call[bytes]:
     """GET /v1/items/{collection}/{item_id}/thumbnail."""
-    return Call(f"{_item(collection, item_id)}/thumbnail", _content)
+    path = f"{_item(collection, item_id)}/thumbnail"
+    return Call(path, _content, parameters({"size": size}))
+
+
+def preview(image: Image, size: int | None) -> Call[bytes]:
+    """POST /v1/preview."""
+    return Call("/v1/preview", _content, parameters({"size": size}), [Upload.of(image)])
 
 
 def status() -> Call[Status]:

@@ -173,9 +173,13 @@ class Simile:
         """Return the bytes of an item's image file."""
         return self.send(calls.image(collection, item_id))
 
-    def thumbnail(self, collection: str, item_id: str) -> bytes:
-        """Return a small JPEG of an item."""
-        return self.send(calls.thumbnail(collection, item_id))
+    def thumbnail(self, collection: str, item_id: str, size: int | None = None) -> bytes:
+        """Return a JPEG of an item, with its longest side of 320, 640, 1280 or 2048 pixels."""
+        return self.send(calls.thumbnail(collection, item_id, size))
+
+    def preview(self, image: Image, size: int | None = None) -> bytes:
+        """Return an image in a format that browsers show; sizes as of `thumbnail`."""
+        return self.send(calls.preview(image, size))
 
     def status(self) -> Status:
         """Return the state of a replica and of its last minutes; a key needs the scope admin."""
