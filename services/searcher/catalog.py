@@ -143,22 +143,22 @@ class Catalog:
     async def _refresh_one(self, collection: str, *, wanted: bool) -> None:
         """Bring a collection up to date; `wanted`: for a query, so others are closed for it."""
         finder = self._open.get(collection)
-        opened = None if finder is None else finder.index
-        room = self._room_bytes if opened is None and not wanted else math.inf
+        answering = None if finder is None else finder.index.manifest.version
+        room = self._room_bytes if finder is None and not wanted else math.inf
 
         def admits(manifest: Manifest) -> bool:
             return manifest.bytes <= room
 
         try:
             index = await asyncio.to_thread(
-                self._versions.newest, collection, opened, admits=admits
+                self._versions.newer, collection, answering, admits=admits
             )
         except (NoIndex, UnknownCollection):
             return  # removed a moment ago: the next refresh closes it
         self._show_refusal(collection)
-        if index is not None and index is not opened:
+        if index is not None:
             self._install(collection, Finder(index))
-        elif index is None and collection not in self._versions.refused:
+        elif answering is None and collection not in self._versions.refused:
             self._closed.add(collection)
             self._note_emptiness()
 

@@ -218,20 +218,22 @@ class CollectionReader:
         self._names.require_served(name)
         opened = self._opened.get(name)
         try:
-            newest = self._versions.newest(name, opened, retry=opened is None)
+            answering = None if opened is None else opened.manifest.version
+            newer = self._versions.newer(name, answering, retry=opened is None)
         except NoIndex as error:
             self._opened.pop(name, None)
             raise self._names.explained(name, error) from error
         except UnknownCollection:
             self._opened.pop(name, None)
             raise
-        if newest is None:
+        if newer is not None:
+            self._opened[name] = newer
+            return newer
+        if opened is None:
             reason = self._versions.reason(name)
             message = f"the active index of {name!r} can't be read: {reason}"
             raise NoIndex(message)
-        if newest is not opened:
-            self._opened[name] = newest
-        return newest
+        return opened
 
     def _open(self, name: str, version: str) -> OpenCollection:
         """Open a version, and check the sizes of its files. Raises IndexCorrupt.

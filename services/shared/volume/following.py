@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import structlog
 
@@ -15,15 +15,8 @@ from services.shared.volume.volume import Volume
 _log = structlog.get_logger(__name__)
 
 
-class OpenVersion(Protocol):
-    """Holds a version open for reading."""
-
-    @property
-    def manifest(self) -> Manifest:
-        """The manifest of the version."""
-
-
-V = TypeVar("V", bound=OpenVersion)
+V = TypeVar("V")
+"""A version that is open for reading."""
 
 
 class _Refusal(NamedTuple):
@@ -69,24 +62,26 @@ class Following(Generic[V]):
         refusal = self._refusals.get(collection)
         return "" if refusal is None else refusal.reason
 
-    def newest(
+    def newer(
         self,
         collection: str,
-        opened: V | None,
+        answering: str | None,
         *,
         admits: Callable[[Manifest], bool] = lambda _manifest: True,
         retry: bool = False,
     ) -> V | None:
-        """Return the active version, and open it where it is not open yet. Blocking.
+        """Open the active version where it is not open yet. Blocking.
 
         Args:
             collection: the collection's name.
-            opened: the version that is open now.
+            answering: the version that is open now; only its name, since the thread that runs
+                this could hold the version itself a moment longer than its last user.
             admits: returns whether a new version with this manifest is opened.
             retry: a refused version is tried again, since it may have been repaired.
 
         Returns:
-            The active version, or `opened` where that is refused or not admitted.
+            The new version; None where the open one is active, or the active one is refused or
+            not admitted.
 
         Raises:
             NoIndex: no version is active.
@@ -96,38 +91,42 @@ class Following(Generic[V]):
         try:
             version = self._volume.active(collection)
         except IndexCorrupt as error:
-            self.refuse(collection, "", error, answering=opened)
-            return opened
-        if opened is not None and opened.manifest.version == version:
+            self.refuse(collection, "", error, answering=answering)
+            return None
+        if answering == version:
             self.forget(collection)
-            return opened
+            return None
         refusal = self._refusals.get(collection)
         if refusal is not None and refusal.version == version and not retry:
-            return opened
-        return self._newer(collection, version, opened, admits)
+            return None
+        return self._opened(collection, version, answering, admits)
 
-    def _newer(
-        self, collection: str, version: str, opened: V | None, admits: Callable[[Manifest], bool]
+    def _opened(
+        self,
+        collection: str,
+        version: str,
+        answering: str | None,
+        admits: Callable[[Manifest], bool],
     ) -> V | None:
         try:
             if not admits(self._volume.manifest(collection, version)):
-                return opened
-            newer = self._open_version(collection, version)
+                return None
+            opened = self._open_version(collection, version)
         except SimileError as error:
-            self.refuse(collection, version, error, answering=opened)
-            return opened
+            self.refuse(collection, version, error, answering=answering)
+            return None
         except (OSError, MemoryError):
             raise  # not the version's fault but the machine's: a new process tries again
         except Exception as error:  # noqa: BLE001 (one collection must not end the service of all)
             _log.exception("an index version can't be opened", collection=collection)
             unforeseen = IndexCorrupt(f"it can't be opened: {error!r}")
-            self.refuse(collection, version, unforeseen, answering=opened)
-            return opened
+            self.refuse(collection, version, unforeseen, answering=answering)
+            return None
         self.forget(collection)
-        return newer
+        return opened
 
     def refuse(
-        self, collection: str, version: str, error: SimileError, *, answering: V | None = None
+        self, collection: str, version: str, error: SimileError, *, answering: str | None = None
     ) -> None:
         """Open this version no more; log it, unless it is refused already.
 
@@ -147,7 +146,7 @@ class Following(Generic[V]):
             action=error.code,
             collection=collection,
             refused_version=version,
-            answering_version=None if answering is None else answering.manifest.version,
+            answering_version=answering,
         )
 
     def forget(self, collection: str) -> None:

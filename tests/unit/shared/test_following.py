@@ -45,7 +45,13 @@ class _Follower:
 
     def look(self, *, retry: bool = False) -> str | None:
         """Follow once; return the version that is open then."""
-        self.opened = self.following.newest("birds", self.opened, retry=retry)
+        newer = self.following.newer("birds", self.answering, retry=retry)
+        self.opened = self.opened if newer is None else newer
+        return self.answering
+
+    @property
+    def answering(self) -> str | None:
+        """The name of the open version."""
         return None if self.opened is None else self.opened.manifest.version
 
     def _open(self, collection: str, version: str) -> _Version:
@@ -132,7 +138,7 @@ def test_a_version_that_is_not_admitted_is_neither_opened_nor_refused(follower: 
         sizes.append(manifest.bytes)
         return False
 
-    assert follower.following.newest("birds", None, admits=admits) is None
+    assert follower.following.newer("birds", None, admits=admits) is None
     assert sizes == [follower.volume.manifest("birds", first).bytes]
     assert not follower.tried
     assert not follower.following.refused
