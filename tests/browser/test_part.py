@@ -112,7 +112,7 @@ def test_a_finger_draws_a_box(chromium: Browser, site: str, picture: Path) -> No
         page = context.new_page()
         page.goto("/")
         pick(page, picture)
-        page.get_by_role("button", name="Search a part").click()
+        page.locator("#stage").tap()  # the strip unfolds
         page.locator("#stage").scroll_into_view_if_needed()
         scrolled = page.evaluate("scrollY")
         touch = context.new_cdp_session(page)

@@ -258,6 +258,19 @@ def test_ingress_and_route_take_labels_and_filters(tmp_path: Path) -> None:
     assert the(objects, "HTTPRoute", "upload")["spec"]["rules"][0]["filters"] == headers
 
 
+def test_ingress_and_route_match_the_path_prefix(tmp_path: Path) -> None:
+    """The path under which a proxy offers Simile is set once; without it all paths match."""
+    for prefix, path in (("/simile", "/simile"), (None, "/")):
+        objects = _rendered(tmp_path, {"upload": {"pathPrefix": prefix}})
+        rule = the(objects, "Ingress", "upload")["spec"]["rules"][0]
+        assert rule["http"]["paths"][0]["path"] == path
+        (match,) = the(objects, "HTTPRoute", "upload")["spec"]["rules"][0]["matches"]
+        assert match["path"] == {"type": "PathPrefix", "value": path}
+        variables = pod_of(the(objects, "Deployment", "upload"))["containers"][0]["env"]
+        given = [one["value"] for one in variables if one["name"] == "SIMILE_UPLOAD_PATH_PREFIX"]
+        assert given == ([prefix] if prefix else [])
+
+
 def test_remaining_values_reach_their_objects(tmp_path: Path) -> None:
     """Claims, schedules, policies, autoscalers and histories take their values."""
     behavior = {"scaleDown": {"stabilizationWindowSeconds": 600}}
