@@ -175,11 +175,8 @@ class _Tuner:
 
     def try_methods(self) -> None:
         """Try every selected method, cheap methods first."""
-        wanted = [
-            method
-            for method in reversed([*self._methods.values()])
-            if self._settings.method in {"auto", method.name}
-        ]
+        methods, named = reversed([*self._methods.values()]), self._settings.method
+        wanted = [method for method in methods if named in {"auto", method.name}]
         reduced = self._reduce() if any(reduces(method.name) for method in wanted) else None
         for method in wanted:
             base = reduced if reduces(method.name) else self._full
