@@ -104,7 +104,7 @@ def tune(
         energy=tuner.energy(chosen.plan),
         measured=tuple(tuner.measured),
         shards=shards,
-        close_above=tuner.close_above,
+        close_above=close_above(tuner.trial),
     )
 
 
@@ -139,7 +139,7 @@ class _Tuner:
         self._directory = workspace.directory
         self._before = {path.name for path in workspace.directory.iterdir()}
         self._vectors = mapped(workspace.directory / VECTORS, workspace.count, workspace.dimension)
-        self._trial = Trial(self._vectors)
+        self.trial = Trial(self._vectors)
         self._strongest: Reduction | None = None
         self._energies: Vectors = np.ones(0, np.float32)
         self.base = self._full = Plan(method="exact", dimension=workspace.dimension)
@@ -147,23 +147,18 @@ class _Tuner:
     @property
     def held_out(self) -> Positions:
         """Return the positions of the queries, ascending."""
-        return self._trial.held_out
+        return self.trial.held_out
 
     @property
     def indexed(self) -> Positions:
         """Return all other positions, ascending."""
-        return self._trial.indexed
+        return self.trial.indexed
 
     @property
     def fastest(self) -> float:
         """Return queries per second of the fastest plan that reaches the recall so far, or 0."""
         enough = [one.queries_per_second for one in self.measured if self.is_enough(one)]
         return max(enough, default=0.0)
-
-    @property
-    def close_above(self) -> float | None:
-        """Return the similarity below which nothing is close, None if it is unknown."""
-        return close_above(self._trial)
 
     def asks_for(self, method: MethodName) -> bool:
         """Return whether the settings name this method."""
@@ -189,7 +184,7 @@ class _Tuner:
 
     def reaches(self, plan: Plan, proposer: Proposer) -> bool:
         """Return whether the plan reaches the requested recall with 95 % confidence."""
-        return self._trial.recall(self._engine(plan, proposer))[1] >= self._settings.recall
+        return self.trial.recall(self._engine(plan, proposer))[1] >= self._settings.recall
 
     def reduction(self, dimension: int) -> Reduction:
         """Return the reduction to `dimension`, or to as many dimensions as there are.
@@ -210,9 +205,9 @@ class _Tuner:
     ) -> Plan:
         """Return the plan with the fewest candidates that reach the recall, or with `depth`."""
         engine = self._engine(plan, proposer)
-        candidates = engine.candidates(self._trial.queries, MEASURED_AT, depth)
+        candidates = engine.candidates(self.trial.queries, MEASURED_AT, depth)
         depths = [*(one for one in _RERANKS if one < depth), depth]
-        needed = self._trial.rerank_needed(candidates, depths, self._settings.recall, shards=shards)
+        needed = self.trial.rerank_needed(candidates, depths, self._settings.recall, shards=shards)
         return replace(plan, rerank=needed or depth)
 
     def measure(
@@ -226,7 +221,7 @@ class _Tuner:
         """Measure recall, unless it is given, and speed; add them to the measurements."""
         names = set(required_files(plan, shards)) - {ITEMS}
         size = sum((self._directory / name).stat().st_size for name in names)
-        self.measured.append(self._trial.measure(self._engine(plan, proposer), size, recall=recall))
+        self.measured.append(self.trial.measure(self._engine(plan, proposer), size, recall=recall))
         return self.measured[-1]
 
     def keep(self, plan: Plan) -> Shards:
@@ -260,7 +255,7 @@ class _Tuner:
     def _fit(self) -> tuple[Reduction, Vectors] | None:
         """Fit a reduction to vectors outside the queries; return None if it is not useful."""
         most = min(self._settings.reduced_dimension, self._full.dimension)
-        others = self._trial.indexed
+        others = self.trial.indexed
         rows = min(len(others), _SAMPLE_ROWS, _SAMPLE_BYTES // (4 * self._full.dimension))
         if self._full.dimension <= _DIMENSIONS[0] or most < 1 or rows < 2 * most:
             return None
@@ -280,11 +275,11 @@ class _Tuner:
             matrix = mapped(path, len(self._vectors), dimension)
             best = scan.nearest(
                 matrix,
-                reduced.apply(self._trial.queries),
+                reduced.apply(self.trial.queries),
                 _RERANKS[-1],
-                without=self._trial.held_out,
+                without=self.trial.held_out,
             )
-            rerank = self._trial.rerank_needed(
+            rerank = self.trial.rerank_needed(
                 [positions for positions, _ in best], _RERANKS, self._settings.recall
             )
             if rerank is not None and rerank <= _RERANK_TO_PREFER:
