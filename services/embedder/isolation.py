@@ -27,7 +27,13 @@ class CrashIsolation:
     """Moves redelivered images to the suspects' queue, and rejects those that crash embedders."""
 
     def __init__(self, broker: Broker, metrics: EmbedderMetrics, *, max_crashes: int) -> None:
-        """Max_crashes: an image that so many embedders crashed with is not tried again."""
+        """Create the isolation of one embedder.
+
+        Args:
+            broker: holds the suspects' queue.
+            metrics: the embedder's metrics.
+            max_crashes: an image that so many embedders crashed with is not tried again.
+        """
         self._max_crashes = max_crashes
         self._broker = broker
         self._metrics = metrics

@@ -87,7 +87,7 @@ class InFlight:
     """Counts the images that were taken from the queues and are not settled yet."""
 
     def __init__(self, stages: Sequence[Watchdog]) -> None:
-        """Stages: a piece of work that ends in any of them counts as progress."""
+        """Count from 0; the end of work in any of `stages` counts as progress."""
         self.progress = ProgressWatch(stages)
         self._empty = asyncio.Event()
         self._empty.set()

@@ -2,8 +2,9 @@
 
     put -> next: DecodeTask -> put_decoded -> next: Batch
 
-Interactive images come before bulk images at both places. Every method is thread-safe; the one
-lock and all state under it belong to `WorkQueue`.
+Interactive images come before bulk images at both places. An image that waited for the gate of
+large images comes before all others, even where it is a bulk image: its header was read already.
+Every method is thread-safe; the one lock and all state under it belong to `WorkQueue`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class DecodeTask:
         worker: the worker whose thread decodes; None in a thread that only decodes.
         watched: the task's number in the watchdog.
         large: the task holds the gate for large images.
-        started: when decoding started, by `clock`.
+        started: when a thread took the image, by `clock`.
     """
 
     job: Job
@@ -57,7 +58,7 @@ class WorkQueue:
         Args:
             policy: the bounds of a batch.
             watchdog: sees how long each image is being decoded.
-            workers_decode: workers take images to decode, not only batches.
+            workers_decode: workers take images to decode, not only batches; no other thread does.
         """
         self._watchdog = watchdog
         self._workers_decode = workers_decode
@@ -73,7 +74,7 @@ class WorkQueue:
         self._closed = False
 
     def put(self, job: Job) -> None:
-        """Add an image to decode."""
+        """Add an image to decode; the consumers' prefetch bounds how many there are."""
         priority = _INTERACTIVE if job.interactive else _BULK
         with self._lock:
             heapq.heappush(self._images, (priority, next(self._order), job))
@@ -106,8 +107,12 @@ class WorkQueue:
     def start_large(self, task: DecodeTask) -> bool:
         """Pass the gate for large images, which are decoded one at a time.
 
+        An overdue task passes without taking the gate: its image is answered already, and must not
+        be queued again.
+
         Returns:
-            True if the task may go on; otherwise its image is queued until the gate is free.
+            True if the task may go on. False ends the task: its image waits until the gate is free,
+            and `next` then returns the image as a new task.
         """
         with self._lock:
             if task.large or task in self._stuck:
@@ -122,8 +127,13 @@ class WorkQueue:
     def put_decoded(self, task: DecodeTask, decoded: Pixels | SimileError) -> bool:
         """End a task; an image with pixels waits for a batch from now on.
 
+        Args:
+            task: the task that the calling thread has finished.
+            decoded: H,W,3 (uint8), or the image's error, which the caller publishes.
+
         Returns:
-            False when `take_overdue` ended the task before: another thread has this one's place.
+            False when `take_overdue` ended the task before: the result is dropped, and a spare
+            thread has this one's place.
         """
         with self._lock:
             if task in self._stuck:
@@ -137,7 +147,11 @@ class WorkQueue:
             return True
 
     def take_overdue(self, timeout_seconds: float) -> DecodeTask | None:
-        """End a task that takes longer than the timeout, and count its thread as stuck."""
+        """End a task that takes longer than the timeout, and count its thread as stuck.
+
+        Returns:
+            The task, whose image the caller answers; None when no task is overdue.
+        """
         latest = clock() - timeout_seconds
         with self._lock:
             task = next((one for one in self._decoding if one.started < latest), None)
@@ -147,7 +161,7 @@ class WorkQueue:
             return task
 
     def take_back(self) -> list[Job]:
-        """Remove and return the images whose decoding has not started."""
+        """Remove and return the images that no thread has taken, or that wait for the gate."""
         with self._lock:
             jobs = [*(job for _, _, job in self._images), *self._large_images]
             self._images.clear()

@@ -47,7 +47,7 @@ class Worker:
     """Runs one model on batches, and isolates the images that the model fails on."""
 
     def __init__(self, model: Model, metrics: EmbedderMetrics, watchdog: Watchdog) -> None:
-        """Watchdog: sees how long each batch runs."""
+        """Create a worker for `model`; `watchdog` sees how long each batch runs."""
         self._model = model
         self._metrics = metrics
         self._watchdog = watchdog
@@ -121,8 +121,9 @@ class Worker:
 class WorkerThreads:
     """A thread for each worker, threads that only decode, and spares for stuck ones.
 
-    A thread can't be ended. A thread that is stuck in an image is left alone and a spare replaces
-    it, until more threads are stuck than there were at the start.
+    A thread can't be ended. A thread that is stuck in an image is left alone and a new thread, a
+    spare, replaces it, until more threads are stuck than decoded at the start. A stuck thread that
+    finishes after all ends, and is no longer counted.
     """
 
     def __init__(
@@ -199,7 +200,11 @@ class WorkerThreads:
                 self._loop.call_soon_threadsafe(_fail, self._fault, error)
 
     def _decode(self, task: DecodeTask) -> bool:
-        """Decode one image; return False when a spare thread has replaced this one."""
+        """Decode one image; return False when a spare thread has replaced this one.
+
+        An image that failed is answered here. An image that waits for the gate is no longer this
+        thread's.
+        """
         started = clock()
         decoded = self._decoder.decode(task)
         in_time = decoded is None or self._queue.put_decoded(task, decoded)

@@ -1,7 +1,8 @@
 """Holds the open index versions: follows ACTIVE, verifies a new version beside the old, swaps.
 
-A version that fails its checks is refused, and the old one keeps answering. Where not all
-collections fit into the allowed memory, the least recently used are closed.
+A version that fails its checks is refused; the old one keeps answering, if it is open. Where not
+all collections fit into the allowed memory, the least recently used are closed, and opened again by
+their next query.
 """
 
 from __future__ import annotations
@@ -26,19 +27,31 @@ _log = structlog.get_logger(__name__)
 
 
 class Catalog:
-    """The open index of each collection on the volume."""
+    """Holds the open index of each collection, as far as the allowed memory reaches.
+
+    An index is never changed: a query keeps the Finder that it got, even where the catalog swaps or
+    closes it meanwhile. Only one task at a time opens versions.
+    """
 
     def __init__(
         self, volume: Volume, metrics: SearcherMetrics, *, memory_bytes: int | None = None
     ) -> None:
-        """Create an empty catalog; memory_bytes: the maximum of mapped bytes, None: unlimited."""
+        """Create an empty catalog; `refresh` fills it.
+
+        Args:
+            volume: holds the collections.
+            metrics: the searcher's metrics.
+            memory_bytes: the bytes of the open indexes, at most; None for no limit. A single index
+                may be larger. While a version is opened, the one that it replaces counts besides.
+        """
         self._volume = volume
         self._metrics = metrics
         self._memory_bytes = memory_bytes
         # In the order of use, the least recently used first.
         self._open: OrderedDict[str, Finder] = OrderedDict()
         self._versions = Following(volume, self._open_index, on_refusal=self._count_refusal)
-        self._closed: set[str] = set()
+        # Not open, to save memory; their next query opens them.
+        self._openable: set[str] = set()
         self._opening = asyncio.Lock()
         self._volume_away = False
         self._filled, self._emptied = asyncio.Event(), asyncio.Event()
@@ -56,20 +69,20 @@ class Catalog:
 
     @property
     def empty(self) -> bool:
-        """Return whether no collection can answer queries."""
-        return not self._open and not self._closed
+        """Return whether no collection is open, or opened by its next query."""
+        return not self._open and not self._openable
 
     async def filled(self) -> None:
-        """Wait until a collection can answer queries."""
+        """Wait until the catalog is not empty."""
         await self._filled.wait()
 
     async def emptied(self) -> None:
-        """Wait until no collection can answer queries."""
+        """Wait until the catalog is empty."""
         await self._emptied.wait()
 
     def knows(self, collection: str) -> bool:
-        """Return whether this searcher can answer queries of the collection."""
-        return collection in self._open or collection in self._closed
+        """Return whether the collection is open, or opened by its next query."""
+        return collection in self._open or collection in self._openable
 
     @property
     def mapped_bytes(self) -> int:
@@ -77,7 +90,13 @@ class Catalog:
         return sum(finder.index.manifest.bytes for finder in self._open.values())
 
     def get(self, collection: str) -> Finder:
-        """Return the collection's open index; keep it for the whole query. Raises NoIndex."""
+        """Return the collection's open index, and note its use.
+
+        The caller keeps the reference for the whole query: the index may be swapped meanwhile.
+
+        Raises:
+            NoIndex: no index of the collection is open here.
+        """
         try:
             self._open.move_to_end(collection)
             return self._open[collection]
@@ -86,10 +105,17 @@ class Catalog:
             raise NoIndex(message) from None
 
     async def opened(self, collection: str) -> Finder:
-        """Return the collection's index; open it first if needed. Raises NoIndex."""
+        """Return the collection's index; open it first if needed.
+
+        Opening verifies every file of the version, and waits for a version that is being opened.
+
+        Raises:
+            NoIndex: there is no active version, or the active version is refused.
+            OSError: the machine can't open files; the searcher ends, and is started again.
+        """
         if collection not in self._open and collection not in self._versions.refused:
             async with self._opening:
-                if collection in self._closed or await self._became_active(collection):
+                if collection in self._openable or await self._became_active(collection):
                     await self._refresh_one(collection, wanted=True)
         return self.get(collection)
 
@@ -103,7 +129,13 @@ class Catalog:
         return False
 
     def drop(self, collection: str, finder: Finder, error: IndexCorrupt) -> None:
-        """Close an index whose files were changed, and refuse its version."""
+        """Close an index whose files were changed, and refuse its version.
+
+        Args:
+            collection: the collection's name.
+            finder: the index that failed; nothing happens where a new version has replaced it.
+            error: the reason.
+        """
         if self._open.get(collection) is finder:
             self._close(collection)
             self._note_emptiness()
@@ -111,13 +143,20 @@ class Catalog:
             self._show_refusal(collection)
 
     async def follow(self, poll_seconds: float) -> None:
-        """Refresh until cancelled."""
+        """Refresh until cancelled. Raises OSError if the machine can't open a version."""
         while True:
             await self.refresh()
             await asyncio.sleep(poll_seconds)
 
     async def refresh(self) -> None:
-        """Open versions that became active, and close collections that were removed."""
+        """Open versions that became active, and close collections that were removed.
+
+        A volume that can't be read is logged once, and changes nothing. A collection beyond the
+        allowed memory is left to its next query.
+
+        Raises:
+            OSError: the machine can't open a version.
+        """
         try:
             collections = await asyncio.to_thread(self._volume.collections)
         except OSError as error:
@@ -127,11 +166,11 @@ class Catalog:
             self._volume_away = True
             return
         self._volume_away = False
-        known = self._open.keys() | self._closed | self._versions.refused
+        known = self._open.keys() | self._openable | self._versions.refused
         for removed in known - set(collections):
             self._versions.forget(removed)
             self._metrics.index_refused.remove(removed)
-        self._closed &= set(collections)
+        self._openable &= set(collections)
         for removed in self._open.keys() - set(collections):
             self._close(removed)
             _log.info("collection closed", action="index_closed", collection=removed)
@@ -141,7 +180,12 @@ class Catalog:
                 await self._refresh_one(collection, wanted=False)
 
     async def _refresh_one(self, collection: str, *, wanted: bool) -> None:
-        """Bring a collection up to date; `wanted`: for a query, so others are closed for it."""
+        """Bring a collection up to date.
+
+        Args:
+            collection: the collection's name.
+            wanted: a query waits for it, so other collections are closed where memory is short.
+        """
         finder = self._open.get(collection)
         answering = None if finder is None else finder.index.manifest.version
         room = self._room_bytes if finder is None and not wanted else math.inf
@@ -159,7 +203,7 @@ class Catalog:
         if index is not None:
             self._install(collection, Finder(index))
         elif answering is None and collection not in self._versions.refused:
-            self._closed.add(collection)
+            self._openable.add(collection)
             self._note_emptiness()
 
     def _open_index(self, collection: str, version: str) -> Index:
@@ -167,7 +211,7 @@ class Catalog:
             return Index.open(self._volume, collection, version)
 
     def _install(self, collection: str, finder: Finder) -> None:
-        self._closed.discard(collection)
+        self._openable.discard(collection)
         if collection in self._open:
             self._metrics.swaps.labels(collection).inc()
         # A single assignment: a query uses either the old index or the new, never both.
@@ -199,7 +243,7 @@ class Catalog:
             if oldest is None:
                 return
             self._close(oldest)
-            self._closed.add(oldest)
+            self._openable.add(oldest)
             _log.info("collection closed to save memory", action="index_closed", collection=oldest)
 
     def _note_emptiness(self) -> None:

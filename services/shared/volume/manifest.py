@@ -21,7 +21,7 @@ LISTED: Final = "lists.f32"
 LISTS: Final = "lists.npz"
 
 MethodName = Literal["annoy", "reduced-annoy", "reduced-hnsw", "reduced-ivf", "reduced", "exact"]
-"""The search methods of services/searcher/methods, in the registry's order. Methods that begin with
+"""The methods of services/searcher/index/methods, in the registry's order. Those that begin with
 "reduced" search vectors of fewer dimensions, and re-rank the best by the full vectors."""
 
 _FILE_NAME: Final = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\.[a-z0-9]+")

@@ -2,7 +2,7 @@
 
 <root>/<collection>/ACTIVE               one line: the active version
 <root>/<collection>/versions/<version>/  manifest.json, items.sqlite, vectors.f32 and, as the plan
-                                         needs, reduction.npz, reduced.f32, index-<n>.ann
+                                         needs, reduction.npz and the files of its method
 """
 
 from __future__ import annotations

@@ -61,7 +61,14 @@ class Admission:
         clock: Callable[[], float] = time.monotonic,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """Clock in seconds; chance returns 0..1."""
+        """Create the slots, all of them free.
+
+        Args:
+            max_in_flight: queries in flight, at most.
+            deadline_seconds: how long a query may take.
+            clock: returns seconds.
+            chance: returns 0..1, to spread the retries.
+        """
         self._max_in_flight = max_in_flight
         self._deadline_seconds = deadline_seconds
         self._clock = clock
@@ -81,7 +88,7 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """Return the number of queries that wait for a place."""
+        """Return the number of queries that wait for a slot."""
         return len(self._waiting) + len(self._batches)
 
     def _limit_within(self, seconds: float) -> int:
@@ -108,7 +115,7 @@ class Admission:
             caller: the API key or the address of the sender.
             within_seconds: how long the caller waits, if less than the deadline.
         """
-        self._require_place(within_seconds)
+        self._require_slot(within_seconds)
         at_most = max(1, int(self.limit * _CALLERS_SHARE))
         reservation = self._reservations.keep(caller, at_most)
         try:
@@ -124,7 +131,7 @@ class Admission:
     @contextmanager
     def acquire_now(self, within_seconds: float = math.inf) -> Iterator[None]:
         """Take a slot for a query that is complete. Raises Overloaded if none is free."""
-        self._require_place(within_seconds)
+        self._require_slot(within_seconds)
         self._enter()
         try:
             yield
@@ -175,7 +182,7 @@ class Admission:
     def _full(self) -> Overloaded:
         return self.overloaded(f"{self.in_flight} queries are in flight already; try again later")
 
-    def _require_place(self, within_seconds: float) -> None:
+    def _require_slot(self, within_seconds: float) -> None:
         if self.in_flight + self._reservations.count >= self._limit_within(within_seconds):
             raise self._full()
 

@@ -58,13 +58,11 @@ class AdmissionControl:
         Raises:
             Overloaded, and the errors of require_open: at once, so that refusals are cheap.
         """
-        with contextlib.ExitStack() as places:
+        with contextlib.ExitStack() as held:
             with self._refusing():
                 self._require_open(False)  # noqa: FBT003 (a callable takes it by place)
                 try:
-                    reservation = places.enter_context(
-                        self.embedding.reserve(caller, within_seconds)
-                    )
+                    reservation = held.enter_context(self.embedding.reserve(caller, within_seconds))
                 except Overloaded:
                     if not (may_be_known and self._may_look()):
                         raise
@@ -76,10 +74,10 @@ class AdmissionControl:
         self, reservation: Reservation, wait_seconds: float
     ) -> AsyncIterator[None]:
         """Take a slot for a query that needs an embedder, when one is free. Raises Overloaded."""
-        async with contextlib.AsyncExitStack() as place:
+        async with contextlib.AsyncExitStack() as held:
             with self._refusing():
                 self._require_open(True)  # noqa: FBT003 (a callable takes it by place)
-                await place.enter_async_context(self.embedding.acquire(reservation, wait_seconds))
+                await held.enter_async_context(self.embedding.acquire(reservation, wait_seconds))
             self._on_admission("ok")
             yield
 
@@ -99,14 +97,14 @@ class AdmissionControl:
 
         A query of a batch waits for its slot; others are refused at once if none is free.
         """
-        async with contextlib.AsyncExitStack() as place:
+        async with contextlib.AsyncExitStack() as held:
             with self._refusing():
                 if batch:
                     reservation = Reservation(batch=batch)
                     slot = self.searching.acquire(reservation, within_seconds)
-                    await place.enter_async_context(slot)
+                    await held.enter_async_context(slot)
                 else:
-                    place.enter_context(self.searching.acquire_now(within_seconds))
+                    held.enter_context(self.searching.acquire_now(within_seconds))
             self._on_admission("ok")
             with self.searching.measure():
                 yield

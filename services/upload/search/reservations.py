@@ -34,7 +34,7 @@ class Reservations:
     """Holds the reserved slots; each expires after a short time."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        """Clock in seconds."""
+        """Hold no reservation yet; `clock` returns seconds."""
         self._clock = clock
         self._reservations: deque[Reservation] = deque()
         self._by_caller = Counter[str]()

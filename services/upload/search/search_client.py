@@ -8,19 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from services.shared.contracts import (
-    Embedding,
-    Embeddings,
-    EmbedRequest,
-    Neighbors,
-    Reply,
-    Slip,
-)
+from services.shared.contracts import Embedding, Embeddings, EmbedRequest, Slip
 from services.shared.errors import (
     BrokerUnavailable,
     DeadlineExceeded,
     ImageTooLarge,
-    Internal,
     ModelMismatch,
     NoEmbedder,
     Overloaded,
@@ -36,11 +28,10 @@ from services.upload.search.admission import Admission
 from services.upload.search.admission_control import AdmissionControl
 from services.upload.search.deadlines import patience
 from services.upload.search.embedding_cache import EmbeddingCache, Vector
-from services.upload.search.queries import Found, QueryLimits, SearchQuery
+from services.upload.search.queries import Found, QueryLimits, SearchQuery, found_in, unexpected
 from services.upload.search.reservations import Reservation
 from services.upload.search.workers import Workers
 
-_FLOAT_BYTES: Final = 4
 _SLOW_SHARE: Final = 0.8
 """The share of the deadline after which a failed query shows how slow answers are."""
 
@@ -49,7 +40,12 @@ Prepare = Callable[[bytes], Awaitable[bytes]]
 
 
 class SearchClient:
-    """Sends queries to embedders and searchers, within the limits of admission."""
+    """Sends queries to embedders and searchers, within the limits of admission.
+
+    Attributes:
+        admission: the slots of the queries.
+        deadline_seconds: how long a query may take, unless its caller waits for less.
+    """
 
     def __init__(
         self,
@@ -68,7 +64,7 @@ class SearchClient:
             embeddings: caches the vectors of recent images.
             workers: knows which services have consumers.
             limits: of the queries of this replica.
-            metrics: count the queries admitted, refused, and expired before they were sent.
+            metrics: the metrics of upload.
         """
         self._on_expired = metrics.expired.labels(before="publish").inc
         self._broker = broker
@@ -93,10 +89,14 @@ class SearchClient:
     def reserve(
         self, caller: str, deadline: float | None = None, *, may_be_known: bool = False
     ) -> Iterator[Reservation]:
-        """Reserve a slot while a query's image arrives; deadline: on the monotonic clock.
+        """Reserve a slot while a query's image arrives; only the request's headers are known.
 
-        May_be_known: the image's vector may be cached. Raises ShuttingDown, BrokerUnavailable
-        or Overloaded, from the request's head.
+        Args:
+            caller: the API key or the address of the sender.
+            deadline: when the caller stops waiting, on the monotonic clock; None for never.
+            may_be_known: the image's vector may be cached.
+
+        Raises Overloaded if no slot is free, or as `require_open`.
         """
         known = may_be_known and self._embeddings.held_bytes > 0
         with self.admission.reserve(caller, patience(deadline), may_be_known=known) as reservation:
@@ -134,7 +134,10 @@ class SearchClient:
         reservation: Reservation | None = None,
         prepare: Prepare | None = None,
     ) -> Found:
-        """Find the neighbours of an image, whose vector may be cached.
+        """Find the neighbours of an image.
+
+        A cached vector needs no embedder. Where the index has another model than that vector, the
+        image is embedded again, in the next free slot.
 
         Args:
             query: the query.
@@ -142,7 +145,12 @@ class SearchClient:
             reservation: the slot reserved for the query; without one the query waits for a slot.
             prepare: converts the image for sending; called when the query has its slot.
 
-        Raises: the error of any stage.
+        Raises:
+            Overloaded: no slot became free in time, or a queue is full.
+            NoEmbedder, NoSearcher: a queue has had no consumer for seconds.
+            BrokerUnavailable: the broker is unavailable; ReplyQueueLost: it was lost meanwhile.
+            DeadlineExceeded: there is no answer in time.
+            SimileError: another failure, mostly one that a service answered with.
         """
         reservation = reservation or Reservation()
         if not self._embeddings.on:
@@ -164,7 +172,7 @@ class SearchClient:
     async def _search(
         self, query: SearchQuery, image: bytes, reservation: Reservation, prepare: Prepare | None
     ) -> Found:
-        async with self._placed(query, reservation) as placed:
+        async with self._admitted(query, reservation) as admitted:
             sent = image if prepare is None else await prepare(image)
 
             def request(slip: Slip) -> Message:
@@ -172,13 +180,13 @@ class SearchClient:
 
             with self.admission.embedding.measure():
                 answer = await self._ask(
-                    self.admission.embedding, placed, topology.EMBED.name, topology.SEARCH.name,
+                    self.admission.embedding, admitted, topology.EMBED.name, topology.SEARCH.name,
                     request, return_vector=self._embeddings.on,
                 )  # fmt: skip
-        return _found(answer)
+        return found_in(answer)
 
     async def similar(self, query: SearchQuery, vector: Vector, batch: str = "") -> Found:
-        """Find the neighbours of a known vector, without an embedder.
+        """Find the neighbours of a vector, without an embedder. Raises as `search`.
 
         batch: the batch that the query is part of, if any.
         """
@@ -191,36 +199,33 @@ class SearchClient:
             answer = await self._ask(
                 self.admission.searching, query, topology.SEARCH.name, self._inbox.queue, request
             )
-        return _found(answer)
+        return found_in(answer)
 
     async def embed(
         self, query: SearchQuery, image: bytes, reservation: Reservation | None = None
     ) -> Embedded:
-        """Return an image's vector. Reservation: the slot reserved for the query."""
+        """Return an image's vector from an embedder. Arguments and errors are those of `search`."""
 
         def request(slip: Slip) -> Message:
             return Message.of(EmbedRequest(slip, image))
 
-        async with self._placed(query, reservation or Reservation()) as placed:
+        async with self._admitted(query, reservation or Reservation()) as admitted:
             with self.admission.embedding.measure():
                 answer = await self._ask(
-                    self.admission.embedding,
-                    placed,
-                    topology.EMBED.name,
-                    self._inbox.queue,
+                    self.admission.embedding, admitted, topology.EMBED.name, self._inbox.queue,
                     request,
-                )
+                )  # fmt: skip
         if not isinstance(answer, Embedded):
-            raise _unexpected(answer)
+            raise unexpected(answer)
         return answer
 
     @contextlib.asynccontextmanager
-    async def _placed(
+    async def _admitted(
         self, query: SearchQuery, reservation: Reservation
     ) -> AsyncIterator[SearchQuery]:
-        """Take a slot for a query that needs an embedder; its deadline includes the wait.
+        """Take a slot for a query that needs an embedder; yield the query with its deadline.
 
-        An image of a batch waits as long as the batch may take.
+        The deadline includes the wait for the slot; an image of a batch may wait for longer.
         """
         left = self.left_seconds(query.deadline)
         if reservation.batch:
@@ -241,6 +246,16 @@ class SearchClient:
         *,
         return_vector: bool = False,
     ) -> Answer:
+        """Send a query that has a slot, and wait for its answer. Raises as `search`.
+
+        Args:
+            admission: the slots of such queries; gives the retry time, and notes a missed deadline.
+            query: the query; its deadline bounds the wait.
+            queue: the queue of the first service.
+            reply_to: the queue for the vectors of that service.
+            request: makes the message from the slip.
+            return_vector: the answer includes the query's vector.
+        """
         timeout = self.left_seconds(query.deadline)
         slip = Slip(
             correlation_id=query.query_id,
@@ -283,16 +298,3 @@ class SearchClient:
             await self._workers.wake(queue, message)
             raise
         await self._workers.require(reply_to)
-
-
-def _found(answer: Answer) -> Found:
-    if not isinstance(answer, Reply) or not isinstance(answer.outcome, Neighbors):
-        raise _unexpected(answer)
-    if not answer.vector:
-        return Found(answer.outcome)
-    dimension = len(answer.vector) // _FLOAT_BYTES
-    return Found(answer.outcome, Vector(answer.outcome.model_id, dimension, answer.vector))
-
-
-def _unexpected(answer: Answer) -> Internal:
-    return Internal(f"the answer is a {type(answer).__name__} of an unexpected kind")
