@@ -63,7 +63,7 @@ run: $(RUN_INSTALLED) ## Start Simile; IMAGES=folder searches your own images; P
 
 # Tests that measure whole systems run one at a time. The other tests of hostile images measure the CPU
 # time of one process, which runs beside others.
-ALONE := $(addprefix tests/,browser e2e faults first_minute integration \
+ALONE := $(addprefix tests/,browser e2e faults first_hour integration \
 	hostile/test_messages.py hostile/test_poison.py)
 
 test: setup system check ## Run every check and every test

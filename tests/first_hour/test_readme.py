@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,40 +14,24 @@ from typing import Final
 import pytest
 
 from services.local.sample import draw_sample
-from tests.support.running import MODELS_DIR, simile_up
+from tests.first_hour.reader import BLOCK, commands, install, typed
+from tests.support.running import simile_up
 
 README: Final = Path(__file__).parents[2] / "README.md"
 SECTIONS: Final = ("Ask it", "Is it any good?")
 SHELLS: Final = ("sh", "zsh")
-_BLOCK: Final = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-
-def _commands(section: str) -> list[str]:
-    """Return the lines of a section's shell blocks."""
-    text = README.read_text().split(f"## {section}\n", 1)[1].split("\n## ", 1)[0]
-    return [line for block in _BLOCK.findall(text) for line in block.splitlines() if line]
-
-
-COMMANDS: Final = [line for section in SECTIONS for line in _commands(section)]
+COMMANDS: Final = [line for section in SECTIONS for line in commands(README, section)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a reader's folder: with photographs, and the command in .venv."""
     folder = tmp_path_factory.mktemp("readme")
-    drawn = sorted(draw_sample_into(folder / "Pictures").glob("*/*.jpg"))
+    draw_sample(folder / "Pictures", per_class=3)
+    drawn = sorted((folder / "Pictures").glob("*/*.jpg"))
     for name, picture in zip(("photo", "one", "two"), drawn, strict=False):
         shutil.copy(picture, folder / f"{name}.jpg")
-    command = folder / ".venv" / "bin" / "simile"
-    command.parent.mkdir(parents=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m services "$@"\n')
-    command.chmod(0o755)
-    return folder
-
-
-def draw_sample_into(folder: Path) -> Path:
-    """Draw some pictures of each class; return the folder."""
-    draw_sample(folder, per_class=3)
+    install(folder / ".venv" / "bin")
     return folder
 
 
@@ -62,25 +45,6 @@ def url(folder: Path) -> Iterator[str]:
         yield url
 
 
-def _run(shell: str, line: str, folder: Path) -> str:
-    """Type the line into an interactive shell, as somebody who copies it; return the output."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith("SIMILE_") or name == MODELS_DIR
-    }
-    done = subprocess.run(
-        [shell, "-f", "-i", "-s"] if shell == "zsh" else [shell, "-i", "-s"],
-        input=f"{line}\nexit $?\n", text=True, capture_output=True, timeout=120, check=False,
-        cwd=folder, env={
-            **environment, "SIMILE_ROOT": str(folder / "root"), "PS1": "", "HOME": str(folder),
-            "PYTHONPATH": str(README.parent),
-        },
-    )  # fmt: skip
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("line", COMMANDS)
 def test_a_command_works_as_it_is_printed(line: str, shell: str, url: str, folder: Path) -> None:
@@ -88,7 +52,7 @@ def test_a_command_works_as_it_is_printed(line: str, shell: str, url: str, folde
     here = line.replace("http://127.0.0.1:8080", url)
     if "simile query" in line:
         here += f" --url {url}"
-    printed = _run(shell, here, folder)
+    printed = typed(shell, here, folder)
     if line.startswith("curl"):
         answer = json.loads(printed)
         assert "code" not in answer, answer
@@ -104,13 +68,13 @@ def test_the_readme_has_the_commands() -> None:
 
 def test_no_command_carries_a_comment() -> None:
     """No command has a trailing `# comment`: an interactive zsh takes the words for arguments."""
-    for block in _BLOCK.findall(README.read_text().split("## On Kubernetes")[0]):
+    for block in BLOCK.findall(README.read_text().split("## On Kubernetes")[0]):
         assert "#" not in block
 
 
 def test_only_the_own_collection_is_served(url: str, folder: Path) -> None:
     """The sample of the first `make run` is not served beside the own collection."""
-    listed = json.loads(_run("sh", f"curl -s {url}/v1/collections", folder))
+    listed = json.loads(typed("sh", f"curl -s {url}/v1/collections", folder))
     assert [one["name"] for one in listed["collections"]] == ["pictures"]
     assert listed["default_collection"] == "pictures"
 
