@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 
 from services.local.sample import draw_sample
@@ -76,6 +77,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     shutil.move(later, late)
     arguments = ["--root", str(folder / "root"), "--images", str(photos)]
     with simile_up(folder / "up.log", *arguments) as (url, _):
+        embedded = httpx.post(f"{url}/v1/embed", content=(folder / "cat.jpg").read_bytes())
+        (folder / "vector.json").write_bytes(embedded.content)
         yield Reader(folder, url)
 
 
