@@ -78,7 +78,7 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     arguments = ["--root", str(folder / "root"), "--images", str(photos)]
     with simile_up(folder / "up.log", *arguments) as (url, _):
         embedded = httpx.post(f"{url}/v1/embed", content=(folder / "cat.jpg").read_bytes())
-        (folder / "vector.json").write_bytes(embedded.content)
+        (folder / "vector.json").write_text(json.dumps(embedded.json()["vector"]))
         yield Reader(folder, url)
 
 
