@@ -202,8 +202,11 @@ class Catalog:
         self._show_refusal(collection)
         if index is not None:
             self._install(collection, Finder(index))
-        elif answering is None and collection not in self._versions.refused:
-            self._openable.add(collection)
+        elif answering is None:
+            if collection in self._versions.refused:
+                self._openable.discard(collection)
+            else:
+                self._openable.add(collection)
             self._note_emptiness()
 
     def _open_index(self, collection: str, version: str) -> Index:

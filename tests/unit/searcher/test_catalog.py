@@ -16,6 +16,7 @@ from services.searcher.index.index import Index
 from services.searcher.metrics import SearcherMetrics
 from services.shared.contracts import Neighbors, Question
 from services.shared.errors import IndexCorrupt, NoIndex
+from services.shared.volume.manifest import VECTORS
 from services.shared.volume.volume import Volume
 from tests.support.volume import items, publish_version, unit_vectors
 
@@ -333,3 +334,19 @@ async def test_a_file_put_in_the_place_of_an_open_one_changes_nothing(
     assert _ask(finder).neighbors[0].distance == pytest.approx(0, abs=1e-3)
     with pytest.raises(IndexCorrupt, match="vectors"):
         Index.open(volume, "birds", finder.index.manifest.version)
+
+
+async def test_a_closed_collection_whose_next_version_is_damaged_is_left_to_others(
+    volume: Volume,
+) -> None:
+    """A collection that was closed to save memory is not known once its version is refused."""
+    catalog = await _with_memory(volume, 0.5)
+    assert catalog.knows("birds")
+    assert not catalog.open
+    damaged = publish_version(volume, "birds", unit_vectors(40), items(40), number=2).version
+    vectors = volume.directory("birds", damaged) / VECTORS
+    vectors.write_bytes(vectors.read_bytes()[:-4])
+    with pytest.raises(NoIndex):
+        await catalog.opened("birds")
+    assert not catalog.knows("birds")
+    assert catalog.empty
