@@ -25,7 +25,9 @@ def install(folder: Path) -> None:
     """Write the command `simile` into the folder: it runs this tree."""
     command = folder / "simile"
     folder.mkdir(parents=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m services "$@"\n')
+    command.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom services.__main__ import main\nsys.exit(main())\n"
+    )
     command.chmod(0o755)
 
 

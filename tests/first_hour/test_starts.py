@@ -109,7 +109,7 @@ def test_a_misspelt_variable_is_named(root: Path) -> None:
     """The error names the intended setting; a broker URL without a scheme is refused at once."""
     code, said = _refused(root, SIMILE_UPLAOD_PORT="1", SIMILE_AMQP_URL="user:hunter2@host")
     assert code == ExitCode.INVALID_SETTINGS
-    assert "SIMILE_UPLAOD_PORT is no setting" in said
+    assert "SIMILE_UPLAOD_PORT is not a setting" in said
     assert "did you mean SIMILE_UPLOAD_PORT?" in said
     assert "SIMILE_AMQP_URL: it must begin with amqp://" in said
     assert "hunter2" not in said
