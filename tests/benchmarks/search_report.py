@@ -15,19 +15,19 @@ _TOGETHER: Final = "queries_per_second"
 _ALONE: Final = "one_query_ms_p50"
 
 _METHOD: Final = """\
-Recall@10 is relative to exact search; ties count as correct. Searches use one thread, except in
-the column for two threads; builds use every core, as each library does by default. "Batches of 32"
-are what a searcher gets under load; Annoy has no batches, so the benchmark calls it in a loop.
-Speeds are medians over rounds in which every engine has its turn, so that the ratios hold on a
-shared machine. No index contains the queries. hnswlib and faiss have 16 links and an
-ef_construction of 200. These two, and plain Annoy, are also tuned to the smallest effort that
-reaches the recall on exactly these queries, which favours them: Simile tunes at its build, on
-other vectors.
+Recall@10 is relative to exact search; ties count as correct. Searches use one thread, except in the
+column for two threads; builds use every core, as each library does by default. "Batches of 32" are
+what a searcher gets under load; Annoy has no batches, so the benchmark calls it in a loop. Speeds
+are medians over rounds in which every engine has its turn, so that the ratios hold on a shared
+machine. Build times are not interleaved: on a busy machine they are longer. No index contains the
+queries. hnswlib and faiss have 16 links and an ef_construction of 200. These two, and plain Annoy,
+are also tuned to the smallest effort that reaches the recall on exactly these queries, which
+favours them: Simile tunes at its build, on other vectors.
 
 Sets: *photographs* are embedded by EfficientNet-Lite0, and every tenth is a query. *easy* vectors
 are clusters in 24 dimensions, mapped linearly, with a little noise. *hard* vectors look like a
-network's layer: 96 dimensions of falling strength, outputs of very different scale, and a
-threshold that sets two thirds of them to zero."""
+network's layer: 96 dimensions of falling strength, outputs of very different scale, and a threshold
+that sets two thirds of them to zero."""
 
 
 def written(sets: Mapping[str, Figures], growth: Figures | None) -> str:
@@ -76,6 +76,8 @@ def _ratios(sets: Mapping[str, Figures]) -> Iterator[str]:
 
 def _speeds(figures: Figures) -> Iterator[str]:
     yield f"### {figures['title']}"
+    yield ""
+    yield f"Measured {figures['measured']}."
     yield ""
     batched = "queries/s, batches of 32"
     yield f"| engine | recall@10 | {batched} | two threads | one query, ms p50 | p99 |"
