@@ -130,7 +130,8 @@ function emptiness(filtered, matching) {
   return [title, "Loosen it, or search without it."];
 }
 
-const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+// The shortest time shown is a hundredth: 0.00 s would read as an error.
+const seconds = (ms) => `${Math.max(0.01, ms / 1000).toFixed(2)} s`;
 
 function showEnd(answer, filtered) {
   const { timings_ms: times, matching } = answer;
