@@ -77,7 +77,10 @@ async def _get(url: str, headers: Mapping[str, str], path: str, expected: str) -
             status, body = answer.status, await answer.json(content_type=None, loads=read_json)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         reason = str(error) or type(error).__name__
-        message = f"no Simile answers at {url} ({reason}): is `simile up` running there?"
+        message = (
+            f"no Simile answers at {url} ({reason}): is `simile up` running there? "
+            "Another address is given by --url or SIMILE_URL"
+        )
         raise Unreachable(message) from error
     if status == HTTPStatus.OK and isinstance(body, dict) and expected in body:
         return body

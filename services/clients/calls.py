@@ -89,7 +89,10 @@ class Client:
         except simile_client.Unreachable as error:
             cause = error.__cause__ or error
             reason = str(cause) or type(cause).__name__
-            message = f"no Simile answers at {self._url} ({reason}): is `simile up` running there?"
+            message = (
+                f"no Simile answers at {self._url} ({reason}): is `simile up` running there? "
+                "Another address is given by --url or SIMILE_URL"
+            )
             raise Unreachable(message) from error
         except simile_client.UnexpectedAnswer as error:
             message = f"the server at {self._url} is not Simile: give Simile's address with --url"

@@ -23,7 +23,7 @@ NOT_TYPED: Final = {
     "simile up --images photos": "the fixture runs it",
     "export SIMILE_URL=http://simile.example.org": "an example of a name",
     "curl --location https://example.org/cat.jpg | simile query -": "another test pipes an image",
-    "pip install 'simile-search[parquet]'": "the package is installed from this tree",
+    "pip install pyarrow": "it is installed",
     'eval "$(_SIMILE_COMPLETE=zsh_source simile)"': "needs compinit; bash is typed",
 }
 """Commands that are not typed, each with the reason."""

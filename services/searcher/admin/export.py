@@ -76,7 +76,7 @@ class ParquetWriter:
             import pyarrow as pa  # noqa: PLC0415 (an optional library)
             import pyarrow.parquet as pq  # noqa: PLC0415
         except ImportError as error:
-            message = "an export to Parquet needs pyarrow: pip install 'simile-search[parquet]'"
+            message = "an export to Parquet needs pyarrow: pip install pyarrow"
             raise MissingExtra(message) from error
         self._arrow: Any = pa
         self._parquet: Any = pq

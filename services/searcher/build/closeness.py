@@ -35,7 +35,10 @@ def close_above(trial: Trial) -> float | None:
         return None
     apart = float(np.median(_random_pairs(trial)))
     typical = float(np.median(nearest))
-    return min(float(np.percentile(nearest, _PERCENTILE)), apart + _MAX_SHARE * (typical - apart))
+    # Products of equal unit vectors are rounded to slightly more than 1.
+    return min(
+        1.0, float(np.percentile(nearest, _PERCENTILE)), apart + _MAX_SHARE * (typical - apart)
+    )
 
 
 def _random_pairs(trial: Trial) -> NDArray[np.float32]:

@@ -94,11 +94,12 @@ async def read_query(
 
 def _require_size(request: web.Request, limit: int) -> None:
     """Raise ImageTooLarge where the head announces more bytes than a body may have."""
+    most = limit
     if is_form(request):
-        limit += FORM_OVERHEAD_BYTES
+        most += FORM_OVERHEAD_BYTES
     elif _says_json(request):
-        limit = max_json_bytes(limit)
-    if (request.content_length or 0) > limit:
+        most = max_json_bytes(limit)
+    if (request.content_length or 0) > most:
         raise too_large(limit)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from services.shared.contracts import Filter
 from services.shared.errors import CursorExpired, MalformedRequest
 
-_FORMAT: Final = struct.Struct(">IIQ")
+_FORMAT: Final = struct.Struct(">IIq")
 """Checksums of the index version and of the filter, then the position."""
 
 
@@ -44,7 +44,7 @@ def decode(cursor: str, version: str, wanted: Filter) -> int:
     if of_filter != expected[1]:
         message = "the cursor belongs to another filter; keep every other parameter the same"
         raise MalformedRequest(message)
-    return int(position)
+    return max(0, int(position))
 
 
 def _checksums(version: str, wanted: Filter) -> tuple[int, int]:

@@ -61,6 +61,14 @@ def test_near_duplicates_do_not_make_all_else_distant() -> None:
     assert np.percentile(_nearest(once[1:], once[:1]), 50) < 0.99
 
 
+def test_equal_images_are_at_most_equal() -> None:
+    """The product of a unit vector with itself may be rounded to more than 1."""
+    for seed in range(20):
+        threshold = close_above(Trial(np.repeat(unit_vectors(1, seed=seed), 300, axis=0)))
+        assert threshold is not None
+        assert threshold <= 1
+
+
 @pytest.mark.parametrize("count", [2, 5 * MIN_SAMPLES - 1])
 def test_few_items_say_nothing(count: int) -> None:
     """A percentile of few distances would be chance."""

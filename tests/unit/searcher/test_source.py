@@ -99,7 +99,28 @@ def test_an_ignore_file_is_that_of_git(tmp_path: Path) -> None:
     assert found(tmp_path)[0] == {"keep.png", "a/one.jpg", "a/raw/y.jpg"}
 
 
-@pytest.mark.parametrize("line", ["!", "[z-a]"])
+@pytest.mark.parametrize("kind", ["pipe", "device", "large"])
+def test_an_ignore_file_that_does_not_end_is_refused(tmp_path: Path, kind: str) -> None:
+    """A pipe, a device and a file of more than 64 KiB are refused, and not read to their end."""
+    file = tmp_path / ".simileignore"
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "device":
+        file.symlink_to("/dev/zero")
+    else:
+        file.write_text("x\n" * 40_000)
+    with pytest.raises(BuildFailed, match=r"\.simileignore (is not a regular|has more than)"):
+        list(FolderImages(tmp_path))
+
+
+def test_a_comment_may_have_any_number_of_stars(tmp_path: Path) -> None:
+    """The limit of stars is for patterns."""
+    touch(tmp_path, "a.jpg", "b_1_2_3.png")
+    (tmp_path / ".simileignore").write_text("# * a * b * c * d *****\nb_*_*_*\n**********x\n")
+    assert found(tmp_path)[0] == {"a.jpg"}
+
+
+@pytest.mark.parametrize("line", ["!", "[z-a]", "*a*a*a*b", "**/*a*a*a*a*b", "**/a/**/b/**/c/**/d"])
 def test_a_line_that_is_no_pattern_is_named(tmp_path: Path, line: str) -> None:
     """File and line, before anything is read."""
     (tmp_path / ".simileignore").write_text(f"*.png\n{line}\n")

@@ -7,6 +7,8 @@ what `.simileignore` in the collection's folder names, in the syntax of .gitigno
 from __future__ import annotations
 
 import re
+import stat
+import warnings
 from pathlib import Path
 from typing import Final, Self
 
@@ -29,6 +31,11 @@ FILES: Final = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini"})
 """Files that systems put into folders of pictures; in lower case."""
 
 
+_MAX_BYTES: Final = 64 * 1024
+_MAX_STARS: Final = 3
+"""The time to match a name grows with its length to the power of the number of stars."""
+
+
 class Ignored:
     """Knows the rules of one folder."""
 
@@ -40,12 +47,21 @@ class Ignored:
         """Read the folder's ignore file. Raises BuildFailed for one that can't be used."""
         file = folder / IGNORE_FILE
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            if not stat.S_ISREG(file.stat().st_mode):
+                # A pipe or a device could be read for ever.
+                message = f"{file} is not a regular file"
+                raise BuildFailed(message)
+            with file.open("rb") as opened:
+                content = opened.read(_MAX_BYTES + 1)
+            lines = content.decode("utf-8-sig").splitlines()
         except FileNotFoundError:
             return cls()
         except (OSError, UnicodeDecodeError) as error:
             message = f"{file} can't be read as UTF-8 text: {error}"
             raise BuildFailed(message) from error
+        if len(content) > _MAX_BYTES:
+            message = f"{file} has more than {_MAX_BYTES} bytes: give fewer patterns"
+            raise BuildFailed(message)
         for number, line in enumerate(lines, start=1):
             _require_pattern(file, number, line)
         return cls(GitIgnoreSpec.from_lines(lines))
@@ -63,9 +79,21 @@ class Ignored:
 
 
 def _require_pattern(file: Path, number: int, line: str) -> None:
-    """Raise BuildFailed for a line that is no pattern."""
+    """Raise BuildFailed for a line that is no pattern, or that takes long to match."""
+    if line.startswith("#"):
+        return
+    pattern = re.sub(r"\*{2,}", "**", line)
+    stars = max(segment.replace("**", "").count("*") for segment in pattern.split("/"))
+    if stars > _MAX_STARS or pattern.count("**") > _MAX_STARS:
+        message = (
+            f"{file}, line {number}: a pattern has at most {_MAX_STARS} * between two slashes, and "
+            f"at most {_MAX_STARS} **"
+        )
+        raise BuildFailed(message)
     try:
-        GitIgnoreSpec.from_lines([line])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            GitIgnoreSpec.from_lines([line])
     except (ValueError, re.error) as error:
         message = f"{file}, line {number}: {line.strip()!r} is no pattern ({error})"
         raise BuildFailed(message) from error
