@@ -74,6 +74,12 @@ def test_a_query_that_browsers_do_not_show_has_a_preview(
     with page.expect_request("**/v1/search?*box=*"):
         drag(page, (0.2, 0.3), (0.8, 0.7))
     expect(page.locator("#status")).to_contain_text("results")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(picture.read_bytes()[:300])
+    pick(page, broken)
+    expect(page.get_by_role("alert")).to_contain_text("broken.jpg")
+    expect(page.locator("#query-picture")).to_have_js_property("naturalWidth", _WIDTH)
+    expect(page.locator("#query-blank")).to_be_hidden()
 
 
 def test_too_many_pixels_are_named_in_megapixels(page: Page, tmp_path: Path) -> None:

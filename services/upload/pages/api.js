@@ -61,8 +61,7 @@ export const sample = (collection, count) =>
   ask(`${paths.collectionOf(collection)}/sample?count=${count}`);
 export const item = (collection, id) => ask(paths.itemOf(collection, id));
 export const image = async (path, signal) => (await reach(path, { signal })).blob();
-export const preview = async (image, signal) =>
-  (await reach(paths.api("preview"), sent(image, signal))).blob();
+export const preview = async (image) => (await reach(paths.api("preview"), sent(image))).blob();
 export const similar = (collection, id, parameters, signal) =>
   ask(`${paths.itemOf(collection, id)}/similar?${query(parameters)}`, { signal });
 

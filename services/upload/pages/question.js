@@ -42,7 +42,8 @@ async function ofUpload(asked, parameters, signal) {
   const { content, name } = upload;
   const problem = uploads.tooLarge(upload);
   if (problem) throw problem;
-  const fallback = async () => URL.createObjectURL(await api.preview(content, signal));
+  // Without the signal: a search that fails brings this picture back after its own has ended.
+  const fallback = async () => URL.createObjectURL(await api.preview(content));
   return {
     picture: { address: upload.address, name, fallback },
     ask: (cursor) => api.search(content, { ...parameters, cursor }, signal).catch((error) => {
