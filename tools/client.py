@@ -57,6 +57,11 @@ _BLOCKING: Final = {
         "import Callable, Iterable, Iterator, Sequence\n"
     ),
     "await asyncio.sleep": "time.sleep",
+    "await asyncio.wait_for(self._receive(call, form, step), step.left_seconds)": (
+        "self._receive(call, form, step)"
+    ),
+    "async for": "for",
+    "aiter_bytes": "iter_bytes",
     "__aenter__": "__enter__",
     "__aexit__": "__exit__",
     "aclose": "close",

@@ -13,10 +13,12 @@ from typing import Self, TypeVar, Unpack
 import httpx
 
 from simile_client import calls
+from simile_client.body import Body
 from simile_client.calls import Call, P
 from simile_client.connection import DEADLINE_SECONDS, DEFAULT_URL, Connection
+from simile_client.errors import UnexpectedAnswer
 from simile_client.exchange import Outcome, Retries, Send, Wait, exchange
-from simile_client.images import Image, Upload
+from simile_client.images import Field, Image, Upload
 from simile_client.models import (
     BatchAnswer,
     Collection,
@@ -217,17 +219,28 @@ class AsyncSimile:
                     outcome = None
 
     async def _send(self, call: Call[T], step: Send) -> Outcome:
-        connection = self._connection
         with call.form() as form:
             try:
-                return await self._http.request(
-                    call.method,
-                    connection.address(call.path),
-                    params=call.query,
-                    files=form,
-                    json=call.body,
-                    headers={**connection.headers, **step.headers},
-                    timeout=step.timeout,
-                )
-            except httpx.TransportError as error:
+                return await asyncio.wait_for(self._receive(call, form, step), step.left_seconds)
+            except (httpx.RequestError, httpx.InvalidURL, UnexpectedAnswer, TimeoutError) as error:
                 return error
+
+    async def _receive(self, call: Call[T], form: list[Field] | None, step: Send) -> httpx.Response:
+        """Send a request once, and return its answer with the content.
+
+        An answer can come so slowly that no read takes long: its deadline is checked per piece.
+        """
+        connection = self._connection
+        async with self._http.stream(
+            call.method,
+            connection.address(call.path),
+            params=call.query,
+            files=form,
+            json=call.body,
+            headers={**connection.headers, **step.headers},
+            timeout=step.timeout,
+        ) as response:
+            body = Body(response, step.left_seconds, call.max_bytes)
+            async for piece in response.aiter_bytes():
+                body.add(piece)
+            return body.whole()

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from simile_client.body import MAX_ANSWER_BYTES
 from simile_client.errors import UnexpectedAnswer
 from simile_client.images import Field, Image, Upload, text_field
 from simile_client.models import (
@@ -60,6 +61,7 @@ class Call(Generic[T]):
         parameters: fields of the form, where images are sent, or parameters of the query string.
         uploads: the images to send in a form; None where the request has no form.
         body: the body to send as JSON; None where the request has no JSON.
+        max_bytes: the bytes of the answer at most, after decompression.
     """
 
     path: str
@@ -67,6 +69,7 @@ class Call(Generic[T]):
     parameters: Mapping[str, str] = field(default_factory=dict)
     uploads: Sequence[Upload] | None = None
     body: Mapping[str, object] | None = None
+    max_bytes: int = MAX_ANSWER_BYTES
 
     @property
     def method(self) -> str:

@@ -52,7 +52,7 @@ class Retries:
         """
         if isinstance(error, ApiError) and error.retry_after_seconds is not None:
             at_least = error.retry_after_seconds
-        elif isinstance(error, Unreachable):
+        elif isinstance(error, Unreachable) and not isinstance(error.__cause__, httpx.InvalidURL):
             at_least = 0.0
         else:
             return None
@@ -64,7 +64,7 @@ class Retries:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A step: send the request, and return its response or an error of the transport."""
+    """A step: send the request, and return its response or the error of sending it."""
 
     left_seconds: float
 
@@ -86,7 +86,10 @@ class Wait:
     seconds: float
 
 
-Outcome = httpx.Response | httpx.TransportError | None
+Failed = httpx.RequestError | httpx.InvalidURL | UnexpectedAnswer | TimeoutError
+"""The error of an attempt without a whole answer."""
+
+Outcome = httpx.Response | Failed | None
 """The outcome of a step; None of a wait."""
 
 
@@ -119,6 +122,11 @@ def exchange(
 
 def _successful(outcome: Outcome, path: str) -> httpx.Response:
     """Return the response of a request that succeeded; raise the error of another outcome."""
+    if isinstance(outcome, UnexpectedAnswer):
+        raise outcome
+    if isinstance(outcome, httpx.RequestError) and not isinstance(outcome, httpx.TransportError):
+        message = f"the answer to {path} can't be read ({outcome}): check the address"
+        raise UnexpectedAnswer(message) from outcome
     if not isinstance(outcome, httpx.Response):
         reason = str(outcome) or type(outcome).__name__
         message = f"no Simile answers to {path} ({reason}): is it running at this address?"
