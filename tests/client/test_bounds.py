@@ -63,7 +63,7 @@ def test_a_large_answer_is_refused() -> None:
 
 @pytest.mark.parametrize("coding", ["gzip", "gzip, gzip", "br"])
 def test_content_that_cannot_be_decompressed_is_unexpected(coding: str) -> None:
-    """It is no gzip, or has codings that the client did not ask for."""
+    """The content is no gzip, or has codings that the client did not ask for."""
     headers = {"Content-Encoding": coding}
     call = Call(PATH, _content)
     found = _answers(lambda: httpx.Response(200, headers=headers, stream=_Stream(b"plain")), call)
@@ -71,7 +71,7 @@ def test_content_that_cannot_be_decompressed_is_unexpected(coding: str) -> None:
 
 
 def test_an_address_that_is_too_long_is_an_error_of_the_client() -> None:
-    """It is sent once, since a repetition can't help."""
+    """The request is sent once, since a repetition can't help."""
     call = Call(PATH, _content, {"cursor": "x" * 70_000})
     found = _answers(lambda: httpx.Response(200), call)
     assert [type(one) for one in found] == [Unreachable] * 2
