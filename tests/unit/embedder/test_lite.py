@@ -6,6 +6,8 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -191,6 +193,82 @@ class TestStateDict:
         torch.save(EfficientNetLite(size=260, width=1.1, depth=1.2).state_dict(), file)
         with pytest.raises(WeightsUnavailable, match=r"don't fit efficientnet_lite0: _blocks\."):
             network.load(EmbedderSettings(weights_file=file))
+
+
+class TestMemory:
+    """Small files that ask for much memory are refused before it is taken."""
+
+    @pytest.mark.parametrize("archive", [True, False])
+    @pytest.mark.parametrize(
+        ("pickled", "reason"),
+        [
+            (b"\x80\x02}r\xff\xff\xff\x0f.", "memo index of 268435455"),
+            (b"\x80\x05\x96\xff\xff\xff\x3f\0\0\0\0.", "expected 1073741823 bytes"),
+            (b"\x80\x02X\xff\xff\xff\x3f.", "expected 1073741823 bytes"),
+            (b"(c__main__\nA\no.", "has a OBJ"),
+            (b"(i__main__\nA\n.", "has a INST"),
+            (b"c__main__\nA\n)\x81.", "has a NEWOBJ"),
+            (b"\x82\x01.", "has a EXT1"),
+            (
+                b"ctorch._utils\n_rebuild_tensor_v2\nN}X\1\0\0\0aNs\x86b.",
+                "attributes of a function",
+            ),
+        ],
+    )
+    def test_pickles(self, pickled: bytes, reason: str, tmp_path: Path, *, archive: bool) -> None:
+        """A huge memo index, huge lengths, and instructions that no state dict has."""
+        file = tmp_path / "weights.pth"
+        if archive:
+            _zip(file, pickled)
+        else:
+            file.write_bytes(pickled)
+        _refused(file, reason)
+
+    @pytest.mark.parametrize("archive", [True, False])
+    def test_a_tensor_larger_than_its_storage(self, tmp_path: Path, *, archive: bool) -> None:
+        """Strides of 0 repeat one value; 16 bytes would become 1 GiB."""
+        file = tmp_path / "weights.pth"
+        repeated = torch.ones(4)[:1].expand(16384, 16384)
+        torch.save({"a": repeated}, file, _use_new_zipfile_serialization=archive)
+        _refused(file, "more values than its storage")
+
+    def test_a_compressed_archive(self, tmp_path: Path) -> None:
+        """Entries that become larger than the file."""
+        file = tmp_path / "weights.pth"
+        _zip(file, bytes(1 << 24))
+        _refused(file, "entries are larger than the file")
+
+    @pytest.mark.parametrize("count", [1 << 40, -1])
+    def test_a_storage_larger_than_the_file(self, count: int, tmp_path: Path) -> None:
+        """The old format states each storage's count of values."""
+        file = tmp_path / "weights.pth"
+        torch.save({"a": torch.ones(4)}, file, _use_new_zipfile_serialization=False)
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-24] + count.to_bytes(8, "little", signed=True) + whole[-16:])
+        _refused(file, "truncated or damaged")
+
+    @pytest.mark.parametrize("archive", [True, False])
+    def test_a_modules_state_is_read(self, tmp_path: Path, *, archive: bool) -> None:
+        """Its dictionary has an attribute, `_metadata`, which is ignored."""
+        file = tmp_path / "weights.pth"
+        state = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).state_dict()
+        torch.save(state, file, _use_new_zipfile_serialization=archive)
+        assert list(state_dict.read(file)) == list(state)
+
+
+def _zip(file: Path, pickled: bytes) -> None:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED if len(pickled) > 999 else 0) as archive:
+        archive.writestr("weights/data.pkl", pickled)
+
+
+def _refused(file: Path, reason: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(WeightsUnavailable, match=reason):
+            state_dict.read(file)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 class _Calls:

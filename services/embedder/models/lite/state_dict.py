@@ -1,19 +1,22 @@
 """Reads a state dict that `torch.save` wrote, without torch.
 
 Both formats are read: the one of torch before 1.6 (pickles, then the storages) and the zip archive
-of today. Only the classes of a state dict are unpickled; no code in a file is run.
+of today. Only the classes of a state dict are unpickled; no code in a file is run. Sizes that a
+file states are compared with what it holds before memory is taken for them.
 """
 
 from __future__ import annotations
 
 import io
+import math
+import mmap
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,18 +44,24 @@ _DTYPES: Final[Mapping[str, np.dtype[np.generic]]] = {
 }
 _TENSOR: Final = ("torch._utils", "_rebuild_tensor_v2")
 _PARAMETER: Final = ("torch._utils", "_rebuild_parameter")
+_PUTS: Final = frozenset({"BINPUT", "LONG_BINPUT"})
+# torch.save writes these for a state dict (pickle protocol 2); Python 2 wrote the two STRINGs.
+_OPCODES: Final = _PUTS | {
+    "PROTO", "STOP", "MARK", "GLOBAL", "REDUCE", "BUILD", "BINPERSID", "BINGET", "LONG_BINGET",
+    "EMPTY_DICT", "SETITEM", "SETITEMS", "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_TUPLE",
+    "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1",
+    "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING",
+}  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Storage:
+class _Storage(NamedTuple):
     """Names the values that tensors share: `kind` is torch's class, such as FloatStorage."""
 
     kind: str
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Tensor:
+class _Tensor(NamedTuple):
     """Describes a tensor in its storage; offset and strides count values, not bytes."""
 
     storage: _Storage
@@ -71,8 +80,9 @@ def read(path: Path) -> State:
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
                 return _read_archive(file)
-            file.seek(0)
-            return _read_legacy(file)
+            # Unlike a file, a map takes no memory for a read past its end.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                return _read_legacy(mapped)
     except WeightsUnavailable:
         raise
     # A damaged pickle can make its reader raise nearly anything.
@@ -83,13 +93,21 @@ def read(path: Path) -> State:
 
 def _read_archive(file: BinaryIO) -> State:
     with zipfile.ZipFile(file) as archive:
+        _require_possible_sizes(archive, file.seek(0, io.SEEK_END))
         (pickled,) = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         folder = pickled.removesuffix("data.pkl")
         _require_little_endian(archive, f"{folder}byteorder")
-        tensors = _tensors(_Unpickler(io.BytesIO(archive.read(pickled))).load())
+        tensors = _tensors(_load(io.BytesIO(archive.read(pickled))))
         keys = {tensor.storage for tensor in tensors.values()}
         stored = {one: archive.read(f"{folder}data/{one.key}") for one in keys}
     return {name: _array(tensor, stored[tensor.storage]) for name, tensor in tensors.items()}
+
+
+def _require_possible_sizes(archive: zipfile.ZipFile, size: int) -> None:
+    """Refuse an archive whose entries are larger than itself: torch does not compress them."""
+    if sum(max(one.file_size, one.compress_size) for one in archive.infolist()) > size:
+        message = "its entries are larger than the file"
+        raise pickle.UnpicklingError(message)
 
 
 def _require_little_endian(archive: zipfile.ZipFile, name: str) -> None:
@@ -98,22 +116,47 @@ def _require_little_endian(archive: zipfile.ZipFile, name: str) -> None:
         raise pickle.UnpicklingError(message)
 
 
-def _read_legacy(file: BinaryIO) -> State:
-    header = [_Unpickler(file).load() for _ in range(2)]
+def _read_legacy(file: mmap.mmap) -> State:
+    header = [_load(file) for _ in range(2)]
     if header != [_LEGACY_MAGIC, _LEGACY_PROTOCOL]:
         message = "it does not begin as torch.save writes"
         raise pickle.UnpicklingError(message)
-    if not _Unpickler(file).load()["little_endian"]:
+    if not _load(file)["little_endian"]:
         message = "it was written on a big-endian machine"
         raise pickle.UnpicklingError(message)
-    tensors = _tensors(_Unpickler(file).load())
+    tensors = _tensors(_load(file))
     kinds = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     stored: dict[_Storage, bytes] = {}
-    for key in _Unpickler(file).load():
+    for key in _load(file):
         count = int.from_bytes(file.read(_COUNT_BYTES), "little", signed=True)
         size = count * _DTYPES[kinds[key].kind].itemsize
+        if not 0 <= size <= len(file) - file.tell():
+            message = "it is truncated or damaged"
+            raise pickle.UnpicklingError(message)
         stored[kinds[key]] = file.read(size)
     return {name: _array(tensor, stored[tensor.storage]) for name, tensor in tensors.items()}
+
+
+def _load(file: io.BytesIO | mmap.mmap) -> Any:  # noqa: ANN401 - a pickle can hold anything
+    """Unpickle what begins at the file's position, after a look at each of its instructions.
+
+    Raises:
+        UnpicklingError: one is not of a state dict, or its number would make the memo huge.
+    """
+    start = file.tell()
+    highest = 0
+    for opcode, argument, _ in pickletools.genops(cast("BinaryIO", file)):
+        if opcode.name not in _OPCODES:
+            message = f"its pickle has a {opcode.name}, which no state dict needs"
+            raise pickle.UnpicklingError(message)
+        if opcode.name in _PUTS:
+            highest = max(highest, cast("int", argument))
+    length = file.tell() - start
+    if highest > length:
+        message = f"its pickle of {length} bytes has a memo index of {highest}"
+        raise pickle.UnpicklingError(message)
+    file.seek(start)
+    return _Unpickler(io.BytesIO(file.read(length))).load()
 
 
 def _tensors(loaded: object) -> Mapping[str, _Tensor]:
@@ -133,8 +176,12 @@ def _array(tensor: _Tensor, stored: bytes) -> Array:
     values = np.frombuffer(stored, dtype)
     used = zip(tensor.shape, tensor.strides, strict=True)
     last = tensor.offset + sum((length - 1) * stride for length, stride in used)
-    if min((0, tensor.offset, *tensor.strides)) < 0 or (all(tensor.shape) and last >= len(values)):
+    negative = min((0, tensor.offset, *tensor.shape, *tensor.strides)) < 0
+    if negative or (all(tensor.shape) and last >= len(values)):
         message = "it is truncated or damaged"
+        raise pickle.UnpicklingError(message)
+    if math.prod(tensor.shape) > len(values):
+        message = "a tensor has more values than its storage"
         raise pickle.UnpicklingError(message)
     strides = [stride * dtype.itemsize for stride in tensor.strides]
     view = np.lib.stride_tricks.as_strided(
@@ -146,17 +193,41 @@ def _array(tensor: _Tensor, stored: bytes) -> Array:
     return np.array(view, order="C")
 
 
+class _Dictionary(OrderedDict[object, object]):
+    """Stands for OrderedDict; the attributes that a pickle gives it (`_metadata`) are ignored."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Ignore the attributes."""
+
+
+class _Function:
+    """Stands for a function of torch; unlike a function, it takes no attributes from a pickle."""
+
+    __slots__ = ("_called",)
+
+    def __init__(self, called: Callable[..., _Tensor]) -> None:
+        self._called = called
+
+    def __call__(self, *args: object) -> _Tensor:
+        return self._called(*args)
+
+    def __setstate__(self, _state: object) -> None:
+        """Refuse attributes. Raises UnpicklingError."""
+        message = "it sets attributes of a function"
+        raise pickle.UnpicklingError(message)
+
+
 class _Unpickler(pickle.Unpickler):
     """Unpickles dictionaries of tensors, and refuses every other class."""
 
     def find_class(self, module: str, name: str) -> object:
         """Return the stand-in of an allowed class. Raises UnpicklingError for others."""
         if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
+            return _Dictionary
         if (module, name) == _TENSOR:
-            return _rebuilt
+            return _Function(_rebuilt)
         if (module, name) == _PARAMETER:
-            return _parameter
+            return _Function(_parameter)
         if module == "torch" and name in _DTYPES:
             return name
         message = f"it holds a {module}.{name}"
