@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -19,7 +20,8 @@ from services.shared.settings import load
 
 DEFAULT_URL: Final = "http://127.0.0.1:8080"
 
-_MAX_FILE_BYTES: Final = 2**30
+MAX_FILE_BYTES: Final = 100 * 2**20
+"""The bytes of an image at most; no Simile takes larger ones (SIMILE_IMAGE_MAX_BYTES)."""
 
 Answer = Mapping[str, Any]
 """A JSON object as the API sent it."""
@@ -50,6 +52,15 @@ def simile_url(given: str | None) -> str:
     url = load(ClientSettings, url=given).url
     if not url.startswith(("http://", "https://")):
         message = f"{url!r} is no URL: --url (SIMILE_URL) begins with http:// or https://"
+        raise InvalidSettings(message)
+    try:
+        parts = urlsplit(url)
+        usable = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:
+        message = f"{url!r} is no URL: {error}"
+        raise InvalidSettings(message) from error
+    if not usable:
+        message = f"{url!r} is no URL: a host is missing, or the port is 0"
         raise InvalidSettings(message)
     return url.rstrip("/")
 
@@ -87,11 +98,11 @@ class QueryImage:
             return self
         try:
             with self.path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES + 1)
+                content = file.read(MAX_FILE_BYTES + 1)
         except OSError as error:
             message = f"{self.path} can't be read: {error.strerror}"
             raise FileUnusable(message) from error
-        if len(content) > _MAX_FILE_BYTES:
+        if len(content) > MAX_FILE_BYTES:
             message = f"{self.path} has more bytes than any image that a Simile takes"
             raise FileUnusable(message)
         return replace(self, path=None, content=content)

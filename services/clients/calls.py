@@ -46,6 +46,9 @@ class Client:
             yield answer
             if answer["next_cursor"] is None:
                 return
+            if cursor.get("cursor") == answer["next_cursor"]:
+                message = f"the server at {self._url} answers twice with the same cursor"
+                raise Unreachable(message)
             cursor = {"cursor": answer["next_cursor"]}
 
     async def _search(self, image: QueryImage, parameters: Mapping[str, str]) -> Answer:
@@ -110,17 +113,19 @@ async def connected(url: str) -> AsyncIterator[Client]:
     client wait themselves where Simile is full.
     """
     key = load(ClientSettings).api_key
-    async with (
-        httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False) as http,
-        AsyncSimile(
-            url,
-            api_key=None if key is None else key.get_secret_value(),
-            deadline_seconds=_DEADLINE_SECONDS,
-            retries=Retries(attempts=1),
-            http=http,
-        ) as simile,
-    ):
-        yield Client(simile, url)
+    async with httpx.AsyncClient(verify=ssl.create_default_context(), trust_env=False) as http:
+        try:
+            simile = AsyncSimile(
+                url,
+                api_key=None if key is None else key.get_secret_value(),
+                deadline_seconds=_DEADLINE_SECONDS,
+                retries=Retries(attempts=1),
+                http=http,
+            )
+        except simile_client.Unreachable as error:
+            raise Unreachable(str(error)) from error
+        async with simile:
+            yield Client(simile, url)
 
 
 def _upload(image: QueryImage) -> Upload:

@@ -14,8 +14,12 @@ from simile_client import AsyncSimile, Retries, Simile, UnexpectedAnswer, Unreac
 from simile_client.body import Body
 from simile_client.calls import Call
 from tests.support.clock import Clock
+from tests.unit.upload.conftest import OPENAPI
 
 PATH = "/v1/collections"
+ITEMS = OPENAPI["paths"]["/v1/items/{collection}"]["get"]["responses"]["200"]["content"][
+    "application/json"
+]["example"]
 GZIP = {"Content-Encoding": "gzip"}
 
 
@@ -138,3 +142,21 @@ class _Stream(httpx.SyncByteStream, httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[Any]:
         yield self._content
+
+
+@pytest.mark.parametrize("cursors", ["aa", "aba"])
+async def test_a_cursor_that_returns_ends_the_pages(cursors: str) -> None:
+    """Pages that lead in a circle have no end."""
+    left = iter(cursors * 2)
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={**ITEMS, "next_cursor": next(left)})
+
+    transport = httpx.MockTransport(answer)
+    async with httpx.AsyncClient(transport=transport) as http:
+        pages = AsyncSimile(http=http).items_pages("birds")
+        with pytest.raises(UnexpectedAnswer, match="cursor"):
+            [page async for page in pages]
+    left = iter(cursors * 2)
+    with httpx.Client(transport=transport) as blocking, pytest.raises(UnexpectedAnswer):
+        list(Simile(http=blocking).items_pages("birds"))

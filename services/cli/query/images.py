@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,14 +10,16 @@ from typing import Final
 
 import click
 
-from services.clients.api import QueryImage
+from services.cli.query.parameters import is_utf8
+from services.clients.api import MAX_FILE_BYTES, QueryImage
 from services.shared.errors import FileUnusable
 from services.shared.image_files import image_files
 from services.shared.json_text import read_json
 
 STANDARD_INPUT: Final = "-"
 _SCHEMES: Final = ("http://", "https://")
-_MAX_BYTES: Final = 2**30
+_MAX_VECTOR_BYTES: Final = 4 * 2**20
+"""The bytes of a vector's JSON at most."""
 
 
 def require_sources(
@@ -24,14 +27,31 @@ def require_sources(
 ) -> Sequence[str]:
     """Return the sources: files, folders, URLs, or -. Raises BadParameter for any other."""
     for source in sources:
-        is_path = source != STANDARD_INPUT and not source.startswith(_SCHEMES)
-        if is_path and not _path(source).exists():
-            message = f"{source!r} is no file, no folder, and no URL"
+        complaint = _complaint(source)
+        if complaint is not None:
+            message = f"{source!r} {complaint}"
             raise click.BadParameter(message, context, argument)
     if sources.count(STANDARD_INPUT) > 1:
         message = "- can be given once: standard input holds one image"
         raise click.BadParameter(message, context, argument)
     return sources
+
+
+def _complaint(source: str) -> str | None:
+    """Return the reason why a source can't be read; None for one that can."""
+    if source == STANDARD_INPUT:
+        return None
+    if source.startswith(_SCHEMES):
+        return None if is_utf8(source) else "is no URL: its text is not UTF-8"
+    try:
+        path = _path(source)
+        if not path.exists():
+            return "is no file, no folder, and no URL"
+        usable = path.is_dir() or path.is_file() or path.is_fifo()
+    except (OSError, RuntimeError) as error:
+        return f"can't be used: {error}"
+    # A device such as /dev/zero may never end.
+    return None if usable else "is a device or a socket: give a file, a folder, a pipe, or a URL"
 
 
 def is_single(sources: Sequence[str]) -> bool:
@@ -57,15 +77,28 @@ def find_images(sources: Sequence[str]) -> Iterator[QueryImage]:
 
 def vector_query(file: Path) -> QueryImage:
     """Return the query by the vector in a JSON file, or in standard input. Raises FileUnusable."""
-    content = _standard_input() if str(file) == STANDARD_INPUT else file.read_bytes()
+    if str(file) == STANDARD_INPUT:
+        content = _standard_input(_MAX_VECTOR_BYTES)
+    else:
+        with file.open("rb") as opened:
+            content = opened.read(_MAX_VECTOR_BYTES + 1)
+    if len(content) > _MAX_VECTOR_BYTES:
+        message = f"{file} has more than {_MAX_VECTOR_BYTES} bytes: it holds no vector"
+        raise FileUnusable(message)
     try:
         vector = read_json(content)
     except ValueError:
         vector = None
-    if not isinstance(vector, list):
-        message = f"{file} holds no JSON list of numbers"
+    if not isinstance(vector, list) or not all(map(_is_number, vector)):
+        message = f"{file} holds no JSON list of finite numbers"
         raise FileUnusable(message)
     return QueryImage(name=str(file), vector=vector)
+
+
+def _is_number(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _path(source: str) -> Path:
@@ -82,17 +115,17 @@ def _of_folder(folder: Path) -> Iterator[QueryImage]:
         raise FileUnusable(message)
 
 
-def _standard_input() -> bytes:
-    """Return the bytes of standard input. Raises FileUnusable."""
+def _standard_input(max_bytes: int = MAX_FILE_BYTES) -> bytes:
+    """Return the bytes of standard input, at most `max_bytes`. Raises FileUnusable."""
     if sys.stdin.isatty():
         message = "standard input is a terminal: pipe an image into it, as in `curl URL | ...`"
         raise FileUnusable(message)
-    content = sys.stdin.buffer.read(_MAX_BYTES + 1)
-    if not content or len(content) > _MAX_BYTES:
+    content = sys.stdin.buffer.read(max_bytes + 1)
+    if not content or len(content) > max_bytes:
         message = "standard input has " + (
-            "more bytes than any image that a Simile takes"
+            f"more than {max_bytes} bytes, and no Simile takes as many"
             if content
-            else "no bytes: - reads an image from it"
+            else "no bytes: - reads from it"
         )
         raise FileUnusable(message)
     return content

@@ -37,8 +37,21 @@ def option_name(parameter: str) -> str:
 
 
 def given_parameters(values: Mapping[str, object]) -> dict[str, str]:
-    """Return the parameters that options give, as text."""
-    return {name: _text(value) for name, value in values.items() if value not in {None, False}}
+    """Return the parameters that options give, as text.
+
+    Raises UsageError for a text that is not UTF-8, which a request can't carry.
+    """
+    given = {name: _text(value) for name, value in values.items() if value not in {None, False}}
+    for name, text in given.items():
+        if not is_utf8(text):
+            message = f"{option_name(name)} is not UTF-8 text"
+            raise click.UsageError(message)
+    return given
+
+
+def is_utf8(text: str) -> bool:
+    """Return True for an argument whose bytes are UTF-8; Python keeps others as surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def require_route(parameters: Mapping[str, str], route: Route) -> None:

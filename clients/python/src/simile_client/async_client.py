@@ -193,12 +193,17 @@ class AsyncSimile:
 
     async def _pages(self, call: Callable[[str | None], Call[P]]) -> AsyncIterator[P]:
         cursor = None
+        seen = set[str]()
         while True:
             page = await self.send(call(cursor))
             yield page
             cursor = page.next_cursor
             if cursor is None:
                 return
+            if cursor in seen:
+                message = "the server answers with a cursor for the second time: is it Simile?"
+                raise UnexpectedAnswer(message)
+            seen.add(cursor)
 
     async def send(self, call: Call[T]) -> T:
         """Send a call of `simile_client.calls`, or one of your own, and return its answer."""

@@ -189,12 +189,17 @@ class Simile:
 
     def _pages(self, call: Callable[[str | None], Call[P]]) -> Iterator[P]:
         cursor = None
+        seen = set[str]()
         while True:
             page = self.send(call(cursor))
             yield page
             cursor = page.next_cursor
             if cursor is None:
                 return
+            if cursor in seen:
+                message = "the server answers with a cursor for the second time: is it Simile?"
+                raise UnexpectedAnswer(message)
+            seen.add(cursor)
 
     def send(self, call: Call[T]) -> T:
         """Send a call of `simile_client.calls`, or one of your own, and return its answer."""
