@@ -245,19 +245,30 @@ def test_a_path_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize("command", [["query", "root"], ["bench", "--images", "root"]])
-@pytest.mark.parametrize("url", ["nonsense", "ftp://a", "localhost:8080"])
-def test_an_address_that_is_no_url_is_refused(volume: Volume, command: list[str], url: str) -> None:
-    """The option says how a URL begins."""
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("nonsense", "begins with http:// or https://"),
+        ("ftp://a", "begins with http:// or https://"),
+        ("localhost:8080", "begins with http:// or https://"),
+        ("http://[", "is no URL"),
+        ("http://localhost:99999", "is no URL"),
+    ],
+)
+def test_an_address_that_is_no_url_is_refused(
+    volume: Volume, command: list[str], url: str, words: str
+) -> None:
+    """The option says how a URL begins, or why this one is none."""
     assert volume
-    _is_refused(_run(*command, "--url", url), "begins with http:// or https://")
+    _is_refused(_run(*command, "--url", url), words)
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://["])
-def test_a_simile_that_is_not_there_is_named(tmp_path: Path, url: str) -> None:
-    """A port without a listener and invalid addresses both count as unreachable."""
+def test_a_simile_that_is_not_there_is_named(tmp_path: Path) -> None:
+    """A port without a listener counts as unreachable, as does a host that is no name."""
     image = tmp_path / "caf\udce9 [b].jpg"
     image.write_bytes(b"x")
-    _ends_by_name(_run("query", str(image), "--url", url), "unreachable")
+    for url in ("http://127.0.0.1:1", "http://\udcff"):
+        _ends_by_name(_run("query", str(image), "--url", url), "unreachable")
 
 
 def test_a_file_that_can_not_be_read_is_named() -> None:
