@@ -182,10 +182,11 @@ image.addEventListener("load", () => {
 });
 image.addEventListener("error", async () => {
   const { address } = current;
-  const copied = await instead?.().catch(() => null);
-  instead = null;
+  const make = instead;
+  instead = null; // before the wait: another image may bring its own meanwhile
+  const copied = await make?.().catch(() => null);
   if (address !== current.address) return; // another image is shown by now
-  if (copied) image.src = copied;
+  if (copied) reveal(copied);
   else showBlank("This image can’t be shown here, but it can be searched by.");
 });
 frame.addEventListener("pointerdown", take);
